@@ -1,0 +1,66 @@
+"""Endpoints: the addresses that serve a service, as a discovery source reports them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+__all__ = ["Endpoint", "Health", "Locality"]
+
+_NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
+
+class Health(enum.Enum):
+    """What the source says of an endpoint. One that is in maintenance is not reported at all."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    """Kept for panic: used when too few are healthy."""
+    DRAINING = "draining"
+    """Finishes what it has; gets no new call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Locality:
+    """Where an endpoint runs; empty strings are unknown."""
+
+    region: str = ""
+    zone: str = ""
+    sub_zone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One address that serves a service.
+
+    Attributes:
+        host: an IP address or a host name, without brackets.
+        port: 1 to 65535.
+        weight: its share of calls relative to the others, above 0.
+        instance_id: the source's own id of the instance. A process that takes over a dead one's address has another id,
+            so it starts with a clean history.
+        locality: where it runs.
+        metadata: what subsets select by.
+        health: what the source says of it.
+    """
+
+    host: str
+    port: int
+    weight: float = 1.0
+    instance_id: str = ""
+    locality: Locality = Locality()
+    metadata: Mapping[str, str] = field(default_factory=lambda: _NO_METADATA, hash=False)
+    health: Health = Health.HEALTHY
+
+    @property
+    def address(self) -> str:
+        """``10.0.0.1:8080``, or ``[::1]:8080``."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What live state is kept under: the same instance at the same address."""
+        return (self.instance_id, self.host, self.port)

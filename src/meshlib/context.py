@@ -1,0 +1,265 @@
+"""What travels with the work and not with the arguments: deadline, criticality, baggage.
+
+One context variable holds one immutable `Scope`. What came with a request being served belongs to that request: when the
+last byte of its response has gone out, the server side closes it, and from then on its deadline no longer binds what the
+handler left running (background tasks, created tasks). A deadline set in code by `timeout()` binds whatever runs inside.
+
+A ``deadline`` is a point on the monotonic clock, in seconds; a ``timeout`` is a duration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import enum
+import functools
+import inspect
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType, TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from meshlib.durations import Duration, parse_duration
+
+__all__ = [
+    "ContextExecutor",
+    "Criticality",
+    "Current",
+    "ServedRequest",
+    "Scope",
+    "carry",
+    "current",
+    "current_scope",
+    "detached",
+    "scoped",
+    "serving",
+    "timeout",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+monotonic: Callable[[], float] = time.monotonic
+_NO_BAGGAGE: Mapping[str, str] = MappingProxyType({})
+
+
+class Criticality(enum.IntEnum):
+    """How bad it is to lose a request, after Google's SRE book, chapter 21. The higher, the later it is shed."""
+
+    SHEDDABLE = 0
+    SHEDDABLE_PLUS = 1
+    CRITICAL = 2
+    CRITICAL_PLUS = 3
+
+
+class ServedRequest:
+    """One request being served. The server side closes it with the last byte of the response.
+
+    Attributes:
+        deadline: by which the caller wants the answer, on the monotonic clock; None if it named none.
+        closed: whether the response has gone out.
+    """
+
+    __slots__ = ("closed", "deadline")
+
+    def __init__(self, deadline: float | None = None) -> None:
+        self.deadline = deadline
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a call inherits.
+
+    Attributes:
+        own_deadline: set in code, on the monotonic clock, in seconds; None for none.
+        request: the request being served here, with the deadline of its caller.
+        criticality: of the work being done.
+        baggage: what travels with it to every service down the line.
+    """
+
+    own_deadline: float | None = None
+    request: ServedRequest | None = None
+    criticality: Criticality | None = None
+    baggage: Mapping[str, str] = field(default_factory=lambda: _NO_BAGGAGE, hash=False)
+
+    @property
+    def deadline(self) -> float | None:
+        """The earlier of the deadline set in code and that of the request being served, if that is not over."""
+        request = self.request
+        if request is None or request.closed or request.deadline is None:
+            return self.own_deadline
+        if self.own_deadline is None:
+            return request.deadline
+        return min(self.own_deadline, request.deadline)
+
+
+_EMPTY = Scope()
+_scope: contextvars.ContextVar[Scope] = contextvars.ContextVar("meshlib.scope", default=_EMPTY)
+
+_entered: contextvars.ContextVar[tuple[contextvars.Token[Scope], ...]] = contextvars.ContextVar(
+    "meshlib.scope.entered", default=()
+)
+
+current_scope: Callable[[], Scope] = _scope.get
+"""The scope that a call made here inherits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What `current()` returns.
+
+    Attributes:
+        remaining: seconds until the deadline, never below 0; None without one.
+        criticality: of the work being done, or None.
+        baggage: what travels with it.
+    """
+
+    remaining: float | None
+    criticality: Criticality | None
+    baggage: Mapping[str, str]
+
+
+def current() -> Current:
+    """The remaining time, criticality and baggage of the work being done here."""
+    scope = _scope.get()
+    deadline = scope.deadline
+    remaining = None if deadline is None else max(0.0, deadline - monotonic())
+    return Current(remaining, scope.criticality, scope.baggage)
+
+
+class scoped:  # noqa: N801  (used like a function: `with scoped(change): ...`, `@scoped(change)`)
+    """Changes the scope for what runs inside: a context manager, sync or async, and a decorator of both.
+
+    The change is worked out at each entry, so one object may be entered many times, and by many tasks at once.
+    """
+
+    __slots__ = ("_change",)
+
+    def __init__(self, change: Callable[[Scope], Scope]) -> None:
+        self._change = change
+
+    def __enter__(self) -> Self:
+        token = _scope.set(self._change(_scope.get()))
+        _entered.set((*_entered.get(), token))
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        entered = _entered.get()
+        if not entered:
+            # Left in another context than it was entered in (an async generator that another task closes):
+            # there is nothing here to restore.
+            return
+        _entered.set(entered[:-1])
+        with contextlib.suppress(ValueError):
+            _scope.reset(entered[-1])
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, tb)
+
+    def __call__(self, function: F) -> F:
+        return decorate(function, lambda: self)
+
+
+def decorate(function: F, manager: Callable[[], Any]) -> F:
+    """Wrap `function`, sync or async, plain or generator, so that it runs inside ``with manager():``."""
+    call: Callable[..., Any] = function
+    wrapper: Callable[..., Any]
+    if inspect.isasyncgenfunction(function):
+
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            generator = call(*args, **kwargs)
+            try:
+                while True:
+                    with manager():
+                        try:
+                            value = await anext(generator)
+                        except StopAsyncIteration:
+                            return
+                    yield value
+            finally:
+                await generator.aclose()
+
+    elif inspect.iscoroutinefunction(function):
+
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with manager():
+                return await call(*args, **kwargs)
+
+    else:
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            with manager():
+                return call(*args, **kwargs)
+
+    return functools.wraps(function)(wrapper)  # type: ignore[return-value]
+
+
+def timeout(limit: Duration) -> scoped:
+    """A deadline for every meshed call made inside, and for all that they call in turn.
+
+    Nested, the earlier deadline holds; it never extends what was inherited. Usable as ``with``, ``async with`` and as a
+    decorator (the time then runs from each call). It bounds calls through the mesh, not other code.
+
+    Args:
+        limit: ``"2s"``, seconds, or a timedelta.
+
+    Raises:
+        ValueError: if `limit` is not a duration.
+    """
+    limit_s = parse_duration(limit)
+
+    def change(scope: Scope) -> Scope:
+        deadline = monotonic() + limit_s
+        if scope.own_deadline is not None:
+            deadline = min(deadline, scope.own_deadline)
+        return replace(scope, own_deadline=deadline)
+
+    return scoped(change)
+
+
+def detached() -> scoped:
+    """Leave the inherited deadline: for work that must be done though its caller no longer waits."""
+    return scoped(lambda scope: replace(scope, own_deadline=None, request=None))
+
+
+def serving(
+    request: ServedRequest, *, criticality: Criticality | None = None, baggage: Mapping[str, str] = _NO_BAGGAGE
+) -> scoped:
+    """The scope of a request being served, for server middleware. What was inherited before it does not count."""
+    scope = Scope(None, request, criticality, MappingProxyType(dict(baggage)) if baggage else _NO_BAGGAGE)
+    return scoped(lambda _: scope)
+
+
+def carry(function: Callable[P, T]) -> Callable[P, T]:
+    """Bind `function` to the context of here and now, for a thread or an executor that does not inherit it.
+
+    The returned function may be called many times and by several threads at once; each call has a copy of the context.
+    """
+    context = contextvars.copy_context()
+
+    @functools.wraps(function)
+    def bound(*args: P.args, **kwargs: P.kwargs) -> T:
+        return context.copy().run(function, *args, **kwargs)
+
+    return bound
+
+
+class ContextExecutor(ThreadPoolExecutor):
+    """A thread pool whose tasks run in the context of their submitter: deadline, trace and baggage included."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        return super().submit(contextvars.copy_context().run, fn, *args, **kwargs)

@@ -1,0 +1,93 @@
+"""The protocol of a discovery source: one file per source, nothing else to touch.
+
+A source is asked for one service at a time and answers with a stream of whole sets of endpoints. Three answers mean
+three things, and only the first two are answers:
+
+- a tuple of endpoints: the source knows the service (an empty tuple: it knows it, and nobody serves it now);
+- `UNKNOWN`: the source does not know the service, so the next source in the configuration is asked;
+- an exception: the source is unwell. Nobody else is asked (another registry's answer would be a guess), the last good
+  set stays in use, and the watch is started again after a jittered back-off.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeAlias, runtime_checkable
+
+from meshlib.balance.endpoint import Endpoint
+
+__all__ = ["UNKNOWN", "Answer", "Instance", "Registrar", "Source", "Unknown"]
+
+
+class Unknown(enum.Enum):
+    """The type of `UNKNOWN`."""
+
+    UNKNOWN = "unknown"
+
+
+UNKNOWN: Final = Unknown.UNKNOWN
+"""This source does not know the service."""
+
+Answer: TypeAlias = tuple[Endpoint, ...] | Unknown
+
+
+class Source(Protocol):
+    """Where endpoints come from."""
+
+    name: str
+    """For logs and `Mesh.status()`: ``consul``, ``local``, ..."""
+
+    def watch(self, service: str) -> AsyncGenerator[Answer, None]:
+        """Yield the set of endpoints of `service` now, and again whenever it changes, for ever.
+
+        Runs on the control plane's event loop. It must hold no resource once it is closed (``aclose``), must not swallow
+        cancellation, and raises any exception when the source cannot be asked. It need not retry, nor remember.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Release what the source holds (an HTTP client, a file). Called once, on the control plane's loop."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """This process, as it is entered into a registry.
+
+    Attributes:
+        service: the logical name under which callers find it.
+        host, port: where callers reach it.
+        instance_id: unique in the registry.
+        weight: its share of calls relative to the others.
+        metadata: what subsets select by.
+        check_path: an HTTP path that the registry (or the process itself) checks; None for a TCP or process check.
+        check_interval_s: seconds between checks.
+    """
+
+    service: str
+    host: str
+    port: int
+    instance_id: str
+    weight: float = 1.0
+    metadata: dict[str, str] = field(default_factory=dict)
+    check_path: str | None = None
+    check_interval_s: float = 5.0
+
+
+@runtime_checkable
+class Registrar(Protocol):
+    """A source into which a process can also enter itself."""
+
+    async def register(self, instance: Instance) -> None:
+        """Enter `instance` and keep it entered (heartbeats, re-entry after the registry lost it) until `deregister`.
+
+        Raises:
+            RegistrationFailed: if the first entry fails.
+        """
+        ...
+
+    async def deregister(self, instance: Instance) -> None:
+        """Remove `instance`. Does nothing if it is not there."""
+        ...

@@ -1,0 +1,58 @@
+"""Durations as people write them: ``500ms``, ``2s``, ``1m``, ``1h``, a number of seconds, or a timedelta."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import timedelta
+
+__all__ = ["Duration", "format_duration", "parse_duration"]
+
+Duration = str | float | int | timedelta
+
+_UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")
+_WHOLE = re.compile(r"(?:\d+(?:\.\d+)?(?:us|ms|s|m|h|d))+")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+def parse_duration(value: Duration) -> float:
+    """Return `value` in seconds.
+
+    Args:
+        value: ``"500ms"``, ``"1m30s"``, ``"2"`` or ``2.0`` (seconds), or a timedelta.
+
+    Raises:
+        ValueError: if it is negative, not finite, or not a duration.
+        TypeError: if it is of another type.
+    """
+    if isinstance(value, bool):
+        raise TypeError(f"a duration such as '500ms' or 2.0 is expected, not {value!r}")
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, (int, float)):
+        seconds = float(value)
+    elif isinstance(value, str):
+        text = value.strip().lower()
+        if _NUMBER.fullmatch(text):
+            seconds = float(text)
+        elif _WHOLE.fullmatch(text):
+            seconds = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
+        else:
+            raise ValueError(f"{value!r} is not a duration; write it like '500ms', '2s', '1m' or 2.0 (seconds)")
+    else:
+        raise TypeError(f"a duration such as '500ms' or 2.0 is expected, not {type(value).__name__}")
+    if not math.isfinite(seconds) or seconds < 0:
+        raise ValueError(f"{value!r} is not a duration: it must be finite and not negative")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """Return `seconds` as a person would write it: ``1.5s``, ``250ms``, ``2m``."""
+    if seconds == 0:
+        return "0s"
+    if seconds < 1:
+        return f"{seconds * 1000:.3g}ms"
+    if seconds >= 60 and seconds % 60 == 0:
+        return f"{seconds / 60:.0f}m"
+    return f"{seconds:.4g}s"
