@@ -5,20 +5,35 @@ The policies' own settings live beside each policy (`meshlib.policy`); this modu
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
-from meshlib.balance.endpoint import Endpoint
+from meshlib.balance.endpoint import Endpoint, Locality
+from meshlib.policy.settings import (
+    BreakerSettings,
+    BudgetSettings,
+    CallPolicy,
+    LimitSettings,
+    LoadBalancing,
+    OutlierSettings,
+)
+from meshlib.routing.route import Backend, Route
 
 __all__ = [
+    "ClusterSettings",
     "ConsulSettings",
     "DiscoverySettings",
     "LocalSettings",
+    "MeshSettings",
+    "Mode",
     "PoolSettings",
     "RegisterSettings",
     "ServerSettings",
+    "ServiceSettings",
     "StaticSettings",
     "TlsSettings",
+    "default_service",
 ]
 
 
@@ -149,3 +164,93 @@ class ServerSettings:
         "100.64.0.0/10",
     )
     min_remaining_s: float = 0.001
+
+
+Mode: TypeAlias = Literal["off", "observe", "on"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """What a call is balanced over, and how.
+
+    Attributes:
+        service: the service whose endpoints these are.
+        subset: the subset's name, or None for the whole service.
+        selector: metadata that an endpoint must have to belong to the subset.
+        http2: speak HTTP/2.
+        host_header: ``service`` (the name that the caller used), ``endpoint`` (the address), or a literal value.
+        breaker, outlier: None where switched off.
+    """
+
+    service: str
+    subset: str | None = None
+    selector: tuple[tuple[str, str], ...] = ()
+    load_balancing: LoadBalancing = LoadBalancing()
+    breaker: BreakerSettings | None = BreakerSettings()
+    outlier: OutlierSettings | None = OutlierSettings()
+    limits: LimitSettings = LimitSettings()
+    pool: PoolSettings = PoolSettings()
+    tls: TlsSettings | None = None
+    http2: bool = False
+    host_header: str = "service"
+
+    @property
+    def name(self) -> str:
+        """``orders`` or ``orders/v2``."""
+        return self.service if self.subset is None else f"{self.service}/{self.subset}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """One service, compiled: its own values over those of `defaults`.
+
+    Attributes:
+        routes: in order; the last has no match, so that one always matches.
+        clusters: by subset name; None is the whole service.
+        mode: its own, or None for the mesh's.
+        declared: whether the configuration names it (others get the defaults when first called).
+    """
+
+    name: str
+    routes: tuple[Route, ...]
+    clusters: Mapping[str | None, ClusterSettings]
+    budget: BudgetSettings = BudgetSettings()
+    hosts: tuple[str, ...] = ()
+    mode: Mode | None = None
+    declared: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MeshSettings:
+    """The whole configuration, compiled.
+
+    Attributes:
+        service: this workload's own name.
+        mode: ``off``, ``observe`` or ``on``.
+        egress: what to do with hosts outside the mesh.
+        domains: patterns of names that are looked up in discovery: ``*.mesh``.
+        wire: ``native`` (the mesh's own connections) or ``stock`` (the client's own transport).
+        discovery: sources, in the order in which they are asked (static endpoints come before all).
+        services: those that the configuration names.
+        fallback: builds the settings of a service that it does not name.
+        sources: the files that this was read from.
+    """
+
+    service: str = ""
+    mode: Mode = "on"
+    egress: Literal["pass", "refuse"] = "pass"
+    domains: tuple[str, ...] = ("*.mesh", "*.svc.cluster.local")
+    locality: Locality = Locality()
+    wire: Literal["native", "stock"] = "native"
+    discovery: tuple[DiscoverySettings, ...] = (LocalSettings(),)
+    services: Mapping[str, ServiceSettings] = field(default_factory=dict)
+    fallback: Callable[[str], ServiceSettings] = field(default=lambda name: default_service(name), repr=False)
+    register: RegisterSettings | None = None
+    server: ServerSettings = ServerSettings()
+    sources: tuple[str, ...] = ()
+
+
+def default_service(name: str) -> ServiceSettings:
+    """A service without any configuration: one route to one cluster, with all defaults."""
+    route = Route("default", (Backend(name),), CallPolicy())
+    return ServiceSettings(name, (route,), {None: ClusterSettings(name)}, declared=False)

@@ -1,0 +1,139 @@
+"""Does a request match? Pure predicates over method, path, headers and query, each able to say why not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, TypeAlias
+from urllib.parse import parse_qsl
+
+__all__ = ["PathKind", "PathMatch", "RequestView", "RouteMatch", "StringKind", "StringMatch"]
+
+PathKind: TypeAlias = Literal["exact", "prefix", "path_prefix", "regex", "template"]
+StringKind: TypeAlias = Literal["exact", "prefix", "suffix", "regex", "present"]
+
+
+class RequestView:
+    """What routing may look at. `path` is as sent (percent-encoded), without the query."""
+
+    __slots__ = ("__dict__", "headers", "method", "path", "query")
+
+    def __init__(self, method: str, path: str, query: str = "", headers: Mapping[str, str] | None = None) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers: Mapping[str, str] = {} if headers is None else headers
+
+    @cached_property
+    def parameters(self) -> dict[str, str]:
+        """The query's parameters; of a repeated one the first."""
+        parameters: dict[str, str] = {}
+        for name, value in parse_qsl(self.query, keep_blank_values=True):
+            parameters.setdefault(name, value)
+        return parameters
+
+
+@dataclass(frozen=True, slots=True)
+class PathMatch:
+    """A condition on the path.
+
+    ``exact``; ``prefix``: raw string prefix, as Istio and Envoy mean it; ``path_prefix``: by whole segments, as the Gateway
+    API means it; ``regex``: must match the whole path; ``template``: ``/orders/{id}``, each variable one segment.
+    """
+
+    kind: PathKind
+    value: str
+    pattern: re.Pattern[str] | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.kind == "regex":
+            object.__setattr__(self, "pattern", re.compile(self.value))
+        elif self.kind == "template":
+            parts = re.split(r"\{[^{}/]+\}", self.value)
+            object.__setattr__(self, "pattern", re.compile("[^/]+".join(map(re.escape, parts))))
+
+    def matches(self, path: str) -> bool:
+        match self.kind:
+            case "exact":
+                return path == self.value
+            case "prefix":
+                return path.startswith(self.value)
+            case "path_prefix":
+                stem = self.value.rstrip("/")
+                return path == stem or path.startswith(stem + "/")
+            case _:
+                return self.pattern is not None and self.pattern.fullmatch(path) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class StringMatch:
+    """A condition on a header or a query parameter. ``present`` with ``invert`` is "absent"."""
+
+    kind: StringKind
+    value: str = ""
+    invert: bool = False
+    pattern: re.Pattern[str] | None = field(init=False, repr=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.kind == "regex":
+            object.__setattr__(self, "pattern", re.compile(self.value))
+
+    def matches(self, value: str | None) -> bool:
+        return self._holds(value) is not self.invert
+
+    def _holds(self, value: str | None) -> bool:
+        if value is None:
+            return False
+        match self.kind:
+            case "exact":
+                return value == self.value
+            case "prefix":
+                return value.startswith(self.value)
+            case "suffix":
+                return value.endswith(self.value)
+            case "present":
+                return True
+            case _:
+                return self.pattern is not None and self.pattern.fullmatch(value) is not None
+
+    def __str__(self) -> str:
+        text = self.kind if self.kind == "present" else f"{self.kind} {self.value!r}"
+        return f"not {text}" if self.invert else text
+
+
+@dataclass(frozen=True, slots=True)
+class RouteMatch:
+    """All of its conditions must hold. Header names are in lower case."""
+
+    path: PathMatch | None = None
+    methods: frozenset[str] = frozenset()
+    headers: tuple[tuple[str, StringMatch], ...] = ()
+    query: tuple[tuple[str, StringMatch], ...] = ()
+
+    def matches(self, request: RequestView) -> bool:
+        if self.methods and request.method not in self.methods:
+            return False
+        if self.path is not None and not self.path.matches(request.path):
+            return False
+        for name, condition in self.headers:
+            if not condition.matches(request.headers.get(name)):
+                return False
+        return all(condition.matches(request.parameters.get(name)) for name, condition in self.query)
+
+    def why_not(self, request: RequestView) -> str | None:
+        """The first condition that does not hold, in words; None if all hold."""
+        if self.methods and request.method not in self.methods:
+            return f"method {request.method} is not {' or '.join(sorted(self.methods))}"
+        if self.path is not None and not self.path.matches(request.path):
+            return f"path {request.path!r} is not {self.path.kind} {self.path.value!r}"
+        for name, condition in self.headers:
+            value = request.headers.get(name)
+            if not condition.matches(value):
+                return f"header {name} is {'absent' if value is None else repr(value)}, not {condition}"
+        for name, condition in self.query:
+            value = request.parameters.get(name)
+            if not condition.matches(value):
+                return f"query parameter {name} is {'absent' if value is None else repr(value)}, not {condition}"
+        return None

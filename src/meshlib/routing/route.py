@@ -1,0 +1,115 @@
+"""Routes: match, where to, and what to do on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from meshlib.policy.settings import CallPolicy
+from meshlib.routing.match import RequestView, RouteMatch
+
+__all__ = ["Backend", "HeaderEdits", "Route", "draw", "find_route"]
+
+HeaderList: TypeAlias = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Where a share of a route's calls goes: a service, or one subset of it."""
+
+    service: str
+    subset: str | None = None
+    weight: float = 1.0
+
+    @property
+    def cluster(self) -> str:
+        """The name of the cluster: ``orders`` or ``orders/v2``."""
+        return self.service if self.subset is None else f"{self.service}/{self.subset}"
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderEdits:
+    """Changes to headers: remove, then set (replace), then add. Names are in lower case."""
+
+    remove: frozenset[bytes] = frozenset()
+    set: tuple[tuple[bytes, bytes], ...] = ()
+    add: tuple[tuple[bytes, bytes], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.remove or self.set or self.add)
+
+    def apply(self, headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
+        """Return the edited headers."""
+        gone = self.remove | {name for name, _ in self.set}
+        return [*((name, value) for name, value in headers if name.lower() not in gone), *self.set, *self.add]
+
+
+_NO_EDITS = HeaderEdits()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route of a service. `policy` is complete: the service's and the defaults' values are merged in.
+
+    Attributes:
+        name: for the record, spans and metrics.
+        matches: any of them; none at all matches everything.
+        backends: where to, by weight; at least one.
+        policy: how to call.
+        request_edits, response_edits: header edits.
+        template: a low-cardinality name of the path, if the route has one.
+    """
+
+    name: str
+    backends: tuple[Backend, ...]
+    policy: CallPolicy
+    matches: tuple[RouteMatch, ...] = ()
+    request_edits: HeaderEdits = _NO_EDITS
+    response_edits: HeaderEdits = _NO_EDITS
+    template: str | None = None
+
+    def accepts(self, request: RequestView) -> bool:
+        return not self.matches or any(match.matches(request) for match in self.matches)
+
+    def why_not(self, request: RequestView) -> str | None:
+        """Why this route does not match, in words; None if it does."""
+        if self.accepts(request):
+            return None
+        return "; ".join(filter(None, (match.why_not(request) for match in self.matches)))
+
+
+def find_route(routes: Sequence[Route], request: RequestView) -> Route | None:
+    """The first route that matches, or None."""
+    for route in routes:
+        if route.accepts(request):
+            return route
+    return None
+
+
+def draw(backends: Sequence[Backend], chance: float, left_out: frozenset[int] = frozenset()) -> int | None:
+    """Draw a backend by weight.
+
+    Args:
+        backends: the choices.
+        chance: a random number in [0, 1).
+        left_out: indexes not to draw.
+
+    Returns:
+        The index of the backend drawn; None if none with a weight above 0 is left.
+    """
+    if len(backends) == 1:
+        return None if left_out else 0
+    total = sum(backend.weight for index, backend in enumerate(backends) if index not in left_out)
+    if total <= 0:
+        return None
+    point = chance * total
+    last = None
+    for index, backend in enumerate(backends):
+        if index in left_out or backend.weight <= 0:
+            continue
+        last = index
+        point -= backend.weight
+        if point < 0:
+            return index
+    return last
