@@ -1,0 +1,142 @@
+"""The development sessions. `python3 dev.py SESSION` runs them from a bare checkout.
+
+nox -s demo       the demo, with its own options after `--`
+nox -s tests      the test suite on the Python that runs nox; with `tests-3.12` and so on, on another
+nox -s lint       ruff
+nox -s types      mypy --strict
+nox -s bench      the benchmarks
+nox -s docs       the documentation, warnings as errors
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = True
+nox.options.sessions = ["lint", "types", "tests"]
+
+ROOT = Path(__file__).resolve().parent
+OLDEST = 11
+PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
+PRIMARY = f"3.{sys.version_info.minor}"
+
+
+def _pythons() -> list[str]:
+    """Each Python 3.N from 3.11 on that the machine has and that runs; the one that runs nox comes last.
+
+    Pyenv keeps its versions off PATH, and puts stand-ins there that fail for versions which are not switched on. So
+    each candidate is started once, and the directory of what works is put in front for nox to find.
+    """
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    directories = [Path(entry) for entry in os.environ.get("PATH", os.defpath).split(os.pathsep) if entry]
+    directories += sorted(pyenv.glob("3.*/bin"), reverse=True)
+    found: dict[int, Path] = {}
+    for directory in directories:
+        for candidate in directory.glob("python3.[1-9][0-9]"):
+            minor = int(candidate.name.partition(".")[2])
+            if minor >= OLDEST and minor != sys.version_info.minor and minor not in found and _runs(candidate, minor):
+                found[minor] = directory
+    primary = Path(getattr(sys, "_base_executable", sys.executable)).parent
+    for directory in dict.fromkeys([*found.values(), primary]):
+        os.environ["PATH"] = f"{directory}{os.pathsep}{os.environ['PATH']}"
+    return [f"3.{minor}" for minor in sorted(found)] + [PRIMARY]
+
+
+def _runs(python: Path, minor: int) -> bool:
+    code = "import sys, ssl, sqlite3, ctypes; print(sys.version_info.minor, sys.version_info.releaselevel)"
+    try:
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=20, check=False)
+    except OSError:
+        return False
+    return done.stdout.split() == [str(minor), "final"]
+
+
+def _install(session: nox.Session, group: str, *, project: bool = True, extras: str = "") -> None:
+    """Installs a group of tools, and the project beside them, unless the environment has just these already."""
+    wanted = nox.project.dependency_groups(PROJECT, group)
+    # The group itself may ask for extras of this project: those are installed from the checkout too.
+    own = [requirement for requirement in wanted if requirement.startswith("meshlib-http")]
+    others = [requirement for requirement in wanted if requirement not in own]
+    names = [extras, *(match[1] for name in own if (match := re.search(r"\[(.*)\]", name)))]
+    joined = ",".join(name for name in names if name)
+    state = "\n".join([(ROOT / "pyproject.toml").read_text(), sys.version, str(ROOT), group, joined])
+    digest = hashlib.sha256(state.encode()).hexdigest()
+    stamp = Path(session.virtualenv.location) / "meshlib-stamp"
+    if stamp.exists() and stamp.read_text() == digest:
+        session.log("the environment is up to date")
+        return
+    target = ["--editable", f".[{joined}]" if joined else "."] if project else []
+    session.install("--quiet", *target, *others)
+    stamp.write_text(digest)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Runs the demo: `nox -s demo -- --consul`."""
+    _install(session, "demo", extras="httpx2")
+    session.run("meshlib", "demo", *session.posargs)
+
+
+@nox.session(python=_pythons())
+def tests(session: nox.Session) -> None:
+    """Runs the test suite, with pytest's options after `--`.
+
+    The Python that runs nox gets every test. The others leave out those marked `peer` and `slow`, which hold how the
+    mesh behaves towards real servers and over time, not how it depends on the Python; `-m` chooses for oneself.
+    """
+    _install(session, "test")
+    options = list(session.posargs)
+    if not any(re.match(r"-n|--numprocesses|--dist|--pdb|-p", option) for option in options):
+        options = ["-n", "2", "--dist", "loadgroup", *options]
+    codes = [0]
+    if session.python == PRIMARY:
+        if not session.posargs:
+            # Before the tests, so that no test's time limit counts the download. What is missing the tests report.
+            session.run("python", "tests/peers/fetch.py", success_codes=[0, 1])
+    elif not any(option.startswith("-m") for option in options):
+        options += ["-m", "not peer and not slow"]
+        codes.append(5)  # nothing was left to run
+    session.run("python", "-m", "pytest", *options, success_codes=codes)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Checks style and layout; `nox -s lint -- --fix` mends what can be mended."""
+    _install(session, "lint", project=False)
+    if "--fix" in session.posargs:
+        session.run("ruff", "check", "--fix", ".")
+        session.run("ruff", "format", ".")
+    else:
+        session.run("ruff", "check", ".")
+        session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Checks the types of the package and of the typing tests."""
+    _install(session, "types")
+    session.run("mypy", "--strict", *(session.posargs or ["src", "tests/typing"]))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Runs the benchmarks side by side: `nox -s bench -- --help`."""
+    _install(session, "bench")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Builds the documentation into docs/_build/html."""
+    _install(session, "docs")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
