@@ -133,7 +133,9 @@ def test_a_server_dies_with_a_test_run_that_is_killed(tmp_path: Path) -> None:
     script = (
         "import pathlib, sys, time\n"
         "from tests.peers.process import Process\n"
-        "process = Process(['sleep', '300'], ready=lambda: True, log=pathlib.Path(sys.argv[1]))\n"
+        "log = pathlib.Path(sys.argv[1])\n"
+        "command = ['sh', '-c', 'echo up; exec sleep 300']\n"
+        "process = Process(command, ready=lambda: 'up' in process.output, log=log)\n"
         "process.start()\n"
         "print(process.pid, flush=True)\n"
         "time.sleep(300)\n"
