@@ -39,11 +39,12 @@ class Consul(Process):
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.token = token
+        self.node_meta = dict(node_meta or {})
         self.http_port = free_port()
         config: dict[str, Any] = {
             "node_name": node,
             "datacenter": datacenter,
-            "node_meta": dict(node_meta or {}),
+            "node_meta": self.node_meta,
             "disable_update_check": True,
             "ports": {
                 "http": self.http_port,
@@ -70,7 +71,7 @@ class Consul(Process):
                 *("agent", "-dev", "-bind", "127.0.0.1", "-client", "127.0.0.1"),
                 *("-log-level", "warn", "-config-file", str(file)),
             ],
-            ready=self._has_leader,
+            ready=self._is_ready,
             log=directory / "consul.log",
             timeout=30,
         )
@@ -117,11 +118,14 @@ class Consul(Process):
             raise RuntimeError(f"{method} {path}: {status} {reply}")
         return reply
 
-    def _has_leader(self) -> bool:
+    def _is_ready(self) -> bool:
         try:
-            # A leader is elected a moment before it lets anyone in: the node's own entry says that it works.
             leader = self.request("GET", "/v1/status/leader")
             nodes = self.request("GET", "/v1/catalog/nodes")
         except OSError:
             return False
-        return leader[0] == 200 and bool(leader[1]) and nodes[0] == 200 and bool(nodes[1])
+        if leader[0] != 200 or not leader[1] or nodes[0] != 200 or not nodes[1]:
+            return False
+        # The leader lists the node first, and its metadata a moment later, once the agent has synchronized.
+        node = nodes[1][0]
+        return bool(node["TaggedAddresses"]) and (node["Meta"] or {}).items() >= self.node_meta.items()
