@@ -139,4 +139,4 @@ def bench(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Builds the documentation into docs/_build/html."""
     _install(session, "docs")
-    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
