@@ -21,7 +21,7 @@ from tests.peers.servers import Envoy, Nginx, Redis
 
 def fetch_text(url: str) -> str:
     with urllib.request.urlopen(url, timeout=5) as response:
-        return response.read().decode()
+        return str(response.read(), "utf-8")
 
 
 def test_consul_registers_and_lists_a_service(consul: Consul) -> None:
@@ -165,7 +165,7 @@ def test_a_process_that_never_answers_is_ended(tmp_path: Path) -> None:
 def alive(pid: int) -> bool:
     """Whether the process runs; one that ended and is only waiting to be reaped does not."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
