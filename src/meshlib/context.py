@@ -1,8 +1,9 @@
 """What travels with the work and not with the arguments: deadline, criticality, baggage.
 
-One context variable holds one immutable `Scope`. What came with a request being served belongs to that request: when the
-last byte of its response has gone out, the server side closes it, and from then on its deadline no longer binds what the
-handler left running (background tasks, created tasks). A deadline set in code by `timeout()` binds whatever runs inside.
+One context variable holds one immutable `Scope`. What came with a request being served belongs to that request: when
+the last byte of its response has gone out, the server side closes it, and from then on its deadline no longer binds
+what the handler left running (background tasks, created tasks). A deadline set in code by `timeout()` binds whatever
+runs inside.
 
 A ``deadline`` is a point on the monotonic clock, in seconds; a ``timeout`` is a duration.
 """
@@ -17,6 +18,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType, TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
@@ -27,11 +29,12 @@ __all__ = [
     "ContextExecutor",
     "Criticality",
     "Current",
-    "ServedRequest",
     "Scope",
+    "ServedRequest",
     "carry",
     "current",
     "current_scope",
+    "decorate",
     "detached",
     "scoped",
     "serving",
@@ -70,6 +73,7 @@ class ServedRequest:
         self.closed = False
 
     def close(self) -> None:
+        """The response has gone out: the deadline binds nothing any more."""
         self.closed = True
 
 
@@ -134,10 +138,11 @@ def current() -> Current:
     return Current(remaining, scope.criticality, scope.baggage)
 
 
-class scoped:  # noqa: N801  (used like a function: `with scoped(change): ...`, `@scoped(change)`)
+class scoped:
     """Changes the scope for what runs inside: a context manager, sync or async, and a decorator of both.
 
-    The change is worked out at each entry, so one object may be entered many times, and by many tasks at once.
+    The change is worked out at each entry, so one object may be entered many times, and by many tasks at once. Around
+    a generator it is worked out when the generator starts, and holds while its body runs, not between its values.
     """
 
     __slots__ = ("_change",)
@@ -171,27 +176,77 @@ class scoped:  # noqa: N801  (used like a function: `with scoped(change): ...`, 
         self.__exit__(exc_type, exc, tb)
 
     def __call__(self, function: F) -> F:
+        """Wrap `function` so that it runs inside."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            return decorate(function, self._once)
         return decorate(function, lambda: self)
 
+    def _once(self) -> scoped:
+        """The same change, worked out at the first entry alone; a timeout would start anew at each further one."""
+        changed: Scope | None = None
 
-def decorate(function: F, manager: Callable[[], Any]) -> F:
-    """Wrap `function`, sync or async, plain or generator, so that it runs inside ``with manager():``."""
+        def change(scope: Scope) -> Scope:
+            nonlocal changed
+            if changed is None:
+                changed = self._change(scope)
+            return changed
+
+        return scoped(change)
+
+
+def decorate(function: F, manager: Callable[[], AbstractContextManager[Any]]) -> F:
+    """Wrap `function`, sync or async, plain or generator, so that it runs inside ``with manager():``.
+
+    `manager` is called once per call. What it returns is entered once or, for a generator, each time its body runs on:
+    between its values the caller's own context holds.
+    """
     call: Callable[..., Any] = function
     wrapper: Callable[..., Any]
     if inspect.isasyncgenfunction(function):
 
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             generator = call(*args, **kwargs)
+            inside = manager()
+            resume, sent = generator.asend, None
             try:
                 while True:
-                    with manager():
+                    with inside:
                         try:
-                            value = await anext(generator)
+                            value = await resume(sent)
                         except StopAsyncIteration:
                             return
-                    yield value
+                    try:
+                        resume, sent = generator.asend, (yield value)
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        resume, sent = generator.athrow, error
             finally:
-                await generator.aclose()
+                with inside:
+                    await generator.aclose()
+
+    elif inspect.isgeneratorfunction(function):
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            generator = call(*args, **kwargs)
+            inside = manager()
+            resume, sent = generator.send, None
+            try:
+                while True:
+                    with inside:
+                        try:
+                            value = resume(sent)
+                        except StopIteration as end:
+                            return end.value
+                    try:
+                        resume, sent = generator.send, (yield value)
+                    except GeneratorExit:
+                        raise
+                    except BaseException as error:
+                        resume, sent = generator.throw, error
+            finally:
+                with inside:
+                    generator.close()
 
     elif inspect.iscoroutinefunction(function):
 
@@ -262,4 +317,5 @@ class ContextExecutor(ThreadPoolExecutor):
     """A thread pool whose tasks run in the context of their submitter: deadline, trace and baggage included."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        return super().submit(contextvars.copy_context().run, fn, *args, **kwargs)
+        """Run ``fn(*args, **kwargs)`` in a copy of the context of here and now."""
+        return super().submit(functools.partial(contextvars.copy_context().run, fn, *args, **kwargs))
