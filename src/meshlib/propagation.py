@@ -1,0 +1,331 @@
+"""The context on the wire: deadline, criticality, baggage and trace, from headers and into headers.
+
+Both directions stand here, so that caller and callee cannot drift apart. A deadline crosses the wire as the
+milliseconds that are left, never as a point in time: the clocks of two machines need not agree.
+
+What comes in was written by somebody else. A value that is not exactly what the format allows is left out and counted
+in `Ignored`, never guessed at: a wrong deadline ends work that is wanted or keeps work alive that is not.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import re
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from urllib.parse import quote, unquote_to_bytes
+
+from meshlib.context import Criticality, Scope
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.propagators.textmap import Getter
+
+T = TypeVar("T")
+
+__all__ = [
+    "BAGGAGE",
+    "CRITICALITY",
+    "DEADLINE_MS",
+    "ENVOY_TIMEOUT_MS",
+    "GRPC_TIMEOUT",
+    "INCOMING",
+    "MAX_TIMEOUT_S",
+    "Headers",
+    "Ignored",
+    "Names",
+    "Values",
+    "extract_trace",
+    "format_baggage",
+    "format_deadline_ms",
+    "inject_trace",
+    "outgoing_headers",
+    "parse_baggage",
+    "parse_criticality",
+    "parse_deadline",
+]
+
+DEADLINE_MS: Final = "x-meshlib-deadline-ms"
+ENVOY_TIMEOUT_MS: Final = "x-envoy-expected-rq-timeout-ms"
+GRPC_TIMEOUT: Final = "grpc-timeout"
+CRITICALITY: Final = "x-meshlib-criticality"
+BAGGAGE: Final = "baggage"
+
+INCOMING: Final = (DEADLINE_MS, ENVOY_TIMEOUT_MS, GRPC_TIMEOUT, CRITICALITY, BAGGAGE)
+"""The headers that this module reads by itself; those of the trace are the propagator's own matter."""
+
+MAX_TIMEOUT_S: Final = 86_400.0
+"""Nobody waits a day for an answer: a longer time is a fault or an attack, and means the same as none."""
+
+MAX_BAGGAGE_BYTES: Final = 8192
+MAX_BAGGAGE_MEMBERS_READ: Final = 180
+MAX_BAGGAGE_MEMBERS: Final = 64
+"""What W3C Baggage obliges everyone to pass on; more than 180, its older limit, is no honest header."""
+
+Headers: TypeAlias = Mapping[str, Sequence[str]]
+"""The values of each header, by its name in lower case, decoded as Latin-1."""
+Values: TypeAlias = Callable[[str], Sequence[str]]
+Names: TypeAlias = Callable[[], Iterable[str]]
+
+_log = logging.getLogger("meshlib.propagation")
+
+# `[0-9]` and not `\d`, which is also every other script's digits. Twelve of them are 31 years in milliseconds.
+_MILLISECONDS = re.compile(r"[0-9]{1,12}")
+_GRPC = re.compile(r"([0-9]{1,8})([HMSmun])")
+_GRPC_UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_OCTETS = re.compile(r"(?:%[0-9A-Fa-f]{2}|[!#$&-+\--:<-\[\]-~])*")
+_UNQUOTED = "!#$&'()*+-./:<=>?@[]^_`{|}~"
+
+_CRITICALITIES = {level.name.lower(): level for level in Criticality}
+
+
+class Ignored:
+    """How many incoming values were left out because they were malformed, by kind. The numbers only grow.
+
+    Attributes:
+        deadline, criticality, baggage, trace: so many values (of baggage: members) were not what the format allows.
+    """
+
+    __slots__ = ("_lock", "baggage", "criticality", "deadline", "trace")
+
+    def __init__(self) -> None:
+        self.deadline = self.criticality = self.baggage = self.trace = 0
+        self._lock = threading.Lock()
+
+    def add(self, kind: str, count: int = 1) -> None:
+        """Count what was left out, exactly, from any thread."""
+        with self._lock:
+            setattr(self, kind, getattr(self, kind) + count)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Ignored deadline={self.deadline} criticality={self.criticality} baggage={self.baggage}"
+            f" trace={self.trace}>"
+        )
+
+
+# In
+
+
+def parse_deadline(headers: Headers, now: float, ignored: Ignored | None = None) -> float | None:
+    """By when the caller wants its answer, on the clock of `now`; None if it does not say.
+
+    The smallest of the valid ones holds. A header that comes twice with different values says nothing.
+    """
+    smallest: float | None = None
+    for name, read in _TIMEOUTS:
+        values = headers.get(name)
+        if not values:
+            continue
+        timeout_s = _only(values, read)
+        if timeout_s is None:
+            if ignored is not None:
+                ignored.add("deadline")
+        elif smallest is None or timeout_s < smallest:
+            smallest = timeout_s
+    return None if smallest is None else now + smallest
+
+
+def parse_criticality(headers: Headers, ignored: Ignored | None = None) -> Criticality | None:
+    """How bad the caller finds it to lose this request; None if it does not say, or says nothing known."""
+    values = headers.get(CRITICALITY)
+    if not values:
+        return None
+    level = _only(values, _read_criticality)
+    if level is None and ignored is not None:
+        ignored.add("criticality")
+    return level
+
+
+def parse_baggage(headers: Headers, ignored: Ignored | None = None) -> dict[str, str]:
+    """The members of W3C ``baggage``, percent-decoded; of members with the same key the last holds.
+
+    Malformed members, and well-formed ones beyond 64, are left out; a header beyond 8192 bytes or 180 members is left
+    out whole. The properties of a member (``key=value;property``) are not kept.
+    """
+    values = headers.get(BAGGAGE)
+    if not values:
+        return {}
+    text = values[0] if len(values) == 1 else ",".join(values)
+    members = text.split(",") if len(text) <= MAX_BAGGAGE_BYTES else None
+    if members is None or len(members) > MAX_BAGGAGE_MEMBERS_READ:
+        if ignored is not None:
+            ignored.add("baggage")
+        return {}
+    found: dict[str, str] = {}
+    dropped = 0
+    for member in members:
+        if not member.strip(" \t"):
+            continue  # an empty element of a list is allowed everywhere in HTTP
+        pair = _read_member(member)
+        if pair is None or (pair[0] not in found and len(found) == MAX_BAGGAGE_MEMBERS):
+            dropped += 1
+        else:
+            found[pair[0]] = pair[1]
+    if dropped and ignored is not None:
+        ignored.add("baggage", dropped)
+    return found
+
+
+def extract_trace(values: Values, names: Names, ignored: Ignored | None = None) -> Context | None:
+    """The caller's trace, by OpenTelemetry's global propagator (W3C unless the application chose another).
+
+    To be asked where no span is current: one that is came from an instrumentation that read the same headers.
+
+    Args:
+        values: the values of the header of this name, in lower case.
+        names: the names of all headers; some propagators look for a prefix.
+        ignored: where a ``traceparent`` that says nothing is counted.
+
+    Returns:
+        The context to attach, or None where the headers name no trace.
+    """
+    from opentelemetry import context as otel_context
+    from opentelemetry import propagate, trace
+
+    parents = values("traceparent")
+    if len(set(parents)) <= 1:
+        try:
+            context = propagate.extract((values, names), context=otel_context.get_current(), getter=_getter())
+        except Exception:  # a propagator of the application's choice; a header must not be able to end a request
+            _log.debug("the propagator failed on the headers of a request", exc_info=True)
+        else:
+            if trace.get_current_span(context).get_span_context().is_valid:
+                return context
+    if parents and ignored is not None:
+        ignored.add("trace")
+    return None
+
+
+@functools.cache
+def _getter() -> Getter[tuple[Values, Names]]:
+    from opentelemetry.propagators.textmap import Getter
+
+    class _Headers(Getter[tuple[Values, Names]]):
+        def get(self, carrier: tuple[Values, Names], key: str) -> list[str] | None:
+            return list(carrier[0](key.lower())) or None
+
+        def keys(self, carrier: tuple[Values, Names]) -> list[str]:
+            return list(carrier[1]())
+
+    return _Headers()
+
+
+# Out
+
+
+def outgoing_headers(scope: Scope, timeout_s: float | None) -> dict[str, str]:
+    """The headers that carry `scope` to the next service. The trace is not among them: see `inject_trace`.
+
+    Args:
+        scope: what the call inherits.
+        timeout_s: what is left for this attempt, in seconds; None for a call without limit.
+    """
+    headers: dict[str, str] = {}
+    if timeout_s is not None and timeout_s <= MAX_TIMEOUT_S:
+        headers[DEADLINE_MS] = headers[ENVOY_TIMEOUT_MS] = format_deadline_ms(timeout_s)
+    if scope.criticality is not None:
+        headers[CRITICALITY] = scope.criticality.name.lower()
+    if scope.baggage:
+        baggage = format_baggage(scope.baggage)
+        if baggage:
+            headers[BAGGAGE] = baggage
+    return headers
+
+
+def format_deadline_ms(timeout_s: float) -> str:
+    """What is left, in whole milliseconds: rounded down, since the callee must not have more than the caller.
+
+    Never 0, which Envoy takes for no limit at all; a callee refuses 1 as expired by default.
+    """
+    return str(max(1, math.floor(timeout_s * 1000.0)))
+
+
+def format_baggage(baggage: Mapping[str, str]) -> str:
+    """A W3C ``baggage`` value. What cannot be sent (a key that is no token, more than 64 or 8192 bytes) is left out."""
+    members: list[str] = []
+    length = -1  # the first member has no comma before it
+    for key, value in baggage.items():
+        if len(members) == MAX_BAGGAGE_MEMBERS:
+            break
+        try:
+            member = f"{key}={quote(value, safe=_UNQUOTED)}"
+        except UnicodeEncodeError:  # a lone surrogate has no encoding
+            continue
+        if _TOKEN.fullmatch(key) and length + 1 + len(member) <= MAX_BAGGAGE_BYTES:
+            members.append(member)
+            length += 1 + len(member)
+    return ",".join(members)
+
+
+def inject_trace(headers: dict[str, str], context: Context | None = None) -> None:
+    """Add the trace of `context`, by default the current one, by OpenTelemetry's global propagator.
+
+    Its baggage and the mesh's travel in the same header; where both know a key, the mesh's value holds.
+    """
+    from opentelemetry import propagate
+
+    ours = headers.get(BAGGAGE)
+    propagate.inject(headers, context=context)
+    theirs = headers.get(BAGGAGE)
+    if ours is not None and theirs is not None and theirs != ours:
+        kept = parse_baggage({BAGGAGE: [ours]})  # first, since what comes last may not fit
+        headers[BAGGAGE] = format_baggage({**kept, **parse_baggage({BAGGAGE: [theirs]}), **kept})
+
+
+# The values of each header
+
+
+def _only(values: Sequence[str], read: Callable[[str], T | None]) -> T | None:
+    """What all `values` say; None if one is malformed or two differ. A WSGI server joins repeated headers by commas."""
+    if len(values) == 1 and "," not in values[0]:
+        return read(values[0].strip(" \t"))
+    results = {read(text.strip(" \t")) for value in values for text in value.split(",")}
+    return results.pop() if len(results) == 1 else None
+
+
+def _read_milliseconds(text: str) -> float | None:
+    return _bounded(int(text) / 1000.0) if _MILLISECONDS.fullmatch(text) else None
+
+
+def _read_envoy(text: str) -> float | None:
+    # Envoy means "no timeout" where it says 0, and sends none then.
+    return _read_milliseconds(text) or None
+
+
+def _read_grpc(text: str) -> float | None:
+    match = _GRPC.fullmatch(text)
+    return _bounded(int(match[1]) * _GRPC_UNITS_S[match[2]]) if match else None
+
+
+def _bounded(timeout_s: float) -> float | None:
+    return timeout_s if timeout_s <= MAX_TIMEOUT_S else None
+
+
+def _read_criticality(text: str) -> Criticality | None:
+    return _CRITICALITIES.get(text.lower()) if text.isascii() else None
+
+
+def _read_member(member: str) -> tuple[str, str] | None:
+    key, equals, value = member.partition(";")[0].partition("=")
+    key, value = key.strip(" \t"), value.strip(" \t")
+    if not equals or not _TOKEN.fullmatch(key) or not _OCTETS.fullmatch(value):
+        return None
+    if "%" not in value:
+        return key, value
+    try:
+        return key, unquote_to_bytes(value).decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+_TIMEOUTS: Final = (
+    (DEADLINE_MS, _read_milliseconds),
+    (ENVOY_TIMEOUT_MS, _read_envoy),
+    (GRPC_TIMEOUT, _read_grpc),
+)
