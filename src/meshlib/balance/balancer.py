@@ -1,0 +1,104 @@
+"""The protocol of a balancer: one file per balancer, and one line in `meshlib.balance.table`.
+
+A balancer is made for one immutable list of members and picks among them. It may keep state of its own (a position, a
+schedule); that state starts anew when the list changes. Which members may be picked at all (health, ejection, endpoints
+already tried) is decided elsewhere and comes in as `usable`; it is None on the usual path, where all may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol, TypeAlias
+
+from meshlib.balance.endpoint import Endpoint
+from meshlib.balance.health import EndpointHealth
+from meshlib.balance.load import EndpointNode, Load
+
+__all__ = ["RESAMPLES", "Balancer", "Member", "Usable", "pick_two", "pick_uniform"]
+
+RESAMPLES = 8
+"""How often a random pick is repeated when it hits a member that may not be used. At least half of a cluster may be used
+(else panic uses all), so after 8 the chance that the list must be walked is below 1 in 250."""
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """An endpoint as a member of one cluster. Attributes that change live in the shared parts.
+
+    Attributes:
+        endpoint: as discovery reported it.
+        node: what is counted per endpoint, over all clusters.
+        load: its cost, in this cluster.
+        health: its outlier state, in this cluster.
+        target: where the wire sends attempts for it; opaque here.
+    """
+
+    endpoint: Endpoint
+    node: EndpointNode
+    load: Load
+    health: EndpointHealth
+    target: object = None
+    weight: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.weight = self.endpoint.weight
+
+    def __repr__(self) -> str:
+        ejected = ", ejected" if self.health.ejected else ""
+        return f"<Member {self.endpoint.address} weight {self.weight:g}, {self.node.in_flight} in flight{ejected}>"
+
+
+Usable: TypeAlias = Callable[[Member], bool]
+
+
+class Balancer(Protocol):
+    """Picks a member."""
+
+    def __init__(self, members: Sequence[Member], now: float, rng: Random) -> None:
+        """Prepare to pick among `members`, which is never empty."""
+        ...
+
+    def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
+        """Pick a member; None only if `usable` holds for none.
+
+        Args:
+            now: on the monotonic clock.
+            rng: the source of all randomness.
+            usable: which may be picked; None for all.
+        """
+        ...
+
+
+def pick_uniform(members: Sequence[Member], rng: Random, usable: Usable | None) -> Member | None:
+    """One member at random, each as likely as any other."""
+    count = len(members)
+    if usable is None:
+        return members[int(rng.random() * count)]
+    for _ in range(RESAMPLES):
+        member = members[int(rng.random() * count)]
+        if usable(member):
+            return member
+    left = [member for member in members if usable(member)]
+    return left[int(rng.random() * len(left))] if left else None
+
+
+def pick_two(members: Sequence[Member], rng: Random, usable: Usable | None) -> tuple[Member, Member] | None:
+    """Two different members at random (the same one twice, if there is only one); None if there is none."""
+    count = len(members)
+    if usable is None:
+        one = int(rng.random() * count)
+        if count == 1:
+            return members[0], members[0]
+        other = int(rng.random() * (count - 1))
+        return members[one], members[other + (other >= one)]
+    first = pick_uniform(members, rng, usable)
+    if first is None:
+        return None
+    for _ in range(RESAMPLES):
+        second = members[int(rng.random() * count)]
+        if second is not first and usable(second):
+            return first, second
+    left = [member for member in members if member is not first and usable(member)]
+    return first, left[int(rng.random() * len(left))] if left else first

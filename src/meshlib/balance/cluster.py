@@ -1,0 +1,249 @@
+"""Clusters: what a call is balanced over.
+
+A `Cluster` is immutable: the members at one moment, and a balancer over them. A call reads it once. What changes with every call
+(loads, ejections, the breaker, counts) lives in one `ClusterState` per cluster, which outlasts any change of endpoints; members
+that left are remembered for `REMEMBER_S`, so that a flapping registry clears nothing.
+
+Which members may be picked: those that are healthy by the registry and not ejected. With fewer than `panic_percent` of
+them left, all are used (panic), since then the signals are more likely wrong than the endpoints; it is counted. Endpoints that
+this call has already tried are left out as long as another is left.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+
+from meshlib.balance.balancer import Balancer, Member
+from meshlib.balance.endpoint import Endpoint, Health
+from meshlib.balance.health import EndpointHealth
+from meshlib.balance.load import EndpointNode, Load
+from meshlib.balance.table import BALANCERS
+from meshlib.policy.breaker import Breaker
+from meshlib.policy.limit import InFlightLimit
+from meshlib.policy.outlier import OutlierDetector
+from meshlib.policy.settings import BreakerSettings, LimitSettings, LoadBalancing, OutlierSettings
+
+__all__ = ["REMEMBER_S", "Cluster", "ClusterState", "Known"]
+
+REMEMBER_S = 300.0
+_MEDIAN_SAMPLE = 15
+
+
+class Known(enum.Enum):
+    """What discovery knows of the service behind a cluster."""
+
+    PENDING = "pending"
+    """It has not answered yet."""
+    YES = "yes"
+    NO = "no"
+    """No source knows the service."""
+    UNWELL = "unwell"
+    """The registry cannot be asked, and never answered before."""
+
+
+class ClusterState:
+    """The live part of one cluster.
+
+    Attributes:
+        name: ``orders`` or ``orders/v2``.
+        breaker, outlier: None where the configuration switched them off.
+        limit: calls in flight and pending.
+        panics: picks made in panic, for telemetry.
+    """
+
+    __slots__ = (
+        "_left",
+        "_lock",
+        "_members",
+        "_node_of",
+        "breaker",
+        "limit",
+        "load_balancing",
+        "name",
+        "outlier",
+        "panics",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        now: float,
+        load_balancing: LoadBalancing = LoadBalancing(),
+        breaker: BreakerSettings | None = BreakerSettings(),
+        outlier: OutlierSettings | None = OutlierSettings(),
+        limits: LimitSettings = LimitSettings(),
+        node_of: Callable[[Endpoint], EndpointNode] | None = None,
+        on_ejection: Callable[[Member, bool], None] | None = None,
+    ) -> None:
+        """
+        Args:
+            name: for messages.
+            now: on the monotonic clock.
+            load_balancing, breaker, outlier, limits: the settings of each.
+            node_of: gives the counts of an endpoint, shared between clusters; None for counts of this cluster's own.
+            on_ejection: called with a member and whether it was ejected (or came back).
+        """
+        self.name = name
+        self.load_balancing = load_balancing
+        self.breaker = None if breaker is None else Breaker(breaker, now)
+        self.outlier = None if outlier is None else OutlierDetector(outlier, on_ejection)
+        self.limit = InFlightLimit(limits)
+        self.panics = 0
+        self._node_of = node_of
+        self._members: dict[tuple[str, str, int], Member] = {}
+        self._left: dict[tuple[str, str, int], float] = {}
+        self._lock = threading.Lock()
+
+    def view(
+        self,
+        endpoints: Iterable[Endpoint],
+        now: float,
+        rng: Random,
+        *,
+        known: Known = Known.YES,
+        detail: str = "",
+        target_of: Callable[[Endpoint], object] | None = None,
+    ) -> Cluster:
+        """The cluster over these endpoints, with what is remembered of each.
+
+        Args:
+            endpoints: as discovery reports them; of two with the same key the last counts.
+            now: on the monotonic clock.
+            rng: for the balancer's starting point.
+            known: what discovery knows of the service.
+            detail: for messages, what is wrong with discovery.
+            target_of: what the wire needs to send to an endpoint.
+        """
+        with self._lock:
+            present: dict[tuple[str, str, int], Member] = {}
+            for endpoint in endpoints:
+                key = endpoint.key
+                member = self._members.get(key)
+                if member is None or member.endpoint != endpoint:
+                    member = self._renew(member, endpoint, now)
+                    member.target = target_of(endpoint) if target_of is not None else None
+                    self._members[key] = member
+                present[key] = member
+            for key in self._members.keys() - present.keys() - self._left.keys():
+                self._left[key] = now
+            for key in [key for key, at in self._left.items() if key in present or now - at > REMEMBER_S]:
+                del self._left[key]
+                if key not in present:
+                    del self._members[key]
+            members = tuple(present.values())
+            if self.outlier is not None:
+                self.outlier.rebind(members)
+        return Cluster(self, members, now, rng, known, detail)
+
+    def _renew(self, old: Member | None, endpoint: Endpoint, now: float) -> Member:
+        if old is not None:
+            return Member(endpoint, old.node, old.load, old.health)
+        node = EndpointNode() if self._node_of is None else self._node_of(endpoint)
+        settings = self.load_balancing
+        return Member(endpoint, node, Load(now, settings.default_latency_s, settings.decay_s), EndpointHealth())
+
+    def renew_locks(self) -> None:
+        """After a fork, in the child."""
+        self._lock = threading.Lock()
+        self.limit.renew_lock()
+        if self.breaker is not None:
+            self.breaker.renew_lock()
+        if self.outlier is not None:
+            self.outlier.renew_lock()
+        for member in self._members.values():
+            member.node.renew_lock()
+
+
+class Cluster:
+    """The members of a cluster at one moment, and a balancer over them. Immutable."""
+
+    __slots__ = ("_balancer", "_balancer_of_all", "_panic_at", "detail", "healthy", "known", "members", "state")
+
+    def __init__(
+        self,
+        state: ClusterState,
+        members: tuple[Member, ...],
+        now: float,
+        rng: Random,
+        known: Known = Known.YES,
+        detail: str = "",
+    ) -> None:
+        self.state = state
+        self.known = known
+        self.detail = detail
+        self.members = tuple(member for member in members if member.endpoint.health is not Health.DRAINING)
+        self.healthy = tuple(member for member in self.members if member.endpoint.health is Health.HEALTHY)
+        self._panic_at = len(self.members) * state.load_balancing.panic_percent / 100.0
+        balancer = BALANCERS[state.load_balancing.policy]
+        self._balancer: Balancer | None = balancer(self.healthy, now, rng) if self.healthy else None
+        # Over all members, for panic; the same one where all are healthy, so that it keeps its schedule.
+        self._balancer_of_all: Balancer | None = self._balancer
+        if self.members and len(self.healthy) < len(self.members):
+            self._balancer_of_all = balancer(self.members, now, rng)
+
+    @property
+    def name(self) -> str:
+        return self.state.name
+
+    def panicking(self) -> bool:
+        """Whether so few members are left that all are used."""
+        ejected = self.state.outlier.ejected if self.state.outlier is not None else ()
+        left = len(self.healthy)
+        if ejected:
+            left -= sum(1 for member in ejected if member.endpoint.health is Health.HEALTHY)
+        return left < self._panic_at
+
+    def pick(self, now: float, rng: Random, tried: Sequence[Member] = (), *, again: bool = True) -> Member | None:
+        """Pick a member for an attempt.
+
+        Args:
+            now: on the monotonic clock.
+            rng: the source of all randomness.
+            tried: members that this call has tried.
+            again: whether one that was tried may be picked if no other is left.
+
+        Returns:
+            The member; None if there is none.
+        """
+        if self._balancer_of_all is None:
+            return None
+        ejected = bool(self.state.outlier is not None and self.state.outlier.ejected)
+        if not ejected and not tried and len(self.healthy) >= self._panic_at and self._balancer is not None:
+            return self._balancer.pick(now, rng, None)
+        panic = self.panicking()
+        balancer = self._balancer_of_all if panic else self._balancer
+        if balancer is None:
+            return None
+        picked: Member | None
+        if panic:
+            picked = balancer.pick(now, rng, (lambda member: member not in tried) if tried else None)
+        elif tried:
+            picked = balancer.pick(now, rng, lambda member: not member.health.ejected and member not in tried)
+        else:
+            picked = balancer.pick(now, rng, _not_ejected)
+        if picked is None and again and tried:
+            picked = balancer.pick(now, rng, None if panic else _not_ejected)
+        if picked is not None and panic:
+            self.state.panics += 1
+        return picked
+
+    def median_latency(self, now: float, rng: Random) -> float:
+        """The median of the members' expected latencies, in seconds, from a sample of at most 15."""
+        members = self.members
+        if not members:
+            return self.state.load_balancing.default_latency_s
+        sample = members if len(members) <= _MEDIAN_SAMPLE else rng.choices(members, k=_MEDIAN_SAMPLE)
+        costs = sorted(member.load.latency(now) for member in sample)
+        # The lower one of an even number: of two endpoints, the broken one must not set the measure.
+        return costs[(len(costs) - 1) // 2]
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self.name} [{len(self.healthy)} healthy of {len(self.members)}]>"
+
+
+def _not_ejected(member: Member) -> bool:
+    return not member.health.ejected

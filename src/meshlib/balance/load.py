@@ -1,0 +1,118 @@
+"""How loaded an endpoint is, as far as one client can tell: what it costs to call it, times the calls it already has.
+
+The cost is a peak-sensitive moving average of the time to a response's headers: a sample above it replaces it at once, one
+below it is averaged in with weight ``1 - exp(-age / decay)``, and between samples it decays towards zero, so that an endpoint
+that was slow is tried again in time. Source: Finagle's ``PeakEwma.scala`` and tower's ``load/peak_ewma.rs``.
+
+Two things are ours, because without them a balancer by latency is drawn to what is broken:
+
+- *Failures.* A failure is often fast. Each counts as a latency of at least three times the cluster's median, a penalty that
+  decays in 2 s, or lasts until the time in ``Retry-After``.
+- *Cancellations.* An attempt that was given up says only that the answer would have taken longer. The times given up since
+  the last answer add up: for an exponential latency, total time over number of answers is the estimate of the mean
+  that censored samples give (maximum likelihood), and with no answer at all it grows without bound. So an endpoint that
+  hangs is left alone even when callers give up early.
+"""
+
+from __future__ import annotations
+
+import threading
+from math import exp
+
+__all__ = ["FAILURE_FACTOR", "PENALTY_DECAY_S", "EndpointNode", "Load"]
+
+FAILURE_FACTOR = 3.0
+PENALTY_DECAY_S = 2.0
+
+
+class EndpointNode:
+    """What is counted per endpoint, whatever cluster a call comes through: attempts in flight. Exact under threads."""
+
+    __slots__ = ("_lock", "in_flight", "left_at", "started")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.started = 0
+        self.left_at: float | None = None
+        self._lock = threading.Lock()
+
+    def enter(self) -> None:
+        with self._lock:
+            self.in_flight += 1
+            self.started += 1
+
+    def exit(self) -> None:
+        with self._lock:
+            self.in_flight -= 1
+
+    def renew_lock(self) -> None:
+        """After a fork, in the child: the parent's attempts are not ours."""
+        self._lock = threading.Lock()
+        self.in_flight = 0
+
+
+class Load:
+    """The cost of one endpoint, as seen from one cluster. Times are seconds on the monotonic clock.
+
+    Writes from several threads may overlap; then one sample is lost, which a moving average does not notice.
+    """
+
+    __slots__ = ("censored_s", "cost_s", "decay_s", "penalty_at", "penalty_hold_until", "penalty_s", "stamp")
+
+    def __init__(self, now: float, default_latency_s: float, decay_s: float) -> None:
+        self.cost_s = default_latency_s
+        self.decay_s = decay_s
+        self.stamp = now
+        self.penalty_s = 0.0
+        self.penalty_at = now
+        self.penalty_hold_until = now
+        self.censored_s = 0.0
+
+    def latency(self, now: float) -> float:
+        """Seconds that an answer is expected to take, penalties left aside."""
+        age = now - self.stamp
+        return self.cost_s * exp(-age / self.decay_s) if age > 0 else self.cost_s
+
+    def cost(self, now: float) -> float:
+        """Seconds that a call is expected to cost, penalties included."""
+        age = now - self.stamp
+        cost = self.cost_s * exp(-age / self.decay_s) if age > 0 else self.cost_s
+        if self.penalty_s:
+            since = now - max(self.penalty_at, self.penalty_hold_until)
+            penalty = self.penalty_s * exp(-since / PENALTY_DECAY_S) if since > 0 else self.penalty_s
+            if penalty > cost:
+                return penalty
+        return cost
+
+    def answered(self, now: float, latency_s: float) -> None:
+        """An answer came after `latency_s`."""
+        self.censored_s = 0.0
+        self._observe(now, latency_s)
+
+    def failed(self, now: float, elapsed_s: float, median_s: float, retry_after_s: float = 0.0) -> None:
+        """An attempt failed after `elapsed_s`, in a cluster with this median cost.
+
+        Args:
+            retry_after_s: for how long the endpoint asked not to be called.
+        """
+        self._observe(now, elapsed_s)
+        self.penalty_s = max(FAILURE_FACTOR * median_s, elapsed_s)
+        self.penalty_at = now
+        self.penalty_hold_until = now + retry_after_s
+
+    def given_up(self, now: float, elapsed_s: float) -> None:
+        """An attempt was cancelled after `elapsed_s`: a lower bound of what the answer would have taken."""
+        self.censored_s += max(0.0, elapsed_s)
+        if self.censored_s > self.cost(now):
+            self._observe(now, self.censored_s)
+
+    def _observe(self, now: float, sample_s: float) -> None:
+        if not sample_s >= 0.0:  # a clock that went back, or NaN
+            return
+        age = now - self.stamp
+        if age < 0:
+            age = 0.0
+        keep = exp(-age / self.decay_s)
+        current = self.cost_s * keep
+        self.cost_s = sample_s if sample_s > current else self.cost_s * keep + sample_s * (1.0 - keep)
+        self.stamp = now

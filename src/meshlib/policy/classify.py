@@ -1,0 +1,46 @@
+"""One idea of failure, for balancing, ejection, the breaker and retries alike.
+
+A failure is what the endpoint, or the way to it, is to blame for: no connection, a reset, a broken protocol, a per-try
+timeout, and the statuses by which servers and proxies say that they could not do the work (502, 503, 504). A 500 or a 404 is
+an answer: the same request would get it anywhere.
+"""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+__all__ = ["FAILURE_STATUSES", "OVERLOAD_STATUSES", "is_failure", "parse_retry_after"]
+
+FAILURE_STATUSES: Final = frozenset({502, 503, 504})
+OVERLOAD_STATUSES: Final = frozenset({429, 503})
+"""Statuses with which ``Retry-After`` means: come back then."""
+
+_LONGEST_RETRY_AFTER_S = 300.0
+
+
+def is_failure(status: int) -> bool:
+    """Whether a response with this status counts as a failed attempt."""
+    return status in FAILURE_STATUSES
+
+
+def parse_retry_after(value: str | bytes | None, wall_clock_s: float | None = None) -> float | None:
+    """The seconds that a ``Retry-After`` header asks to wait, at most 300; None without one that can be understood.
+
+    Args:
+        value: the header's value: seconds, or an HTTP date (RFC 9110, section 10.2.3).
+        wall_clock_s: the time now, as seconds since the epoch; without it a date cannot be understood.
+    """
+    if value is None:
+        return None
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:9]), _LONGEST_RETRY_AFTER_S)
+    if wall_clock_s is None or not text:
+        return None
+    try:
+        seconds = parsedate_to_datetime(text).timestamp() - wall_clock_s
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return min(max(0.0, seconds), _LONGEST_RETRY_AFTER_S)

@@ -1,0 +1,81 @@
+"""What a call notes of itself as it goes, and the record that is made of it when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meshlib.errors import MeshError
+from meshlib.policy.attempt import Attempt
+from meshlib.policy.facts import CallFacts
+from meshlib.policy.record import Record, Wait
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """Notes of one call. Writing one costs an assignment; the record is built only when it is read.
+
+    Attributes:
+        began, ended: on the monotonic clock; the end is that of the headers, or of the failure.
+        outcome, status, error, limit, no_retry: see `meshlib.policy.record.Record`.
+        waiting_for: what it waits for now; empty while it does not.
+    """
+
+    __slots__ = (
+        "_since",
+        "_waits",
+        "began",
+        "ended",
+        "error",
+        "limit",
+        "no_retry",
+        "outcome",
+        "status",
+        "waiting_for",
+    )
+
+    def __init__(self) -> None:
+        self.began = 0.0
+        self.ended: float | None = None
+        self.outcome = "pending"
+        self.status: int | None = None
+        self.error: MeshError | None = None
+        self.limit: str | None = None
+        self.no_retry: str | None = None
+        self.waiting_for = ""
+        self._since = 0.0
+        self._waits: tuple[Wait, ...] = ()
+
+    def wait_began(self, now: float, reason: str) -> None:
+        self.waiting_for = reason
+        self._since = now
+
+    def wait_ended(self, now: float) -> None:
+        if self.waiting_for:
+            self._waits = (*self._waits, Wait(self.waiting_for, now - self._since))
+            self.waiting_for = ""
+
+    def idle_s(self) -> float:
+        """Seconds spent waiting so far."""
+        return sum(wait.duration_s for wait in self._waits)
+
+    def record(self, facts: CallFacts, attempts: Sequence[Attempt], now: float) -> Record:
+        """What happened so far."""
+        waits = self._waits
+        if self.waiting_for:
+            waits = (*waits, Wait(self.waiting_for, now - self._since))
+        return Record(
+            service=facts.service,
+            method=facts.method,
+            path=facts.path,
+            route=facts.route.name,
+            outcome=self.outcome,
+            duration_s=(now if self.ended is None else self.ended) - self.began,
+            status=self.status,
+            error=type(self.error).__name__ if self.error is not None else None,
+            attempts=tuple(attempt.record(self.began, now) for attempt in attempts),
+            waits=waits,
+            limit=self.limit,
+            no_retry=self.no_retry,
+            why=tuple(facts.why),
+        )

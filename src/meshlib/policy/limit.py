@@ -1,0 +1,108 @@
+"""Limits on the calls of a cluster: so many in flight, and so many more that wait in line for one of them to end.
+
+A place that falls free is handed to the longest waiting call (first in, first out) rather than offered to all, so that
+nobody is overtaken. A waiter that was handed a place and gives up at the same moment passes it on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from meshlib.policy.settings import LimitSettings
+
+__all__ = ["LIMIT_FULL", "InFlightLimit", "LimitFull", "Waiter"]
+
+
+class LimitFull:
+    """The answer of `InFlightLimit.enter` when the line is full too."""
+
+    __slots__ = ()
+
+
+LIMIT_FULL = LimitFull()
+
+
+class Waiter:
+    """A place in the line. `on_ready` is called once, from whichever thread freed a place, and must not block."""
+
+    __slots__ = ("_callback", "_limit", "granted")
+
+    def __init__(self, limit: InFlightLimit) -> None:
+        self._limit = limit
+        self._callback: Callable[[], None] | None = None
+        self.granted = False
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when the place is granted; at once, if it already is."""
+        with self._limit._lock:
+            self._callback = callback
+            granted = self.granted
+        if granted:
+            callback()
+
+    def leave(self) -> None:
+        """Give up: leave the line, or pass on the place that was granted."""
+        self._limit._leave(self)
+
+
+class InFlightLimit:
+    """The limit of one cluster. Counts are exact under threads."""
+
+    __slots__ = ("_lock", "_waiting", "in_flight", "rejected", "settings")
+
+    def __init__(self, settings: LimitSettings) -> None:
+        self.settings = settings
+        self.in_flight = 0
+        self.rejected = 0
+        self._waiting: deque[Waiter] = deque()
+        self._lock = threading.Lock()
+
+    @property
+    def pending(self) -> int:
+        """Calls that wait in line."""
+        return len(self._waiting)
+
+    def enter(self) -> Waiter | LimitFull | None:
+        """Take a place. None: taken. A `Waiter`: wait for it. `LIMIT_FULL`: the line is full."""
+        limit = self.settings.max_in_flight
+        with self._lock:
+            if limit is None or (self.in_flight < limit and not self._waiting):
+                self.in_flight += 1
+                return None
+            if len(self._waiting) >= self.settings.max_pending:
+                self.rejected += 1
+                return LIMIT_FULL
+            waiter = Waiter(self)
+            self._waiting.append(waiter)
+            return waiter
+
+    def exit(self) -> None:
+        """Give a place back; the first in line gets it."""
+        callback = None
+        with self._lock:
+            if self._waiting:
+                waiter = self._waiting.popleft()
+                waiter.granted = True
+                callback = waiter._callback
+            else:
+                self.in_flight -= 1
+        if callback is not None:
+            callback()
+
+    def _leave(self, waiter: Waiter) -> None:
+        with self._lock:
+            if not waiter.granted:
+                # It may have left before: leaving twice is harmless.
+                if waiter in self._waiting:
+                    self._waiting.remove(waiter)
+                return
+            waiter.granted = False
+        self.exit()
+
+    def renew_lock(self) -> None:
+        """After a fork, in the child: the parent's calls are not ours, and its waiters will not come."""
+        self._lock = threading.Lock()
+        self._waiting.clear()
+        self.in_flight = 0

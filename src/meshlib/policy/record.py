@@ -1,0 +1,102 @@
+"""What happened to a call: the record. Plain, frozen and picklable, so that an error can carry it between processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshlib.durations import format_duration
+
+__all__ = ["AttemptRecord", "Record", "Wait"]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One try of a call at one endpoint.
+
+    Attributes:
+        number: 1 for the first.
+        cluster: over which it was balanced: ``orders`` or ``orders/v2``.
+        endpoint: the address.
+        started_s: after the call began.
+        duration_s: until the headers, or until it failed; for one still under way, so far.
+        outcome: ``success``, ``failure``, ``cancelled`` or ``pending``.
+        status: of the response, if its headers came.
+        error: the name of the error's class, if it failed without a response or in its body.
+        phase: how far it had come when it failed: ``pool``, ``connect``, ``tls``, ``write``, ``headers``, ``body``.
+        sent: whether any byte of the request may have left this process.
+        resent: whether it was silently sent once more, because a kept connection proved stale.
+        probe: whether it tested an ejected endpoint or an open circuit.
+    """
+
+    number: int
+    cluster: str
+    endpoint: str
+    started_s: float
+    duration_s: float
+    outcome: str
+    status: int | None = None
+    error: str | None = None
+    phase: str | None = None
+    sent: bool = False
+    resent: bool = False
+    probe: bool = False
+
+    def __str__(self) -> str:
+        result = self.error or (str(self.status) if self.status is not None else self.outcome)
+        phase = f" in {self.phase}" if self.error and self.phase else ""
+        return f"#{self.number} {self.endpoint} {result}{phase} after {format_duration(self.duration_s)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Time in which nothing was under way. `reason`: ``backoff``, ``retry-after``, ``endpoints`` or ``limit``."""
+
+    reason: str
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What happened to a call.
+
+    Attributes:
+        service: the logical name.
+        method, path: as called; the path without its query.
+        route: the name of the route that matched.
+        outcome: ``success`` (any response was delivered), ``failure``, ``cancelled`` or ``pending``.
+        status: of the response that was delivered.
+        error: the name of the error's class that was raised.
+        duration_s: until the headers were delivered, or the call failed; for one still under way, so far.
+        attempts: in the order in which they were started.
+        waits: between them.
+        limit: which limit cut the call or its last attempt: ``timeout``, ``deadline``, ``per-try``, ``client``; None if none.
+        no_retry: why a failed attempt was not followed by another, in words; None if that did not come up.
+        why: the reasons in full, one line each, when ``explain`` was asked for.
+    """
+
+    service: str
+    method: str
+    path: str
+    route: str
+    outcome: str
+    duration_s: float
+    status: int | None = None
+    error: str | None = None
+    attempts: tuple[AttemptRecord, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    limit: str | None = None
+    no_retry: str | None = None
+    why: tuple[str, ...] = ()
+
+    @property
+    def retries(self) -> int:
+        """Attempts beyond the first."""
+        return max(0, len(self.attempts) - 1)
+
+    def __str__(self) -> str:
+        result = self.error or (str(self.status) if self.status is not None else self.outcome)
+        head = f"{self.method} {self.service}{self.path} ({self.route}): {result} in {format_duration(self.duration_s)}"
+        notes = [str(attempt) for attempt in self.attempts]
+        if self.no_retry:
+            notes.append(f"not retried: {self.no_retry}")
+        return f"{head} [{'; '.join(notes)}]" if notes else head
