@@ -217,7 +217,7 @@ def run_tests(command):
     child = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
     )
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    signal.signal(signal.SIGTERM, lambda *_: child.send_signal(signal.SIGINT))  # so that nox ends its children
     signal.signal(signal.SIGINT, lambda *_: None)  # the terminal tells nox too; what it says is still shown
     closings = []
     session = "tests"
@@ -234,7 +234,7 @@ def run_tests(command):
     failed = [closing for closing in closings if re.search(r"\d+ (failed|error)", closing[2])]
     for _, line, _ in (failed or closings)[-1:]:
         print(line, end="", flush=True)
-    return code
+    return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":
