@@ -1,0 +1,272 @@
+"""The snapshot: everything that a call reads, immutable, swapped whole.
+
+`Snapshots` makes them. The control plane publishes a service's endpoints; each change makes new `Cluster` objects over the live
+state of the service, and one new `Snapshot` in which only that service is replaced. A call reads `Snapshots.current` once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from random import Random
+from types import MappingProxyType
+from typing import Any
+
+from meshlib.balance.balancer import Member
+from meshlib.balance.cluster import REMEMBER_S, Cluster, ClusterState, Known
+from meshlib.balance.endpoint import Endpoint
+from meshlib.balance.load import EndpointNode
+from meshlib.config.settings import ClusterSettings, MeshSettings, ServiceSettings
+from meshlib.policy.budget import RetryBudget
+
+__all__ = ["EndpointsWaiter", "ServiceState", "ServiceView", "Snapshot", "Snapshots"]
+
+
+class ServiceState:
+    """The live part of one service: what outlasts any change of its endpoints.
+
+    Attributes:
+        settings: compiled.
+        budget: of retries.
+        clusters: by subset; None is the whole service.
+    """
+
+    def __init__(self, settings: ServiceSettings, clusters: Mapping[str | None, ClusterState]) -> None:
+        self.settings = settings
+        self.budget = RetryBudget(settings.budget)
+        self.clusters = clusters
+        self.waiting: list[EndpointsWaiter] = []
+
+
+class EndpointsWaiter:
+    """What a call waits on until discovery has answered for its services."""
+
+    __slots__ = ("_callback", "_services", "_snapshots")
+
+    def __init__(self, snapshots: Snapshots, services: tuple[str, ...]) -> None:
+        self._snapshots = snapshots
+        self._services = services
+        self._callback: Callable[[], None] | None = None
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called once, from any thread, when discovery has answered; at once, if it has."""
+        self._callback = callback
+        self._snapshots._wait(self, self._services)
+
+    def leave(self) -> None:
+        """Stop waiting."""
+        self._callback = None
+        self._snapshots._leave(self, self._services)
+
+    def fire(self) -> None:
+        """Something about one of the services has changed."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """One service at one moment.
+
+    Attributes:
+        settings: compiled.
+        state: what outlasts this moment.
+        clusters: by subset; None is the whole service.
+        known: what discovery knows of it.
+        detail: what is wrong with discovery, in words; empty if nothing is.
+    """
+
+    settings: ServiceSettings
+    state: ServiceState
+    clusters: Mapping[str | None, Cluster]
+    known: Known
+    detail: str = ""
+
+    @property
+    def name(self) -> str:
+        """The logical name."""
+        return self.settings.name
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole mesh at one moment."""
+
+    settings: MeshSettings
+    services: Mapping[str, ServiceView]
+
+
+class Snapshots:
+    """Makes snapshots. Publishing is safe from any thread; reading `current` needs no lock."""
+
+    def __init__(
+        self,
+        settings: MeshSettings,
+        *,
+        now: Callable[[], float],
+        rng: Random,
+        target_of: Callable[[ClusterSettings, Endpoint], Any],
+        on_ejection: Callable[[ClusterState, Member, bool], None] | None = None,
+        on_left: Callable[[Endpoint], None] | None = None,
+    ) -> None:
+        """Start with a snapshot in which discovery has not answered for any service.
+
+        Args:
+            settings: compiled.
+            now: the monotonic clock.
+            rng: for the balancers' starting points.
+            target_of: what the wire needs to send to an endpoint of a cluster.
+            on_ejection: called with a cluster, a member, and whether it was ejected (or is back).
+            on_left: called with each endpoint that has left its service.
+        """
+        self._now = now
+        self._rng = rng
+        self._target_of = target_of
+        self._on_ejection = on_ejection
+        self._on_left = on_left
+        self._lock = threading.Lock()
+        self._nodes: dict[tuple[str, str, int], EndpointNode] = {}
+        self.current = Snapshot(settings, MappingProxyType({}))
+
+    def service(self, name: str) -> ServiceView:
+        """The service as it is now; one that was not called before begins without endpoints."""
+        view = self.current.services.get(name)
+        return self._begin(name) if view is None else view
+
+    def publish(self, name: str, endpoints: Iterable[Endpoint] | None, known: Known, detail: str = "") -> None:
+        """Discovery says something new of a service; None for `endpoints` makes the mesh forget it."""
+        with self._lock:
+            if endpoints is None:
+                services = {key: view for key, view in self.current.services.items() if key != name}
+                self.current = replace(self.current, services=MappingProxyType(services))
+                return
+            old = self.current.services.get(name)
+            state = old.state if old is not None else self._state(name)
+            found = tuple(endpoints)
+            view = self._view(state, found, known, detail)
+            self._set(view)
+            waiting, state.waiting = state.waiting, []
+            left = self._left(old, found)
+        for waiter in waiting:
+            waiter.fire()
+        if self._on_left is not None:
+            for endpoint in left:
+                self._on_left(endpoint)
+
+    def nodes(self) -> dict[tuple[str, str, int], EndpointNode]:
+        """What is counted per endpoint, by its key."""
+        with self._lock:
+            return dict(self._nodes)
+
+    def renew_locks(self) -> None:
+        """After a fork, in the child."""
+        self._lock = threading.Lock()
+        for view in self.current.services.values():
+            view.state.waiting.clear()
+            view.state.budget.renew_lock()
+            for cluster in view.state.clusters.values():
+                cluster.renew_locks()
+        for node in self._nodes.values():
+            node.renew_lock()
+
+    def _begin(self, name: str) -> ServiceView:
+        with self._lock:
+            view = self.current.services.get(name)
+            if view is None:
+                view = self._view(self._state(name), (), Known.PENDING, "")
+                self._set(view)
+            return view
+
+    def _set(self, view: ServiceView) -> None:
+        services = {**self.current.services, view.name: view}
+        self.current = replace(self.current, services=MappingProxyType(services))
+
+    def _state(self, name: str) -> ServiceState:
+        mesh = self.current.settings
+        settings = mesh.services.get(name) or mesh.fallback(name)
+        clusters = {subset: self._cluster_state(cluster) for subset, cluster in settings.clusters.items()}
+        return ServiceState(settings, clusters)
+
+    def _cluster_state(self, settings: ClusterSettings) -> ClusterState:
+        on_ejection = None
+        if (told := self._on_ejection) is not None:
+
+            def on_ejection(member: Member, ejected: bool) -> None:
+                told(state, member, ejected)
+
+        state = ClusterState(
+            settings.name,
+            now=self._now(),
+            load_balancing=settings.load_balancing,
+            breaker=settings.breaker,
+            outlier=settings.outlier,
+            limits=settings.limits,
+            node_of=self._node_of,
+            on_ejection=on_ejection,
+        )
+        return state
+
+    def _view(self, state: ServiceState, endpoints: tuple[Endpoint, ...], known: Known, detail: str) -> ServiceView:
+        clusters = {}
+        now = self._now()
+        for subset, settings in state.settings.clusters.items():
+            chosen = endpoints
+            if settings.selector:
+                chosen = tuple(endpoint for endpoint in endpoints if _selected(settings, endpoint))
+            clusters[subset] = state.clusters[subset].view(
+                chosen,
+                now,
+                self._rng,
+                known=known,
+                detail=detail,
+                target_of=lambda endpoint, settings=settings: self._target_of(settings, endpoint),  # type: ignore[misc]
+            )
+        return ServiceView(state.settings, state, MappingProxyType(clusters), known, detail)
+
+    def _node_of(self, endpoint: Endpoint) -> EndpointNode:
+        node = self._nodes.get(endpoint.key)
+        if node is None:
+            node = self._nodes[endpoint.key] = EndpointNode()
+        node.left_at = None
+        return node
+
+    def _left(self, old: ServiceView | None, found: tuple[Endpoint, ...]) -> list[Endpoint]:
+        """The endpoints that are no longer there; the counts of those that are long gone are dropped."""
+        now = self._now()
+        present = {endpoint.key for endpoint in found}
+        whole = old.clusters.get(None) if old is not None else None
+        left = [member.endpoint for member in whole.members if member.endpoint.key not in present] if whole else []
+        for endpoint in left:
+            if (node := self._nodes.get(endpoint.key)) is not None:
+                node.left_at = now
+        for key, node in list(self._nodes.items()):
+            if node.left_at is not None and now - node.left_at > REMEMBER_S and node.in_flight == 0:
+                del self._nodes[key]
+        return left
+
+    def _answered(self, services: tuple[str, ...]) -> bool:
+        views = [self.current.services.get(name) for name in services]
+        return all(view is None or view.known in (Known.YES, Known.NO) for view in views)
+
+    def _wait(self, waiter: EndpointsWaiter, services: tuple[str, ...]) -> None:
+        with self._lock:
+            answered = self._answered(services)
+            if not answered:
+                for name in services:
+                    if (view := self.current.services.get(name)) is not None:
+                        view.state.waiting.append(waiter)
+        if answered:
+            waiter.fire()
+
+    def _leave(self, waiter: EndpointsWaiter, services: tuple[str, ...]) -> None:
+        with self._lock:
+            for name in services:
+                view = self.current.services.get(name)
+                if view is not None and waiter in view.state.waiting:
+                    view.state.waiting.remove(waiter)
+
+
+def _selected(settings: ClusterSettings, endpoint: Endpoint) -> bool:
+    return all(endpoint.metadata.get(key) == value for key, value in settings.selector)
