@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from meshlib.policy.settings import CallPolicy
@@ -30,11 +30,11 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class HeaderEdits:
-    """Changes to headers: remove, then set (replace), then add. Names are in lower case."""
+    """Changes to headers: remove, then set (replace), then add. Names are in lower case. Values may be secrets."""
 
     remove: frozenset[bytes] = frozenset()
-    set: tuple[tuple[bytes, bytes], ...] = ()
-    add: tuple[tuple[bytes, bytes], ...] = ()
+    set: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
+    add: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
 
     def __bool__(self) -> bool:
         return bool(self.remove or self.set or self.add)

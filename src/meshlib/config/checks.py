@@ -1,0 +1,172 @@
+"""Contradictions: fields that are right each by itself and wrong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from meshlib.config import model as written
+from meshlib.config.compile import Levels, consul_settings, levels_of, route_names, route_policy
+from meshlib.config.fields import Part, closest, split_address
+from meshlib.config.problems import Path
+from meshlib.durations import format_duration
+from meshlib.policy.settings import CallPolicy
+
+__all__ = ["Contradiction", "contradictions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """One of them.
+
+    Attributes:
+        path: of the field to change.
+        text: what is wrong.
+        needs: the names of the fields that it rests on: if one of them is itself in error, this may not be true.
+        other: another field concerned, to be named with its file.
+        services: others than the field's own that it rests on.
+    """
+
+    path: Path
+    text: str
+    needs: frozenset[str]
+    other: Path | None = None
+    services: tuple[str, ...] = ()
+
+
+def contradictions(config: written.MeshConfig) -> Iterator[Contradiction]:
+    """All contradictions in `config`."""
+    defaults = levels_of("", config.defaults)
+    yield from _policy(("defaults",), config.defaults, defaults)
+    for name, service in config.services.items():
+        path: Path = ("services", name)
+        levels = levels_of(name, config.defaults, service)
+        yield from _policy(path, service, levels)
+        yield from _endpoints((*path, "endpoints"), service)
+        yield from _routes((*path, "routes"), service, levels.call)
+        yield from _subsets((*path, "routes"), name, service, config)
+    yield from _hosts(config)
+    for index, source in enumerate(config.discovery):
+        if isinstance(source, written.Consul):
+            settings = consul_settings(source)
+            times = ("retry_base", settings.retry_base_s, "retry_max", settings.retry_max_s)
+            yield from _ordered(("discovery", index, "consul"), source, *times)
+    if config.registration and not (config.registration.service or config.service):
+        text = "no name to register under: 'service' is needed here, or at the top"
+        yield Contradiction(("register",), text, frozenset({"service"}))
+
+
+def _policy(path: Path, policy: written.Policy, levels: Levels) -> Iterator[Contradiction]:
+    yield from _times(path, policy, levels.call)
+    timeout, connect = levels.call.timeout_s, levels.cluster.pool.connect_timeout_s
+    if "connect_timeout" in policy.model_fields_set and timeout is not None and connect > timeout:
+        yield _above(path, policy, "connect_timeout", connect, "timeout", timeout)
+    pool, breaker, outlier = levels.cluster.pool, levels.cluster.breaker, levels.cluster.outlier
+    if "idle_unsafe" in policy.pool.model_fields_set and pool.idle_unsafe_s > pool.idle_s:
+        yield _above((*path, "pool"), policy.pool, "idle_unsafe", pool.idle_unsafe_s, "idle", pool.idle_s)
+    part: Part | bool = policy.circuit_breaker
+    if breaker and isinstance(part, Part):
+        times = ("open_for", breaker.open_for_s, "max_open_for", breaker.max_open_for_s)
+        yield from _ordered((*path, "circuit_breaker"), part, *times)
+    part = policy.outlier_detection
+    if outlier and isinstance(part, Part):
+        times = ("base_ejection", outlier.base_ejection_s, "max_ejection", outlier.max_ejection_s)
+        yield from _ordered((*path, "outlier_detection"), part, *times)
+
+
+def _times(path: Path, part: written.Policy | written.Route, call: CallPolicy) -> Iterator[Contradiction]:
+    # Only a value written here can be wrong here: a service that narrows its timeout below the per-try timeout that it
+    # inherits means just that, and the call is cut at the timeout.
+    per_try, timeout = call.per_try_timeout_s, call.timeout_s
+    if "per_try_timeout" in part.model_fields_set and per_try is not None and timeout is not None and per_try > timeout:
+        yield _above(path, part, "per_try_timeout", per_try, "timeout", timeout)
+    backoff = part.retry.backoff
+    times = ("base", call.retry.backoff_base_s, "max", call.retry.backoff_max_s)
+    yield from _ordered((*path, "retry", "backoff"), backoff, *times)
+
+
+def _ordered(path: Path, part: Part, low: str, below: float, high: str, above: float) -> Iterator[Contradiction]:
+    if below > above and part.model_fields_set & {low, high}:
+        yield _above(path, part, low, below, high, above)
+
+
+def _above(path: Path, part: Part, low: str, below: float, high: str, above: float) -> Contradiction:
+    given = part.model_fields_set
+    origin = "" if {low, high} <= given else ", which is inherited or the default; write both"
+    small, large = format_duration(above), format_duration(below)
+    if low in given:
+        return Contradiction((*path, low), f"{large} is above {high} ({small}{origin})", frozenset({low, high}))
+    return Contradiction((*path, high), f"{small} is below {low} ({large}{origin})", frozenset({low, high}))
+
+
+def _endpoints(path: Path, service: written.Service) -> Iterator[Contradiction]:
+    seen: dict[tuple[str, int | None], int] = {}
+    for index, one in enumerate(service.endpoints):
+        address = one if isinstance(one, str) else one.address
+        host, port = split_address(address)
+        first = seen.setdefault((host.lower(), port), index)
+        if first != index:
+            text = f"{address} is there already, as endpoints[{first}]; a weight says that it is to get more"
+            yield Contradiction((*path, index), text, frozenset({"endpoints"}))
+
+
+def _routes(path: Path, service: written.Service, base: CallPolicy) -> Iterator[Contradiction]:
+    names = route_names(service)
+    open_at: int | None = None
+    for index, (name, route) in enumerate(zip(names, service.routes, strict=True)):
+        here = (*path, index)
+        if name == "default":
+            text = "'default' is the name of the route that takes what no other does; choose another"
+            yield Contradiction((*here, "name"), text, frozenset({"name"}))
+        elif names.index(name) != index:
+            text = f"{name!r} is the name of routes[{names.index(name)}] as well"
+            yield Contradiction((*here, "name"), text, frozenset({"name"}))
+        if open_at is not None:
+            text = f"is never reached: routes[{open_at}] has no 'match', so it takes everything"
+            yield Contradiction(here, text, frozenset({"match"}))
+        elif not route.match:
+            open_at = index
+        if not sum(backend.weight for backend in route.backends) > 0:
+            text = "the weights sum to zero, so no call can go anywhere"
+            yield Contradiction((*here, "backends"), text, frozenset({"backends"}))
+        yield from _times(here, route, route_policy(base, route))
+
+
+def _subsets(path: Path, name: str, service: written.Service, config: written.MeshConfig) -> Iterator[Contradiction]:
+    needs = frozenset({"subsets", "subset"})
+    for index, route in enumerate(service.routes):
+        for place, backend in enumerate(route.backends):
+            if backend.subset is None:
+                continue
+            here = (*path, index, "backends", place, "subset")
+            target = config.services.get(backend.service or name)
+            if target is None:
+                text = f"the service {backend.service!r} is not declared under 'services', so it has no subsets"
+                yield Contradiction(here, text, needs, services=(str(backend.service),))
+            elif backend.subset not in target.subsets:
+                nearest = closest(backend.subset, target.subsets)
+                known = ", ".join(target.subsets) or "none"
+                hint = (
+                    f"; did you mean {nearest!r}?"
+                    if nearest
+                    else f"; those of {backend.service or name!r} are: {known}"
+                )
+                text = f"nobody defines the subset {backend.subset!r}{hint}"
+                yield Contradiction(here, text, needs, services=(backend.service or name,))
+
+
+def _hosts(config: written.MeshConfig) -> Iterator[Contradiction]:
+    needs = frozenset({"hosts"})
+    claimed: dict[str, Path] = {name: ("services", name) for name in config.services}
+    for name, service in config.services.items():
+        for index, host in enumerate(service.hosts):
+            here: Path = ("services", name, "hosts", index)
+            other = claimed.setdefault(host, here)
+            if other is here or other == ("services", name):
+                continue
+            if other[1] == name:
+                yield Contradiction(here, f"{host!r} is there already", needs)
+            elif len(other) == 2:
+                yield Contradiction(here, f"{host!r} is the name of another service", needs, other)
+            else:
+                yield Contradiction(here, f"{host!r} is claimed by the service {other[1]!r} as well", needs, other)

@@ -1,0 +1,330 @@
+"""From what a user wrote to what the mesh reads: frozen settings, with everything merged in.
+
+Each level (built-in, `defaults`, the service, a route) is laid over the one above it, field by field. What counts is
+whether a field was written, not its value: ``max_retries: 2`` on a service holds over ``defaults`` that say 5, although
+2 is also what a mesh without configuration does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+from meshlib.balance import endpoint as balance
+from meshlib.config import model as written
+from meshlib.config.fields import Part, split_address
+from meshlib.config.settings import (
+    ClusterSettings,
+    ConsulSettings,
+    DiscoverySettings,
+    LocalSettings,
+    MeshSettings,
+    RegisterSettings,
+    ServerSettings,
+    ServiceSettings,
+    StaticSettings,
+    TlsSettings,
+)
+from meshlib.policy.settings import (
+    BreakerSettings,
+    BudgetSettings,
+    CallPolicy,
+    OutlierSettings,
+    RetryPolicy,
+)
+from meshlib.routing.match import PathKind, PathMatch, RouteMatch, StringKind, StringMatch
+from meshlib.routing.route import Backend, HeaderEdits, Route
+
+__all__ = [
+    "Levels",
+    "apply_retry",
+    "compile_config",
+    "compile_service",
+    "consul_settings",
+    "endpoints_of",
+    "levels_of",
+    "route_names",
+    "route_policy",
+]
+
+_S = TypeVar("_S")
+
+_CALL: Final = {
+    "timeout": "timeout_s",
+    "per_try_timeout": "per_try_timeout_s",
+    "body_idle_timeout": "body_idle_s",
+    "endpoint_wait": "endpoint_wait_s",
+}
+_RETRY: Final = {
+    "max_retries": "max_retries",
+    "on": "on",
+    "retry_after_max": "retry_after_max_s",
+    "wait": "wait",
+    "stop": "stop",
+    "retry": "retry",
+}
+_BACKOFF: Final = {"base": "backoff_base_s", "max": "backoff_max_s"}
+_BUDGET: Final = {"tokens": "tokens", "success_gain": "success_gain"}
+_BALANCING: Final = {
+    "policy": "policy",
+    "decay": "decay_s",
+    "default_latency": "default_latency_s",
+    "panic_percent": "panic_percent",
+}
+_BREAKER: Final = {
+    "failure_percent": "failure_percent",
+    "min_calls": "min_calls",
+    "window": "window_s",
+    "open_for": "open_for_s",
+    "max_open_for": "max_open_for_s",
+}
+_OUTLIER: Final = {
+    "consecutive_errors": "consecutive_errors",
+    "base_ejection": "base_ejection_s",
+    "max_ejection": "max_ejection_s",
+    "max_ejection_percent": "max_ejection_percent",
+}
+_LIMITS: Final = {"max_in_flight": "max_in_flight", "max_pending": "max_pending"}
+_POOL: Final = {
+    "max_connections": "max_connections",
+    "max_pending": "max_pending",
+    "idle": "idle_s",
+    "idle_unsafe": "idle_unsafe_s",
+}
+_TLS: Final = {
+    "server_name": "server_name",
+    "ca_file": "ca_file",
+    "cert_file": "cert_file",
+    "key_file": "key_file",
+    "verify": "verify",
+}
+_CONSUL: Final = {
+    "address": "address",
+    "datacenter": "datacenter",
+    "tag": "tag",
+    "wait": "wait_s",
+    "retry_base": "retry_base_s",
+    "retry_max": "retry_max_s",
+}
+_LOCAL: Final = {"directory": "directory", "poll_interval": "poll_interval_s"}
+_SERVER: Final = {"trusted_peers": "trusted_peers", "min_remaining": "min_remaining_s"}
+
+
+def _laid_over(base: _S, part: Part, names: Mapping[str, str]) -> _S:
+    """`base` with the fields that were written in `part`. `names` says which is which."""
+    changes = {names[field]: getattr(part, field) for field in part.model_fields_set if field in names}
+    return replace(base, **changes) if changes else base  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """The policy of a service after some levels are laid over one another."""
+
+    call: CallPolicy
+    cluster: ClusterSettings
+    budget: BudgetSettings
+    mode: Any = None
+
+    def under(self, policy: written.Policy) -> Levels:
+        """With `policy` laid over it."""
+        given = policy.model_fields_set
+        cluster = self.cluster
+        pool = _laid_over(cluster.pool, policy.pool, _POOL)
+        cluster = replace(
+            cluster,
+            load_balancing=_laid_over(cluster.load_balancing, policy.load_balancing, _BALANCING),
+            breaker=_switched(cluster.breaker, policy, "circuit_breaker", BreakerSettings(), _BREAKER),
+            outlier=_switched(cluster.outlier, policy, "outlier_detection", OutlierSettings(), _OUTLIER),
+            limits=_laid_over(cluster.limits, policy.limits, _LIMITS),
+            pool=_laid_over(pool, policy, {"connect_timeout": "connect_timeout_s"}),
+            tls=_tls(cluster.tls, policy),
+            http2=policy.http2 if "http2" in given else cluster.http2,
+            host_header=policy.host_header if "host_header" in given else cluster.host_header,
+        )
+        return Levels(
+            _call(self.call, policy),
+            cluster,
+            _laid_over(self.budget, policy.retry_budget, _BUDGET),
+            policy.mode if "mode" in given else self.mode,
+        )
+
+
+def _switched(base: _S | None, policy: written.Policy, field: str, plain: _S, names: Mapping[str, str]) -> _S | None:
+    if field not in policy.model_fields_set:
+        return base
+    part = getattr(policy, field)
+    return _laid_over(plain if base is None else base, part, names) if isinstance(part, Part) else None
+
+
+def _tls(base: TlsSettings | None, policy: written.Policy) -> TlsSettings | None:
+    if "tls" not in policy.model_fields_set:
+        return base
+    part = policy.tls
+    if part is None or part.mode == "off":
+        return None
+    return _laid_over(base or TlsSettings(), part, _TLS)
+
+
+def _call(base: CallPolicy, part: written.Policy | written.Route) -> CallPolicy:
+    call = _laid_over(base, part, _CALL)
+    return replace(call, retry=apply_retry(call.retry, part.retry))
+
+
+def apply_retry(base: RetryPolicy, retry: written.Retry) -> RetryPolicy:
+    """`base` with the fields that were written in `retry`."""
+    return _laid_over(_laid_over(base, retry, _RETRY), retry.backoff, _BACKOFF)
+
+
+def levels_of(name: str, *policies: written.Policy) -> Levels:
+    """The policy of the service `name`: the built-in one with each of `policies` laid over it in turn."""
+    levels = Levels(CallPolicy(), ClusterSettings(name), BudgetSettings())
+    for policy in policies:
+        levels = levels.under(policy)
+    return levels
+
+
+def route_policy(base: CallPolicy, route: written.Route) -> CallPolicy:
+    """The policy of one route over its service's."""
+    return _call(base, route)
+
+
+def route_names(service: written.Service) -> list[str]:
+    """The names of a service's routes; one without a name has its place."""
+    return [route.name or f"route-{index}" for index, route in enumerate(service.routes, 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """Builds the settings of a service that the configuration does not name. Two of equal defaults are equal."""
+
+    levels: Levels
+
+    def __call__(self, name: str) -> ServiceSettings:
+        levels = self.levels
+        routes = (Route("default", (Backend(name),), levels.call),)
+        cluster = replace(levels.cluster, service=name)
+        return ServiceSettings(name, routes, {None: cluster}, levels.budget, mode=levels.mode, declared=False)
+
+
+def compile_config(config: written.MeshConfig) -> MeshSettings:
+    """Compile a configuration that `meshlib.config.load` has checked."""
+    services = {name: compile_service(name, service, config.defaults) for name, service in config.services.items()}
+    static = {
+        name: endpoints_of(service)
+        for name, service in config.services.items()
+        if "endpoints" in service.model_fields_set
+    }
+    sources = tuple(_source(source) for source in config.discovery)
+    return MeshSettings(
+        service=config.service,
+        mode=config.mode,
+        egress=config.egress,
+        domains=tuple(config.domains),
+        locality=_locality(config.locality),
+        wire=config.wire,
+        discovery=(StaticSettings(static), *sources) if static else sources,
+        services=services,
+        fallback=Fallback(levels_of("", config.defaults)),
+        register=_register(config),
+        server=_laid_over(ServerSettings(), config.server, _SERVER),
+        sources=config.sources,
+    )
+
+
+def compile_service(name: str, service: written.Service, defaults: written.Policy) -> ServiceSettings:
+    """Compile one service over the defaults."""
+    levels = levels_of(name, defaults, service)
+    clusters: dict[str | None, ClusterSettings] = {None: levels.cluster}
+    for subset, selector in service.subsets.items():
+        clusters[subset] = replace(levels.cluster, subset=subset, selector=tuple(sorted(selector.items())))
+    routes = [
+        _route(route_name, name, route, levels.call)
+        for route_name, route in zip(route_names(service), service.routes, strict=True)
+    ]
+    routes.append(Route("default", (Backend(name),), levels.call))
+    return ServiceSettings(name, tuple(routes), clusters, levels.budget, tuple(service.hosts), levels.mode)
+
+
+def endpoints_of(service: written.Service) -> tuple[balance.Endpoint, ...]:
+    """The endpoints that are written in the configuration."""
+    return tuple(_endpoint(written.Endpoint(address=one) if isinstance(one, str) else one) for one in service.endpoints)
+
+
+def _endpoint(one: written.Endpoint) -> balance.Endpoint:
+    host, port = split_address(one.address)
+    return balance.Endpoint(host, port or 0, one.weight, locality=_locality(one.locality), metadata=dict(one.metadata))
+
+
+def _locality(locality: written.Locality) -> balance.Locality:
+    return balance.Locality(locality.region, locality.zone, locality.sub_zone)
+
+
+def _source(source: written.Consul | written.Local) -> DiscoverySettings:
+    if isinstance(source, written.Local):
+        return _laid_over(LocalSettings(), source, _LOCAL)
+    return consul_settings(source)
+
+
+def consul_settings(source: written.Consul) -> ConsulSettings:
+    """A Consul agent, compiled."""
+    # An empty token is what `${CONSUL_HTTP_TOKEN:-}` gives where there is none.
+    return replace(_laid_over(ConsulSettings(), source, _CONSUL), token=source.token or None)
+
+
+def _register(config: written.MeshConfig) -> RegisterSettings | None:
+    entry = config.registration
+    if entry is None:
+        return None
+    interval: Any = entry.check_interval
+    return RegisterSettings(
+        entry.port, entry.service, entry.host, entry.weight, dict(entry.metadata), entry.check_path, interval
+    )
+
+
+def _route(name: str, service: str, route: written.Route, base: CallPolicy) -> Route:
+    matches = tuple(_match(match) for match in route.match)
+    templates = {match.path.value if match.path and match.path.kind == "template" else None for match in matches}
+    return Route(
+        name,
+        tuple(Backend(backend.service or service, backend.subset, backend.weight) for backend in route.backends),
+        route_policy(base, route),
+        matches,
+        _edits(route.headers.request),
+        _edits(route.headers.response),
+        # One name for all that the route takes, or none.
+        templates.pop() if len(templates) == 1 else None,
+    )
+
+
+def _match(match: written.Match) -> RouteMatch:
+    return RouteMatch(
+        None if match.path is None else _path(match.path),
+        frozenset(match.method),
+        tuple((name, _value(condition)) for name, condition in match.headers.items()),
+        tuple((name, _value(condition)) for name, condition in match.query.items()),
+    )
+
+
+_PATH_KINDS: Final[tuple[PathKind, ...]] = ("exact", "prefix", "path_prefix", "regex", "template")
+_VALUE_KINDS: Final[tuple[StringKind, ...]] = ("exact", "prefix", "suffix", "regex")
+
+
+def _path(match: written.PathMatch) -> PathMatch:
+    kind = next(kind for kind in _PATH_KINDS if getattr(match, kind) is not None)
+    return PathMatch(kind, getattr(match, kind))
+
+
+def _value(match: written.ValueMatch) -> StringMatch:
+    if match.present is not None:
+        return StringMatch("present", invert=match.invert is match.present)
+    kind = next(kind for kind in _VALUE_KINDS if getattr(match, kind) is not None)
+    return StringMatch(kind, getattr(match, kind), match.invert)
+
+
+def _edits(edit: written.HeaderEdit) -> HeaderEdits:
+    return HeaderEdits(
+        frozenset(name.encode("ascii") for name in edit.remove),
+        tuple((name.encode("ascii"), value.encode("latin-1")) for name, value in edit.set.items()),
+        tuple((name.encode("ascii"), value.encode("latin-1")) for name, value in edit.add.items()),
+    )

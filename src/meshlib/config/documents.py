@@ -1,0 +1,211 @@
+"""One file: its bytes, its format, its value, and the line of each field."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path as FilePath
+from typing import Any, Final, NoReturn
+
+from meshlib.config.problems import Path, Problem
+from meshlib.config.yaml12 import MAX_DEPTH, MAX_VALUES, SourceError, read_yaml
+
+__all__ = ["FORMATS", "MAX_BYTES", "Document", "DocumentError", "check_bounds", "parse", "read_document"]
+
+MAX_BYTES: Final = 10 * 1024 * 1024
+"""The size of a file, at most."""
+
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]|[^\s{}\[\],:"]+|\n')
+
+
+class DocumentError(Exception):
+    """A file cannot be read, or is not in its format; `problem` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+def _unreadable(name: str, text: str, line: int | None = None, path: Path = ()) -> DocumentError:
+    return DocumentError(Problem(name, path, text, line))
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a file holds.
+
+    Attributes:
+        name: the file, as errors name it.
+        data: its value: a map.
+        lines: where each field stands, from 1, as far as that is known.
+        directory: what its includes are relative to.
+    """
+
+    name: str
+    data: dict[str, Any]
+    lines: Mapping[Path, int] = field(default_factory=dict)
+    directory: FilePath = FilePath()
+
+    def line(self, path: Path) -> int | None:
+        """The line of the field at `path`, or of the nearest map around it."""
+        for end in range(len(path), -1, -1):
+            if path[:end] in self.lines:
+                return self.lines[path[:end]]
+        return None
+
+
+def read_document(path: FilePath, name: str) -> Document:
+    """Read a file.
+
+    Raises:
+        DocumentError: if it cannot be read, is too large, or is not in the format that its name says.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except IsADirectoryError:
+        raise _unreadable(name, "is a directory; a file is expected") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise _unreadable(name, f"cannot be read: {reason}") from error
+    return parse(content, path.suffix.lower(), name, path.parent)
+
+
+def parse(content: bytes, suffix: str, name: str, directory: FilePath | None = None) -> Document:
+    """Make a document of a file's content.
+
+    Args:
+        content: the bytes.
+        suffix: what the file's name ends in: ``.yaml``, ``.yml``, ``.toml`` or ``.json``.
+        name: how errors name the file.
+        directory: what its includes are relative to.
+
+    Raises:
+        DocumentError: as `read_document` says.
+    """
+    if suffix not in FORMATS:
+        raise _unreadable(name, f"its name does not say its format: {', '.join(FORMATS)} are known")
+    if len(content) > MAX_BYTES:
+        raise _unreadable(name, f"is larger than {MAX_BYTES // 1024 // 1024} MiB")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _unreadable(name, f"is not UTF-8: {error.reason} at byte {error.start}", line) from None
+    try:
+        data, lines = FORMATS[suffix](text)
+        data = {} if data is None else data
+        if not isinstance(data, dict):
+            raise SourceError("a map is expected at the top", 1)
+        check_bounds(data)
+    except SourceError as error:
+        raise _unreadable(name, error.text, error.line, error.path) from None
+    return Document(name, data, lines, directory or FilePath())
+
+
+def check_bounds(data: Any) -> None:
+    """Refuse what nests too deep or holds too much, a map that contains itself included.
+
+    Raises:
+        SourceError: if it does.
+    """
+    level: list[Any] = [data]
+    total = 0
+    for _ in range(MAX_DEPTH + 1):
+        inner = chain.from_iterable(_inside(value) for value in level)
+        # Never more than the bound is gathered: of maps that share maps, a level can be beyond any memory.
+        level = list(islice(inner, MAX_VALUES + 1 - total))
+        total += len(level)
+        if total > MAX_VALUES:
+            raise SourceError(f"holds more than {MAX_VALUES} values")
+        if not level:
+            return
+    raise SourceError(f"nested more than {MAX_DEPTH} levels deep")
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _read_toml(text: str) -> tuple[Any, dict[Path, int]]:
+    try:
+        return tomllib.loads(text), {}
+    except tomllib.TOMLDecodeError as error:
+        line = re.search(r"at line (\d+)", str(error))
+        raise SourceError(f"not TOML: {error}", int(line[1]) if line else None) from None
+    except RecursionError:
+        raise SourceError(f"nested more than {MAX_DEPTH} levels deep") from None
+    except ValueError as error:
+        raise SourceError(f"not TOML: {error}") from None
+
+
+def _read_json(text: str) -> tuple[Any, dict[Path, int]]:
+    try:
+        value = json.loads(text, parse_constant=_not_json)
+    except json.JSONDecodeError as error:
+        raise SourceError(f"not JSON: {error.msg}", error.lineno) from None
+    except RecursionError:
+        raise SourceError(f"nested more than {MAX_DEPTH} levels deep") from None
+    except ValueError as error:
+        raise SourceError(f"not JSON: {error}") from None
+    check_bounds(value)
+    return value, _json_lines(text)
+
+
+def _not_json(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not a value")
+
+
+def _json_lines(text: str) -> dict[Path, int]:
+    """The line of each field in a valid JSON text.
+
+    Python's own reader keeps neither lines nor the first of two equal keys, so the text is gone over once more.
+
+    Raises:
+        SourceError: at a key that is written twice, or at too deep a nesting.
+    """
+    lines: dict[Path, int] = {(): 1}
+    stack: list[str | int | None] = []  # for each open map its key (None: one is expected), for each list its index
+    line = 1
+    for token in _JSON_TOKEN.findall(text):
+        if token == "\n":
+            line += 1
+        elif token in "{[":
+            stack.append(None if token == "{" else 0)
+            if len(stack) > MAX_DEPTH:
+                raise SourceError(f"nested more than {MAX_DEPTH} levels deep", line)
+            if token == "[":
+                lines[_inner(stack)] = line
+        elif token in "}]":
+            stack.pop()
+        elif token == ",":
+            here = stack[-1]
+            stack[-1] = here + 1 if isinstance(here, int) else None
+            if isinstance(here, int):
+                lines[_inner(stack)] = line
+        elif stack and stack[-1] is None:
+            key = json.loads(token)
+            stack[-1] = key
+            path = _inner(stack)
+            if path in lines:
+                raise SourceError(f"{key!r} is written twice, first in line {lines[path]}", line, path[:-1])
+            lines[path] = line
+    return lines
+
+
+def _inner(stack: list[str | int | None]) -> Path:
+    return tuple(part for part in stack if part is not None)
+
+
+FORMATS: Final[dict[str, Callable[[str], tuple[Any, dict[Path, int]]]]] = {
+    ".yaml": read_yaml,
+    ".yml": read_yaml,
+    ".toml": _read_toml,
+    ".json": _read_json,
+}

@@ -1,0 +1,353 @@
+"""The kinds of value that a configuration holds, and the base of every part of it.
+
+Each kind is checked by one small function that says what is wrong without repeating the value: a value may be a secret,
+or come from the environment, so only `meshlib.config.problems` decides whether it is shown.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic_core import PydanticCustomError
+
+from meshlib.durations import Duration, parse_duration
+
+__all__ = [
+    "CONDITIONS",
+    "WIRE_HEADERS",
+    "Address",
+    "Amount",
+    "Cidr",
+    "Code",
+    "Count",
+    "Domain",
+    "Flag",
+    "HeaderName",
+    "HeaderValue",
+    "Host",
+    "Interval",
+    "Many",
+    "Methods",
+    "Name",
+    "OwnName",
+    "Part",
+    "Percent",
+    "Port",
+    "Positive",
+    "Regex",
+    "RetryConditions",
+    "Span",
+    "Template",
+    "Text",
+    "Url",
+    "UrlPath",
+    "closest",
+    "reject",
+    "split_address",
+]
+
+T = TypeVar("T")
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,251}[a-z0-9])?")
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,251}[a-z0-9_])?\.?")
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+CONDITIONS: Final = ("connect-failure", "reset", "5xx", "retry-after")
+WIRE_HEADERS: Final = frozenset(
+    {"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+
+
+class Part(BaseModel):
+    """The base of every part of a configuration: immutable, and strict about the fields it has."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+    def __init__(self, /, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            from meshlib.config.problems import from_code
+
+            raise from_code(type(self), fields, error) from None
+
+    # pydantic then still builds nested parts by itself, so that a fault deep inside keeps its whole path.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+def closest(word: str, choices: Iterable[str]) -> str | None:
+    """The one of `choices` that `word` was most likely meant to be, or None. Case and ``maxRetries`` do not matter."""
+    plain: dict[str, str] = {}
+    for choice in choices:
+        plain.setdefault(re.sub(r"[^a-z0-9]", "", choice.lower()), choice)
+    # difflib takes time in the square of the length, and no field is longer than this.
+    found = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", word[:64].lower()), plain, n=1, cutoff=0.6)
+    return plain[found[0]] if found else None
+
+
+def reject(text: str, *, nearest: str | None = None, kind: Literal["value", "type"] = "value") -> NoReturn:
+    """Refuse the value under validation: `text` goes on after it ("is not a duration").
+
+    Raises:
+        PydanticCustomError: always.
+    """
+    raise PydanticCustomError(f"meshlib_{kind}", "{text}", {"text": text, "nearest": nearest})
+
+
+def _number(value: Any) -> Any:
+    # To Python a bool is an int; a mesh with `max_retries: true` was not meant.
+    return reject("is not a number", kind="type") if isinstance(value, bool) else value
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    # Text, because a substituted variable is text.
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    guess = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+    reject("is not true or false", nearest=guess.get(value.lower()) if isinstance(value, str) else None)
+
+
+def _seconds(value: Any) -> float:
+    try:
+        return parse_duration(value)
+    except (ValueError, TypeError, OverflowError):
+        reject("is not a duration; write it like 500ms, 2s, 1m, or as a number of seconds")
+
+
+def _some_seconds(value: Any) -> float:
+    seconds = _seconds(value)
+    if seconds == 0:
+        reject("is no time at all: a duration above 0 is expected, or null for no limit where the field allows it")
+    return seconds
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        reject("is empty")
+    if any(ord(character) < 32 or ord(character) == 127 for character in value):
+        reject("has a control character in it")
+    return value
+
+
+def _own_name(value: str) -> str:
+    return _name(value) if value else value
+
+
+def _name(value: str) -> str:
+    if not value:
+        reject("is empty; a name is expected")
+    if not _NAME.fullmatch(value):
+        lower = value.lower()
+        nearest = lower if _NAME.fullmatch(lower) else re.sub(r"[^a-z0-9._-]+", "-", lower).strip("-._")
+        reject(
+            "is not a name: lower-case letters, digits, '-', '_' and '.', a letter or digit at both ends",
+            nearest=nearest if _NAME.fullmatch(nearest) else None,
+        )
+    return value
+
+
+def split_address(value: str) -> tuple[str, int | None]:
+    """Split ``host``, ``host:port``, ``[v6]`` or ``[v6]:port`` into the host without brackets and the port.
+
+    Raises:
+        PydanticCustomError: if it is none of them.
+    """
+    host, port = value, None
+    bracketed = value.startswith("[")
+    if bracketed:
+        host, closed, rest = value[1:].partition("]")
+        if not closed or (rest and not rest.startswith(":")):
+            reject("is not an address such as 10.0.0.1:8080 or [::1]:8080")
+        port = rest[1:] if rest else None
+    elif value.count(":") == 1:
+        host, _, port = value.partition(":")
+    elif ":" in value:
+        reject("is not an address: an IPv6 address is written in brackets, [::1]:8080")
+    if bracketed:
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            reject("has no IPv6 address between its brackets")
+    elif "://" in value or "/" in value:
+        reject(
+            "is not an address: leave out the scheme and the path", nearest=value.split("://")[-1].split("/")[0] or None
+        )
+    elif not _HOST.fullmatch(host.lower()):
+        reject("is not an address such as 10.0.0.1:8080 or orders.internal:8080")
+    if port is None:
+        return host, None
+    if not (port.isascii() and port.isdigit()):
+        reject("has a port that is not a number")
+    if len(port) > 5 or not 1 <= int(port) <= 65535:
+        reject("has a port outside 1 to 65535")
+    return host, int(port)
+
+
+def _address(value: str) -> str:
+    if split_address(value)[1] is None:
+        reject("has no port; write it like 10.0.0.1:8080")
+    return value
+
+
+def _host(value: str) -> str:
+    split_address(value)
+    return value.lower()
+
+
+def _domain(value: str) -> str:
+    stem = value.lower().removeprefix("*.")
+    if value != "*" and not _HOST.fullmatch(stem):
+        reject("is not a domain: write a name, or '*.' before one, as in *.mesh")
+    return value.lower()
+
+
+def _url(value: str) -> str:
+    scheme, found, rest = value.partition("://")
+    authority = rest.split("/")[0]
+    if not found or scheme.lower() not in ("http", "https") or not authority:
+        nearest = f"http://{value}" if not found and _HOST.fullmatch(value.split(":")[0].lower()) else None
+        reject("is not a URL such as http://127.0.0.1:8500", nearest=nearest)
+    if "@" in authority:
+        reject("has credentials in it; give a token in its own field")
+    split_address(authority)
+    return value.rstrip("/")
+
+
+def _cidr(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        pass
+    try:
+        nearest = str(ipaddress.ip_network(value, strict=False))
+    except ValueError:
+        reject("is not a network such as 10.0.0.0/8 or ::1/128")
+    reject("is not a network: it has bits set beyond its prefix", nearest=nearest)
+
+
+def _url_path(value: str) -> str:
+    if not value.startswith("/"):
+        reject("does not begin with '/'", nearest=f"/{value}" if value and "://" not in value else None)
+    if "?" in value or "#" in value:
+        reject("is more than a path: conditions on the query go under 'query'")
+    return value
+
+
+def _template(value: str) -> str:
+    _url_path(value)
+    names = _VARIABLE.findall(value)
+    if any(brace in _VARIABLE.sub("", value) for brace in "{}"):
+        reject("is not a template such as /orders/{order_id}")
+    if len(set(names)) != len(names):
+        reject("has the same variable twice")
+    return value
+
+
+def _regex(value: str) -> str:
+    try:
+        with warnings.catch_warnings():
+            # What Python warns of (a possible nested set, say) will mean something else one day.
+            warnings.simplefilter("error")
+            re.compile(value)
+    except re.error as error:
+        at = "" if error.pos is None else f" at character {error.pos + 1}"
+        reject(f"is not a regular expression: {error.msg}{at}")
+    except (OverflowError, RecursionError, Warning):
+        reject("is not a regular expression that this mesh accepts")
+    return value
+
+
+def _header_name(value: str) -> str:
+    if not _TOKEN.fullmatch(value):
+        reject("is not the name of a header")
+    return value.lower()
+
+
+def _header_value(value: str) -> str:
+    if any(character in value for character in "\r\n\0") or (not value.isprintable() and "\t" not in value):
+        reject("cannot be sent as a header: it has a control character in it")
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        reject("cannot be sent as a header: it has characters outside Latin-1")
+    return value
+
+
+def _methods(value: Any) -> tuple[str, ...]:
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple, set, frozenset)) or not all(isinstance(method, str) for method in given):
+        reject("is not a method or a list of methods", kind="type")
+    if not given or not all(_TOKEN.fullmatch(method) for method in given):
+        reject("is not a method such as GET, or a list of methods")
+    return tuple(dict.fromkeys(method.upper() for method in given))
+
+
+def _condition(value: Any) -> str | int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 4:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        if 400 <= value <= 599:
+            return value
+        reject("is not a status to retry on: 400 to 599 is expected")
+    if isinstance(value, str) and value in CONDITIONS:
+        return value
+    reject(
+        f"is not a condition to retry on: {', '.join(CONDITIONS)} or a status such as 503 is expected",
+        nearest=closest(value, CONDITIONS) if isinstance(value, str) else None,
+    )
+
+
+def _code(value: Any) -> Any:
+    if value is not None and not callable(value):
+        reject("can be given in code only: a tenacity strategy object, or a function like one", kind="type")
+    return value
+
+
+def _checked(check: Callable[[str], str]) -> Any:
+    return AfterValidator(check)
+
+
+Text = Annotated[str, _checked(_text)]
+Name = Annotated[str, _checked(_name)]
+OwnName = Annotated[str, _checked(_own_name)]
+Address = Annotated[str, _checked(_address)]
+Host = Annotated[str, _checked(_host)]
+Domain = Annotated[str, _checked(_domain)]
+Url = Annotated[str, _checked(_url)]
+Cidr = Annotated[str, _checked(_cidr)]
+UrlPath = Annotated[str, _checked(_url_path)]
+Template = Annotated[str, _checked(_template)]
+Regex = Annotated[str, _checked(_regex)]
+HeaderName = Annotated[str, _checked(_header_name)]
+HeaderValue = Annotated[str, _checked(_header_value)]
+
+Flag = Annotated[bool, PlainValidator(_flag)]
+Count = Annotated[int, BeforeValidator(_number)]
+Port = Annotated[int, BeforeValidator(_number), Field(ge=1, le=65535)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+Amount = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+Percent = Annotated[float, BeforeValidator(_number), Field(ge=0, le=100)]
+
+# Written as any duration; after validation a number of seconds.
+Interval = Annotated[Duration, PlainValidator(_some_seconds)]
+Span = Annotated[Duration, PlainValidator(_seconds)]
+
+Methods = Annotated[str | Sequence[str], PlainValidator(_methods)]
+RetryConditions = Annotated[
+    Sequence[Annotated[str | int, PlainValidator(_condition)]],
+    BeforeValidator(lambda value: list(value) if isinstance(value, (set, frozenset)) else value),
+    AfterValidator(frozenset),
+]
+Code = Annotated[Any, PlainValidator(_code)]
+
+# Written as a list; kept as what nobody can change.
+Many = Annotated[Sequence[T], AfterValidator(tuple)]

@@ -1,0 +1,328 @@
+"""From files, or maps, to a checked `MeshConfig`; every fault at once."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path as FilePath
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from meshlib.config.checks import contradictions
+from meshlib.config.documents import Document, DocumentError, check_bounds, read_document
+from meshlib.config.fields import closest
+from meshlib.config.model import MeshConfig
+from meshlib.config.problems import Path, Problem, dotted, problems_of, refuse
+from meshlib.config.substitute import substitute
+from meshlib.config.yaml12 import SourceError
+from meshlib.errors import ConfigError
+
+__all__ = ["CONFIG_VARIABLE", "FILE_NAMES", "find_file", "load_default", "load_file", "load_mapping"]
+
+CONFIG_VARIABLE: Final = "MESHLIB_CONFIG"
+FILE_NAMES: Final = ("mesh.yaml", "mesh.yml", "mesh.toml", "mesh.json")
+"""What is looked for in the working directory, in this order."""
+
+MAX_FILES: Final = 1000
+"""How many files one configuration may have."""
+
+
+def load_file(path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None) -> MeshConfig:
+    """Read a configuration, with all that it includes.
+
+    Args:
+        path: the file; its suffix says whether it is YAML, TOML or JSON.
+        environ: the variables for ``${NAME}``; the process's own unless given.
+
+    Raises:
+        ConfigError: with every fault in any of the files.
+    """
+    name = os.fspath(path)
+    loading = _Loading(os.environ if environ is None else environ)
+    try:
+        loading.add(read_document(FilePath(name), name), (os.path.realpath(name),), ())
+    except (DocumentError, ValueError) as error:
+        # A ValueError is a path with a null character in it.
+        problem = error.problem if isinstance(error, DocumentError) else Problem(repr(name), (), str(error))
+        raise refuse([problem], "the configuration cannot be read") from error.__cause__
+    return loading.finish(f"the configuration in {name} is wrong")
+
+
+def load_mapping(
+    data: Mapping[str, Any],
+    *,
+    origin: str = "the given map",
+    directory: str | os.PathLike[str] = ".",
+    environ: Mapping[str, str] | None = None,
+    variables: bool = True,
+) -> MeshConfig:
+    """Check a configuration that is a map already: `Mesh.from_dict`, or the arguments of `Mesh`.
+
+    Args:
+        data: the same as a file's content; any part of it may be an object of `meshlib.config.model`.
+        origin: how errors name it.
+        directory: what ``include`` is relative to.
+        environ: the variables for ``${NAME}``; the process's own unless given.
+        variables: whether texts may have variables in them. Texts written in code are best taken as they are.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    loading = _Loading((os.environ if environ is None else environ) if variables else None)
+    try:
+        if not isinstance(data, Mapping):
+            raise SourceError(f"a map is expected, not {type(data).__name__}")
+        check_bounds(data)
+    except SourceError as error:
+        raise refuse([Problem(origin, (), error.text)], "the configuration is wrong") from None
+    loading.add(Document(origin, dict(data), directory=FilePath(directory)), (), ())
+    return loading.finish("the configuration is wrong")
+
+
+def find_file(environ: Mapping[str, str] | None = None, directory: str | os.PathLike[str] = ".") -> str | None:
+    """The file of a mesh that is given none: ``$MESHLIB_CONFIG``, else the first of `FILE_NAMES` in `directory`.
+
+    Returns:
+        Its path; None where there is none, and the defaults hold.
+
+    Raises:
+        ConfigError: if ``$MESHLIB_CONFIG`` names a file that does not exist. (An empty variable is as good as none.)
+    """
+    named = (os.environ if environ is None else environ).get(CONFIG_VARIABLE)
+    if named:
+        if not os.path.exists(named):
+            hint = _nearest_file(FilePath(named))
+            raise ConfigError(f"${CONFIG_VARIABLE} names {named}, and there is no such file{hint}")
+        return named
+    for name in FILE_NAMES:
+        path = FilePath(directory) / name
+        if path.is_file():
+            return os.fspath(path)
+    return None
+
+
+def load_default(
+    environ: Mapping[str, str] | None = None, directory: str | os.PathLike[str] = "."
+) -> MeshConfig | None:
+    """What `Mesh()` reads: the file that `find_file` finds, or None.
+
+    Raises:
+        ConfigError: as `find_file` and `load_file` do.
+    """
+    path = find_file(environ, directory)
+    return None if path is None else load_file(path, environ=environ)
+
+
+def _nearest_file(path: FilePath) -> str:
+    try:
+        # A directory can be as large as it likes; a hint may not take time for it.
+        names = [entry.name for entry in islice(os.scandir(path.parent), 1000)]
+    except (OSError, ValueError):
+        return ""
+    nearest = closest(path.name, names)
+    return f"; did you mean {os.fspath(path.parent / nearest)!r}?" if nearest else ""
+
+
+@dataclass(slots=True)
+class _Loading:
+    """One configuration on its way: the documents so far, what they hold together, and what is wrong with them.
+
+    `data` and `written` are the same tree, with variables filled in and as it was written; `owners` says from which
+    document each top-level field and each service comes.
+    """
+
+    environ: Mapping[str, str] | None
+    data: dict[str, Any] = field(default_factory=dict)
+    written: dict[str, Any] = field(default_factory=dict)
+    owners: dict[Path, Document] = field(default_factory=dict)
+    documents: list[Document] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    faulty: set[Path] = field(default_factory=set)
+    files: set[str] = field(default_factory=set)
+    names: list[str] = field(default_factory=list)
+
+    def add(self, document: Document, chain: tuple[str, ...], names: tuple[str, ...]) -> None:
+        """Take in a document, and what it includes."""
+        self.documents.append(document)
+        if chain:
+            self.files.add(chain[-1])
+            self.names.append(document.name)
+        filled, faults = substitute(document.data, self.environ)
+        for path, text in faults.items():
+            self.problems.append(Problem(document.name, path, text, document.line(path)))
+            self.faulty.add(path)
+        self._merge(document, filled)
+        include = filled.get("include")
+        if isinstance(include, (list, tuple)):
+            for index, pattern in enumerate(include):
+                if isinstance(pattern, str) and pattern and ("include", index) not in faults:
+                    self._include(document, index, pattern, chain, (*names, document.name))
+        elif include is not None and len(self.documents) > 1:
+            # The model sees the first document's `include` alone.
+            self._note(document, ("include",), "a list is expected")
+
+    def _merge(self, document: Document, filled: dict[str, Any]) -> None:
+        first = len(self.documents) == 1
+        for key, value in filled.items():
+            as_written = document.data.get(key)
+            if key == "include" and not first:
+                continue
+            if key == "services" and isinstance(value, Mapping) and isinstance(self.data.get(key, {}), dict):
+                self.owners.setdefault(("services",), document)
+                self.data.setdefault("services", {})
+                self.written.setdefault("services", {})
+                for name, service in value.items():
+                    if self._own(("services", name), document):
+                        self.data["services"][name] = service
+                        self.written["services"][name] = as_written[name] if isinstance(as_written, Mapping) else None
+            elif key == "services" and value is None:
+                continue
+            elif self._own((key,), document):
+                self.data[key] = value
+                self.written[key] = as_written
+
+    def _own(self, path: Path, document: Document) -> bool:
+        owner = self.owners.setdefault(path, document)
+        if owner is document:
+            return True
+        line = owner.line(path)
+        other = owner.name if line is None else f"{owner.name}:{line}"
+        what = "the service is" if len(path) == 2 else "is"
+        self._note(document, path, f"{what} declared in {other} as well; one file must have it")
+        return False
+
+    def _note(self, document: Document, path: Path, text: str) -> None:
+        self.problems.append(Problem(document.name, path, text, document.line(path)))
+
+    def _include(
+        self, document: Document, index: int, pattern: str, chain: tuple[str, ...], names: tuple[str, ...]
+    ) -> None:
+        place: Path = ("include", index)
+        for found in self._matching(document, place, pattern):
+            real = os.path.realpath(document.directory / found)
+            # From the same directory as the including file's own name, so that an error names both alike.
+            name = os.path.join(os.path.dirname(document.name), found) if chain else found
+            if real in chain:
+                way = " -> ".join([*names[chain.index(real) :], name])
+                self._note(document, place, f"a file includes itself: {way}")
+            elif real not in self.files:
+                if len(self.files) >= MAX_FILES:
+                    self._note(document, place, f"more than {MAX_FILES} files are included")
+                    return
+                self.files.add(real)
+                try:
+                    included = read_document(document.directory / found, name)
+                except DocumentError as error:
+                    self.problems.append(error.problem)
+                else:
+                    self.add(included, (*chain, real), names)
+
+    def _matching(self, document: Document, place: Path, pattern: str) -> list[str]:
+        base = document.directory
+        try:
+            if glob.has_magic(pattern):
+                # One more than allowed, so that the bound is noticed; sorted, so that the order is everywhere the same.
+                matches = islice(glob.iglob(pattern, root_dir=base, recursive=True), MAX_FILES + 1)
+                return sorted(match for match in matches if (base / match).is_file())
+            if (base / pattern).exists():
+                return [pattern]
+        except (OSError, ValueError) as error:
+            self._note(document, place, f"cannot be looked for: {error}")
+            return []
+        hint = _nearest_file(base / pattern)
+        self._note(document, place, f"there is no file {pattern!r}{hint}")
+        return []
+
+    def finish(self, subject: str) -> MeshConfig:
+        """Validate what was gathered.
+
+        Raises:
+            ConfigError: with every fault.
+        """
+        config = self._validate()
+        if self.problems or config is None:
+            raise refuse(self.problems, subject)
+        config._sources = tuple(self.names)
+        return config
+
+    def _validate(self) -> MeshConfig | None:
+        """The configuration; where a fault was noted, what is left of it without the fields in error, if anything."""
+        touched: dict[str, set[str]] = defaultdict(set)
+        for path in self.faulty:
+            touched[_scope(path)].update(part for part in path if isinstance(part, str))
+        data: Any = self.data
+        config: MeshConfig | None = None
+        for attempt in range(4):
+            try:
+                config = MeshConfig.model_validate(data)
+                break
+            except ValidationError as error:
+                found = list(problems_of(MeshConfig, data, self.written, error))
+            for path, text, names in found:
+                touched[_scope(path)] |= names | _lost_with(path)
+                # What shows only once other fields are left out may be no fault at all.
+                if attempt == 0 and not any(path[: len(faulty)] == faulty for faulty in self.faulty):
+                    self.problems.append(self._problem(path, text))
+            data = _without(data, [path for path, _, _ in found])
+        if config is not None:
+            for fault in contradictions(config):
+                unsure = set().union(*(touched[scope] for scope in ("", _scope(fault.path), *fault.services)))
+                if not fault.needs & unsure:
+                    also = "" if fault.other is None else self._also(fault.path, fault.other)
+                    self.problems.append(self._problem(fault.path, fault.text + also))
+        return config
+
+    def _problem(self, path: Path, text: str) -> Problem:
+        owner = self._owner(path)
+        return Problem(owner.name, path, text, owner.line(path))
+
+    def _owner(self, path: Path) -> Document:
+        return self.owners.get(path[:2]) or self.owners.get(path[:1]) or self.documents[0]
+
+    def _also(self, path: Path, other: Path) -> str:
+        owner = self._owner(other)
+        if owner is self._owner(path):
+            return f" ({dotted(other)})"
+        line = owner.line(other)
+        return f" ({owner.name if line is None else f'{owner.name}:{line}'}: {dotted(other)})"
+
+
+def _scope(path: Path) -> str:
+    """How far a fault reaches: within its service; one in `defaults` everywhere."""
+    if path[:1] == ("services",):
+        return str(path[1]) if len(path) > 1 else ""
+    return "" if path[:1] == ("defaults",) else f"/{path[0] if path else ''}"
+
+
+def _lost_with(path: Path) -> frozenset[str]:
+    """What is missing when a whole service, or all of them, had to be left out."""
+    whole = path[:1] == ("services",) and len(path) <= 2
+    return frozenset({"subsets", "hosts"}) if whole else frozenset()
+
+
+def _without(data: Any, paths: list[Path]) -> Any:
+    """`data` without the fields at `paths`. Of a list nothing is taken out, lest its places change: it goes whole."""
+    for path in paths:
+        data = _cut(data, path[:-1] if path and isinstance(path[-1], int) else path)
+    return data
+
+
+def _cut(data: Any, path: Path) -> Any:
+    if not path:
+        return {}
+    key, rest = path[0], path[1:]
+    if isinstance(data, Mapping) and key in data:
+        kept = dict(data)
+        if rest:
+            kept[str(key)] = _cut(data[key], rest)
+        else:
+            del kept[str(key)]
+        return kept
+    if isinstance(data, list) and isinstance(key, int) and key < len(data) and rest:
+        return [_cut(inner, rest) if index == key else inner for index, inner in enumerate(data)]
+    return data

@@ -1,0 +1,318 @@
+"""What a user writes, as typed objects: the same names in a file and in code.
+
+`Mesh(service="checkout", services={"orders": Service(timeout="2s")})` and a file with the same maps mean the same. This
+module imports pydantic, so it is loaded only when there is a configuration to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag
+
+from meshlib.config.fields import (
+    Address,
+    Cidr,
+    Domain,
+    Flag,
+    HeaderValue,
+    Host,
+    Interval,
+    Many,
+    Name,
+    OwnName,
+    Part,
+    Port,
+    Positive,
+    Span,
+    Text,
+    Url,
+    UrlPath,
+)
+from meshlib.config.parts import (
+    Backoff,
+    CircuitBreaker,
+    Limits,
+    LoadBalancing,
+    OutlierDetection,
+    Pool,
+    Retry,
+    RetryBudget,
+    Tls,
+)
+from meshlib.config.rules import Backend, HeaderEdit, HeaderEdits, Match, PathMatch, Route, ValueMatch
+from meshlib.config.settings import (
+    ConsulSettings,
+    LocalSettings,
+    MeshSettings,
+    Mode,
+    PoolSettings,
+    ServerSettings,
+)
+from meshlib.policy.settings import CallPolicy
+
+__all__ = [
+    "Backend",
+    "Backoff",
+    "CircuitBreaker",
+    "Consul",
+    "Defaults",
+    "Endpoint",
+    "HeaderEdit",
+    "HeaderEdits",
+    "Limits",
+    "LoadBalancing",
+    "Local",
+    "Locality",
+    "Match",
+    "MeshConfig",
+    "OutlierDetection",
+    "PathMatch",
+    "Policy",
+    "Pool",
+    "Register",
+    "Retry",
+    "RetryBudget",
+    "Route",
+    "Server",
+    "Service",
+    "Tls",
+    "ValueMatch",
+]
+
+_CALL = CallPolicy()
+_POOL = PoolSettings()
+_CONSUL = ConsulSettings()
+_LOCAL = LocalSettings()
+_SERVER = ServerSettings()
+_MESH = MeshSettings()
+
+
+def _empty(value: Any) -> Any:
+    # `orders:` with nothing under it declares a service; YAML reads it as null.
+    return {} if value is None else value
+
+
+class Locality(Part):
+    """Where a process runs.
+
+    Attributes:
+        region, zone, sub_zone: from coarse to fine; empty where unknown.
+    """
+
+    region: str = ""
+    zone: str = ""
+    sub_zone: str = ""
+
+
+class Endpoint(Part):
+    """One address that serves a service.
+
+    Attributes:
+        address: ``10.0.0.1:8080``, ``[::1]:8080`` or ``host:8080``.
+        weight: its share of calls, relative to the other endpoints'.
+        metadata: what subsets select by.
+        locality: where it runs.
+    """
+
+    address: Address
+    weight: Positive = 1.0
+    metadata: Mapping[Text, str] = Field(default_factory=dict)
+    locality: Locality = Locality()
+
+
+_MapOrFalse = Annotated[
+    Annotated[CircuitBreaker, Tag("map")] | Annotated[Literal[False], Tag("false")],
+    Discriminator(lambda value: "false" if value is False else "map"),
+]
+_OutlierOrFalse = Annotated[
+    Annotated[OutlierDetection, Tag("map")] | Annotated[Literal[False], Tag("false")],
+    Discriminator(lambda value: "false" if value is False else "map"),
+]
+_EndpointOrAddress = Annotated[
+    Annotated[Endpoint, Tag("map")] | Annotated[Address, Tag("text")],
+    Discriminator(lambda value: "text" if isinstance(value, str) else "map"),
+]
+
+
+class Policy(Part):
+    """How a service is called.
+
+    Attributes:
+        timeout: for a call, attempts and waits together, up to the response's headers; null for none.
+        per_try_timeout: for one attempt, up to the headers; null for none.
+        connect_timeout: for TCP and TLS together.
+        body_idle_timeout: for each read of a streamed response's body; null for none.
+        endpoint_wait: how long a call waits for the first endpoints of its service.
+        host_header: what servers see as Host: ``service``, ``endpoint``, or a literal.
+        retry, retry_budget, load_balancing, limits, pool: see their classes.
+        circuit_breaker, outlier_detection: see their classes; false switches them off.
+        tls: see its class; null or ``mode: off`` for none.
+        http2: speak HTTP/2.
+        mode: ``off``, ``observe`` or ``on``; the mesh's unless given.
+    """
+
+    timeout: Interval | None = _CALL.timeout_s
+    per_try_timeout: Interval | None = _CALL.per_try_timeout_s
+    connect_timeout: Interval = _POOL.connect_timeout_s
+    body_idle_timeout: Interval | None = _CALL.body_idle_s
+    endpoint_wait: Span = _CALL.endpoint_wait_s
+    host_header: Annotated[HeaderValue, Field(min_length=1)] = "service"
+    retry: Retry = Retry()
+    retry_budget: RetryBudget = RetryBudget()
+    load_balancing: LoadBalancing = LoadBalancing()
+    circuit_breaker: _MapOrFalse = CircuitBreaker()
+    outlier_detection: _OutlierOrFalse = OutlierDetection()
+    limits: Limits = Limits()
+    pool: Pool = Pool()
+    tls: Tls | None = None
+    http2: Flag = False
+    mode: Mode | None = None
+
+
+class Defaults(Policy):
+    """The policy of every service, unless the service says otherwise. Its fields are those of `Policy`."""
+
+
+class Service(Policy):
+    """One service: who serves it, its policy, and its routes. It takes from `Defaults` what it does not say itself.
+
+    Attributes:
+        hosts: other names by which code calls it: ``orders.internal:8080``.
+        endpoints: static ones, each an address or an `Endpoint`.
+        subsets: by name, the metadata that an endpoint of the subset has.
+        routes: in order; the first that matches is taken, and what none matches goes to the service.
+    """
+
+    hosts: Many[Host] = ()
+    endpoints: Many[_EndpointOrAddress] = ()
+    subsets: Mapping[Name, Annotated[Mapping[Text, str], Field(min_length=1)]] = Field(default_factory=dict)
+    routes: Many[Route] = ()
+
+
+class Consul(Part):
+    """A Consul agent as a discovery source.
+
+    Attributes:
+        address: its HTTP address.
+        token: an ACL token; never shown.
+        datacenter: another datacenter to ask for; the agent's own unless given.
+        tag: only instances with this tag.
+        wait: how long a blocking query may block at the server.
+        retry_base, retry_max: the back-off while Consul is unwell.
+    """
+
+    address: Url = _CONSUL.address
+    token: str | None = Field(default=None, repr=False)
+    datacenter: Text | None = None
+    tag: Text | None = None
+    wait: Interval = _CONSUL.wait_s
+    retry_base: Interval = _CONSUL.retry_base_s
+    retry_max: Interval = _CONSUL.retry_max_s
+
+
+class Local(Part):
+    """The embedded registry of one machine as a discovery source.
+
+    Attributes:
+        directory: where instances are entered; the user's own unless given.
+        poll_interval: how often a watch looks at it.
+    """
+
+    directory: Text | None = None
+    poll_interval: Interval = _LOCAL.poll_interval_s
+
+
+def _source(value: Any) -> str | None:
+    if isinstance(value, Part):
+        return type(value).__name__.lower()
+    if isinstance(value, Mapping) and len(value) == 1:
+        return str(next(iter(value)))
+    return None
+
+
+def _inside(name: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: _empty(value[name]) if isinstance(value, Mapping) else value)
+
+
+_Source = Annotated[
+    Annotated[Consul, _inside("consul"), Tag("consul")] | Annotated[Local, _inside("local"), Tag("local")],
+    Discriminator(_source),
+]
+
+
+class Register(Part):
+    """How this process enters itself into the registry.
+
+    Attributes:
+        port: the port that callers use.
+        service: the name; the configuration's ``service`` unless given.
+        host: the address that callers use; the one that reaches the registry unless given.
+        weight: its share of calls, relative to the other instances'.
+        metadata: what subsets select by.
+        check_path: an HTTP path to check; without it the TCP port is checked.
+        check_interval: between checks.
+    """
+
+    port: Port
+    service: Name | None = None
+    host: Text | None = None
+    weight: Positive = 1.0
+    metadata: Mapping[Text, str] = Field(default_factory=dict)
+    check_path: UrlPath | None = None
+    check_interval: Interval = 5.0
+
+
+class Server(Part):
+    """What the callee's side believes of an incoming request.
+
+    Attributes:
+        trusted_peers: networks whose deadline, criticality and baggage are taken in.
+        min_remaining: a request with less time left than this is refused as expired.
+    """
+
+    trusted_peers: Many[Cidr] = _SERVER.trusted_peers
+    min_remaining: Span = _SERVER.min_remaining_s
+
+
+class MeshConfig(Part):
+    """The whole configuration.
+
+    Attributes:
+        service: this workload's own name.
+        mode: ``off``, ``observe`` or ``on``.
+        egress: hosts outside the mesh: ``pass`` or ``refuse``.
+        domains: names that are looked up in discovery, besides those declared: ``*.mesh``.
+        locality: where this process runs.
+        discovery: sources, in the order in which they are asked.
+        defaults: a policy for every service.
+        services: by name.
+        wire: ``native``, or ``stock`` for the client's own transport.
+        registration: how this process enters itself into the registry (``register`` in a file).
+        server: the callee's side.
+        include: further files, as paths and globs relative to this one.
+    """
+
+    service: OwnName = ""
+    mode: Mode = _MESH.mode
+    egress: Literal["pass", "refuse"] = _MESH.egress
+    domains: Many[Domain] = _MESH.domains
+    locality: Locality = Locality()
+    discovery: Many[_Source] = (Local(),)
+    defaults: Annotated[Defaults, BeforeValidator(_empty)] = Defaults()
+    services: Annotated[Mapping[Name, Annotated[Service, BeforeValidator(_empty)]], BeforeValidator(_empty)] = Field(
+        default_factory=dict
+    )
+    wire: Literal["native", "stock"] = _MESH.wire
+    # An abstract base class has a method `register`, which a field of that name would hide.
+    registration: Register | None = Field(default=None, alias="register")
+    server: Server = Server()
+    include: Many[Text] = ()
+
+    _sources: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The files that this was read from."""
+        return self._sources

@@ -1,0 +1,77 @@
+"""A policy for the calls inside a block: what `mesh.policy(...)` lays over a route's policy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from meshlib.durations import Duration, parse_duration
+from meshlib.errors import ConfigError
+from meshlib.policy.settings import CallPolicy, RetryPolicy
+
+if TYPE_CHECKING:
+    from meshlib.config.parts import Retry
+
+__all__ = ["override_policy"]
+
+
+def override_policy(
+    base: CallPolicy,
+    *,
+    timeout: Duration | None = None,
+    per_try_timeout: Duration | None = None,
+    retry: Retry | RetryPolicy | None = None,
+) -> CallPolicy:
+    """Return `base` with what is given in place of its own.
+
+    Args:
+        base: the policy of the route.
+        timeout: for the whole call; None leaves it.
+        per_try_timeout: for one attempt; None leaves it.
+        retry: a `Retry` replaces the fields that were written in it, a `RetryPolicy` everything; None leaves it.
+
+    Raises:
+        ConfigError: if a duration is none or is not above 0, or a per-try timeout is above a timeout given with it.
+        TypeError: if `retry` is something else.
+    """
+    total = _seconds("timeout", timeout)
+    per_try = _seconds("per_try_timeout", per_try_timeout)
+    if total is not None and per_try is not None and per_try > total:
+        raise ConfigError(f"per_try_timeout ({per_try_timeout}) is above timeout ({timeout}), so it is never reached")
+    return replace(
+        base,
+        timeout_s=base.timeout_s if total is None else total,
+        per_try_timeout_s=base.per_try_timeout_s if per_try is None else per_try,
+        retry=_retry(base.retry, retry),
+    )
+
+
+def _seconds(name: str, value: Duration | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        seconds = parse_duration(value)
+    except (ValueError, TypeError, OverflowError):
+        raise ConfigError(
+            f"{name}: {value!r} is not a duration; write it like '500ms', '2s' or 2.0 (seconds)"
+        ) from None
+    if seconds == 0:
+        raise ConfigError(f"{name}: a duration above 0 is expected")
+    return seconds
+
+
+def _retry(base: RetryPolicy, retry: Retry | RetryPolicy | None) -> RetryPolicy:
+    if retry is None:
+        return base
+    if isinstance(retry, RetryPolicy):
+        return retry
+    # Whoever has a `Retry` has loaded pydantic already; for a bare timeout it stays unloaded.
+    from meshlib.config.compile import apply_retry
+    from meshlib.config.parts import Retry as RetryPart
+
+    if not isinstance(retry, RetryPart):
+        raise TypeError(f"retry: a Retry is expected, as in Retry(max_retries=1), not {type(retry).__name__}")
+    policy = apply_retry(base, retry)
+    if policy.backoff_base_s > policy.backoff_max_s:
+        raise ConfigError("retry.backoff: base is above max; write both")
+    return policy

@@ -1,0 +1,187 @@
+"""Routes as they are written: match, where to, and what to do on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from meshlib.config.fields import (
+    WIRE_HEADERS,
+    Amount,
+    Flag,
+    HeaderName,
+    HeaderValue,
+    Interval,
+    Many,
+    Methods,
+    Name,
+    Part,
+    Regex,
+    Template,
+    Text,
+    UrlPath,
+    reject,
+)
+from meshlib.config.parts import Retry
+
+__all__ = ["Backend", "HeaderEdit", "HeaderEdits", "Match", "PathMatch", "Route", "ValueMatch"]
+
+
+class PathMatch(Part):
+    """A condition on the path; exactly one of its fields.
+
+    Attributes:
+        exact: this path.
+        prefix: paths that begin with this text, as Istio and Envoy mean it: ``/v2`` matches ``/v20``.
+        path_prefix: by whole segments, as the Gateway API means it: ``/v2`` matches ``/v2`` and ``/v2/x`` alone.
+        regex: must match the whole path.
+        template: ``/orders/{order_id}``, each variable one segment.
+    """
+
+    exact: UrlPath | None = None
+    prefix: UrlPath | None = None
+    path_prefix: UrlPath | None = None
+    regex: Regex | None = None
+    template: Template | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> PathMatch:
+        _one_of(self, ("exact", "prefix", "path_prefix", "regex", "template"))
+        return self
+
+
+class ValueMatch(Part):
+    """A condition on a header or a query parameter; exactly one of its fields, besides `invert`.
+
+    Attributes:
+        exact, prefix, suffix: the value is, begins with, ends with this text.
+        regex: must match the whole value.
+        present: true: it is there, whatever its value; false: it is not.
+        invert: matches where the rest does not.
+    """
+
+    exact: str | None = None
+    prefix: Text | None = None
+    suffix: Text | None = None
+    regex: Regex | None = None
+    present: Flag | None = None
+    invert: Flag = False
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ValueMatch:
+        _one_of(self, ("exact", "prefix", "suffix", "regex", "present"))
+        return self
+
+
+def _one_of(part: Part, kinds: tuple[str, ...]) -> None:
+    given = [kind for kind in kinds if getattr(part, kind) is not None]
+    if len(given) != 1:
+        found = f"has {' and '.join(given)}" if given else "has no condition"
+        reject(f"{found}: exactly one of {', '.join(kinds)} is expected")
+
+
+class Match(Part):
+    """All conditions of one match must hold; a route matches if any of its matches does.
+
+    Attributes:
+        path: a condition on the path.
+        method: a method, or a list of them.
+        headers: conditions on headers, by name.
+        query: conditions on query parameters, by name.
+    """
+
+    path: PathMatch | None = None
+    method: Methods = ()
+    headers: Mapping[HeaderName, ValueMatch] = Field(default_factory=dict)
+    query: Mapping[Text, ValueMatch] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Match:
+        if self.path is None and not self.method and not self.headers and not self.query:
+            reject("has no condition; a route that takes everything has no 'match' at all")
+        return self
+
+
+class Backend(Part):
+    """Where a share of a route's calls goes.
+
+    Attributes:
+        service: another service; the route's own unless given.
+        subset: one of its subsets.
+        weight: its share, relative to the other backends'.
+    """
+
+    service: Name | None = None
+    subset: Name | None = None
+    weight: Amount = 1.0
+
+
+def _editable(name: str) -> str:
+    if name in WIRE_HEADERS:
+        reject("belongs to the connection and cannot be edited")
+    return name
+
+
+_Edited = Annotated[HeaderName, AfterValidator(_editable)]
+
+
+class HeaderEdit(Part):
+    """Changes to headers: remove, then set (replace), then add. Values may be secrets, so no repr shows them.
+
+    Attributes:
+        set: values that replace what is there, by name.
+        add: values beside what is there, by name.
+        remove: names.
+    """
+
+    set: Mapping[_Edited, HeaderValue] = Field(default_factory=dict, repr=False)
+    add: Mapping[_Edited, HeaderValue] = Field(default_factory=dict, repr=False)
+    remove: Many[_Edited] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> HeaderEdit:
+        for name in self.remove:
+            if name in self.set or name in self.add:
+                reject(f"removes {name} and sets it as well; 'set' alone replaces it")
+        return self
+
+
+class HeaderEdits(Part):
+    """Header edits of a route.
+
+    Attributes:
+        request: on the way to the service.
+        response: on the way back.
+    """
+
+    request: HeaderEdit = HeaderEdit()
+    response: HeaderEdit = HeaderEdit()
+
+    @model_validator(mode="after")
+    def _host_has_a_field(self) -> HeaderEdits:
+        if "host" in {*self.request.set, *self.request.add, *self.request.remove}:
+            reject("edits host; the service's 'host_header' says what it is")
+        return self
+
+
+class Route(Part):
+    """One route of a service. Routes are tried in order, and the first that matches is taken.
+
+    Attributes:
+        name: for records, spans and metrics; ``route-1``, ``route-2``, ... unless given.
+        match: conditions, any of which may hold; without any the route takes everything.
+        backends: where to, by weight; the service itself unless given.
+        headers: header edits.
+        timeout, per_try_timeout, body_idle_timeout, retry: instead of the service's.
+    """
+
+    name: Name | None = None
+    match: Many[Match] = ()
+    backends: Annotated[Many[Backend], Field(min_length=1)] = (Backend(),)
+    headers: HeaderEdits = HeaderEdits()
+    timeout: Interval | None = None
+    per_try_timeout: Interval | None = None
+    body_idle_timeout: Interval | None = None
+    retry: Retry = Retry()
