@@ -34,6 +34,7 @@ __all__ = [
     "GRPC_TIMEOUT",
     "INCOMING",
     "MAX_TIMEOUT_S",
+    "REFUSED",
     "Headers",
     "Ignored",
     "Names",
@@ -53,6 +54,9 @@ ENVOY_TIMEOUT_MS: Final = "x-envoy-expected-rq-timeout-ms"
 GRPC_TIMEOUT: Final = "grpc-timeout"
 CRITICALITY: Final = "x-meshlib-criticality"
 BAGGAGE: Final = "baggage"
+
+REFUSED: Final = "x-meshlib-refused"
+"""On a response that the service's mesh gave in the place of the service: why (``expired``)."""
 
 INCOMING: Final = (DEADLINE_MS, ENVOY_TIMEOUT_MS, GRPC_TIMEOUT, CRITICALITY, BAGGAGE)
 """The headers that this module reads by itself; those of the trace are the propagator's own matter."""

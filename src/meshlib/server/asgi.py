@@ -1,0 +1,161 @@
+"""The middleware for ASGI applications: FastAPI, Starlette, and any other.
+
+It is plain ASGI, not one of Starlette's `BaseHTTPMiddleware`, which runs the application in a task of its own and ends
+a response only when its background tasks have ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from opentelemetry import context as otel_context
+
+from meshlib.context import ServedRequest
+from meshlib.errors import MeshError
+from meshlib.propagation import INCOMING, Headers
+from meshlib.server.intake import KEY, UNIX, HasSettings, Intake, IntakeCounts
+from meshlib.server.refusal import EXPIRED, Refusal, refusal_for
+
+if TYPE_CHECKING:
+    from meshlib.server.intake import Arrival
+
+__all__ = ["ASGIApp", "MeshMiddleware", "Message", "Receive", "Scope", "Send"]
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_INCOMING = {name.encode(): name for name in INCOMING}
+
+
+class MeshMiddleware:
+    """Lets every meshed call inside a handler inherit what came with the request being served.
+
+    From trusted peers it takes in deadline, criticality, baggage and trace; it answers 504 to a request whose deadline
+    has passed, without calling the application; and it ends the deadline with the last byte of the response, so that a
+    streamed body keeps it and a background task has none. Anything but HTTP passes through untouched.
+
+    ``app.add_middleware(MeshMiddleware, mesh=mesh)``
+
+    Args:
+        app: the application.
+        mesh: whose settings hold (`ServerSettings` and the mode, both as they are at each request); None for the
+            defaults.
+        map_errors: answer 504 or 503 for a deadline, an open breaker, no endpoint or a limit reached that the
+            application lets pass, instead of 500.
+
+    Raises:
+        ConfigError: if a trusted peer is not written as CIDR.
+    """
+
+    def __init__(self, app: ASGIApp, mesh: HasSettings | None = None, *, map_errors: bool = True) -> None:
+        self.app = app
+        self._intake = Intake(mesh)
+        self._map_errors = map_errors
+
+    @property
+    def counts(self) -> IntakeCounts:
+        """What was not taken as it came."""
+        return self._intake.counts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of `scope`, as ASGI has it."""
+        if scope["type"] != "http" or KEY in scope:
+            await self.app(scope, receive, send)
+            return
+        arrival = self._intake.take(_peer(scope), _AsgiHeaders(scope["headers"]))
+        if arrival is None:
+            await self.app(scope, receive, send)
+        elif arrival.expired:
+            await _answer(send, scope, EXPIRED)
+        else:
+            await self._serve(arrival, scope, receive, send)
+
+    async def _serve(self, arrival: Arrival, scope: Scope, receive: Receive, send: Send) -> None:
+        response = _Response(send, arrival.request)
+        scope[KEY] = arrival
+        attached = None if arrival.trace is None else otel_context.attach(arrival.trace)
+        try:
+            with arrival.scope():
+                await self.app(scope, receive, response.send)
+        except MeshError as error:
+            if response.started or not self._map_errors:
+                raise
+            refusal = refusal_for(error, trusted=arrival.trusted)
+            if refusal is None:
+                raise
+            await _answer(send, scope, refusal)
+        finally:
+            arrival.request.close()
+            if attached is not None:
+                otel_context.detach(attached)
+
+
+class _Response:
+    """Watches the messages of a response go by, and closes the request behind its last byte."""
+
+    __slots__ = ("_request", "_send", "_trailers", "started")
+
+    def __init__(self, send: Send, request: ServedRequest) -> None:
+        self.started = False
+        self._send = send
+        self._request = request
+        self._trailers = False
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.started = True
+            self._trailers = bool(message.get("trailers"))
+        await self._send(message)
+        if kind == "http.response.trailers":
+            last = not message.get("more_trailers")
+        elif kind in _BODIES:
+            last = not message.get("more_body") and not self._trailers
+        else:
+            last = False
+        if last:
+            self._request.close()
+
+
+_BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.response.pathsend"})
+
+
+class _AsgiHeaders:
+    __slots__ = ("_raw",)
+
+    def __init__(self, raw: Iterable[Sequence[bytes]]) -> None:
+        self._raw = raw if isinstance(raw, (list, tuple)) else list(raw)
+
+    def known(self) -> Headers:
+        found: dict[str, list[str]] = {}
+        for name, value in self._raw:
+            known = _INCOMING.get(name)
+            if known is not None:
+                found.setdefault(known, []).append(value.decode("latin-1"))
+        return found
+
+    def values(self, name: str) -> Sequence[str]:
+        wanted = name.encode("latin-1", "replace")
+        return [value.decode("latin-1") for key, value in self._raw if key == wanted]
+
+    def names(self) -> Sequence[str]:
+        return [name.decode("latin-1") for name, _ in self._raw]
+
+
+def _peer(scope: Scope) -> str | None:
+    client = scope.get("client")
+    if client:
+        return str(client[0])
+    server = scope.get("server")
+    # ASGI writes the address of a Unix socket as its path and no port.
+    return UNIX if server and server[1] is None else None
+
+
+async def _answer(send: Send, scope: Scope, refusal: Refusal) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in refusal.headers]
+    await send({"type": "http.response.start", "status": refusal.status.value, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else refusal.body})

@@ -1,0 +1,72 @@
+"""For Flask: ``MeshExtension(mesh).init_app(app)``, with an application factory or without."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask import request
+
+from meshlib.server.intake import KEY, HasSettings
+from meshlib.server.refusal import refusal_for
+from meshlib.server.wsgi import MeshMiddleware
+
+if TYPE_CHECKING:
+    from flask import Flask, Response
+
+__all__ = ["MeshExtension"]
+
+_NAME = "meshlib"
+
+
+class MeshExtension:
+    """Lets every meshed call inside a view, sync or async, inherit what came with the request being served.
+
+    It puts `meshlib.server.wsgi.MeshMiddleware` around ``app.wsgi_app`` and itself into ``app.extensions["meshlib"]``.
+
+    Args:
+        mesh: whose settings hold; None for the defaults.
+        app: initialized at once, where there is no application factory.
+        map_errors: answer 504 or 503 for a deadline, an open breaker, no endpoint or a limit reached that no error
+            handler of the application took, instead of 500.
+    """
+
+    def __init__(self, mesh: HasSettings | None = None, app: Flask | None = None, *, map_errors: bool = True) -> None:
+        self.mesh = mesh
+        self._map_errors = map_errors
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Add the mesh to `app`. Once more does nothing; one extension may serve several applications.
+
+        Raises:
+            RuntimeError: if `app` has another extension of the mesh.
+            ConfigError: if a trusted peer is not written as CIDR.
+        """
+        present = app.extensions.get(_NAME)
+        if present is self:
+            return
+        if present is not None:
+            raise RuntimeError(f"{app!r} has a MeshExtension already; one application belongs to one mesh")
+        app.wsgi_app = MeshMiddleware(app.wsgi_app, self.mesh, map_errors=self._map_errors)  # type: ignore[method-assign]
+        if self._map_errors:
+            _answer_uncaught(app)
+        app.extensions[_NAME] = self
+
+
+def _answer_uncaught(app: Flask) -> None:
+    """Answer errors of the mesh where Flask would answer 500: after all error handlers of the application.
+
+    A handler registered with ``errorhandler()`` would come before the application's own for a wider class.
+    """
+    otherwise = app.handle_exception
+
+    def handle_exception(e: Exception) -> Response:
+        arrival = request.environ.get(KEY)
+        refusal = None if arrival is None else refusal_for(e, trusted=arrival.trusted)
+        if refusal is None:
+            return otherwise(e)
+        response = app.response_class(refusal.body, refusal.status.value, list(refusal.headers))
+        return app.finalize_request(response, from_error_handler=True)
+
+    app.handle_exception = handle_exception  # type: ignore[method-assign]

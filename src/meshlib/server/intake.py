@@ -1,0 +1,215 @@
+"""What is taken in of a request, and from whom: the part that ASGI and WSGI have in common.
+
+A deadline, a criticality, baggage and a trace are believed only if the peer is one of `ServerSettings.trusted_peers`;
+otherwise anybody on the internet could say that his requests come first. The peer is the address that the server
+reports, so where the server itself is told to believe ``X-Forwarded-For``, it is the one named there.
+
+A Unix socket has no address. Whoever can open it is on this machine, so it is trusted where ``127.0.0.1`` is. A request
+of which nothing is known is not trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import TYPE_CHECKING, Final, Protocol
+
+from opentelemetry import trace
+
+from meshlib import context
+from meshlib.config.settings import MeshSettings, ServerSettings
+from meshlib.context import Criticality, ServedRequest, scoped, serving
+from meshlib.errors import ConfigError
+from meshlib.propagation import (
+    Headers,
+    Ignored,
+    extract_trace,
+    parse_baggage,
+    parse_criticality,
+    parse_deadline,
+)
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
+__all__ = ["KEY", "UNIX", "Arrival", "HasSettings", "Intake", "IntakeCounts", "ReceivedHeaders", "TrustedPeers"]
+
+KEY: Final = "meshlib.arrival"
+"""Where the `Arrival` stands in an ASGI scope and in a WSGI environ; a request that has one is not taken in again."""
+
+UNIX: Final = "unix"
+"""The peer at the other end of a Unix socket."""
+
+_LOOPBACK = "127.0.0.1"
+_REMEMBERED_PEERS = 4096
+_ROUNDING_S = 1e-6  # what adding a timeout to the clock and taking the clock off again may gain
+
+
+class HasSettings(Protocol):
+    """What the callee's side needs of a `Mesh`."""
+
+    @property
+    def settings(self) -> MeshSettings:
+        """The configuration of now."""
+
+
+class ReceivedHeaders(Protocol):
+    """The headers of a request, as its server interface has them."""
+
+    def known(self) -> Headers:
+        """Those of `meshlib.propagation.INCOMING` that are there."""
+
+    def values(self, name: str) -> Sequence[str]:
+        """The values of the header `name`, in lower case."""
+
+    def names(self) -> Sequence[str]:
+        """The names of all headers, in lower case."""
+
+
+class IntakeCounts(Ignored):
+    """How many requests and values were not taken as they came. The numbers only grow.
+
+    Attributes:
+        untrusted: requests whose mesh headers were ignored because of where they came from.
+        expired: requests refused because their deadline had passed; in mode ``observe`` those that would have been.
+    """
+
+    __slots__ = ("expired", "untrusted")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.untrusted = self.expired = 0
+
+
+class TrustedPeers:
+    """Whether an address lies in one of the trusted networks; each address is looked at once.
+
+    Raises:
+        ConfigError: if a network is not written as CIDR.
+    """
+
+    __slots__ = ("_known", "_networks")
+
+    def __init__(self, networks: Sequence[str]) -> None:
+        try:
+            self._networks = tuple(ip_network(network, strict=False) for network in networks)
+        except ValueError as error:
+            raise ConfigError(
+                f"server.trusted_peers: {error}; write networks like '10.0.0.0/8' or 'fd00::/8'"
+            ) from error
+        self._known: dict[str, bool] = {}
+
+    def __contains__(self, peer: str) -> bool:
+        known = self._known.get(peer)
+        if known is None:
+            if len(self._known) >= _REMEMBERED_PEERS:
+                self._known.clear()
+            known = self._known[peer] = self._look_up(_LOOPBACK if peer == UNIX else peer)
+        return known
+
+    def _look_up(self, peer: str) -> bool:
+        try:
+            address = ip_address(peer)
+        except ValueError:
+            return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped  # how a dual-stack socket shows an IPv4 peer
+        return any(address in network for network in self._networks)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request, as it was taken in.
+
+    Attributes:
+        request: holds its deadline, until it is closed.
+        trusted: whether the peer is.
+        criticality: as the caller says.
+        baggage: what travels with it.
+        trace: the OpenTelemetry context to attach; None where a span is current already, or the caller sent none.
+        expired: there is not enough time left to begin.
+    """
+
+    request: ServedRequest
+    trusted: bool = False
+    criticality: Criticality | None = None
+    baggage: Mapping[str, str] | None = None
+    trace: Context | None = None
+    expired: bool = False
+
+    def scope(self) -> scoped:
+        """The scope in which the application runs."""
+        return serving(self.request, criticality=self.criticality, baggage=self.baggage or {})
+
+
+class Intake:
+    """Reads requests for one middleware.
+
+    Attributes:
+        counts: what was not taken as it came.
+    """
+
+    def __init__(self, mesh: HasSettings | None) -> None:
+        self.counts = IntakeCounts()
+        self._mesh = mesh
+        self._settings = MeshSettings() if mesh is None else mesh.settings
+        self._server: ServerSettings = self._settings.server
+        self._trusted = TrustedPeers(self._server.trusted_peers)
+
+    def take(self, peer: str | None, headers: ReceivedHeaders) -> Arrival | None:
+        """What the request brings along; None if it is to pass untouched, by the mode of now.
+
+        Args:
+            peer: its address, `UNIX`, or None if not known.
+            headers: the request's.
+        """
+        settings = self._settings if self._mesh is None else self._mesh.settings
+        if settings.mode == "off":
+            return None
+        if settings.server is not self._server:  # the configuration was read anew
+            self._trusted = TrustedPeers(settings.server.trusted_peers)
+            self._server = settings.server
+        known = headers.known()
+        if peer is None or peer not in self._trusted:
+            if known:
+                self.counts.add("untrusted")
+            return Arrival(ServedRequest()) if settings.mode == "on" else None
+
+        now = context.monotonic()
+        deadline = parse_deadline(known, now, self.counts) if known else None
+        expired = deadline is not None and deadline - now <= settings.server.min_remaining_s + _ROUNDING_S
+        if expired:
+            self.counts.add("expired")
+        if settings.mode != "on":
+            return None
+        arrival = Arrival(
+            ServedRequest(deadline),
+            trusted=True,
+            criticality=parse_criticality(known, self.counts) if known else None,
+            baggage=parse_baggage(known, self.counts) if known else None,
+            trace=self._trace(headers),
+            expired=expired,
+        )
+        _enrich(arrival, now)
+        return arrival
+
+    def _trace(self, headers: ReceivedHeaders) -> Context | None:
+        # A span that is current here was started by an instrumentation of the framework, from the same headers: what
+        # the handler does belongs beneath it. A second server span is never started.
+        if trace.get_current_span().get_span_context().is_valid:
+            return None
+        return extract_trace(headers.values, headers.names, self.counts)
+
+
+def _enrich(arrival: Arrival, now: float) -> None:
+    """Say on the framework's span what the request came with."""
+    span = trace.get_current_span()
+    if not span.is_recording():
+        return
+    if arrival.request.deadline is not None:
+        span.set_attribute("meshlib.deadline.remaining_ms", round((arrival.request.deadline - now) * 1000))
+    if arrival.criticality is not None:
+        span.set_attribute("meshlib.criticality", arrival.criticality.name.lower())
+    if arrival.expired:
+        span.set_attribute("meshlib.refused", "expired")

@@ -1,0 +1,85 @@
+"""Responses that the mesh gives in the place of the application: RFC 9457 problem documents, short."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from opentelemetry import trace
+
+from meshlib.errors import CircuitOpen, DeadlineExceeded, LimitExceeded, MeshError, NoEndpoint
+from meshlib.propagation import REFUSED
+
+__all__ = ["EXPIRED", "Refusal", "refusal_for"]
+
+_log = logging.getLogger("meshlib.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A whole response.
+
+    Attributes:
+        status: its status.
+        headers: in lower case, with the length and type of the body.
+        body: a problem document.
+    """
+
+    status: HTTPStatus
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    @property
+    def status_line(self) -> str:
+        """``504 Gateway Timeout``, as WSGI wants it."""
+        return f"{self.status.value} {self.status.phrase}"
+
+
+def _refusal(status: HTTPStatus, detail: str, *extra: tuple[str, str]) -> Refusal:
+    problem = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
+    body = json.dumps(problem).encode()
+    headers = (("content-type", "application/problem+json"), ("content-length", str(len(body))), *extra)
+    return Refusal(status, headers, body)
+
+
+EXPIRED = _refusal(
+    HTTPStatus.GATEWAY_TIMEOUT,
+    "The deadline that came with the request left no time to serve it; it was not begun.",
+    (REFUSED, "expired"),
+)
+"""For a request whose caller no longer waits. The application was not called."""
+
+
+def refusal_for(error: BaseException, *, trusted: bool) -> Refusal | None:
+    """The response for an error of a meshed call that the application let pass; None if it is not one with a status.
+
+    A deadline gives 504. An open breaker, no endpoint and a limit reached give 503, with ``Retry-After`` where the
+    error knows it. Other errors of the mesh are faults to be seen as such, and stay the framework's.
+
+    Args:
+        error: what the application raised.
+        trusted: whether the caller may read which service failed, and why.
+    """
+    if isinstance(error, DeadlineExceeded):
+        status, summary = HTTPStatus.GATEWAY_TIMEOUT, "A service that this one depends on did not answer in time."
+    elif isinstance(error, (CircuitOpen, NoEndpoint, LimitExceeded)):
+        status, summary = HTTPStatus.SERVICE_UNAVAILABLE, "A service that this one depends on cannot be called now."
+    else:
+        return None
+    extra: list[tuple[str, str]] = []
+    retry_after_s = getattr(error, "retry_after_s", None)
+    if retry_after_s and status is HTTPStatus.SERVICE_UNAVAILABLE:
+        extra.append(("retry-after", str(max(1, math.ceil(retry_after_s)))))
+    _note(error, status)
+    return _refusal(status, str(error) if trusted else summary, *extra)
+
+
+def _note(error: MeshError, status: HTTPStatus) -> None:
+    # The status alone would hide from the service's own people what it stands for.
+    _log.info("answered %d for %s: %s", status.value, type(error).__name__, error)
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.record_exception(error)

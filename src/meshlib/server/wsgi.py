@@ -1,0 +1,186 @@
+"""The middleware for WSGI applications: Flask, and any other.
+
+A WSGI server reuses its worker thread for request after request, and runs part of the application after it has
+returned: a response may be a generator. So each request has a copy of the context to itself, in which the application
+is called and its response is iterated and closed. Nothing of it can reach the thread's next request, and under gevent,
+whose greenlets have a context each, it is the same.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from opentelemetry import context as otel_context
+
+from meshlib.context import ServedRequest
+from meshlib.errors import MeshError
+from meshlib.propagation import INCOMING, Headers
+from meshlib.server.intake import KEY, UNIX, Arrival, HasSettings, Intake, IntakeCounts
+from meshlib.server.refusal import EXPIRED, Refusal, refusal_for
+
+if TYPE_CHECKING:
+    from _typeshed import OptExcInfo
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["MeshMiddleware"]
+
+Refuse: TypeAlias = Callable[[MeshError], "bytes | None"]
+
+_ENVIRON = {name: "HTTP_" + name.upper().replace("-", "_") for name in INCOMING}
+_NO_ADDRESS = frozenset({"", "<local>"})
+"""How gunicorn and Werkzeug write the peer at a Unix socket."""
+
+
+class MeshMiddleware:
+    """Lets every meshed call inside a handler inherit what came with the request being served.
+
+    What `meshlib.server.asgi.MeshMiddleware` does, for WSGI: ``app.wsgi_app = MeshMiddleware(app.wsgi_app, mesh)``.
+
+    Args:
+        app: the application.
+        mesh: whose settings hold (`ServerSettings` and the mode, both as they are at each request); None for the
+            defaults.
+        map_errors: answer 504 or 503 for a deadline, an open breaker, no endpoint or a limit reached that the
+            application lets pass.
+
+    Raises:
+        ConfigError: if a trusted peer is not written as CIDR.
+    """
+
+    def __init__(self, app: WSGIApplication, mesh: HasSettings | None = None, *, map_errors: bool = True) -> None:
+        self.app = app
+        self._intake = Intake(mesh)
+        self._map_errors = map_errors
+
+    @property
+    def counts(self) -> IntakeCounts:
+        """What was not taken as it came."""
+        return self._intake.counts
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request, as PEP 3333 has it."""
+        if KEY in environ:
+            return self.app(environ, start_response)
+        arrival = self._intake.take(_peer(environ), _WsgiHeaders(environ))
+        if arrival is None:
+            return self.app(environ, start_response)
+        if arrival.expired:
+            return [_answer(start_response, environ, EXPIRED)]
+        environ[KEY] = arrival
+        own = contextvars.copy_context()
+        own.run(_enter, arrival)
+
+        def refuse(error: MeshError) -> bytes | None:
+            refusal = refusal_for(error, trusted=arrival.trusted) if self._map_errors else None
+            return None if refusal is None else _answer(start_response, environ, refusal, sys.exc_info())
+
+        try:
+            response = own.run(self.app, environ, start_response)
+        except BaseException as error:
+            arrival.request.close()
+            body = own.run(refuse, error) if isinstance(error, MeshError) else None
+            if body is None:
+                raise
+            return [body]
+        if _runs_nothing(response, environ):
+            # Given on as it is, since the server sees from it what it may do: a list has a length, a file may go out
+            # by sendfile().
+            arrival.request.close()
+            return response
+        return _Response(own, response, arrival.request, refuse)
+
+
+class _Response:
+    """Iterates the application's response in the context of its request, and closes the request behind its end."""
+
+    __slots__ = ("_begun", "_chunks", "_close", "_own", "_refuse", "_request")
+
+    def __init__(
+        self, own: contextvars.Context, response: Iterable[bytes], request: ServedRequest, refuse: Refuse
+    ) -> None:
+        self._own = own
+        self._chunks: Iterator[bytes] = own.run(iter, response)
+        self._close: Callable[[], object] | None = getattr(response, "close", None)
+        self._request = request
+        self._refuse = refuse
+        self._begun = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            chunk = self._own.run(next, self._chunks)
+        except MeshError as error:
+            self._request.close()
+            # Until there was a chunk, the server has sent nothing and takes another status.
+            body = None if self._begun else self._own.run(self._refuse, error)
+            if body is None:
+                raise
+            self._chunks, self._begun = iter(()), True
+            return body
+        except BaseException:  # StopIteration, the end, among them
+            self._request.close()
+            raise
+        self._begun = self._begun or bool(chunk)
+        return chunk
+
+    def close(self) -> None:
+        # First the request: what an application does on closing comes behind its response, as a background task does.
+        self._request.close()
+        if self._close is not None:
+            self._own.run(self._close)
+
+
+class _WsgiHeaders:
+    __slots__ = ("_environ",)
+
+    def __init__(self, environ: WSGIEnvironment) -> None:
+        self._environ = environ
+
+    def known(self) -> Headers:
+        return {name: (self._environ[key],) for name, key in _ENVIRON.items() if key in self._environ}
+
+    def values(self, name: str) -> Sequence[str]:
+        value = self._environ.get("HTTP_" + name.upper().replace("-", "_"))
+        return () if value is None else (value,)
+
+    def names(self) -> Sequence[str]:
+        return [key[5:].replace("_", "-").lower() for key in self._environ if key.startswith("HTTP_")]
+
+
+def _enter(arrival: Arrival) -> None:
+    """Set the scope and the trace in the context of the request, which is thrown away behind it."""
+    arrival.scope().__enter__()
+    if arrival.trace is not None:
+        otel_context.attach(arrival.trace)
+
+
+def _peer(environ: WSGIEnvironment) -> str | None:
+    address: Any = environ.get("REMOTE_ADDR")
+    if address is None:
+        return None
+    return UNIX if address in _NO_ADDRESS else str(address)
+
+
+def _runs_nothing(response: Iterable[bytes], environ: WSGIEnvironment) -> bool:
+    """Whether iterating `response` runs no code of the application."""
+    if type(response) in (list, tuple):
+        return True
+    wrapper: Any = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(response, wrapper)
+
+
+def _answer(
+    start_response: StartResponse, environ: WSGIEnvironment, refusal: Refusal, failed: OptExcInfo | None = None
+) -> bytes:
+    headers = list(refusal.headers)
+    if failed is None:
+        start_response(refusal.status_line, headers)
+    else:
+        # With the error, so that a status that the application has set already is replaced.
+        start_response(refusal.status_line, headers, failed)
+    return b"" if environ.get("REQUEST_METHOD") == "HEAD" else refusal.body
