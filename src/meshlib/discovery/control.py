@@ -1,0 +1,240 @@
+"""The control plane: one daemon thread with one asyncio loop, which runs every watch and every registration.
+
+It starts at first use, not when it is made, so a program that only imports or configures a mesh has no thread, and a
+server that forks its workers after loading the application gives each worker a thread of its own. A child abandons the
+inherited loop without touching it and starts anew at its own first use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import inspect
+import logging
+import selectors
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from concurrent.futures import CancelledError, Future
+from typing import Any, TypeAlias, TypeVar
+
+from meshlib.discovery.threads import DaemonThreads, abandon, native_lock, renew_in_child, start_thread
+from meshlib.errors import MeshClosed, MeshError
+
+__all__ = ["ControlPlane", "ThreadsUnavailable", "Work"]
+
+T = TypeVar("T")
+Work: TypeAlias = Coroutine[Any, Any, T] | Callable[[], Coroutine[Any, Any, T]]
+"""A coroutine, or a function without arguments that returns one."""
+
+_log = logging.getLogger("meshlib")
+
+
+class ThreadsUnavailable(MeshError, RuntimeError):
+    """This process runs no threads (uWSGI without ``enable-threads``), so nothing could watch a registry."""
+
+    retryable = False
+
+
+class ControlPlane:
+    """One thread, one event loop; see the module.
+
+    Attributes:
+        generation: 0, and one more in a child after each fork. What was started under another number does not run here.
+    """
+
+    def __init__(self, name: str = "meshlib-control") -> None:
+        self._name = name
+        self._lock = native_lock()
+        self._running: _LoopThread | None = None
+        self._closed = False
+        self.generation = 0
+        renew_in_child(self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "running" if self._running is not None else "not started"
+        return f"<ControlPlane {self._name} [{state}]>"
+
+    @property
+    def started(self) -> bool:
+        """Whether the thread runs."""
+        return self._running is not None
+
+    def submit(self, work: Work[T], *, log_errors: bool = True) -> Future[T]:
+        """Run `work` on the control loop, starting the thread if need be.
+
+        The work sees none of the caller's context variables: a watch outlives the request that was first to need it,
+        and must inherit neither its deadline nor its trace.
+
+        Args:
+            work: a coroutine, or a function that returns one.
+            log_errors: whether an exception that ends it is logged; False for callers that look at the result.
+
+        Returns:
+            Its result; cancelling it cancels the work.
+
+        Raises:
+            MeshClosed: after `close`.
+            ThreadsUnavailable: where this process can have no thread.
+        """
+        coroutine: Coroutine[Any, Any, T] | None = work if inspect.iscoroutine(work) else None
+        try:
+            with self._lock:
+                # Under the lock, so that all that was accepted lies before the stop in the loop's queue.
+                loop = self._ensure_running().loop
+                if coroutine is None:
+                    assert callable(work)
+                    coroutine = work()
+                future = contextvars.Context().run(asyncio.run_coroutine_threadsafe, coroutine, loop)
+        except BaseException:
+            if coroutine is not None:
+                coroutine.close()
+            raise
+        if log_errors:
+            future.add_done_callback(_log_error)
+        return future
+
+    def run_sync(self, work: Work[T], timeout_s: float) -> T:
+        """Run `work` on the control loop and wait for its result.
+
+        Raises:
+            TimeoutError: if it takes longer than `timeout_s` seconds; it is cancelled then.
+            RuntimeError: if called on the control thread itself, which would wait for itself.
+            MeshClosed: after `close`, or if the plane was closed meanwhile.
+        """
+        running = self._running
+        if running is not None and running.is_current():
+            if inspect.iscoroutine(work):
+                work.close()
+            raise RuntimeError("run_sync() was called on the control thread, which would wait for itself")
+        future = self.submit(work, log_errors=False)
+        try:
+            return future.result(timeout_s)
+        except TimeoutError:
+            if future.done():
+                raise  # the work's own
+            raise TimeoutError(f"no result from the control plane within {timeout_s:g} s") from None
+        except CancelledError:
+            raise MeshClosed("the control plane was closed") from None
+        finally:
+            future.cancel()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Cancel all tasks, await them, and end the thread. May be called again, and from any thread.
+
+        Args:
+            timeout_s: how long to wait for tasks that do not end when they are cancelled; they are logged and left.
+        """
+        with self._lock:
+            self._closed = True
+            running, self._running = self._running, None
+            if running is not None:
+                running.stop(timeout_s)
+        if running is not None and not running.is_current() and not running.join(timeout_s + 1.0):
+            _log.warning("the control thread did not end within %g s", timeout_s + 1.0)
+
+    def _ensure_running(self) -> _LoopThread:
+        if self._closed:
+            raise MeshClosed("the mesh was closed; make a new one")
+        if self._running is None:
+            _refuse_uwsgi_without_threads()
+            self._running = _LoopThread(self._name)
+            # Weakly: a plane that nobody holds any more must not live until the process ends.
+            atexit.register(_close_at_exit, weakref.ref(self))
+        return self._running
+
+    def _after_fork(self) -> None:
+        self._lock = native_lock()
+        self.generation += 1
+        if self._running is not None:
+            abandon(self._running, self._running.loop)
+            self._running = None
+
+
+class _LoopThread:
+    """A loop, the thread that runs it, and how both end."""
+
+    def __init__(self, name: str) -> None:
+        # A selector loop whatever the policy says: the fork and gevent handling is known to hold for this one.
+        self.loop = asyncio.SelectorEventLoop(_native_selector())
+        self.loop.set_default_executor(DaemonThreads(1))
+        self.loop.set_exception_handler(_log_loop_error)
+        self._grace_s = 5.0
+        self._thread_id: int | None = None
+        self._finished = native_lock()
+        self._finished.acquire()
+        start_thread(self._run, name)
+
+    def is_current(self) -> bool:
+        return self._thread_id == threading.get_native_id()
+
+    def stop(self, grace_s: float) -> None:
+        self._grace_s = grace_s
+        self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def join(self, timeout_s: float) -> bool:
+        if self._finished.acquire(timeout=max(0.0, timeout_s)):
+            self._finished.release()
+            return True
+        return False
+
+    def _run(self) -> None:
+        self._thread_id = threading.get_native_id()
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+            self._cancel_all()
+        except Exception:
+            _log.exception("the control loop ended by an error")
+        finally:
+            asyncio.set_event_loop(None)
+            self.loop.close()
+            self._finished.release()
+
+    def _cancel_all(self) -> None:
+        tasks = asyncio.all_tasks(self.loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, stubborn = self.loop.run_until_complete(asyncio.wait(tasks, timeout=self._grace_s))
+            for task in stubborn:
+                _log.warning("%s did not end within %g s of being cancelled", task.get_name(), self._grace_s)
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+
+
+def _native_selector() -> selectors.BaseSelector:
+    """A selector that blocks the thread; gevent's own would run a hub in it."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("selectors"):
+        selector: selectors.BaseSelector = monkey.get_original("selectors", "DefaultSelector")()
+        return selector
+    return selectors.DefaultSelector()
+
+
+def _refuse_uwsgi_without_threads() -> None:
+    options = getattr(sys.modules.get("uwsgi"), "opt", None)
+    if options is None:
+        return
+    names = {name.decode() if isinstance(name, bytes) else str(name) for name in options}
+    if names.isdisjoint({"enable-threads", "threads"}):
+        raise ThreadsUnavailable(
+            "uWSGI runs this application without threads, and the mesh watches its registries in one; "
+            "set `enable-threads = true` (or `threads = N`) in uWSGI's configuration"
+        )
+
+
+def _log_error(future: Future[Any]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        _log.error("a task of the control plane failed: %s", error, exc_info=error)
+
+
+def _log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    _log.error("control plane: %s", context.get("message", "unknown error"), exc_info=context.get("exception"))
+
+
+def _close_at_exit(reference: weakref.ref[ControlPlane]) -> None:
+    plane = reference()
+    if plane is not None:
+        plane.close(timeout_s=1.0)

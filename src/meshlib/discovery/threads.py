@@ -1,0 +1,109 @@
+"""Threads that are threads: under gevent, over a fork, and while the interpreter exits.
+
+The control plane needs a thread that goes on while the caller's code blocks. Three things stand in the way, and each is
+met here, once:
+
+- gevent's monkey patching turns `threading` into greenlets, so the originals are taken where it was applied;
+- a fork copies locks in whatever state they were, so whoever holds one renews it in the child;
+- `concurrent.futures` takes no work any more once the interpreter exits, just when a registration wants to be removed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, ParamSpec, Protocol, TypeVar
+
+__all__ = ["DaemonThreads", "Renewed", "abandon", "native_lock", "renew_in_child", "start_thread"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _patched_by_gevent() -> Any:
+    """Return `gevent.monkey` where it has patched threads, else None. Never imports gevent."""
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey if monkey is not None and monkey.is_module_patched("threading") else None
+
+
+def native_lock() -> threading.Lock:
+    """Return a lock of the operating system's threads. Hold it for a few lines only, and never over a blocking call."""
+    monkey = _patched_by_gevent()
+    allocate = monkey.get_original("_thread", "allocate_lock") if monkey is not None else threading.Lock
+    lock: threading.Lock = allocate()
+    return lock
+
+
+def start_thread(function: Callable[[], None], name: str) -> None:
+    """Run `function` in a new daemon thread of the operating system."""
+    monkey = _patched_by_gevent()
+    if monkey is not None:
+        monkey.get_original("_thread", "start_new_thread")(function, ())
+    else:
+        threading.Thread(target=function, name=name, daemon=True).start()
+
+
+class DaemonThreads(ThreadPoolExecutor):
+    """An executor with one daemon thread per piece of work.
+
+    A `ThreadPoolExecutor` by type only, because an event loop takes no other. Meant for rare work (a name to resolve, a
+    registration); it keeps no thread, so nothing waits for one at exit, and it still works in `atexit` handlers.
+    """
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run ``fn(*args, **kwargs)`` in a thread of its own."""
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        start_thread(run, "meshlib-control-io")
+        return future
+
+
+class Renewed(Protocol):
+    """What has something to renew in a forked child."""
+
+    def _after_fork(self) -> None:
+        """Run in the child, in its only thread, before any other code of the child's."""
+        ...
+
+
+_renewed: weakref.WeakSet[Renewed] = weakref.WeakSet()
+_abandoned: list[object] = []
+
+
+def renew_in_child(holder: Renewed) -> None:
+    """Have ``holder._after_fork()`` called in every child forked from now on, for as long as `holder` lives."""
+    _renewed.add(holder)
+
+
+def abandon(*inherited: object) -> None:
+    """Keep what a child inherited but does not own alive for ever, so that no finalizer of it ever runs.
+
+    Closing an inherited event loop, for one, takes the parent's sockets out of the epoll set that both still share.
+    """
+    _abandoned.extend(inherited)
+
+
+def _renew_all() -> None:
+    for holder in list(_renewed):
+        try:
+            holder._after_fork()
+        except Exception:
+            logging.getLogger("meshlib").exception("%r could not be renewed after a fork", holder)
+
+
+os.register_at_fork(after_in_child=_renew_all)
