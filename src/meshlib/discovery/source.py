@@ -42,8 +42,8 @@ class Source(Protocol):
     def watch(self, service: str) -> AsyncGenerator[Answer, None]:
         """Yield the set of endpoints of `service` now, and again whenever it changes, for ever.
 
-        Runs on the control plane's event loop. It must hold no resource once it is closed (``aclose``), must not swallow
-        cancellation, and raises any exception when the source cannot be asked. It need not retry, nor remember.
+        Runs on the control plane's event loop. It must hold no resource once it is closed (``aclose``), must not
+        swallow cancellation, and raises any exception when the source cannot be asked. It need not retry, nor remember.
         """
         ...
 

@@ -1,0 +1,373 @@
+"""Watches: for each service in use, one task per source that is asked, on the control loop.
+
+What to believe, and when to ask again, is `resolver.py`; this file only runs it: generators in, publications out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from meshlib.discovery.control import ControlPlane
+from meshlib.discovery.resolver import Resolution, ResolutionState, Resolver, Retry
+from meshlib.discovery.source import Source
+from meshlib.discovery.threads import abandon, native_lock, renew_in_child
+
+__all__ = ["Directory", "OnEvent", "Publish", "Resolution", "ResolutionState", "ServiceStatus", "ServiceWatch"]
+
+Publish: TypeAlias = Callable[[str, Resolution | None], None]
+"""Called on the control thread with a service and its new resolution; None when the service is forgotten."""
+
+OnEvent: TypeAlias = Callable[[str, str, str], None]
+"""Called on the control thread with the kind of change, the service, and a sentence about it."""
+
+_log = logging.getLogger("meshlib")
+_FORGOTTEN = "forgotten"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """What a directory says of one service.
+
+    Attributes:
+        state: how much its endpoints are to be believed.
+        source: the name of the source in use.
+        endpoints: how many there are, unhealthy ones included.
+        age_s: for how long nobody has vouched for them; 0 while a watch does; None before the first answer.
+        error: why the state is not better.
+    """
+
+    state: ResolutionState
+    source: str
+    endpoints: int
+    age_s: float | None
+    error: str | None
+
+
+class Directory:
+    """Which endpoints each service has, kept up to date for as long as the service is used.
+
+    Args:
+        sources: asked in this order.
+        control: where the watches run.
+        publish: called on the control thread at each change; an exception of it is logged and changes nothing.
+        clock: monotonic seconds.
+        rng: for the back-off; None for one that is reseeded in forked children.
+        on_event: called at each change of a service's state (``ok``, ``empty``, ``unknown``, ``stale``, ``unwell``,
+            ``forgotten``); None for a log line instead.
+        empty_hold_s: for how long an answer that takes away all endpoints is not believed.
+        unused_s: a service that was not used for so long is forgotten, and its watches end.
+        retry_base_s, retry_max_s: back-off for sources that have no ``retry`` (a `Retry`) of their own.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        control: ControlPlane,
+        publish: Publish,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+        on_event: OnEvent | None = None,
+        empty_hold_s: float = 15.0,
+        unused_s: float = 600.0,
+        retry_base_s: float = 0.1,
+        retry_max_s: float = 1.0,
+    ) -> None:
+        self._sources = tuple(sources)
+        self._control = control
+        self._publish = publish
+        self._clock = clock
+        self._own_rng = rng is None
+        self._rng = random.Random() if rng is None else rng
+        self._on_event = on_event or _log_event
+        self._empty_hold_s = empty_hold_s
+        self._unused_s = unused_s
+        self._retry = Retry(retry_base_s, retry_max_s)
+        self._lock = native_lock()
+        self._watches: dict[str, ServiceWatch] = {}
+        self._inherited: dict[str, Resolution] = {}
+        self._closed = False
+        renew_in_child(self)
+
+    def __repr__(self) -> str:
+        names = ", ".join(source.name for source in self._sources)
+        return f"<Directory [{names}] {len(self._watches)} services>"
+
+    def use(self, service: str) -> None:
+        """Say that `service` is needed: start its watch, or keep it from ending. Any thread; never waits.
+
+        Raises:
+            MeshClosed: if the control plane was closed.
+            ThreadsUnavailable: where this process can have no control thread.
+        """
+        watch = self._watches.get(service)
+        if watch is not None:
+            # Used first, ended second: `_forget` looks at the two in the other order, so one of us sees the other.
+            watch.used_at = self._clock()
+            if not watch.ended:
+                return
+        self._start(service)
+
+    def resolution(self, service: str) -> Resolution | None:
+        """Return what was last published of `service`; None if it is not watched or nothing is known yet."""
+        watch = self._watches.get(service)
+        return watch.published if watch is not None else None
+
+    def status(self) -> dict[str, ServiceStatus]:
+        """Return the state of every watched service."""
+        now = self._clock()
+        with self._lock:
+            watches = dict(self._watches)
+        return {name: _status(watch.resolution, now) for name, watch in sorted(watches.items())}
+
+    def ages(self) -> dict[str, float]:
+        """Return for each service that has endpoints how long nobody has vouched for them, in seconds; 0 is current."""
+        ages = {name: (status.age_s, status.endpoints) for name, status in self.status().items()}
+        return {name: age_s for name, (age_s, endpoints) in ages.items() if age_s is not None and endpoints}
+
+    async def aclose(self) -> None:
+        """End all watches, then close the sources. Runs on the control loop."""
+        with self._lock:
+            self._closed = True
+            watches = list(self._watches.values())
+            self._watches.clear()
+        await asyncio.gather(*(watch.stop() for watch in watches))
+        for source in self._sources:
+            try:
+                await source.aclose()
+            except Exception:
+                _log.exception("discovery source %s failed to close", source.name)
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Do what `aclose` does, from another thread. Does nothing if the control plane never started."""
+        if self._control.started:
+            self._control.run_sync(self.aclose, timeout_s)
+        else:
+            self._closed = True
+
+    def _start(self, service: str) -> None:
+        with self._lock:
+            present = self._watches.get(service)
+            if self._closed or (present is not None and not present.ended):
+                return
+            watch = self._watches[service] = self._make(service)
+        try:
+            self._control.submit(watch.run, log_errors=True)
+        except BaseException:
+            with self._lock:
+                if self._watches.get(service) is watch:
+                    del self._watches[service]
+            raise
+
+    def _make(self, service: str) -> ServiceWatch:
+        retries = [(source.name, getattr(source, "retry", self._retry)) for source in self._sources]
+        seed = self._inherited.pop(service, None)
+        resolver = Resolver(retries, rng=self._rng, empty_hold_s=self._empty_hold_s, seed=seed)
+        return ServiceWatch(service, self._sources, resolver, self._clock, self._changed, self._forget)
+
+    def _changed(self, service: str, old: Resolution, new: Resolution) -> None:
+        self._tell(service, new)
+        if new.state is not old.state and new.state is not ResolutionState.PENDING:
+            self._emit(new.state.value, service, _describe(new))
+
+    def _forget(self, watch: ServiceWatch) -> float | None:
+        """End `watch` if it is unused. Return when to ask again, or None if it has ended."""
+        with self._lock:
+            watch.ended = True
+            unused_at = watch.used_at + self._unused_s
+            if self._clock() < unused_at:
+                watch.ended = False
+                return unused_at
+            if self._watches.get(watch.service) is watch:
+                del self._watches[watch.service]
+        self._tell(watch.service, None)
+        self._emit(_FORGOTTEN, watch.service, f"not used for {self._unused_s:g} s; its watches have ended")
+        return None
+
+    def _tell(self, service: str, resolution: Resolution | None) -> None:
+        try:
+            self._publish(service, resolution)
+        except Exception:
+            _log.exception("the endpoints of %s could not be published", service)
+
+    def _emit(self, kind: str, service: str, detail: str) -> None:
+        try:
+            self._on_event(kind, service, detail)
+        except Exception:
+            _log.exception("a listener failed on the event %r of %s", kind, service)
+
+    def _after_fork(self) -> None:
+        # The parent's watches do not run here. What they knew is the child's first knowledge, until its own answer.
+        self._lock = native_lock()
+        if self._own_rng:
+            self._rng = random.Random()
+        watches, self._watches = self._watches, {}
+        abandon(*watches.values())
+        for service, watch in watches.items():
+            if watch.resolution.endpoints:
+                error = "inherited over a fork; no watch of this process has answered yet"
+                self._inherited[service] = Resolution(
+                    watch.resolution.endpoints,
+                    ResolutionState.STALE,
+                    watch.resolution.source,
+                    error,
+                    watch.resolution.updated_at,
+                )
+
+
+class ServiceWatch:
+    """The watch of one service: one task per source asked, one timer. Lives on the control loop.
+
+    Attributes:
+        used_at: when the service was last used; any thread sets it.
+        ended: True once the directory has forgotten this watch.
+        published: the last resolution that was published, if any.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        sources: Sequence[Source],
+        resolver: Resolver,
+        clock: Callable[[], float],
+        changed: Callable[[str, Resolution, Resolution], None],
+        forget: Callable[[ServiceWatch], float | None],
+    ) -> None:
+        self.service = service
+        self.used_at = clock()
+        self.ended = False
+        self.published: Resolution | None = None
+        self._sources = sources
+        self._resolver = resolver
+        self._clock = clock
+        self._changed = changed
+        self._forget = forget
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._unused_at = self.used_at
+        self._stopped = False
+
+    def __repr__(self) -> str:
+        return f"<ServiceWatch {self.service} [{self.resolution.state.value}, {len(self._tasks)} sources watched]>"
+
+    @property
+    def resolution(self) -> Resolution:
+        """The current resolution."""
+        return self._resolver.resolution
+
+    async def run(self) -> None:
+        """Begin. Returns at once; tasks and a timer go on."""
+        if not self._stopped:
+            self._advance()
+
+    async def stop(self) -> None:
+        """Cancel all, and wait until every generator is closed."""
+        self._stopped = self.ended = True
+        self._end_all()
+        if self._leaving:
+            await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    def _advance(self) -> None:
+        """Publish what changed, start and stop what the resolver says, and set the timer for the next time."""
+        now = self._clock()
+        self._resolver.tick(now)
+        for index in self._resolver.to_stop():
+            self._leave(index)
+        self._publish_change()
+        if now >= self._unused_at:
+            unused_at = self._forget(self)
+            if unused_at is None:
+                self._stopped = True
+                self._end_all()
+                return
+            self._unused_at = unused_at
+        for index in self._resolver.to_start(now):
+            self._resolver.started(index, now)
+            name = f"meshlib watch {self._sources[index].name}/{self.service}"
+            self._tasks[index] = asyncio.get_running_loop().create_task(self._watch(index), name=name)
+        self._set_timer(now)
+
+    def _set_timer(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        wakeup = self._resolver.next_wakeup()
+        at = self._unused_at if wakeup is None else min(wakeup, self._unused_at)
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - now), self._advance)
+
+    def _publish_change(self) -> None:
+        new, old = self._resolver.resolution, self.published or Resolution()
+        if (new.endpoints, new.state, new.source, new.error) == (old.endpoints, old.state, old.source, old.error):
+            return
+        if new.state is ResolutionState.PENDING and self.published is None:
+            return
+        self.published = new
+        self._changed(self.service, old, new)
+
+    async def _watch(self, index: int) -> None:
+        me = asyncio.current_task()
+        try:
+            async with aclosing(self._sources[index].watch(self.service)) as answers:
+                async for answer in answers:
+                    if self._tasks.get(index) is not me:
+                        return  # cancelled while the answer was under way
+                    self._resolver.answered(index, answer, self._clock())
+                    self._advance()
+            reason = "its watch ended"
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            _log.debug("discovery of %s by %s failed", self.service, self._sources[index].name, exc_info=True)
+        if self._tasks.get(index) is me:
+            del self._tasks[index]
+            self._resolver.failed(index, reason, self._clock())
+            self._advance()
+
+    def _leave(self, index: int) -> None:
+        task = self._tasks.pop(index, None)
+        if task is not None:
+            task.cancel()
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    def _end_all(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        for index in list(self._tasks):
+            self._leave(index)
+
+
+def _status(resolution: Resolution, now: float) -> ServiceStatus:
+    age_s: float | None = 0.0
+    if resolution.state is ResolutionState.PENDING:
+        age_s = None
+    elif not resolution.up_to_date:
+        age_s = max(0.0, now - resolution.updated_at) if resolution.updated_at else None
+    return ServiceStatus(resolution.state, resolution.source, len(resolution.endpoints), age_s, resolution.error)
+
+
+def _describe(resolution: Resolution) -> str:
+    match resolution.state:
+        case ResolutionState.OK:
+            return f"{len(resolution.endpoints)} endpoints from {resolution.source}"
+        case ResolutionState.EMPTY:
+            return f"{resolution.source} knows it, but nobody serves it"
+        case ResolutionState.UNKNOWN:
+            return "no discovery source knows it"
+        case ResolutionState.STALE:
+            return (
+                f"keeping the last {len(resolution.endpoints)} endpoints from {resolution.source}: {resolution.error}"
+            )
+        case _:
+            return f"{resolution.source} cannot be asked: {resolution.error}"
+
+
+def _log_event(kind: str, service: str, detail: str) -> None:
+    level = logging.WARNING if kind in ("stale", "unwell", "unknown", "empty") else logging.INFO
+    _log.log(level, "discovery of %s: %s (%s)", service, kind, detail)
