@@ -1,0 +1,1 @@
+"""Connections and pools: how bytes move. `SyncEngine` and `AsyncEngine` are the wires of a mesh."""

@@ -4,8 +4,8 @@ A wire sends one attempt of a call to one endpoint. It knows connections and poo
 balancing. There is a sync one and an async one, with the same meaning; anything of this shape can stand in for them
 (`transport=` of `Mesh.client()`, ``wire: stock``, the test kit).
 
-A wire raises only `meshlib.errors.WireError` and its kind, `meshlib.errors.RequestBodyError`, and whatever the body's own
-iterator raised. Before it raises, `Progress` tells how far the attempt had come.
+A wire raises only `meshlib.errors.WireError` and its kind, `meshlib.errors.RequestBodyError`, and whatever the body's
+own iterator raised. Before it raises, `Progress` tells how far the attempt had come.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ __all__ = [
     "WireRequest",
 ]
 
+_DEFAULT_POOL = PoolSettings()
+
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 Phase: TypeAlias = str
 """How far an attempt is: ``pool`` (waits for a connection), ``connect``, ``tls``, ``write``, ``headers``, ``body``."""
@@ -55,7 +57,7 @@ class Target:
     endpoint: Endpoint
     tls: TlsSettings | None = None
     server_name: str = ""
-    pool: PoolSettings = PoolSettings()
+    pool: PoolSettings = _DEFAULT_POOL
     http2: bool = False
 
     @property
@@ -112,7 +114,9 @@ class Progress:
 
     Attributes:
         phase: what it is doing, or was doing when it ended.
-        bytes_written: whether any byte of the request may have left this process.
+        bytes_written: whether any byte of the request may have left this process. False too where the peer vouches that
+            it did not look at the request (HTTP/2: refused, or past its goodbye), which is as safe.
+        answered: whether any byte of a response has come.
         reused: whether the connection had served a request before.
         resent: whether it was sent once more because a kept connection proved stale.
         connect_s: time spent on connecting; 0 on a kept connection.
@@ -120,6 +124,7 @@ class Progress:
 
     phase: Phase = "pool"
     bytes_written: bool = False
+    answered: bool = False
     reused: bool = False
     resent: bool = False
     connect_s: float = 0.0
