@@ -1,0 +1,263 @@
+"""HTTP/1.1 over an asyncio stream: moves bytes between a `Framing` and an `AsyncStream`."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from meshlib.errors import RequestBodyError
+from meshlib.net.async_stream import AsyncStream
+from meshlib.net.connection import (
+    DeadlinePassed,
+    Head,
+    Prefetched,
+    body_broken,
+    earlier,
+    not_http,
+    reset,
+    time_is_up,
+)
+from meshlib.net.http1 import END, NEED_DATA, Framing, NotHttp, Truncated
+from meshlib.net.wire import Progress, WireLimits, WireRequest
+
+__all__ = ["AsyncHttp1", "AsyncNetworkStream"]
+
+
+class AsyncNetworkStream:
+    """The connection beneath a response, as ``extensions["network_stream"]`` gives it to httpx users."""
+
+    __slots__ = ("_leading", "_stream")
+
+    def __init__(self, stream: AsyncStream, leading: bytes = b"") -> None:
+        self._stream = stream
+        self._leading = leading
+
+    def get_extra_info(self, info: str) -> Any:
+        """``ssl_object``, ``socket``, ``client_addr``, ``server_addr`` or ``is_readable``."""
+        return self._stream.get_extra_info(info)
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read, after the connection switched to another protocol; `timeout` in seconds.
+
+        Raises:
+            TimeoutError, OSError: as for a socket.
+        """
+        if not self._leading:
+            try:
+                self._leading = await self._stream.read(earlier(timeout, None))
+            except DeadlinePassed:
+                raise TimeoutError from None
+        data, self._leading = self._leading[:max_bytes], self._leading[max_bytes:]
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Write, after the connection switched to another protocol; `timeout` in seconds.
+
+        Raises:
+            TimeoutError, OSError: as for a socket.
+        """
+        until = earlier(timeout, None)
+        if self._stream.lost:
+            raise ConnectionResetError("the connection is closed")
+        self._stream.write_now(buffer)
+        try:
+            while not self._stream.writable:
+                await self._stream.wait(until)
+        except DeadlinePassed:
+            raise TimeoutError from None
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+
+
+class AsyncHttp1:
+    """One HTTP/1.1 connection of an event loop."""
+
+    __slots__ = ("_cut", "_early", "_endpoint", "_framing", "_network_stream", "_stream", "capacity")
+
+    def __init__(self, stream: AsyncStream, endpoint: str) -> None:
+        self._stream = stream
+        self._endpoint = endpoint
+        self._framing = Framing()
+        self._network_stream = AsyncNetworkStream(stream)
+        self._early: Head | None = None
+        self._cut = False
+        """Whether some of a request was not written, since the peer answered or left before."""
+        self.capacity = 1
+
+    def __repr__(self) -> str:
+        return f"<AsyncHttp1 {self._endpoint} [{'closed' if self._stream.lost else 'open'}]>"
+
+    def usable(self) -> bool:
+        """Whether the peer has neither closed it nor said anything unasked."""
+        stream = self._stream
+        return not (stream.eof or stream.has_data or stream.readable())
+
+    def close(self) -> None:
+        """Close it, at peace with the peer, without waiting."""
+        self._stream.close()
+
+    def abort(self) -> None:
+        """Close it at once."""
+        self.capacity = 0
+        self._stream.abort()
+
+    def abandon(self) -> None:
+        """Let go of it in a forked child."""
+        self._stream.abandon()
+
+    def forsake(self) -> None:
+        """Free the socket after its loop was closed."""
+        self._stream.forsake()
+
+    async def exchange(self, request: WireRequest, limits: WireLimits, progress: Progress) -> AsyncHttp1Exchange:
+        """Send a request and return when the response's head is there.
+
+        Raises:
+            WireError, RequestBodyError, or what the request's body raised.
+        """
+        try:
+            head = await self._round_trip(request, limits, progress)
+        except BaseException:
+            # Whatever it was, a half-spoken connection is of no use to anybody.
+            self.capacity = 0
+            self._stream.abort()
+            raise
+        return AsyncHttp1Exchange(self, head, limits)
+
+    async def _round_trip(self, request: WireRequest, limits: WireLimits, progress: Progress) -> Head:
+        progress.phase = "write"
+        first = self._framing.begin(request)
+        if limits.deadline is not None and time.monotonic() >= limits.deadline:
+            raise time_is_up("write", limits, self._endpoint)
+        progress.bytes_written = True
+        if not await self._put(first, limits, progress):
+            self._cut = True
+        elif self._framing.body_open:
+            await self._upload(request.body, limits, progress)
+        progress.phase = "headers"
+        head = self._early or await self._receive_head(limits, progress)
+        progress.phase = "body"
+        self._early = None
+        return head
+
+    async def _upload(self, body: Any, limits: WireLimits, progress: Progress) -> None:
+        if not hasattr(body, "__aiter__"):
+            raise RequestBodyError(f"the request's body, {type(body).__name__}, is not bytes nor an async iterable")
+        # What the iterator raises passes through as it is: it is not the wire's.
+        async for chunk in body:
+            if await self._stream.peer_spoke() and not self._wants_more(progress):
+                return
+            if not await self._put(self._framing.data(chunk), limits, progress):
+                return
+        self._cut = not await self._put(self._framing.end(), limits, progress)
+
+    async def _put(self, data: bytes, limits: WireLimits, progress: Progress) -> bool:
+        """Write; False if the peer has gone or has answered, so that it wants no more."""
+        stream = self._stream
+        until = earlier(limits.write_s, limits.deadline)
+        try:
+            done = await stream.write(data, until)
+            while not done:
+                if not self._wants_more(progress):
+                    return False
+                done = await stream.drain(until)
+        except DeadlinePassed as error:
+            raise time_is_up("write", limits, self._endpoint) from error
+        return True
+
+    def _wants_more(self, progress: Progress) -> bool:
+        data = self._stream.read_now()
+        if data:
+            progress.answered = True
+            event = self._next(data)
+            if isinstance(event, Head):
+                self._early = event
+                return False
+        return not self._stream.eof
+
+    async def _receive_head(self, limits: WireLimits, progress: Progress) -> Head:
+        while True:
+            try:
+                data = await self._stream.read(earlier(limits.read_s, limits.deadline))
+            except DeadlinePassed as error:
+                raise time_is_up("headers", limits, self._endpoint) from error
+            except OSError as error:
+                raise reset(self._endpoint, error) from error
+            if not data:
+                raise reset(self._endpoint)
+            progress.answered = True
+            event = self._next(data)
+            if isinstance(event, Head):
+                return event
+
+    def _next(self, data: bytes) -> object:
+        self._framing.receive(data)
+        try:
+            return self._framing.next()
+        except Truncated as error:
+            raise reset(self._endpoint, error) from error
+        except NotHttp as error:
+            raise not_http(self._endpoint, error) from error
+
+
+class AsyncHttp1Exchange:
+    """One request and its response on an HTTP/1.1 connection."""
+
+    __slots__ = ("_connection", "_limits", "extensions", "head")
+
+    def __init__(self, connection: AsyncHttp1, head: Head, limits: WireLimits) -> None:
+        self._connection = connection
+        self._limits = limits
+        self.head = head
+        network_stream = connection._network_stream
+        if connection._framing.switched:
+            network_stream = AsyncNetworkStream(connection._stream, connection._framing.trailing)
+        self.extensions: dict[str, Any] = {
+            "http_version": head.http_version,
+            "reason_phrase": head.reason,
+            "network_stream": network_stream,
+        }
+
+    def prefetch(self) -> Prefetched:
+        """What of the body came with the head."""
+        fetched = self._connection._framing.prefetch()
+        if fetched.error is not None:
+            fetched.error = body_broken(self._connection._endpoint, fetched.error)
+        return fetched
+
+    async def read(self) -> bytes:
+        """The next bytes of the body; ``b""`` at its end.
+
+        Raises:
+            AttemptTimeout, BodyBroken.
+        """
+        connection, limits = self._connection, self._limits
+        framing = connection._framing
+        if framing.switched:
+            return b""
+        try:
+            while True:
+                event = framing.next()
+                if isinstance(event, bytes):
+                    return event
+                if event is END:
+                    return b""
+                if event is NEED_DATA:
+                    framing.receive(await connection._stream.read(earlier(limits.body_idle_s, limits.body_deadline)))
+        except DeadlinePassed as error:
+            raise time_is_up("body", limits, connection._endpoint) from error
+        except (NotHttp, OSError) as error:
+            raise body_broken(connection._endpoint, error) from error
+
+    def finish(self) -> bool:
+        """End the exchange; True if the connection may take another request."""
+        connection = self._connection
+        stream = connection._stream
+        whole = connection._framing.finish() and not connection._cut
+        if whole and stream.writable and not stream.has_data and not stream.eof:
+            return True
+        connection.capacity = 0
+        stream.abort()
+        return False

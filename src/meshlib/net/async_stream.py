@@ -1,0 +1,333 @@
+"""A connection of an asyncio loop, as an `asyncio.Protocol` of our own.
+
+`asyncio.StreamReader` and anyio cost more per read than the rest of a small request, and neither has deadlines. Here an
+operation that finds what it needs does not touch the loop at all; one that has to wait sets one future and one timer.
+The timer fails the future, so no task is ever cancelled by us, and a cancellation from outside passes through as it
+came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+from meshlib.errors import ConnectFailed
+from meshlib.net.connection import DeadlinePassed, VerifyPeer, earlier, time_is_up
+from meshlib.net.wire import Progress, Target, WireLimits
+from meshlib.security.tls import client_context, tls_failed
+
+__all__ = ["AsyncStream", "open_async_stream"]
+
+MAX_BUFFERED = 256 * 1024
+"""Bytes that may wait here unread before the peer is made to wait."""
+WRITE_BYTES = 256 * 1024
+
+
+class AsyncStream(asyncio.Protocol):
+    """A connected transport, plain or TLS."""
+
+    __slots__ = (
+        "_chunks",
+        "_loop",
+        "_poll",
+        "_raw",
+        "_read_paused",
+        "_size",
+        "_transport",
+        "_waiter",
+        "_write_paused",
+        "eof",
+        "error",
+        "is_tls",
+        "lost",
+        "on_change",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._raw: asyncio.Transport = self._transport
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._poll: select.poll | None = None
+        self._read_paused = False
+        self._write_paused = False
+        self.is_tls = False
+        self.eof = False
+        self.lost = False
+        self.error: Exception | None = None
+        self.on_change: Callable[[], None] | None = None
+        """Called when something came or changed, for a connection that does not wait in `read`."""
+
+    # What the loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
+        self._transport = self._raw = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:  # noqa: D102
+        self._chunks.append(data)
+        self._size += len(data)
+        if self._size > MAX_BUFFERED and not self._read_paused:
+            self._read_paused = True
+            self._transport.pause_reading()
+        self._changed()
+
+    def eof_received(self) -> bool:  # noqa: D102
+        self.eof = True
+        self._changed()
+        # A peer that has sent its answer and half-closed may still be reading what we upload.
+        return not self.is_tls
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
+        self.lost = self.eof = True
+        self.error = exc
+        self._changed()
+
+    def pause_writing(self) -> None:  # noqa: D102
+        self._write_paused = True
+
+    def resume_writing(self) -> None:  # noqa: D102
+        self._write_paused = False
+        self._changed()
+
+    def _changed(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+        if self.on_change is not None:
+            self.on_change()
+
+    # What a connection calls
+
+    async def read(self, deadline: float | None) -> bytes:
+        """Some bytes; ``b""`` at the end of the stream.
+
+        Raises:
+            DeadlinePassed: if none came by `deadline`.
+            OSError: if the connection broke.
+        """
+        while not self._chunks:
+            if self.eof:
+                if isinstance(self.error, OSError):
+                    raise self.error
+                return b""
+            await self.wait(deadline)
+        return self.read_now()
+
+    def read_now(self) -> bytes:
+        """What has come and was not read; ``b""`` if nothing."""
+        chunks = self._chunks
+        if not chunks:
+            return b""
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        chunks.clear()
+        self._size = 0
+        if self._read_paused:
+            self._read_paused = False
+            if not self.lost:
+                self._transport.resume_reading()
+        return data
+
+    async def write(self, data: bytes, deadline: float | None) -> bool:
+        """Write all of `data`, or stop where the peer has something to say first, or has gone (False).
+
+        All is with the transport when it returns, or is cancelled.
+
+        Raises:
+            DeadlinePassed: if the peer did not take it by `deadline`.
+        """
+        if self.lost:
+            return False
+        self._transport.write(data)
+        return True if not self._write_paused else await self.drain(deadline)
+
+    def write_now(self, data: bytes) -> None:
+        """Hand `data` to the transport."""
+        if not self.lost:
+            self._transport.write(data)
+
+    async def drain(self, deadline: float | None) -> bool:
+        """Wait until the transport takes more: True; False if the peer has something to say first, or has gone."""
+        while self._write_paused:
+            if self._chunks or self.eof:
+                return False
+            await self.wait(deadline)
+        return not self.lost
+
+    async def wait(self, deadline: float | None) -> None:
+        """Wait for any change.
+
+        Raises:
+            DeadlinePassed: if there was none by `deadline`.
+        """
+        waiter = self._waiter = self._loop.create_future()
+        timer = None if deadline is None else self._loop.call_later(deadline - time.monotonic(), _expire, waiter)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    async def peer_spoke(self) -> bool:
+        """Whether the peer has sent something or closed; lets the loop look if the socket says so."""
+        if not self._chunks and not self.eof and self.readable():
+            await asyncio.sleep(0)
+        return bool(self._chunks) or self.eof
+
+    @property
+    def writable(self) -> bool:
+        """Whether the transport takes more without a wait."""
+        return not self._write_paused
+
+    @property
+    def has_data(self) -> bool:
+        """Whether something has come that was not read."""
+        return bool(self._chunks)
+
+    def readable(self) -> bool:
+        """Whether the socket has something to read that the loop has not seen yet, its end included."""
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.fileno(), select.POLLIN)
+        return bool(self._poll.poll(0))
+
+    def fileno(self) -> int:
+        """The socket's file descriptor; -1 if it has none any more."""
+        sock = self._raw.get_extra_info("socket")
+        return -1 if sock is None else cast(int, sock.fileno())
+
+    def close(self) -> None:
+        """Close, after what was written has gone out."""
+        self._transport.close()
+        if self._raw is not self._transport:
+            # Our goodbye in TLS is on its way; without this the transport would wait for the peer's, for 30 s.
+            self._raw.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._raw.abort()
+
+    def abandon(self) -> None:
+        """In a forked child: free the descriptor, and keep its number from being used by anything else.
+
+        Neither transport nor loop may be touched: an epoll set is shared with the parent, and to leave it would
+        be to make the parent deaf. So the child's copy of the socket is replaced by one of nothing.
+        """
+        fd = self.fileno()
+        if fd >= 0:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, fd, inheritable=False)
+            os.close(null)
+
+    def forsake(self) -> None:
+        """Free the socket after the loop was closed under it."""
+        for transport in (self._transport, self._raw):
+            try:
+                transport.abort()
+            except RuntimeError:  # it cannot schedule its end on a closed loop
+                pass
+        # So that end is called here; asyncio has no public way to drop a transport with its loop.
+        lost = getattr(self._raw, "_call_connection_lost", None)
+        if lost is not None and self.fileno() >= 0:
+            lost(None)
+
+    def get_extra_info(self, name: str) -> Any:
+        """As httpx users know it: ``ssl_object``, ``socket``, ``client_addr``, ``server_addr``, ``is_readable``."""
+        if name == "is_readable":
+            return self.eof or self.has_data or self.fileno() < 0 or self.readable()
+        transport_name = {"client_addr": "sockname", "server_addr": "peername"}.get(name, name)
+        return self._transport.get_extra_info(transport_name)
+
+    async def start_tls(self, context: ssl.SSLContext, server_name: str, deadline: float | None) -> None:
+        """Handshake; on failure the transport is closed."""
+        self.is_tls = True
+        try:
+            async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+                transport = await self._loop.start_tls(self._raw, self, context, server_hostname=server_name)
+        except TimeoutError:
+            if deadline is not None and time.monotonic() >= deadline - 0.001:
+                raise DeadlinePassed from None
+            raise
+        if transport is None:  # what uvloop and asyncio say when the peer left in the middle
+            raise ConnectionResetError("the peer closed the connection in the handshake")
+        self._transport = transport
+
+
+def _expire(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_exception(DeadlinePassed())
+
+
+async def open_async_stream(
+    target: Target, limits: WireLimits, progress: Progress, verify_peer: VerifyPeer | None
+) -> AsyncStream:
+    """Connect, and handshake where the target wants TLS; all within the connect timeout and the deadline.
+
+    Raises:
+        ConnectTimeout, ConnectFailed, TLSFailed: with the socket closed, as after a cancellation.
+    """
+    endpoint = target.endpoint
+    deadline = earlier(limits.connect_s, limits.deadline)
+    progress.phase = "connect"
+    began = time.monotonic()
+    context = client_context(target.tls, http2=target.http2) if target.tls else None
+    stream: AsyncStream | None = None
+    try:
+        stream = await _connect(endpoint.host, endpoint.port, deadline)
+        if target.tls and context:
+            progress.phase = "tls"
+            server_name = target.server_name or target.tls.server_name or endpoint.host
+            try:
+                await stream.start_tls(context, server_name, deadline)
+                if verify_peer is not None:
+                    verify_peer(target, stream.get_extra_info("ssl_object"))
+            except (OSError, ValueError) as error:
+                raise tls_failed(error, endpoint.address, server_name) from error
+        return stream
+    except BaseException as error:
+        if stream is not None:
+            stream.abort()
+        if isinstance(error, DeadlinePassed):
+            raise time_is_up(progress.phase, limits, endpoint.address) from error
+        if isinstance(error, OSError) and not isinstance(error, ConnectFailed):
+            reason = error.strerror or str(error) or type(error).__name__
+            message = f"cannot connect to {endpoint.address}: {reason}"
+            raise ConnectFailed(message, endpoint=endpoint.address) from error
+        raise
+    finally:
+        progress.connect_s += time.monotonic() - began
+
+
+async def _connect(host: str, port: int, deadline: float | None) -> AsyncStream:
+    loop = asyncio.get_running_loop()
+    options: dict[str, Any] = {}
+    if not _is_address(host) and isinstance(loop, asyncio.BaseEventLoop):
+        options["happy_eyeballs_delay"] = 0.25
+    try:
+        async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+            transport, stream = await loop.create_connection(lambda: AsyncStream(loop), host, port, **options)
+    except TimeoutError:
+        if deadline is not None and time.monotonic() >= deadline - 0.001:
+            raise DeadlinePassed from None
+        raise
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return stream
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,267 @@
+"""HTTP/1.1 over a blocking stream: moves bytes between a `Framing` and a `SyncStream`."""
+
+from __future__ import annotations
+
+import select
+import time
+from typing import Any
+
+from meshlib.errors import RequestBodyError
+from meshlib.net.connection import (
+    DeadlinePassed,
+    Head,
+    Prefetched,
+    body_broken,
+    earlier,
+    not_http,
+    reset,
+    time_is_up,
+)
+from meshlib.net.http1 import END, NEED_DATA, Framing, NotHttp, Truncated
+from meshlib.net.sync_stream import SyncStream
+from meshlib.net.wire import Progress, WireLimits, WireRequest
+
+__all__ = ["SyncHttp1", "SyncNetworkStream"]
+
+
+class SyncNetworkStream:
+    """The connection beneath a response, as ``extensions["network_stream"]`` gives it to httpx users."""
+
+    __slots__ = ("_leading", "_stream")
+
+    def __init__(self, stream: SyncStream, leading: bytes = b"") -> None:
+        self._stream = stream
+        self._leading = leading
+
+    def get_extra_info(self, info: str) -> Any:
+        """``ssl_object``, ``socket``, ``client_addr``, ``server_addr`` or ``is_readable``."""
+        return self._stream.get_extra_info(info)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read, after the connection switched to another protocol; `timeout` in seconds.
+
+        Raises:
+            TimeoutError, OSError: as for a socket.
+        """
+        if not self._leading:
+            try:
+                self._leading = self._stream.read(earlier(timeout, None))
+            except DeadlinePassed:
+                raise TimeoutError from None
+        data, self._leading = self._leading[:max_bytes], self._leading[max_bytes:]
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Write, after the connection switched to another protocol; `timeout` in seconds.
+
+        Raises:
+            TimeoutError, OSError: as for a socket.
+        """
+        until = earlier(timeout, None)
+        view = memoryview(buffer)
+        try:
+            while view:
+                sent = self._stream.write_some(view)
+                if not sent:
+                    self._stream.wait(select.POLLOUT, until)
+                view = view[sent:]
+        except DeadlinePassed:
+            raise TimeoutError from None
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+
+
+class SyncHttp1:
+    """One HTTP/1.1 connection for threads; used by one at a time."""
+
+    __slots__ = ("_cut", "_early", "_endpoint", "_framing", "_network_stream", "_stream", "capacity")
+
+    def __init__(self, stream: SyncStream, endpoint: str) -> None:
+        self._stream = stream
+        self._endpoint = endpoint
+        self._framing = Framing()
+        self._network_stream = SyncNetworkStream(stream)
+        self._early: Head | None = None
+        self._cut = False
+        """Whether some of a request was not written, since the peer answered or left before."""
+        self.capacity = 1
+
+    def __repr__(self) -> str:
+        return f"<SyncHttp1 {self._endpoint} [{'closed' if self._stream.eof else 'open'}]>"
+
+    def usable(self) -> bool:
+        """Whether the peer has neither closed it nor said anything unasked."""
+        try:
+            return not (self._stream.eof or self._stream.readable())
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Close it."""
+        self._stream.close()
+
+    def abandon(self) -> None:
+        """Let go of it in a forked child."""
+        self._stream.close()
+
+    def exchange(self, request: WireRequest, limits: WireLimits, progress: Progress) -> SyncHttp1Exchange:
+        """Send a request and return when the response's head is there.
+
+        Raises:
+            WireError, RequestBodyError, or what the request's body raised.
+        """
+        try:
+            head = self._round_trip(request, limits, progress)
+        except BaseException:
+            # Whatever it was, a half-spoken connection is of no use to anybody.
+            self.capacity = 0
+            self._stream.close()
+            raise
+        return SyncHttp1Exchange(self, head, limits)
+
+    def _round_trip(self, request: WireRequest, limits: WireLimits, progress: Progress) -> Head:
+        progress.phase = "write"
+        first = self._framing.begin(request)
+        if limits.deadline is not None and time.monotonic() >= limits.deadline:
+            raise time_is_up("write", limits, self._endpoint)
+        if not self._put(first, limits, progress):
+            self._cut = True
+        elif self._framing.body_open:
+            self._upload(request.body, limits, progress)
+        progress.phase = "headers"
+        head = self._early or self._receive_head(limits, progress)
+        progress.phase = "body"
+        self._early = None
+        return head
+
+    def _upload(self, body: Any, limits: WireLimits, progress: Progress) -> None:
+        if not hasattr(body, "__iter__"):
+            raise RequestBodyError(f"the request's body, {type(body).__name__}, is not bytes nor an iterable")
+        # What the iterator raises passes through as it is: it is not the wire's.
+        for chunk in body:
+            if not self._wants_more(progress) or not self._put(self._framing.data(chunk), limits, progress):
+                return
+        self._cut = not self._put(self._framing.end(), limits, progress)
+
+    def _put(self, data: bytes, limits: WireLimits, progress: Progress) -> bool:
+        """Write; False if the peer has gone or has answered, so that it wants no more."""
+        stream = self._stream
+        view = memoryview(data)
+        until = earlier(limits.write_s, limits.deadline)
+        # TLS may have let a part of a record go when it fails; a plain socket that fails has taken nothing.
+        progress.bytes_written = progress.bytes_written or stream.is_tls
+        stream.sent_any = False
+        try:
+            while view:
+                view = view[stream.write(view, until) :]
+                if view and not self._wants_more(progress):
+                    return False
+        except DeadlinePassed as error:
+            raise time_is_up("write", limits, self._endpoint) from error
+        except OSError:
+            # The peer may have answered before it closed. If it has not, reading says so.
+            return False
+        finally:
+            progress.bytes_written = progress.bytes_written or stream.sent_any
+        return True
+
+    def _wants_more(self, progress: Progress) -> bool:
+        try:
+            if not self._stream.peer_spoke():
+                return True
+            data = self._stream.read(None)
+        except OSError:
+            return False
+        if not data:
+            return False
+        progress.answered = True
+        event = self._next(data)
+        if isinstance(event, Head):
+            self._early = event
+            return False
+        return True
+
+    def _receive_head(self, limits: WireLimits, progress: Progress) -> Head:
+        while True:
+            try:
+                data = self._stream.read(earlier(limits.read_s, limits.deadline))
+            except DeadlinePassed as error:
+                raise time_is_up("headers", limits, self._endpoint) from error
+            except OSError as error:
+                raise reset(self._endpoint, error) from error
+            if not data:
+                raise reset(self._endpoint)
+            progress.answered = True
+            event = self._next(data)
+            if isinstance(event, Head):
+                return event
+
+    def _next(self, data: bytes) -> object:
+        self._framing.receive(data)
+        try:
+            return self._framing.next()
+        except Truncated as error:
+            raise reset(self._endpoint, error) from error
+        except NotHttp as error:
+            raise not_http(self._endpoint, error) from error
+
+
+class SyncHttp1Exchange:
+    """One request and its response on an HTTP/1.1 connection."""
+
+    __slots__ = ("_connection", "_limits", "extensions", "head")
+
+    def __init__(self, connection: SyncHttp1, head: Head, limits: WireLimits) -> None:
+        self._connection = connection
+        self._limits = limits
+        self.head = head
+        network_stream = connection._network_stream
+        if connection._framing.switched:
+            network_stream = SyncNetworkStream(connection._stream, connection._framing.trailing)
+        self.extensions: dict[str, Any] = {
+            "http_version": head.http_version,
+            "reason_phrase": head.reason,
+            "network_stream": network_stream,
+        }
+
+    def prefetch(self) -> Prefetched:
+        """What of the body came with the head."""
+        fetched = self._connection._framing.prefetch()
+        if fetched.error is not None:
+            fetched.error = body_broken(self._connection._endpoint, fetched.error)
+        return fetched
+
+    def read(self) -> bytes:
+        """The next bytes of the body; ``b""`` at its end.
+
+        Raises:
+            AttemptTimeout, BodyBroken.
+        """
+        connection, limits = self._connection, self._limits
+        framing = connection._framing
+        if framing.switched:
+            return b""
+        try:
+            while True:
+                event = framing.next()
+                if isinstance(event, bytes):
+                    return event
+                if event is END:
+                    return b""
+                if event is NEED_DATA:
+                    framing.receive(connection._stream.read(earlier(limits.body_idle_s, limits.body_deadline)))
+        except DeadlinePassed as error:
+            raise time_is_up("body", limits, connection._endpoint) from error
+        except (NotHttp, OSError) as error:
+            raise body_broken(connection._endpoint, error) from error
+
+    def finish(self) -> bool:
+        """End the exchange; True if the connection may take another request."""
+        connection = self._connection
+        if connection._framing.finish() and not connection._cut and not connection._stream.eof:
+            return True
+        connection.capacity = 0
+        connection._stream.close()
+        return False
