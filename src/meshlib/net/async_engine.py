@@ -1,0 +1,267 @@
+"""The wire for event loops: one pool per target and loop.
+
+Connections belong to the loop they were made in, and end with it. `asyncio.run` closes asynchronous generators before
+it closes its loop, so each loop gets one whose end closes the pools. A loop that was closed without that is noticed
+later, when another one begins or the control plane looks, and its sockets are freed without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+from meshlib.errors import MeshClosed, Reset
+from meshlib.net.async_pool import AsyncPool
+from meshlib.net.body import AsyncBodyReader, ReadyBody
+from meshlib.net.connect import connect_async
+from meshlib.net.connection import AsyncConnect, AsyncConnection, AsyncExchange, VerifyPeer
+from meshlib.net.fork import after_fork
+from meshlib.net.pool import Entry, PoolStats
+from meshlib.net.sync_engine import may_resend
+from meshlib.net.wire import AsyncWireResponse, Progress, Target, WireLimits, WireRequest
+
+__all__ = ["AsyncEngine"]
+
+_inherited: list[_LoopPools] = []
+"""What a forked child got from its parent's loops: kept for ever, since even to forget it would touch the loop."""
+
+
+class AsyncEngine:
+    """Sends attempts from event loops, over connections that it keeps per loop.
+
+    Args:
+        connect: opens a connection; another implementation of the protocol comes in here.
+        verify_peer: checks the peer's identity after the TLS handshake, before the first byte of a request.
+    """
+
+    def __init__(self, *, connect: AsyncConnect = connect_async, verify_peer: VerifyPeer | None = None) -> None:
+        self._connect = connect
+        self._verify_peer = verify_peer
+        self._loops: dict[asyncio.AbstractEventLoop, _LoopPools] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        after_fork(self)
+
+    def __repr__(self) -> str:
+        return f"<AsyncEngine [{', '.join(repr(pool) for pool in self._all_pools())}]>"
+
+    async def send(
+        self, target: Target, request: WireRequest, limits: WireLimits, progress: Progress
+    ) -> AsyncWireResponse:
+        """Send one attempt and return when the response's headers are there; may be cancelled at any point.
+
+        Raises:
+            WireError: if it failed on the way.
+            RequestBodyError: if the request's own body could not be sent.
+            MeshClosed: after `close`.
+        """
+        pool = self._pool(target)
+        progress.phase = "pool"
+        entry = await _kept(pool, request, limits)
+        while True:
+            if entry is None:
+                entry = await self._open(pool, target, limits, progress)
+            progress.reused = entry.served > 0
+            try:
+                exchange = await entry.connection.exchange(request, limits, progress)
+            except Reset as error:
+                if not may_resend(request, progress, error):
+                    pool.release(entry, False)
+                    raise
+                progress.resent = True
+                entry = None if pool.replace(entry) else await _kept(pool, request, limits)
+            except BaseException:
+                pool.release(entry, True)  # the connection knows whether it is of further use
+                raise
+            else:
+                return _respond(pool, entry, exchange)
+
+    async def _open(
+        self, pool: AsyncPool, target: Target, limits: WireLimits, progress: Progress
+    ) -> Entry[AsyncConnection]:
+        try:
+            connection = await self._connect(target, limits, progress, self._verify_peer)
+        except BaseException:
+            pool.connect_failed()
+            raise
+        return pool.connected(connection)
+
+    def _pool(self, target: Target) -> AsyncPool:
+        loop = asyncio.get_running_loop()
+        pools = self._loops.get(loop)
+        if pools is None:
+            pools = self._new_loop(loop)
+        key = target.key
+        pool = pools.active.get(key)
+        if pool is None:
+            if self._closed:
+                raise MeshClosed("the mesh is closed")
+            pool = pools.active[key] = AsyncPool(target, loop)
+        elif pool.target.pool is not target.pool:
+            pool.book.settings = target.pool
+        return pool
+
+    def _new_loop(self, loop: asyncio.AbstractEventLoop) -> _LoopPools:
+        self._forget_dead_loops()
+        pools = _LoopPools(loop)
+        with self._lock:
+            if self._closed:
+                raise MeshClosed("the mesh is closed")
+            self._loops[loop] = pools
+        pools.end_with_loop(functools.partial(self._loops.pop, loop, None))
+        return pools
+
+    def _forget_dead_loops(self) -> None:
+        with self._lock:
+            dead = [self._loops.pop(loop) for loop in list(self._loops) if loop.is_closed()]
+        for pools in dead:
+            for pool in pools.all():
+                pool.forsake()
+
+    # The control plane's side: all of it may be called from any thread
+
+    def drain(self, key: tuple[Any, ...]) -> None:
+        """Close the idle connections of an endpoint that left, and each busy one when its response ends.
+
+        Args:
+            key: of the target or of the endpoint. A later request to it starts with a new pool.
+        """
+        self._on_each_loop(lambda pools: pools.drain(key))
+
+    def reap(self, now: float) -> None:
+        """Close connections that have been idle for too long, also where no request comes by any more.
+
+        Args:
+            now: the monotonic clock, in seconds.
+        """
+        self._forget_dead_loops()
+        self._on_each_loop(lambda pools: pools.reap(now))
+
+    def stats(self) -> list[PoolStats]:
+        """The numbers of each pool of each loop, drained ones included."""
+        pools = self._all_pools()
+        return [pool.book.stats(pool.target.endpoint.address, pool.target.server_name) for pool in pools]
+
+    def close(self) -> None:
+        """Close what is idle, fail what waits, and close each busy connection when its response ends."""
+        with self._lock:
+            self._closed = True
+        self._forget_dead_loops()
+        self._on_each_loop(_LoopPools.close)
+
+    async def aclose(self) -> None:
+        """`close`, and see to it that what is closed in this loop is so when it returns."""
+        self.close()
+        for _ in range(3):  # a transport's end takes the loop two turns, a TLS one three
+            await asyncio.sleep(0)
+
+    def after_fork_in_child(self) -> None:
+        """Start anew: the connections are the parent's, and so is what their loops wait with."""
+        self._lock = threading.Lock()
+        _inherited.extend(self._loops.values())
+        pools = self._all_pools()
+        self._loops = {}
+        for pool in pools:
+            pool.abandon()
+
+    def _on_each_loop(self, action: Callable[[_LoopPools], None]) -> None:
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        for loop, pools in list(self._loops.items()):
+            if loop is running:
+                action(pools)
+            else:
+                try:
+                    loop.call_soon_threadsafe(action, pools)
+                except RuntimeError:
+                    pass  # closed a moment ago; it will be noticed
+
+    def _all_pools(self) -> list[AsyncPool]:
+        return [pool for pools in list(self._loops.values()) for pool in pools.all()]
+
+
+class _LoopPools:
+    """The pools of one loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.active: dict[tuple[Any, ...], AsyncPool] = {}
+        self.draining: list[AsyncPool] = []
+        self._end: AsyncGenerator[None, None] | None = None
+
+    def all(self) -> list[AsyncPool]:
+        return [*list(self.active.values()), *list(self.draining)]
+
+    def end_with_loop(self, forget: Callable[[], object]) -> None:
+        if getattr(self.loop, "_asyncgens_shutdown_called", False):
+            return  # the loop is about to end and would complain
+        self._end = self._until_loop_ends(forget)
+        try:
+            self._end.__anext__().send(None)  # up to its yield, which makes the loop know of it
+        except StopIteration:
+            pass
+
+    async def _until_loop_ends(self, forget: Callable[[], object]) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            forget()
+            for pool in self.all():
+                pool.abort(MeshClosed("the event loop ended while this request waited for a connection"))
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+    def drain(self, key: tuple[Any, ...]) -> None:
+        self.draining = [pool for pool in self.draining if pool.book.open]
+        for k in [k for k, pool in self.active.items() if key in (k, pool.target.endpoint.key)]:
+            pool = self.active.pop(k)
+            self.draining.append(pool)
+            pool.drain()
+
+    def reap(self, now: float) -> None:
+        self.draining = [pool for pool in self.draining if pool.book.open]
+        for pool in self.all():
+            pool.expire(now)
+
+    def close(self) -> None:
+        self.draining = self.all()
+        self.active.clear()
+        for pool in self.draining:
+            pool.close(MeshClosed("the mesh was closed while this request waited for a connection"))
+
+
+async def _kept(pool: AsyncPool, request: WireRequest, limits: WireLimits) -> Entry[AsyncConnection] | None:
+    while True:
+        entry = pool.acquire_now(request.resendable)
+        if entry is False:
+            entry = await pool.wait(limits)
+        if entry is None or entry.served == 0 or entry.connection.usable():
+            return entry
+        if pool.replace(entry):
+            return None
+
+
+def _respond(pool: AsyncPool, entry: Entry[AsyncConnection], exchange: AsyncExchange) -> AsyncWireResponse:
+    try:
+        fetched = exchange.prefetch()
+        body: ReadyBody | AsyncBodyReader
+        if fetched.complete or fetched.error is not None:
+            # The whole response came with its head, as small ones do: the connection is free already.
+            body = ReadyBody(fetched.chunks, fetched.error)
+            pool.release(entry, exchange.finish())
+        else:
+            body = AsyncBodyReader(
+                exchange, fetched, functools.partial(pool.release, entry), functools.partial(pool.drop, entry)
+            )
+    except BaseException:
+        pool.release(entry, False)
+        raise
+    head = exchange.head
+    return AsyncWireResponse(
+        head.status, head.headers, body, body.aclose, head.http_version, head.reason, exchange.extensions
+    )

@@ -1,0 +1,162 @@
+"""A pool of one event loop: the bookkeeping of `Pool`, and tasks that wait.
+
+All of it is called on the loop's own thread and nothing in it awaits but the wait itself, so it needs no lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Literal
+
+from meshlib.errors import MeshClosed
+from meshlib.net.connection import AsyncConnection, AsyncExchange, DeadlinePassed, earlier
+from meshlib.net.pool import Entry, Pool, PoolFull, Ticket
+from meshlib.net.sync_pool import pool_full, pool_name, waited_too_long
+from meshlib.net.wire import Target, WireLimits
+
+__all__ = ["AsyncPool"]
+
+
+class _TaskTicket(Ticket[AsyncConnection]):
+    __slots__ = ("future",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.future: asyncio.Future[None] = loop.create_future()
+
+    def wake(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+    def expire(self) -> None:
+        if not self.future.done():
+            self.future.set_exception(DeadlinePassed())
+
+
+class AsyncPool:
+    """The connections to one target, for the tasks of one loop."""
+
+    def __init__(self, target: Target, loop: asyncio.AbstractEventLoop) -> None:
+        self.target = target
+        self.loop = loop
+        self.book: Pool[AsyncConnection] = Pool(pool_name(target), target.pool, multiplexed=target.http2)
+        self._abandoned = False
+
+    def __repr__(self) -> str:
+        return repr(self.book)
+
+    def acquire_now(self, resendable: bool) -> Entry[AsyncConnection] | Literal[False] | None:
+        """A connection, None for leave to open one, False if one has to `wait`."""
+        granted = self.book.acquire(time.monotonic(), resendable)
+        if self.book.to_close:
+            self._settle()
+        return granted
+
+    async def wait(self, limits: WireLimits) -> Entry[AsyncConnection] | None:
+        """Wait in the queue for a connection, or for leave to open one; may be cancelled.
+
+        Raises:
+            PoolTimeout: if too many wait, or this one waited for too long.
+            MeshClosed: if the engine was closed meanwhile.
+        """
+        ticket = _TaskTicket(self.loop)
+        try:
+            self.book.enqueue(ticket)
+        except PoolFull:
+            raise pool_full(self.book, self.target) from None
+        until = earlier(limits.pool_s, limits.deadline)
+        timer = None if until is None else self.loop.call_later(until - time.monotonic(), ticket.expire)
+        try:
+            await ticket.future
+        except BaseException as error:
+            # It may have been granted something after it was cancelled and before it could notice.
+            self.book.cancel(ticket, time.monotonic())
+            self._settle()
+            if isinstance(error, DeadlinePassed):
+                raise waited_too_long(self.book, self.target) from None
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if ticket.error is not None:
+            raise MeshClosed(ticket.error.message)
+        return ticket.entry
+
+    def connected(self, connection: AsyncConnection) -> Entry[AsyncConnection]:
+        """Take in a connection that the caller had leave to open; the caller holds a use of it."""
+        entry = self.book.connected(connection, time.monotonic())
+        self._settle()
+        return entry
+
+    def connect_failed(self) -> None:
+        """Give that leave back."""
+        self.book.connect_failed(time.monotonic())
+        self._settle()
+
+    def release(self, entry: Entry[AsyncConnection], reusable: bool) -> None:
+        """Give a connection back."""
+        if self._abandoned:
+            return
+        if reusable:
+            self.book.release(entry, time.monotonic())
+        else:
+            self.book.discard(entry, time.monotonic())
+        self._settle()
+
+    def replace(self, entry: Entry[AsyncConnection]) -> bool:
+        """Give back a connection that proved stale. True: open another in its place; False: acquire again."""
+        granted = self.book.replace(entry)
+        self._settle()
+        return granted
+
+    def drop(self, entry: Entry[AsyncConnection], exchange: AsyncExchange) -> None:
+        """Give back the connection of a response that nobody closed. Safe in a finalizer, on any thread."""
+        try:
+            self.loop.call_soon_threadsafe(self._dropped, entry, exchange)
+        except RuntimeError:
+            pass  # the loop is closed, and its pools with it
+
+    def _dropped(self, entry: Entry[AsyncConnection], exchange: AsyncExchange) -> None:
+        self.release(entry, exchange.finish())
+
+    def expire(self, now: float) -> None:
+        """Close what has been idle for too long."""
+        self.book.expire(now)
+        self._settle()
+
+    def drain(self) -> None:
+        """Close what is idle, now and as it becomes so."""
+        self.book.drain()
+        self._settle()
+
+    def close(self, error: MeshClosed) -> None:
+        """Drain, and fail all who wait."""
+        self.book.close(error)
+        self._settle()
+
+    def abort(self, error: MeshClosed) -> None:
+        """Close every connection, busy or not: the loop is about to end."""
+        self.close(error)
+        self._abandoned = True
+        for entry in self.book.entries:
+            entry.connection.abort()
+
+    def forsake(self) -> None:
+        """The loop has been closed: free the sockets."""
+        self._abandoned = True
+        for entry in self.book.entries:
+            entry.connection.forsake()
+
+    def abandon(self) -> None:
+        """In a forked child: free the sockets, touching neither loop nor peer."""
+        self._abandoned = True
+        for entry in self.book.entries:
+            entry.connection.abandon()
+
+    def _settle(self) -> None:
+        book = self.book
+        while book.to_wake:
+            book.to_wake.pop(0).wake()
+        while book.to_close:
+            book.to_close.pop().close()

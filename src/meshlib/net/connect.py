@@ -1,0 +1,76 @@
+"""Opens the connection that a target asks for: the stream, then the protocol that speaks on it.
+
+These are the default `connect` functions of the engines. h2 is an optional package, imported when first needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshlib.errors import ConnectFailed
+from meshlib.net.async_http1 import AsyncHttp1
+from meshlib.net.async_stream import open_async_stream
+from meshlib.net.connection import AsyncConnection, SyncConnection, VerifyPeer
+from meshlib.net.sync_http1 import SyncHttp1
+from meshlib.net.sync_stream import open_sync_stream
+from meshlib.net.wire import Progress, Target, WireLimits
+
+__all__ = ["connect_async", "connect_sync"]
+
+
+def connect_sync(
+    target: Target, limits: WireLimits, progress: Progress, verify_peer: VerifyPeer | None
+) -> SyncConnection:
+    """Open a connection for threads.
+
+    Raises:
+        ConnectFailed, ConnectTimeout, TLSFailed: with nothing left open.
+    """
+    if target.http2:
+        _need_h2(target)
+    stream = open_sync_stream(target, limits, progress, verify_peer)
+    try:
+        if _speaks_http2(target, stream.get_extra_info("ssl_object")):
+            from meshlib.net.sync_http2 import SyncHttp2
+
+            return SyncHttp2.open(stream, target, limits)
+        return SyncHttp1(stream, target.endpoint.address)
+    except BaseException:
+        stream.close()
+        raise
+
+
+async def connect_async(
+    target: Target, limits: WireLimits, progress: Progress, verify_peer: VerifyPeer | None
+) -> AsyncConnection:
+    """Open a connection for the running loop; may be cancelled at any point.
+
+    Raises:
+        ConnectFailed, ConnectTimeout, TLSFailed: with nothing left open.
+    """
+    if target.http2:
+        _need_h2(target)
+    stream = await open_async_stream(target, limits, progress, verify_peer)
+    try:
+        if _speaks_http2(target, stream.get_extra_info("ssl_object")):
+            from meshlib.net.async_http2 import AsyncHttp2
+
+            return await AsyncHttp2.open(stream, target, limits)
+        return AsyncHttp1(stream, target.endpoint.address)
+    except BaseException:
+        stream.abort()
+        raise
+
+
+def _speaks_http2(target: Target, ssl_object: Any) -> bool:
+    if not target.http2:
+        return False
+    return target.tls is None or (ssl_object is not None and ssl_object.selected_alpn_protocol() == "h2")
+
+
+def _need_h2(target: Target) -> None:
+    try:
+        import h2  # noqa: F401
+    except ImportError:
+        message = f'HTTP/2 to {target.endpoint.address} needs h2: pip install "meshlib-http[http2]"'
+        raise ConnectFailed(message, endpoint=target.endpoint.address, retryable=False) from None

@@ -1,0 +1,206 @@
+"""A pool for threads: the bookkeeping of `Pool` under a lock, and threads that wait.
+
+The lock is held for bookkeeping alone: connections are opened, used, looked at and closed without it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from meshlib.errors import MeshClosed, PoolTimeout
+from meshlib.net.connection import SyncConnection, SyncExchange, earlier
+from meshlib.net.pool import Entry, Pool, PoolFull, Ticket
+from meshlib.net.wire import Target, WireLimits
+
+__all__ = ["SyncPool", "pool_full", "pool_name", "waited_too_long"]
+
+
+class _ThreadTicket(Ticket[SyncConnection]):
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._event = threading.Event()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    def wait(self, deadline: float | None) -> bool:
+        return self._event.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+
+
+class SyncPool:
+    """The connections to one target, for any number of threads."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.book: Pool[SyncConnection] = Pool(pool_name(target), target.pool, multiplexed=target.http2)
+        self._lock = threading.Lock()
+        self._dropped: deque[tuple[Entry[SyncConnection], bool]] = deque()
+        self._forked = False
+
+    def __repr__(self) -> str:
+        return repr(self.book)
+
+    def acquire(self, resendable: bool, limits: WireLimits) -> Entry[SyncConnection] | None:
+        """A connection, or None for leave to open one.
+
+        Raises:
+            PoolTimeout: if too many wait, or this one waited for too long.
+            MeshClosed: if the engine was closed meanwhile.
+        """
+        ticket: _ThreadTicket | None = None
+        self._lock.acquire()
+        try:
+            granted = self.book.acquire(time.monotonic(), resendable)
+            if granted is False:
+                ticket = _ThreadTicket()
+                self.book.enqueue(ticket)
+        except PoolFull:
+            raise pool_full(self.book, self.target) from None
+        finally:
+            self._leave()
+        if ticket is None:
+            assert granted is not False
+            return granted
+        try:
+            if not ticket.wait(earlier(limits.pool_s, limits.deadline)):
+                raise waited_too_long(self.book, self.target)
+        except BaseException:
+            self._lock.acquire()
+            try:
+                self.book.cancel(ticket, time.monotonic())
+            finally:
+                self._leave()
+            raise
+        if ticket.error is not None:
+            raise MeshClosed(ticket.error.message)
+        return ticket.entry
+
+    def connected(self, connection: SyncConnection) -> Entry[SyncConnection]:
+        """Take in a connection that `acquire` gave leave to open; the caller holds a use of it."""
+        self._lock.acquire()
+        try:
+            return self.book.connected(connection, time.monotonic())
+        finally:
+            self._leave()
+
+    def connect_failed(self) -> None:
+        """Give that leave back."""
+        self._lock.acquire()
+        try:
+            self.book.connect_failed(time.monotonic())
+        finally:
+            self._leave()
+
+    def release(self, entry: Entry[SyncConnection], reusable: bool) -> None:
+        """Give a connection back."""
+        self._lock.acquire()
+        try:
+            self._give_back(entry, reusable)
+        finally:
+            self._leave()
+
+    def replace(self, entry: Entry[SyncConnection]) -> bool:
+        """Give back a connection that proved stale. True: open another in its place; False: acquire again."""
+        self._lock.acquire()
+        try:
+            return self.book.replace(entry)
+        finally:
+            self._leave()
+
+    def drop(self, entry: Entry[SyncConnection], exchange: SyncExchange) -> None:
+        """Give back the connection of a response that nobody closed. Safe in a finalizer.
+
+        A finalizer runs in whatever thread, between any two of its instructions: also in one that holds the lock. So it
+        does not wait for the lock; if it cannot have it, whoever has it does the work when leaving.
+        """
+        self._dropped.append((entry, exchange.finish()))
+        if self._lock.acquire(blocking=False):
+            self._leave()
+
+    def expire(self, now: float) -> None:
+        """Close what has been idle for too long."""
+        self._lock.acquire()
+        try:
+            self.book.expire(now)
+        finally:
+            self._leave()
+
+    def drain(self) -> None:
+        """Close what is idle, now and as it becomes so."""
+        self._lock.acquire()
+        try:
+            self.book.drain()
+        finally:
+            self._leave()
+
+    def close(self, error: MeshClosed) -> None:
+        """Drain, and fail all who wait."""
+        self._lock.acquire()
+        try:
+            self.book.close(error)
+        finally:
+            self._leave()
+
+    def abandon(self) -> None:
+        """In a forked child, where other threads are gone in the middle of whatever they did: let go of everything."""
+        self._lock = threading.Lock()
+        self._forked = True
+        self._dropped.clear()
+        for entry in self.book.entries:
+            entry.connection.abandon()
+
+    def _give_back(self, entry: Entry[SyncConnection], reusable: bool) -> None:
+        if self._forked:
+            return
+        if reusable:
+            self.book.release(entry, time.monotonic())
+        else:
+            self.book.discard(entry, time.monotonic())
+
+    def _leave(self) -> None:
+        """Release the lock, then do what the bookkeeping left to do, and what could not be done while it was held."""
+        book = self.book
+        while True:
+            while self._dropped:
+                self._give_back(*self._dropped.popleft())
+            wake, close = book.to_wake, book.to_close
+            if wake:
+                book.to_wake = []
+            if close:
+                book.to_close = []
+            self._lock.release()
+            for ticket in wake:
+                ticket.wake()
+            for connection in close:
+                connection.close()
+            if not self._dropped or not self._lock.acquire(blocking=False):
+                return
+
+
+def pool_name(target: Target) -> str:
+    """The service's name, if it is known, and the address."""
+    address = target.endpoint.address
+    return f"{target.server_name} {address}" if target.server_name else address
+
+
+def pool_full(book: Pool[Any], target: Target) -> PoolTimeout:
+    """The error for a queue with no place left."""
+    return PoolTimeout(
+        f"all {book.open} connections to {target.endpoint.address} are busy and {book.pending} requests wait already "
+        "(max_connections, max_pending)",
+        endpoint=target.endpoint.address,
+    )
+
+
+def waited_too_long(book: Pool[Any], target: Target) -> PoolTimeout:
+    """The error for one that waited in vain."""
+    return PoolTimeout(
+        f"none of the {book.open} connections to {target.endpoint.address} came free in time, {book.pending} requests "
+        "wait (max_connections)",
+        endpoint=target.endpoint.address,
+    )
