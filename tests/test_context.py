@@ -16,6 +16,7 @@ from meshlib import context
 from meshlib.context import (
     ContextExecutor,
     Criticality,
+    HeldScope,
     Scope,
     ServedRequest,
     carry,
@@ -408,4 +409,47 @@ def test_a_copied_context_has_the_scope_and_keeps_its_changes_to_itself(clock: C
     with timeout("2s"):
         assert contextvars.copy_context().run(leave_open) == 1.0
         assert remaining() == 2.0
+    assert current_scope() == Scope()
+
+
+# Work in pieces
+
+
+def test_a_held_scope_holds_in_each_piece_and_not_between(clock: Clock) -> None:
+    held = HeldScope(timeout("2s"))
+    for passed in (0.0, 0.5, 0.5):
+        clock.now += passed
+        assert remaining() is None
+        held.run(remaining)
+    assert held.run(remaining) == 1.0
+    with timeout("9s"):
+        assert held.run(remaining) == 1.0
+        assert remaining() == 9.0
+
+
+def test_what_a_piece_leaves_open_holds_in_the_next_and_ends_there(clock: Clock) -> None:
+    def chunks() -> Iterator[float | None]:
+        yield remaining()
+        with timeout("1s"):
+            yield remaining()
+            yield remaining()
+        yield remaining()
+
+    held, values = HeldScope(timeout("5s")), chunks()
+    seen = []
+    for _ in range(4):
+        with timeout("9s"):
+            seen.append(held.run(next, values))
+            assert remaining() == 9.0
+    assert seen == [5.0, 1.0, 1.0, 5.0]
+    assert remaining() is None
+
+
+def test_a_piece_that_fails_leaves_nothing_behind() -> None:
+    def fail() -> None:
+        timeout("1s").__enter__()
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        HeldScope(timeout("5s")).run(fail)
     assert current_scope() == Scope()

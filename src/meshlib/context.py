@@ -29,6 +29,7 @@ __all__ = [
     "ContextExecutor",
     "Criticality",
     "Current",
+    "HeldScope",
     "Scope",
     "ServedRequest",
     "carry",
@@ -297,6 +298,33 @@ def serving(
     """The scope of a request being served, for server middleware. What was inherited before it does not count."""
     scope = Scope(None, request, criticality, MappingProxyType(dict(baggage)) if baggage else _NO_BAGGAGE)
     return scoped(lambda _: scope)
+
+
+class HeldScope:
+    """A scope for work that runs in pieces, such as the chunks of a response: taken up at each piece, then put down.
+
+    Between the pieces nothing of it is left in the context, which belongs to whoever asks for the next one. What one
+    piece changed and left open (a ``with timeout(...)`` around a ``yield``) holds again in the next.
+    """
+
+    __slots__ = ("_entered", "_scope")
+
+    def __init__(self, start: scoped) -> None:
+        with start:
+            self._scope = _scope.get()
+        self._entered: tuple[contextvars.Token[Scope], ...] = ()
+
+    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` as one piece of the work."""
+        scope, entered = _scope.get(), _entered.get()
+        _scope.set(self._scope)
+        _entered.set(self._entered)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self._scope, self._entered = _scope.get(), _entered.get()
+            _scope.set(scope)
+            _entered.set(entered)
 
 
 def carry(function: Callable[P, T]) -> Callable[P, T]:

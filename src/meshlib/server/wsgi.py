@@ -1,21 +1,23 @@
 """The middleware for WSGI applications: Flask, and any other.
 
 A WSGI server reuses its worker thread for request after request, and runs part of the application after it has
-returned: a response may be a generator. So each request has a copy of the context to itself, in which the application
-is called and its response is iterated and closed. Nothing of it can reach the thread's next request, and under gevent,
-whose greenlets have a context each, it is the same.
+returned: a response may be a generator. So the scope and the trace are set for each piece of a request (the call, each
+chunk, the close) and taken away behind it: nothing can reach the thread's next request, nor, under gevent, another
+greenlet, which has a context of its own.
+
+The pieces do not run in a copy of the context, neat as that would be. What the application keeps in variables of its
+own must go on as without the mesh: Flask's test client, for one, ends outside what a streamed view began inside.
 """
 
 from __future__ import annotations
 
-import contextvars
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from opentelemetry import context as otel_context
 
-from meshlib.context import ServedRequest
+from meshlib.context import HeldScope, ServedRequest
 from meshlib.errors import MeshError
 from meshlib.propagation import INCOMING, Headers
 from meshlib.server.intake import KEY, UNIX, Arrival, HasSettings, Intake, IntakeCounts
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MeshMiddleware"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Refuse: TypeAlias = Callable[[MeshError], "bytes | None"]
 
 _ENVIRON = {name: "HTTP_" + name.upper().replace("-", "_") for name in INCOMING}
@@ -70,18 +74,17 @@ class MeshMiddleware:
         if arrival.expired:
             return [_answer(start_response, environ, EXPIRED)]
         environ[KEY] = arrival
-        own = contextvars.copy_context()
-        own.run(_enter, arrival)
+        pieces = _Pieces(arrival)
 
         def refuse(error: MeshError) -> bytes | None:
             refusal = refusal_for(error, trusted=arrival.trusted) if self._map_errors else None
             return None if refusal is None else _answer(start_response, environ, refusal, sys.exc_info())
 
         try:
-            response = own.run(self.app, environ, start_response)
+            response = pieces.run(self.app, environ, start_response)
         except BaseException as error:
             arrival.request.close()
-            body = own.run(refuse, error) if isinstance(error, MeshError) else None
+            body = pieces.run(refuse, error) if isinstance(error, MeshError) else None
             if body is None:
                 raise
             return [body]
@@ -90,19 +93,37 @@ class MeshMiddleware:
             # by sendfile().
             arrival.request.close()
             return response
-        return _Response(own, response, arrival.request, refuse)
+        return _Response(pieces, response, arrival.request, refuse)
+
+
+class _Pieces:
+    """Runs the pieces of one request, each with the scope and the trace that the one before it left."""
+
+    __slots__ = ("_scope", "_trace")
+
+    def __init__(self, arrival: Arrival) -> None:
+        self._scope = HeldScope(arrival.scope())
+        self._trace = arrival.trace
+
+    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._trace is None:
+            return self._scope.run(function, *args, **kwargs)
+        token = otel_context.attach(self._trace)
+        try:
+            return self._scope.run(function, *args, **kwargs)
+        finally:
+            self._trace = otel_context.get_current()
+            otel_context.detach(token)
 
 
 class _Response:
-    """Iterates the application's response in the context of its request, and closes the request behind its end."""
+    """Iterates the application's response piece by piece, and closes the request behind its end."""
 
-    __slots__ = ("_begun", "_chunks", "_close", "_own", "_refuse", "_request")
+    __slots__ = ("_begun", "_chunks", "_close", "_pieces", "_refuse", "_request")
 
-    def __init__(
-        self, own: contextvars.Context, response: Iterable[bytes], request: ServedRequest, refuse: Refuse
-    ) -> None:
-        self._own = own
-        self._chunks: Iterator[bytes] = own.run(iter, response)
+    def __init__(self, pieces: _Pieces, response: Iterable[bytes], request: ServedRequest, refuse: Refuse) -> None:
+        self._pieces = pieces
+        self._chunks: Iterator[bytes] = pieces.run(iter, response)
         self._close: Callable[[], object] | None = getattr(response, "close", None)
         self._request = request
         self._refuse = refuse
@@ -113,11 +134,11 @@ class _Response:
 
     def __next__(self) -> bytes:
         try:
-            chunk = self._own.run(next, self._chunks)
+            chunk = self._pieces.run(next, self._chunks)
         except MeshError as error:
             self._request.close()
             # Until there was a chunk, the server has sent nothing and takes another status.
-            body = None if self._begun else self._own.run(self._refuse, error)
+            body = None if self._begun else self._pieces.run(self._refuse, error)
             if body is None:
                 raise
             self._chunks, self._begun = iter(()), True
@@ -132,7 +153,7 @@ class _Response:
         # First the request: what an application does on closing comes behind its response, as a background task does.
         self._request.close()
         if self._close is not None:
-            self._own.run(self._close)
+            self._pieces.run(self._close)
 
 
 class _WsgiHeaders:
@@ -150,13 +171,6 @@ class _WsgiHeaders:
 
     def names(self) -> Sequence[str]:
         return [key[5:].replace("_", "-").lower() for key in self._environ if key.startswith("HTTP_")]
-
-
-def _enter(arrival: Arrival) -> None:
-    """Set the scope and the trace in the context of the request, which is thrown away behind it."""
-    arrival.scope().__enter__()
-    if arrival.trace is not None:
-        otel_context.attach(arrival.trace)
 
 
 def _peer(environ: WSGIEnvironment) -> str | None:
