@@ -119,6 +119,11 @@ class Call:
             return None
         return min((time for time in times if time is not None), default=None)
 
+    @property
+    def journal(self) -> Journal:
+        """What it notes of itself: the parts of the record that cost nothing to read."""
+        return self._journal
+
     def record(self, now: float) -> Record:
         """What happened so far."""
         return self._journal.record(self.facts, self.attempts, now)

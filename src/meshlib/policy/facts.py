@@ -45,6 +45,9 @@ class CallFacts:
         complete_body: the caller wants the whole body: an attempt succeeds only when its body is there.
         observe: decide and count, but believe nothing of single endpoints (the answer came from elsewhere).
         explain: keep the reasons in full.
+        scheme, host, port, query: of the URL as the caller wrote it, for telemetry; an empty host is the service, no port
+            is the scheme's own.
+        operation: a low-cardinality name of what is called, if the caller gave one; else the route's template stands.
     """
 
     service: str
@@ -63,6 +66,11 @@ class CallFacts:
     observe: bool = False
     explain: bool = False
     why: list[str] = field(default_factory=list)
+    scheme: str = "http"
+    host: str = ""
+    port: int | None = None
+    query: str = ""
+    operation: str | None = None
 
     def say(self, reason: str) -> None:
         """Note a reason, if they are asked for."""
