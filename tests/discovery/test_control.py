@@ -204,7 +204,7 @@ async def _pid() -> int:
 
 @pytest.mark.parametrize("options", [{}, {b"master": True}, {"http": b":80"}])
 def test_uwsgi_without_threads_is_a_clear_error(monkeypatch: pytest.MonkeyPatch, options: dict[object, object]) -> None:
-    monkeypatch.setitem(sys.modules, "uwsgi", types.SimpleNamespace(opt=options))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "uwsgi", types.SimpleNamespace(opt=options))
     with pytest.raises(ThreadsUnavailable, match="enable-threads") as caught:
         ControlPlane().run_sync(current_thread, 1)
     assert isinstance(caught.value, MeshError)
@@ -215,7 +215,7 @@ def test_uwsgi_without_threads_is_a_clear_error(monkeypatch: pytest.MonkeyPatch,
 def test_uwsgi_with_threads_is_fine(
     monkeypatch: pytest.MonkeyPatch, control: ControlPlane, options: dict[object, object]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "uwsgi", types.SimpleNamespace(opt=options))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "uwsgi", types.SimpleNamespace(opt=options))
     assert control.run_sync(current_thread, 5)
 
 
