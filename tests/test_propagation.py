@@ -11,6 +11,14 @@ from hypothesis import strategies as st
 from opentelemetry import baggage as otel_baggage
 from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.propagators.textmap import (
+    CarrierT,
+    Getter,
+    Setter,
+    TextMapPropagator,
+    default_getter,
+    default_setter,
+)
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from meshlib.context import Criticality, Scope
@@ -287,6 +295,46 @@ def test_two_different_traces_say_nothing() -> None:
     assert ignored.trace == 1
     assert _extract({}, ignored) is None
     assert ignored.trace == 1
+
+
+class OneHeader(TextMapPropagator):
+    """A propagator with a format of its own, as an application may set one."""
+
+    def extract(
+        self,
+        carrier: CarrierT,
+        context: otel_context.Context | None = None,
+        getter: Getter[CarrierT] = default_getter,
+    ) -> otel_context.Context:
+        (ids,) = getter.get(carrier, "X-Ids") or ["0-0"]
+        assert "x-ids" in getter.keys(carrier)
+        trace_id, span_id = (int(part, 16) for part in ids.split("-"))
+        span = NonRecordingSpan(SpanContext(trace_id, span_id, is_remote=True))
+        return trace.set_span_in_context(span, context)
+
+    def inject(
+        self,
+        carrier: CarrierT,
+        context: otel_context.Context | None = None,
+        setter: Setter[CarrierT] = default_setter,
+    ) -> None:
+        setter.set(carrier, "x-ids", "1-2")
+
+    @property
+    def fields(self) -> set[str]:
+        return {"X-Ids"}
+
+
+def test_the_propagator_is_the_applications_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opentelemetry.propagate.get_global_textmap", OneHeader)
+    monkeypatch.setattr("opentelemetry.propagate.propagator", OneHeader())
+    context = _extract({"x-ids": ["a-b"]})
+    assert context is not None
+    assert trace.get_current_span(context).get_span_context().trace_id == 0xA
+    assert _extract({"traceparent": [TRACEPARENT]}) is None
+    headers: dict[str, str] = {}
+    inject_trace(headers)
+    assert headers == {"x-ids": "1-2"}
 
 
 def test_a_propagator_that_fails_ends_no_request(monkeypatch: pytest.MonkeyPatch) -> None:

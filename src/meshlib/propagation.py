@@ -22,7 +22,7 @@ from meshlib.context import Criticality, Scope
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.propagators.textmap import Getter
+    from opentelemetry.propagators.textmap import Getter, TextMapPropagator
 
 T = TypeVar("T")
 
@@ -192,6 +192,9 @@ def extract_trace(values: Values, names: Names, ignored: Ignored | None = None) 
     from opentelemetry import context as otel_context
     from opentelemetry import propagate, trace
 
+    # Asking the propagators costs more than all the rest of a request's intake, and most often there is nothing.
+    if not any(values(name) for name in _trace_headers(propagate.get_global_textmap())):
+        return None
     parents = values("traceparent")
     if len(set(parents)) <= 1:
         try:
@@ -204,6 +207,11 @@ def extract_trace(values: Values, names: Names, ignored: Ignored | None = None) 
     if parents and ignored is not None:
         ignored.add("trace")
     return None
+
+
+@functools.lru_cache(maxsize=4)
+def _trace_headers(propagator: TextMapPropagator) -> tuple[str, ...]:
+    return tuple(sorted(name.lower() for name in propagator.fields if name.lower() not in (BAGGAGE, "tracestate")))
 
 
 @functools.cache
