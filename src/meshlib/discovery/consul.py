@@ -22,18 +22,18 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from meshlib.config.settings import ConsulSettings
 from meshlib.discovery.consul_agent import ConsulAgent
-from meshlib.discovery.consul_blocking import BlockingQuery
+from meshlib.discovery.consul_blocking import NON_BLOCKING_TIMEOUT_S, BlockingQuery
 from meshlib.discovery.consul_http import ConsulHttp, Reply
 from meshlib.discovery.consul_payload import Incarnations, endpoints_of
 from meshlib.discovery.resolver import Retry
 from meshlib.discovery.source import UNKNOWN, Answer, Instance
 from meshlib.discovery.threads import renew_in_child
-from meshlib.errors import DiscoveryUnavailable
 
 if TYPE_CHECKING:
     import httpx
@@ -45,6 +45,8 @@ BLOCKING_WATCHES = 20
 
 _POLL_S = 2.0
 _MAX_CACHE_AGE_S = 10
+_NOTHING = (b"[]", b"null")
+_ANY_HEALTH = frozenset({200, 404, 429, 503})
 
 
 class ConsulSource:
@@ -64,6 +66,7 @@ class ConsulSource:
         self._http = ConsulHttp(settings)
         self._agent = ConsulAgent(settings, self._http)
         self._blocking = 0
+        self._sees_nodes = False
         self._incarnations: dict[str, Incarnations] = {}
         self.retry = Retry(settings.retry_base_s, settings.retry_max_s)
         renew_in_child(self)
@@ -91,6 +94,8 @@ class ConsulSource:
                     reply = await self._ask(client, service, query, blocking)
                     answer = self._understand(reply, service, query, incarnations)
                     if answer is not None and answer != last:
+                        if answer is UNKNOWN:
+                            await self._verify_permissions(client, service)
                         last = answer
                         yield answer
                     if not blocking:
@@ -137,7 +142,7 @@ class ConsulSource:
             f"/v1/health/service/{quote(service, safe='')}",
             params,
             timeout_s=ask.timeout_s,
-            needs=f"`service:read` for {service!r} and `node:read` for its nodes",
+            needs=_needs(service),
             service=service,
             keep_connection=blocking,
         )
@@ -159,20 +164,42 @@ class ConsulSource:
             endpoints = endpoints_of(reply.body, incarnations)
         except ValueError as error:
             raise self._http.malformed(error, service) from error
-        return endpoints if reply.body.strip() not in (b"[]", b"null") else UNKNOWN
+        return endpoints if reply.body.strip() not in _NOTHING else UNKNOWN
+
+    async def _verify_permissions(self, client: httpx.AsyncClient, service: str) -> None:
+        """Raise if an empty answer may be for want of permission.
+
+        Consul answers one who may not see a service with an empty list, as if there were none, and only newer servers
+        say so in a header. To take that for "unknown" would send calls out of the mesh; so the agent is asked something
+        that it refuses openly.
+        """
+        if self._settings.datacenter:
+            return  # the agent could only speak for its own
+        name = quote(service, safe="")
+        path = f"/v1/agent/health/service/name/{name}"
+        needs = _needs(service)
+        ask = partial(self._http.get, client, needs=needs, service=service, timeout_s=NON_BLOCKING_TIMEOUT_S)
+        await ask(path, {}, accept=_ANY_HEALTH)
+        if not self._sees_nodes:
+            members = await ask("/v1/agent/members", {})
+            if members.status == 200 and members.body.strip() in _NOTHING:
+                raise self._http.refused(f"it shows no nodes: the token lacks {needs}", service)
+            self._sees_nodes = True
 
     def _refuse_doubtful(self, reply: Reply, service: str) -> None:
         """Raise if the answer is one that Consul itself does not stand behind."""
-        where = f"Consul at {self._http.address}"
-        if reply.headers.get("x-consul-results-filtered-by-acls") == "true" and reply.body.strip() == b"[]":
-            text = f"{where} hides the instances: the token lacks `service:read` or `node:read`"
-            raise DiscoveryUnavailable(text, service=service)
+        if reply.headers.get("x-consul-results-filtered-by-acls") == "true" and reply.body.strip() in _NOTHING:
+            raise self._http.refused(f"it hides the instances: the token lacks {_needs(service)}", service)
         if reply.headers.get("x-consul-knownleader") == "false":
-            raise DiscoveryUnavailable(f"{where} has no leader", service=service)
+            raise self._http.refused("it has no leader", service)
         age = reply.headers.get("age", "0")
         if age.isdigit() and int(age) > _MAX_CACHE_AGE_S:
-            raise DiscoveryUnavailable(f"{where} has been cut off from its servers for {age} s", service=service)
+            raise self._http.refused(f"it has been cut off from its servers for {age} s", service)
 
     def _after_fork(self) -> None:
         self._blocking = 0
         self._incarnations = {}
+
+
+def _needs(service: str) -> str:
+    return f"`service:read` for {service!r} and `node:read` for its nodes"

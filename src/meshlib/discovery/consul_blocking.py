@@ -15,10 +15,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-__all__ = ["BlockingQuery", "Query", "TokenBucket"]
+__all__ = ["NON_BLOCKING_TIMEOUT_S", "BlockingQuery", "Query", "TokenBucket"]
 
 NON_BLOCKING_TIMEOUT_S = 5.0
-SLACK_S = 5.0
+"""For a query that Consul answers at once."""
+_SLACK_S = 5.0
 
 
 class TokenBucket:
@@ -86,7 +87,7 @@ class BlockingQuery:
         if not blocking or not self._index:
             return Query(delay_s, {}, NON_BLOCKING_TIMEOUT_S)
         params = {"index": str(self._index), "wait": f"{self._wait_s * 1000:.0f}ms"}
-        return Query(delay_s, params, self._wait_s * 17 / 16 + SLACK_S)
+        return Query(delay_s, params, self._wait_s * 17 / 16 + _SLACK_S)
 
     def answered(self, index: str | None, payload: bytes) -> bool:
         """Take in an answer. Return whether its payload is another than the last one's.

@@ -19,6 +19,7 @@ __all__ = ["Address", "ConsulHttp", "Reply"]
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _MAX_ERROR_BYTES = 4096
+_ACCEPTED = frozenset({200, 404})
 _CONNECT_TIMEOUT_S = 3.0
 _TRANSFER_S = 30.0
 """How long the body of an answer may take beyond the timeout for its beginning: a peer that drips must not hang us."""
@@ -58,7 +59,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer of status 200 or 404."""
+    """An answer of an accepted status."""
 
     status: int
     headers: Mapping[str, str]
@@ -100,6 +101,7 @@ class ConsulHttp:
         needs: str,
         service: str = "",
         keep_connection: bool = True,
+        accept: frozenset[int] = _ACCEPTED,
     ) -> Reply:
         """Ask.
 
@@ -111,9 +113,10 @@ class ConsulHttp:
             needs: the permission that the token has to have, for the error that says so.
             service: for errors.
             keep_connection: False to close the connection afterwards.
+            accept: the statuses that are answers.
 
         Raises:
-            DiscoveryUnavailable: for any answer but 200 and 404, and for none.
+            DiscoveryUnavailable: for any other status, and for no answer.
         """
         import httpx
 
@@ -122,7 +125,7 @@ class ConsulHttp:
         try:
             async with asyncio.timeout(timeout_s + _TRANSFER_S):
                 async with client.stream("GET", path, params=params, timeout=timeout, headers=headers) as response:
-                    if response.status_code in (200, 404):
+                    if response.status_code in accept:
                         body = await self._read(response, service)
                         return Reply(response.status_code, response.headers, body)
                     said = await _read_some(response)
@@ -133,7 +136,11 @@ class ConsulHttp:
             raise self._unavailable(phase, service) from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise self._unavailable(str(error) or type(error).__name__, service) from error
-        raise self._refused(response.status_code, self._scrub(said), needs, service)
+        raise self._wrong_status(response.status_code, self._scrub(said), needs, service)
+
+    def refused(self, why: str, service: str) -> DiscoveryUnavailable:
+        """Return the error for an answer that cannot be used."""
+        return self._unavailable(why, service)
 
     def malformed(self, why: object, service: str) -> DiscoveryUnavailable:
         """Return the error for an answer that is not what Consul answers."""
@@ -147,7 +154,7 @@ class ConsulHttp:
                 raise self._unavailable(f"its answer is longer than {MAX_BODY_BYTES >> 20} MiB", service)
         return bytes(body)
 
-    def _refused(self, status: int, said: str, needs: str, service: str) -> DiscoveryUnavailable:
+    def _wrong_status(self, status: int, said: str, needs: str, service: str) -> DiscoveryUnavailable:
         told = f" ({said})" if said else ""
         if status in (401, 403):
             who = "its token is unknown to Consul, or lacks" if self._token else "no `token` is configured; it needs"
