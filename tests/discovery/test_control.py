@@ -145,6 +145,32 @@ def test_close_cancels_awaits_and_joins_and_may_be_repeated() -> None:
         control.run_sync(current_thread(), 1)
 
 
+def test_a_task_that_a_timer_starts_while_the_plane_closes_is_ended_too() -> None:
+    control = ControlPlane()
+    ended: list[str] = []
+
+    async def late() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("late")
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            loop = asyncio.get_running_loop()
+            loop.call_later(0.01, lambda: tasks.append(loop.create_task(late())))
+            await asyncio.sleep(0.05)
+
+    tasks: list[asyncio.Task[None]] = []
+    control.submit(slow_to_end)
+    control.run_sync(current_thread, 5)
+    control.close()
+    assert len(tasks) == 1
+    assert tasks[0].cancelled() or ended == ["late"]
+
+
 def test_close_before_first_use_starts_nothing() -> None:
     control = ControlPlane()
     control.close()

@@ -194,13 +194,17 @@ class _LoopThread:
             self._finished.release()
 
     def _cancel_all(self) -> None:
-        tasks = asyncio.all_tasks(self.loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            _, stubborn = self.loop.run_until_complete(asyncio.wait(tasks, timeout=self._grace_s))
-            for task in stubborn:
-                _log.warning("%s did not end within %g s of being cancelled", task.get_name(), self._grace_s)
+        ends_at = self.loop.time() + self._grace_s
+        # Again and again, because a timer may start a task while the others end.
+        while tasks := asyncio.all_tasks(self.loop):
+            left_s = ends_at - self.loop.time()
+            if left_s <= 0:
+                names = ", ".join(sorted(task.get_name() for task in tasks))
+                _log.warning("did not end within %g s of being cancelled: %s", self._grace_s, names)
+                break
+            for task in tasks:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.wait(tasks, timeout=left_s))
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
 
 
