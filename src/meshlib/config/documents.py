@@ -19,6 +19,7 @@ __all__ = ["FORMATS", "MAX_BYTES", "Document", "DocumentError", "check_bounds", 
 MAX_BYTES: Final = 10 * 1024 * 1024
 """The size of a file, at most."""
 
+_TOML_BREAK = re.compile(r"([=\n{},\[\]])")
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]|[^\s{}\[\],:"]+|\n')
 
 
@@ -134,11 +135,17 @@ def _inside(value: Any) -> Iterable[Any]:
 
 
 def _read_toml(text: str) -> tuple[Any, dict[Path, int]]:
+    # Python's reader takes time and memory in the square of a key's parts, before anything can be counted.
+    pieces = _TOML_BREAK.split(text)
+    for piece, after in zip(pieces[::2], pieces[1::2], strict=False):
+        if after in "=]" and piece.count(".") > MAX_DEPTH:
+            raise SourceError(f"nested more than {MAX_DEPTH} levels deep")
     try:
         return tomllib.loads(text), {}
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
-        raise SourceError(f"not TOML: {error}", int(line[1]) if line else None) from None
+        # Without a line it is "at end of document".
+        raise SourceError(f"not TOML: {error}", int(line[1]) if line else text.count("\n") + 1) from None
     except RecursionError:
         raise SourceError(f"nested more than {MAX_DEPTH} levels deep") from None
     except ValueError as error:
@@ -168,7 +175,7 @@ def _json_lines(text: str) -> dict[Path, int]:
     Python's own reader keeps neither lines nor the first of two equal keys, so the text is gone over once more.
 
     Raises:
-        SourceError: at a key that is written twice, or at too deep a nesting.
+        SourceError: at a key that is written twice.
     """
     lines: dict[Path, int] = {(): 1}
     stack: list[str | int | None] = []  # for each open map its key (None: one is expected), for each list its index
@@ -176,19 +183,10 @@ def _json_lines(text: str) -> dict[Path, int]:
     for token in _JSON_TOKEN.findall(text):
         if token == "\n":
             line += 1
-        elif token in "{[":
-            stack.append(None if token == "{" else 0)
-            if len(stack) > MAX_DEPTH:
-                raise SourceError(f"nested more than {MAX_DEPTH} levels deep", line)
-            if token == "[":
-                lines[_inner(stack)] = line
         elif token in "}]":
             stack.pop()
         elif token == ",":
-            here = stack[-1]
-            stack[-1] = here + 1 if isinstance(here, int) else None
-            if isinstance(here, int):
-                lines[_inner(stack)] = line
+            stack[-1] = stack[-1] + 1 if isinstance(stack[-1], int) else None
         elif stack and stack[-1] is None:
             key = json.loads(token)
             stack[-1] = key
@@ -196,6 +194,10 @@ def _json_lines(text: str) -> dict[Path, int]:
             if path in lines:
                 raise SourceError(f"{key!r} is written twice, first in line {lines[path]}", line, path[:-1])
             lines[path] = line
+        else:
+            lines.setdefault(_inner(stack), line)
+            if token in "{[":
+                stack.append(None if token == "{" else 0)
     return lines
 
 
