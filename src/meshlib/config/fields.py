@@ -162,6 +162,9 @@ def split_address(value: str) -> tuple[str, int | None]:
         PydanticCustomError: if it is none of them.
     """
     host, port = value, None
+    if "://" in value or "/" in value:
+        rest = value.split("://")[-1].split("/")[0]
+        reject("is not an address: leave out the scheme and the path", nearest=rest or None)
     bracketed = value.startswith("[")
     if bracketed:
         host, closed, rest = value[1:].partition("]")
@@ -177,10 +180,6 @@ def split_address(value: str) -> tuple[str, int | None]:
             ipaddress.IPv6Address(host)
         except ValueError:
             reject("has no IPv6 address between its brackets")
-    elif "://" in value or "/" in value:
-        reject(
-            "is not an address: leave out the scheme and the path", nearest=value.split("://")[-1].split("/")[0] or None
-        )
     elif not _HOST.fullmatch(host.lower()):
         reject("is not an address such as 10.0.0.1:8080 or orders.internal:8080")
     if port is None:
