@@ -1,0 +1,245 @@
+"""meshlib: a service mesh as a Python library.
+
+Each outgoing HTTP call of this process gets service discovery, balancing, retries, circuit breaking, deadlines, metrics and
+traces, with no proxy::
+
+    import meshlib
+
+    mesh = meshlib.Mesh()
+    orders = mesh.client("orders")
+    orders.get("/orders/42").json()
+
+The distribution is called ``meshlib-http``. What this module lists in ``__all__`` is public. Names are imported when they are first
+used, so that ``import meshlib`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from meshlib._version import __version__
+
+if TYPE_CHECKING:
+    from meshlib import errors, telemetry, testing
+    from meshlib.adapters.options import call
+    from meshlib.adapters.outcome import record
+    from meshlib.config.model import (
+        Backend,
+        Backoff,
+        CircuitBreaker,
+        Consul,
+        Endpoint,
+        HeaderEdit,
+        HeaderEdits,
+        Limits,
+        LoadBalancing,
+        Local,
+        Locality,
+        Match,
+        MeshConfig,
+        OutlierDetection,
+        PathMatch,
+        Pool,
+        Register,
+        Retry,
+        RetryBudget,
+        Route,
+        Server,
+        Service,
+        Tls,
+        ValueMatch,
+    )
+    from meshlib.context import (
+        ContextExecutor,
+        Criticality,
+        carry,
+        current,
+        detached,
+        timeout,
+    )
+    from meshlib.degradation import fallback
+    from meshlib.errors import (
+        AttemptTimeout,
+        BodyBroken,
+        CircuitOpen,
+        ConfigError,
+        ConnectFailed,
+        ConnectTimeout,
+        DeadlineExceeded,
+        DiscoveryUnavailable,
+        EgressRefused,
+        LimitExceeded,
+        MeshClosed,
+        MeshError,
+        NoEndpoint,
+        PoolTimeout,
+        ProtocolError,
+        RegistrationFailed,
+        RequestBodyError,
+        Reset,
+        TLSFailed,
+        UnknownService,
+        WireError,
+    )
+    from meshlib.mesh import Mesh
+    from meshlib.policy.record import AttemptRecord, Record, Wait
+
+_WHERE = {
+    "meshlib.adapters.options": ("call",),
+    "meshlib.adapters.outcome": ("record",),
+    "meshlib.config.model": (
+        "Backend",
+        "Backoff",
+        "CircuitBreaker",
+        "Consul",
+        "Endpoint",
+        "HeaderEdit",
+        "HeaderEdits",
+        "Limits",
+        "LoadBalancing",
+        "Local",
+        "Locality",
+        "Match",
+        "MeshConfig",
+        "OutlierDetection",
+        "PathMatch",
+        "Pool",
+        "Register",
+        "Retry",
+        "RetryBudget",
+        "Route",
+        "Server",
+        "Service",
+        "Tls",
+        "ValueMatch",
+    ),
+    "meshlib.context": ("ContextExecutor", "Criticality", "carry", "current", "detached", "timeout"),
+    "meshlib.degradation": ("fallback",),
+    "meshlib.errors": (
+        "AttemptTimeout",
+        "BodyBroken",
+        "CircuitOpen",
+        "ConfigError",
+        "ConnectFailed",
+        "ConnectTimeout",
+        "DeadlineExceeded",
+        "DiscoveryUnavailable",
+        "EgressRefused",
+        "LimitExceeded",
+        "MeshClosed",
+        "MeshError",
+        "NoEndpoint",
+        "PoolTimeout",
+        "ProtocolError",
+        "RegistrationFailed",
+        "RequestBodyError",
+        "Reset",
+        "TLSFailed",
+        "UnknownService",
+        "WireError",
+    ),
+    "meshlib.mesh": ("Mesh",),
+    "meshlib.policy.record": ("AttemptRecord", "Record", "Wait"),
+}
+_MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
+_SUBMODULES = ("errors", "telemetry", "testing")
+
+__all__ = [
+    "AttemptRecord",
+    "AttemptTimeout",
+    "Backend",
+    "Backoff",
+    "BodyBroken",
+    "CircuitBreaker",
+    "CircuitOpen",
+    "ConfigError",
+    "ConnectFailed",
+    "ConnectTimeout",
+    "Consul",
+    "ContextExecutor",
+    "Criticality",
+    "DeadlineExceeded",
+    "DiscoveryUnavailable",
+    "EgressRefused",
+    "Endpoint",
+    "HeaderEdit",
+    "HeaderEdits",
+    "LimitExceeded",
+    "Limits",
+    "LoadBalancing",
+    "Local",
+    "Locality",
+    "Match",
+    "Mesh",
+    "MeshClosed",
+    "MeshConfig",
+    "MeshError",
+    "NoEndpoint",
+    "OutlierDetection",
+    "PathMatch",
+    "Pool",
+    "PoolTimeout",
+    "ProtocolError",
+    "Record",
+    "Register",
+    "RegistrationFailed",
+    "RequestBodyError",
+    "Reset",
+    "Retry",
+    "RetryBudget",
+    "Route",
+    "Server",
+    "Service",
+    "TLSFailed",
+    "Tls",
+    "UnknownService",
+    "ValueMatch",
+    "Wait",
+    "WireError",
+    "__version__",
+    "call",
+    "carry",
+    "current",
+    "detached",
+    "errors",
+    "fallback",
+    "record",
+    "telemetry",
+    "testing",
+    "timeout",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _MODULE_OF.get(name)
+    if module is not None:
+        value = getattr(importlib.import_module(module), name)
+    elif name in _SUBMODULES:
+        value = importlib.import_module(f"meshlib.{name}")
+    else:
+        raise AttributeError(f"module 'meshlib' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _refuse_strangers(directory: str) -> None:
+    """Refuse to run over the files of the other package of this name.
+
+    ``meshlib`` on the Python package index is a 3-D geometry library. Installed into one environment the two overwrite
+    each other, and what is left of either fails in ways that nobody could explain.
+    """
+    if any(entry.startswith(("mrmesh", "mrviewer")) for entry in os.listdir(directory)):
+        raise ImportError(
+            "two distributions share the import name 'meshlib' in this environment: 'meshlib-http' (a service mesh) and "
+            "'meshlib' (3-D geometry). Uninstall both, then install the one that you need: "
+            'pip uninstall meshlib meshlib-http && pip install "meshlib-http"'
+        )
+
+
+_refuse_strangers(os.path.dirname(__file__))

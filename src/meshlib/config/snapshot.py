@@ -108,7 +108,7 @@ class Snapshots:
         now: Callable[[], float],
         rng: Random,
         target_of: Callable[[ClusterSettings, Endpoint], Any],
-        on_ejection: Callable[[ClusterState, Member, bool], None] | None = None,
+        on_ejection: Callable[[str], Callable[[Member, bool], None]] | None = None,
         on_left: Callable[[Endpoint], None] | None = None,
     ) -> None:
         """Start with a snapshot in which discovery has not answered for any service.
@@ -118,7 +118,8 @@ class Snapshots:
             now: the monotonic clock.
             rng: for the balancers' starting points.
             target_of: what the wire needs to send to an endpoint of a cluster.
-            on_ejection: called with a cluster, a member, and whether it was ejected (or is back).
+            on_ejection: gives, for the name of a cluster, what is called with a member and whether it was ejected (or is
+                back).
             on_left: called with each endpoint that has left its service.
         """
         self._now = now
@@ -190,13 +191,7 @@ class Snapshots:
         return ServiceState(settings, clusters)
 
     def _cluster_state(self, settings: ClusterSettings) -> ClusterState:
-        on_ejection = None
-        if (told := self._on_ejection) is not None:
-
-            def on_ejection(member: Member, ejected: bool) -> None:
-                told(state, member, ejected)
-
-        state = ClusterState(
+        return ClusterState(
             settings.name,
             now=self._now(),
             load_balancing=settings.load_balancing,
@@ -204,9 +199,8 @@ class Snapshots:
             outlier=settings.outlier,
             limits=settings.limits,
             node_of=self._node_of,
-            on_ejection=on_ejection,
+            on_ejection=self._on_ejection(settings.name) if self._on_ejection is not None else None,
         )
-        return state
 
     def _view(self, state: ServiceState, endpoints: tuple[Endpoint, ...], known: Known, detail: str) -> ServiceView:
         clusters = {}

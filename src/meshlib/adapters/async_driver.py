@@ -1,0 +1,113 @@
+"""Runs one call from an event loop: carries out what the state machine asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from meshlib.adapters.exchange import Exchange
+from meshlib.errors import MeshError
+from meshlib.net.wire import AsyncWire, AsyncWireResponse, Progress
+from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
+
+__all__ = ["drive"]
+
+
+async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse, bytes | None]:
+    """Run the call.
+
+    Returns:
+        The response to deliver; and its body, if the call is one that wants all of it. Without, the caller reads
+        ``response.body`` and reports its end to the call.
+
+    Raises:
+        MeshError: why there is no response; its record is set.
+    """
+    call, clock = exchange.call, exchange.plane.clock
+    response: AsyncWireResponse | None = None
+    body: bytes | None = None
+    try:
+        actions: list[Action] = call.begin(clock.now())
+        while True:
+            start: Start | None = None
+            for action in actions:
+                if isinstance(action, Start):
+                    start = action
+                elif isinstance(action, Deliver):
+                    assert response is not None
+                    exchange.ended()
+                    return response, body
+                elif isinstance(action, Cancel):
+                    if response is not None:
+                        await response.aclose()
+                        response = None
+                elif isinstance(action, Fail):
+                    raise action.error
+            if start is None:
+                actions = await _wait(exchange)
+                continue
+            target, request, limits, progress = exchange.started(start)
+            try:
+                response = await wire.send(target, request, limits, progress)
+            except MeshError as error:
+                actions = exchange.failed(start, error, progress)
+                continue
+            except BaseException as error:
+                exchange.cancelled(error, progress)
+                raise
+            actions = exchange.answered(start, response, progress)
+            if not actions:
+                actions, body = await _read(exchange, start, response, progress)
+    except MeshError as error:
+        if error.record is None:
+            error.record = exchange.record()
+        exchange.ended()
+        raise
+    except BaseException as error:
+        if response is not None:
+            await response.aclose()
+        exchange.cancelled(error)
+        exchange.ended()
+        raise
+
+
+async def _read(
+    exchange: Exchange, start: Start, response: AsyncWireResponse, progress: Progress
+) -> tuple[list[Action], bytes | None]:
+    """Read the whole body: only then has the attempt succeeded."""
+    try:
+        body = b"".join([chunk async for chunk in response.body])
+    except MeshError as error:
+        await response.aclose()
+        return exchange.failed(start, error, progress, "body"), None
+    await response.aclose()
+    return exchange.call.body_end(exchange.plane.clock.now(), start.n), body
+
+
+async def _wait(exchange: Exchange) -> list[Action]:
+    """Wait until something is to be done."""
+    call, clock = exchange.call, exchange.plane.clock
+    token, wake_at = call.wait_on, call.next_wakeup
+    delay_s = None if wake_at is None else max(0.0, wake_at - clock.now())
+    if token is None:
+        assert delay_s is not None, "a call that waits for nothing would wait for ever"
+        await clock.asleep(delay_s)
+        return call.timer(clock.now())
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    def wake_from_any_thread() -> None:
+        with suppress(RuntimeError):  # the loop has ended, and this call with it
+            loop.call_soon_threadsafe(wake)
+
+    token.on_ready(wake_from_any_thread)
+    try:
+        async with asyncio.timeout(delay_s):
+            await ready
+    except TimeoutError:
+        return call.timer(clock.now())
+    return call.woken(clock.now())

@@ -1,0 +1,247 @@
+"""One call on its way: what the sync and the async driver share. No I/O, no waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from meshlib.adapters.plane import DataPlane
+from meshlib.balance.endpoint import Endpoint
+from meshlib.config.settings import ClusterSettings, TlsSettings
+from meshlib.context import current_scope
+from meshlib.errors import MeshError
+from meshlib.net.wire import AsyncWireResponse, Headers, Progress, SyncWireResponse, Target, WireLimits, WireRequest
+from meshlib.policy.actions import Action, Start
+from meshlib.policy.call import Call
+from meshlib.policy.classify import OVERLOAD_STATUSES, parse_retry_after
+from meshlib.policy.record import Record
+from meshlib.propagation import outgoing_headers
+
+__all__ = ["Destination", "Exchange", "PhaseCaps", "make_destination"]
+
+OURS = frozenset(
+    {
+        b"x-meshlib-deadline-ms",
+        b"x-envoy-expected-rq-timeout-ms",
+        b"x-envoy-attempt-count",
+        b"x-meshlib-criticality",
+    }
+)
+"""Headers that the mesh alone sets: what a handler copied over from the request it serves is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where attempts at a member go: what `Member.target` holds.
+
+    Attributes:
+        target: for the wire.
+        host: the ``Host`` header; None for the one that the caller used.
+    """
+
+    target: Target
+    host: bytes | None = None
+
+    def secure(self) -> Target:
+        """The same for a caller who wrote ``https``, where the configuration does not say how to encrypt."""
+        return self.target if self.target.tls is not None else replace(self.target, tls=TlsSettings())
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseCaps:
+    """Limits on the phases of each attempt, in seconds, given through the client; None leaves them to the mesh."""
+
+    connect_s: float | None = None
+    read_s: float | None = None
+    write_s: float | None = None
+    pool_s: float | None = None
+
+
+NO_CAPS = PhaseCaps()
+
+
+def make_destination(cluster: ClusterSettings, endpoint: Endpoint) -> Destination:
+    """Where attempts at an endpoint of a cluster go."""
+    tls = cluster.tls
+    server_name = cluster.service if tls is None or tls.server_name is None else tls.server_name
+    target = Target(endpoint, tls, server_name, cluster.pool, cluster.http2)
+    if cluster.host_header == "service":
+        return Destination(target)
+    host = endpoint.address if cluster.host_header == "endpoint" else cluster.host_header
+    return Destination(target, host.encode("ascii"))
+
+
+class Exchange:
+    """One call: the state machine, the request, and what is under way for it.
+
+    Attributes:
+        call: the state machine.
+        plane: what it runs on.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_body",
+        "_caps",
+        "_handle",
+        "_headers",
+        "_method",
+        "_preview",
+        "_secure",
+        "_target",
+        "call",
+        "plane",
+    )
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        call: Call,
+        *,
+        method: bytes,
+        target: bytes,
+        headers: Headers,
+        body: Any,
+        caps: PhaseCaps = NO_CAPS,
+        secure: bool = False,
+        preview: Callable[[int, Headers], Any] | None = None,
+    ) -> None:
+        """Prepare a call.
+
+        Args:
+            plane: what it runs on.
+            call: not yet begun.
+            method: as in the request line.
+            target: as in the request line.
+            headers: complete, as the client library made them.
+            body: bytes, or one of `meshlib.adapters.body`.
+            caps: limits on each attempt's phases.
+            secure: whether the caller asked for ``https``.
+            preview: makes the client library's response, without a body, for a tenacity ``retry`` object to look at.
+        """
+        self.plane = plane
+        self.call = call
+        self._method = method
+        self._target = target
+        self._body = body
+        self._caps = caps
+        self._secure = secure
+        self._preview = preview
+        self._handle: object | None = None
+        edits = call.facts.route.request_edits
+        if edits:
+            headers = edits.apply(headers)
+        self._headers = [pair for pair in headers if pair[0].lower() not in OURS]
+
+    def started(self, start: Start) -> tuple[Target, WireRequest, WireLimits, Progress]:
+        """What to give the wire for this attempt."""
+        destination = start.member.target
+        assert isinstance(destination, Destination)
+        headers = self._headers
+        if destination.host is not None:
+            host = destination.host
+            headers = [(name, host if name.lower() == b"host" else value) for name, value in headers]
+        added = list(start.headers)
+        scope = current_scope()
+        if scope.criticality is not None or scope.baggage:
+            given = {name.lower() for name, _ in headers}
+            for name, value in outgoing_headers(scope, None).items():
+                raw = name.encode("ascii")
+                if raw not in given:
+                    added.append((raw, value.encode("ascii")))
+        self._handle = self.plane.observer.attempt_started(self.call, start, added)
+        facts, caps = self.call.facts, self._caps
+        in_memory = isinstance(self._body, bytes)
+        request = WireRequest(
+            self._method, self._target, [*headers, *added], self._body, facts.safe and (in_memory or self.replayable)
+        )
+        limits = WireLimits(
+            deadline=start.deadline,
+            connect_s=_least(destination.target.pool.connect_timeout_s, caps.connect_s),
+            pool_s=caps.pool_s,
+            write_s=caps.write_s,
+            read_s=caps.read_s,
+            body_idle_s=_least(facts.policy.body_idle_s, caps.read_s),
+            body_deadline=start.body_deadline,
+        )
+        return destination.secure() if self._secure else destination.target, request, limits, Progress()
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the body can be produced again, as things stand."""
+        return isinstance(self._body, bytes) or bool(self._body.replayable)
+
+    def answered(
+        self, start: Start, response: SyncWireResponse | AsyncWireResponse, progress: Progress
+    ) -> list[Action]:
+        """The headers of an attempt's response are there."""
+        call, status = self.call, response.status
+        now = self.plane.clock.now()
+        attempt = call.attempts[start.n - 1]
+        attempt.resent = progress.resent
+        retry_after_s, overloaded = None, False
+        if status >= 429:
+            overloaded = any(name.lower() == b"x-envoy-overloaded" for name, _ in response.headers)
+            if status in OVERLOAD_STATUSES:
+                value = next((value for name, value in response.headers if name.lower() == b"retry-after"), None)
+                retry_after_s = parse_retry_after(value, self.plane.clock.wall())
+        call.facts.replayable = self.replayable
+        preview = None
+        if call.facts.policy.retry.retry is not None and self._preview is not None:
+            preview = self._preview(status, response.headers)
+        actions = call.headers(
+            now, start.n, status, retry_after_s=retry_after_s, overloaded=overloaded, response=preview
+        )
+        self.plane.observer.attempt_ended(self._handle, call, start.n, status, None, progress)
+        self._handle = None
+        return actions
+
+    def failed(self, start: Start, error: MeshError, progress: Progress, phase: str = "") -> list[Action]:
+        """An attempt failed on the wire."""
+        call, now = self.call, self.plane.clock.now()
+        if not error.service:
+            error.service = call.facts.service
+        attempt = call.attempts[start.n - 1]
+        attempt.resent = progress.resent
+        if progress.bytes_written:
+            call.bytes_written(now, start.n)
+        call.facts.replayable = self.replayable
+        actions = call.error(now, start.n, error, phase or progress.phase)
+        self._end_attempt(start.n, error, progress)
+        return actions
+
+    def cancelled(self, error: BaseException, progress: Progress | None = None) -> None:
+        """The caller gave up, or its own code failed: let go of everything."""
+        call, now = self.call, self.plane.clock.now()
+        if call.attempts and progress is not None:
+            attempt = call.attempts[-1]
+            attempt.phase = progress.phase
+            attempt.sent = attempt.sent or progress.bytes_written
+        call.cancelled(now)
+        if call.attempts:
+            self._end_attempt(len(call.attempts), error, progress)
+
+    def ended(self) -> None:
+        """The call's outcome is known."""
+        self.plane.observer.call_ended(self.call, self.plane.clock.now())
+
+    def edited(self, headers: Headers) -> Headers:
+        """The response's headers, with the route's edits."""
+        edits = self.call.facts.route.response_edits
+        return edits.apply(headers) if edits else headers
+
+    def record(self) -> Record:
+        """What happened so far."""
+        return self.call.record(self.plane.clock.now())
+
+    def _end_attempt(self, n: int, error: BaseException, progress: Progress | None) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            self.plane.observer.attempt_ended(handle, self.call, n, None, error, progress)
+
+
+def _least(one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return min(one, other)

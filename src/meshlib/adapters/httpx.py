@@ -1,0 +1,299 @@
+"""httpx: transports that make meshed calls. The clients that use them are in `httpx_clients`.
+
+A transport sees one request at a time, below redirects, authentication, cookies and event hooks, which stay httpx's. Hosts
+outside the mesh, and calls with ``mode: off``, go through httpx's own transport unchanged.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from asyncio import AbstractEventLoop, get_running_loop
+from typing import Any, TypeVar
+
+import httpx
+
+from meshlib.adapters import async_driver, sync_driver
+from meshlib.adapters.body import AsyncBufferedBody, BufferedBody
+from meshlib.adapters.exchange import Exchange, PhaseCaps
+from meshlib.adapters.httpx_errors import as_httpx
+from meshlib.adapters.httpx_streams import AsyncResponseStream, FileStream, SyncResponseStream
+from meshlib.adapters.observe import Shadow
+from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
+from meshlib.adapters.plane import DataPlane, RequestFacts
+from meshlib.config.settings import Mode
+from meshlib.errors import EgressRefused, MeshError, UnknownService
+from meshlib.net.wire import AsyncWire, SyncWire
+
+__all__ = ["AsyncMeshTransport", "MeshTransport", "attach"]
+
+C = TypeVar("C", httpx.Client, httpx.AsyncClient)
+
+
+class _Core:
+    """What the sync and the async transport share: which way a request goes, and the call that is made of it."""
+
+    def __init__(self, plane: DataPlane, service: str | None) -> None:
+        self._plane = plane
+        self._service = service
+
+    def _locate(self, request: httpx.Request) -> tuple[str | None, Mode]:
+        """The service that the request is for, and what to do with it; None is a host outside the mesh."""
+        url = request.url
+        host = url.raw_host.decode("ascii")
+        service = self._service
+        if service is None or host.lower() != service.lower():
+            service = self._plane.locate(host, url.port)
+        if service is not None:
+            return service, self._plane.mode_of(service)
+        if self._plane.mode == "on" and self._plane.settings.egress == "refuse":
+            text = f"{host} is outside the mesh, and the configuration says `egress: refuse`; name it under `services`"
+            raise as_httpx(EgressRefused(text), request)
+        return None, self._plane.mode
+
+    def _exchange(self, service: str, request: httpx.Request, body: Any, *, observe: bool = False) -> Exchange:
+        plane, url = self._plane, request.url
+        options = request.extensions.get(EXTENSION, NO_OPTIONS)
+        if not isinstance(options, CallOptions):
+            options = NO_OPTIONS
+        raw_path = url.raw_path
+        path, _, query = raw_path.partition(b"?")
+        facts = RequestFacts(
+            method=request.method,
+            scheme=url.scheme,
+            host=url.raw_host.decode("ascii"),
+            port=url.port,
+            path=path.decode("ascii"),
+            query=query.decode("ascii"),
+            headers=request.headers,
+        )
+        caps = PhaseCaps()
+        if (timeout := request.extensions.get("timeout")) is not None:
+            caps = PhaseCaps(timeout.get("connect"), timeout.get("read"), timeout.get("write"), timeout.get("pool"))
+        view = plane.service(service)
+        call = plane.call(view, plane.route(view, facts), facts, options, observe=observe)
+        return Exchange(
+            plane,
+            call,
+            method=request.method.encode("ascii"),
+            target=request.extensions.get("target", raw_path),
+            headers=request.headers.raw,
+            body=body,
+            caps=caps,
+            secure=url.scheme == "https",
+            preview=lambda status, headers: httpx.Response(status, headers=headers, request=request),
+        )
+
+    def _failed(self, error: MeshError, service: str, request: httpx.Request) -> MeshError | None:
+        """What to raise; None where the request is to go outside the mesh after all."""
+        if isinstance(error, UnknownService) and self._is_outside(service):
+            if self._plane.settings.egress == "refuse":
+                text = f"no discovery source knows {service}, and the configuration says `egress: refuse`"
+                refused = EgressRefused(text, service=service, record=error.record)
+                return as_httpx(refused, request)
+            return None
+        return as_httpx(error, request)
+
+    def _is_outside(self, service: str) -> bool:
+        """Whether a name that no source knows may be a host outside the mesh: nobody called it a service."""
+        return service != self._service and service not in self._plane.settings.services
+
+
+class MeshTransport(_Core, httpx.BaseTransport):
+    """The transport of an `httpx.Client` whose calls go through the mesh.
+
+    Args:
+        plane: the mesh's data plane.
+        service: a name that is a service of the mesh whatever its form.
+        wire: the last hop; None for the mesh's own.
+        stock: for what goes outside the mesh; None for a plain `httpx.HTTPTransport`.
+    """
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        *,
+        service: str | None = None,
+        wire: SyncWire | None = None,
+        stock: httpx.BaseTransport | None = None,
+    ) -> None:
+        super().__init__(plane, service)
+        self._wire = plane.sync_wire if wire is None else wire
+        self._given = stock
+        self._stock = stock
+        self._lock = threading.Lock()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Make the call.
+
+        Raises:
+            MeshError: which is an httpx exception too.
+        """
+        service, mode = self._locate(request)
+        if service is None or mode == "off":
+            return self._outside(request)
+        if mode == "observe":
+            return self._observe(service, request)
+        exchange = self._exchange(service, request, _sync_body(request))
+        try:
+            response, body = sync_driver.drive(exchange, self._wire)
+        except MeshError as error:
+            translated = self._failed(error, service, request)
+            if translated is None:
+                return self._outside(request)
+            raise translated from error.__cause__
+        if body is None:
+            n = len(exchange.call.attempts)
+            stream: httpx.SyncByteStream = SyncResponseStream(exchange, n, request, response)
+        else:
+            stream = httpx.ByteStream(body)
+        return httpx.Response(
+            response.status,
+            headers=exchange.edited(response.headers),
+            stream=stream,
+            extensions={**response.extensions, EXTENSION: exchange},
+        )
+
+    def _observe(self, service: str, request: httpx.Request) -> httpx.Response:
+        shadow = Shadow(self._exchange(service, request, b"", observe=True))
+        try:
+            response = self._outside(request)
+        except BaseException as error:
+            shadow.failed(error)
+            raise
+        shadow.answered(response.status_code, response.headers.get("retry-after"))
+        response.extensions[EXTENSION] = shadow.exchange
+        return response
+
+    def _outside(self, request: httpx.Request) -> httpx.Response:
+        if self._stock is None:
+            with self._lock:
+                if self._stock is None:
+                    self._stock = httpx.HTTPTransport()
+        return self._stock.handle_request(request)
+
+    def close(self) -> None:
+        """Close what goes outside the mesh. The pools belong to the mesh and stay open."""
+        if self._stock is not None:
+            self._stock.close()
+            if self._given is None:
+                self._stock = None
+
+
+class AsyncMeshTransport(_Core, httpx.AsyncBaseTransport):
+    """The transport of an `httpx.AsyncClient` whose calls go through the mesh; see `MeshTransport`."""
+
+    def __init__(
+        self,
+        plane: DataPlane,
+        *,
+        service: str | None = None,
+        wire: AsyncWire | None = None,
+        stock: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        super().__init__(plane, service)
+        self._wire = plane.async_wire if wire is None else wire
+        self._given = stock
+        # httpx's own connections belong to the loop that made them.
+        self._stock: weakref.WeakKeyDictionary[AbstractEventLoop, httpx.AsyncBaseTransport] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Make the call.
+
+        Raises:
+            MeshError: which is an httpx exception too.
+        """
+        service, mode = self._locate(request)
+        if service is None or mode == "off":
+            return await self._outside(request)
+        if mode == "observe":
+            return await self._observe(service, request)
+        exchange = self._exchange(service, request, _async_body(request))
+        try:
+            response, body = await async_driver.drive(exchange, self._wire)
+        except MeshError as error:
+            translated = self._failed(error, service, request)
+            if translated is None:
+                return await self._outside(request)
+            raise translated from error.__cause__
+        if body is None:
+            n = len(exchange.call.attempts)
+            stream: httpx.AsyncByteStream = AsyncResponseStream(exchange, n, request, response)
+        else:
+            stream = httpx.ByteStream(body)
+        return httpx.Response(
+            response.status,
+            headers=exchange.edited(response.headers),
+            stream=stream,
+            extensions={**response.extensions, EXTENSION: exchange},
+        )
+
+    async def _observe(self, service: str, request: httpx.Request) -> httpx.Response:
+        shadow = Shadow(self._exchange(service, request, b"", observe=True))
+        try:
+            response = await self._outside(request)
+        except BaseException as error:
+            shadow.failed(error)
+            raise
+        shadow.answered(response.status_code, response.headers.get("retry-after"))
+        response.extensions[EXTENSION] = shadow.exchange
+        return response
+
+    async def _outside(self, request: httpx.Request) -> httpx.Response:
+        stock = self._given
+        if stock is None:
+            loop = get_running_loop()
+            stock = self._stock.get(loop)
+            if stock is None:
+                stock = self._stock[loop] = httpx.AsyncHTTPTransport()
+        return await stock.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close what goes outside the mesh. The pools belong to the mesh and stay open."""
+        if self._given is not None:
+            await self._given.aclose()
+        stock = self._stock.pop(get_running_loop(), None)
+        if stock is not None:
+            await stock.aclose()
+
+
+def _sync_body(request: httpx.Request) -> Any:
+    stream = request.stream
+    if isinstance(stream, httpx.ByteStream):
+        return b"".join(stream)
+    if isinstance(stream, FileStream):
+        return stream.body
+    if isinstance(stream, httpx.SyncByteStream):
+        return BufferedBody(stream)
+    raise RuntimeError("Attempted to send an async request with a sync Client instance.")
+
+
+def _async_body(request: httpx.Request) -> Any:
+    stream = request.stream
+    if isinstance(stream, httpx.ByteStream):
+        return b"".join(stream)
+    if isinstance(stream, FileStream):
+        return stream.body
+    if isinstance(stream, httpx.AsyncByteStream):
+        return AsyncBufferedBody(stream)
+    raise RuntimeError("Attempted to send an sync request with an AsyncClient instance.")
+
+
+def attach(plane: DataPlane, client: C) -> C:
+    """Let the calls of an existing client go through the mesh; its own transport serves what stays outside.
+
+    Raises:
+        TypeError: if it is no httpx client, or one whose transport cannot be replaced.
+    """
+    own = getattr(client, "_transport", None)
+    if isinstance(client, httpx.Client) and isinstance(own, httpx.BaseTransport):
+        if not isinstance(own, MeshTransport):
+            client._transport = MeshTransport(plane, stock=own)
+        return client
+    if isinstance(client, httpx.AsyncClient) and isinstance(own, httpx.AsyncBaseTransport):
+        if not isinstance(own, AsyncMeshTransport):
+            client._transport = AsyncMeshTransport(plane, stock=own)
+        return client
+    raise TypeError(f"an httpx.Client or httpx.AsyncClient is expected, not {type(client).__name__}")

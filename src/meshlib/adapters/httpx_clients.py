@@ -1,0 +1,122 @@
+"""httpx clients of the mesh: they know more of each request than a transport is told, and pass it on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import httpx
+
+from meshlib.adapters.body import FileBody
+from meshlib.adapters.httpx import AsyncMeshTransport, MeshTransport
+from meshlib.adapters.httpx_streams import FileStream
+from meshlib.adapters.httpx_wire import AsyncTransportWire, SyncTransportWire
+from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
+from meshlib.adapters.plane import DataPlane
+
+__all__ = ["AsyncMeshClient", "MeshClient", "make_async_client", "make_client"]
+
+
+def make_client(plane: DataPlane, service: str | None, options: dict[str, Any]) -> MeshClient:
+    """A client; see `meshlib.Mesh.client`."""
+    transport = options.pop("transport", None)
+    wire = None if transport is None else SyncTransportWire(transport, plane.clock.now, logical=False)
+    return MeshClient(transport=MeshTransport(plane, service=service, wire=wire), **_defaults(service, options))
+
+
+def make_async_client(plane: DataPlane, service: str | None, options: dict[str, Any]) -> AsyncMeshClient:
+    """A client; see `meshlib.Mesh.async_client`."""
+    transport = options.pop("transport", None)
+    wire = None if transport is None else AsyncTransportWire(transport, plane.clock.now, logical=False)
+    return AsyncMeshClient(
+        transport=AsyncMeshTransport(plane, service=service, wire=wire), **_defaults(service, options)
+    )
+
+
+def _defaults(service: str | None, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of the client: the mesh's own timeouts hold, unless others are given."""
+    timeout = options.pop("timeout", None)
+    if isinstance(timeout, (int, float)) and not isinstance(timeout, bool):
+        options["total_s"] = float(timeout)
+        timeout = None
+    options["timeout"] = timeout
+    if service is not None:
+        options.setdefault("base_url", f"http://{service}")
+    return options
+
+
+class _Requests:
+    """How the mesh's own clients build requests: what they know of each they tell the transport."""
+
+    _total_s: float | None = None
+
+    def _told(self, build: Callable[..., httpx.Request], args: Any, kwargs: dict[str, Any]) -> httpx.Request:
+        timeout = kwargs.get("timeout", httpx.USE_CLIENT_DEFAULT)
+        total_s = self._total_s
+        if isinstance(timeout, (int, float)) and not isinstance(timeout, bool):
+            total_s = float(timeout)
+            kwargs["timeout"] = None
+        elif timeout is not httpx.USE_CLIENT_DEFAULT:
+            total_s = None
+        request = build(*args, **kwargs)
+        if total_s is not None:
+            options = _options(request)
+            least_s = total_s if options.timeout_s is None else min(total_s, options.timeout_s)
+            request.extensions[EXTENSION] = replace(options, timeout_s=least_s)
+        content = kwargs.get("content")
+        if content is not None and not isinstance(content, (str, bytes)):
+            _keep_file(request, content)
+        return request
+
+
+def _options(request: httpx.Request) -> CallOptions:
+    options = request.extensions.get(EXTENSION, NO_OPTIONS)
+    return options if isinstance(options, CallOptions) else NO_OPTIONS
+
+
+def _keep_file(request: httpx.Request, content: Any) -> None:
+    """A file can be sent again from where it stood. (httpx sends what is left of it, but announces all of it.)"""
+    if not all(hasattr(content, name) for name in ("read", "seek", "tell")):
+        return
+    if not getattr(content, "seekable", lambda: True)():
+        return
+    offset = content.tell()
+    if offset and "content-length" in request.headers:
+        left = int(request.headers["content-length"]) - offset
+        request.headers["content-length"] = str(max(0, left))
+    request.stream = FileStream(FileBody(content))
+
+
+class MeshClient(_Requests, httpx.Client):
+    """An `httpx.Client` whose calls go through the mesh. Closing it closes no pool."""
+
+    def __init__(self, *, total_s: float | None = None, **kwargs: Any) -> None:
+        self._total_s = total_s
+        super().__init__(**kwargs)
+
+    def build_request(self, *args: Any, **kwargs: Any) -> httpx.Request:
+        """Build a request as httpx does; a number given as ``timeout`` is the call's total."""
+        return self._told(super().build_request, args, kwargs)
+
+    def send(self, request: httpx.Request, *, stream: bool = False, **kwargs: Any) -> httpx.Response:
+        """Send a request as httpx does; unless streamed, the call succeeds only when its body is there."""
+        request.extensions[EXTENSION] = replace(_options(request), complete_body=not stream)
+        return super().send(request, stream=stream, **kwargs)
+
+
+class AsyncMeshClient(_Requests, httpx.AsyncClient):
+    """An `httpx.AsyncClient` whose calls go through the mesh. Closing it closes no pool."""
+
+    def __init__(self, *, total_s: float | None = None, **kwargs: Any) -> None:
+        self._total_s = total_s
+        super().__init__(**kwargs)
+
+    def build_request(self, *args: Any, **kwargs: Any) -> httpx.Request:
+        """Build a request as httpx does; a number given as ``timeout`` is the call's total."""
+        return self._told(super().build_request, args, kwargs)
+
+    async def send(self, request: httpx.Request, *, stream: bool = False, **kwargs: Any) -> httpx.Response:
+        """Send a request as httpx does; unless streamed, the call succeeds only when its body is there."""
+        request.extensions[EXTENSION] = replace(_options(request), complete_body=not stream)
+        return await super().send(request, stream=stream, **kwargs)

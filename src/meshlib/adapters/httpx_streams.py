@@ -1,0 +1,105 @@
+"""The bodies of meshed responses and requests, as httpx streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import httpx
+
+from meshlib.adapters.body import FileBody
+from meshlib.adapters.exchange import Exchange
+from meshlib.adapters.httpx_errors import as_httpx
+from meshlib.errors import MeshError
+from meshlib.net.wire import AsyncWireResponse, SyncWireResponse
+
+__all__ = ["AsyncResponseStream", "FileStream", "SyncResponseStream"]
+
+
+class FileStream(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A request's body that is read from a file, from the offset at which it was handed over, as often as needed."""
+
+    def __init__(self, body: FileBody) -> None:
+        self.body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.body)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self.body:
+            yield chunk
+
+
+class _Delivered:
+    """A response that the caller reads: tells the call how its body ends, also if nobody ever reads or closes it."""
+
+    def __init__(self, exchange: Exchange, n: int, request: httpx.Request) -> None:
+        self._exchange = exchange
+        self._n = n
+        self._request = request
+        self._open = True
+
+    def _end(self) -> None:
+        if self._open:
+            self._open = False
+            self._exchange.call.body_end(self._exchange.plane.clock.now(), self._n)
+
+    def _leave(self) -> None:
+        if self._open:
+            self._open = False
+            self._exchange.call.cancelled(self._exchange.plane.clock.now(), self._n)
+
+    def _broken(self, error: MeshError) -> MeshError:
+        exchange = self._exchange
+        if not error.service:
+            error.service = exchange.call.facts.service
+        if self._open:
+            self._open = False
+            exchange.call.error(exchange.plane.clock.now(), self._n, error, "body")
+        error.record = exchange.record()
+        return as_httpx(error, self._request)
+
+    def __del__(self) -> None:
+        self._leave()
+
+
+class SyncResponseStream(_Delivered, httpx.SyncByteStream):
+    """The body of a response to a call from a thread."""
+
+    def __init__(self, exchange: Exchange, n: int, request: httpx.Request, response: SyncWireResponse) -> None:
+        super().__init__(exchange, n, request)
+        self._response = response
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._response.body
+        except MeshError as error:
+            raise self._broken(error) from error.__cause__
+        self._end()
+
+    def close(self) -> None:
+        """Give the connection back, or close it if the body was not read to its end."""
+        self._response.close()
+        self._leave()
+
+
+class AsyncResponseStream(_Delivered, httpx.AsyncByteStream):
+    """The body of a response to a call from an event loop."""
+
+    def __init__(self, exchange: Exchange, n: int, request: httpx.Request, response: AsyncWireResponse) -> None:
+        super().__init__(exchange, n, request)
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._response.body:
+                yield chunk
+        except MeshError as error:
+            raise self._broken(error) from error.__cause__
+        self._end()
+
+    async def aclose(self) -> None:
+        """Give the connection back, or close it if the body was not read to its end."""
+        try:
+            await self._response.aclose()
+        finally:
+            self._leave()

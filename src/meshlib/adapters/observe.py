@@ -1,0 +1,66 @@
+"""``mode: observe``: decide everything, count it and record it, and change nothing.
+
+The request goes out as it would without the mesh. Beside it the state machine of the call is asked what it would have done. What it
+learns of single endpoints would be false, since the answer came from wherever the caller's own resolution led; so it is told only how
+the call as a whole went.
+"""
+
+from __future__ import annotations
+
+from meshlib.adapters.exchange import Exchange
+from meshlib.errors import MeshError, Reset
+from meshlib.policy.actions import Action, Deliver, Fail, Start
+from meshlib.policy.call import CallState
+from meshlib.policy.classify import parse_retry_after
+
+__all__ = ["Shadow"]
+
+
+class Shadow:
+    """The decisions about one call that is made without the mesh."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        """Ask what would be done with the call, before it is made."""
+        self.exchange = exchange
+        self._call = exchange.call
+        self._call.facts.explain = True
+        self._n = 0
+        self._note(self._call.begin(self._now()))
+        if self._call.state is CallState.WAITING:
+            self._call.facts.say(f"would have waited: {self._call.record(self._now()).waits[-1].reason}")
+
+    def answered(self, status: int, retry_after: str | None) -> None:
+        """The call was answered."""
+        if self._call.state is CallState.RUNNING:
+            seconds = parse_retry_after(retry_after)
+            self._note(self._call.headers(self._now(), self._n, status, retry_after_s=seconds))
+        self._finish(f"was answered with {status}")
+
+    def failed(self, error: BaseException) -> None:
+        """The call failed, or was cancelled."""
+        if self._call.state is CallState.RUNNING and isinstance(error, Exception):
+            reset = error if isinstance(error, MeshError) else Reset(str(error) or type(error).__name__)
+            self._call.bytes_written(self._now(), self._n)
+            self._note(self._call.error(self._now(), self._n, reset, "headers"))
+        self._finish(f"failed with {type(error).__name__}")
+
+    def _note(self, actions: list[Action]) -> None:
+        say, again = self._call.facts.say, self._n > 0
+        for action in actions:
+            if isinstance(action, Start):
+                self._n = action.n
+                say(f"would {'retry' if again else 'go'} to {action.member.endpoint.address} ({action.cluster})")
+            elif isinstance(action, Fail):
+                say(f"would fail: {type(action.error).__name__}: {action.error}")
+            elif isinstance(action, Deliver):
+                say("would deliver the response")
+        if again and self._call.state is CallState.WAITING:
+            say("would retry after a back-off")
+
+    def _finish(self, outcome: str) -> None:
+        self._call.facts.say(outcome)
+        self._call.cancelled(self._now())
+        self.exchange.ended()
+
+    def _now(self) -> float:
+        return self.exchange.plane.clock.now()

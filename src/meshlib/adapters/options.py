@@ -1,0 +1,142 @@
+"""What a caller says of one call, or of all calls in a block, besides the configuration."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from meshlib.context import decorate
+from meshlib.durations import Duration, parse_duration
+from meshlib.policy.settings import CallPolicy
+from meshlib.routing.route import Route
+
+__all__ = ["EXTENSION", "NO_OPTIONS", "CallOptions", "PolicyBlock", "call", "overrides_of"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+EXTENSION = "meshlib"
+"""The key under which options travel in a request's ``extensions``, and a call's record in a response's."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """Options of one call; None leaves a thing to the configuration.
+
+    Attributes:
+        idempotent: whether the request may be repeated although it may have been processed.
+        timeout_s: for the call as a whole.
+        route: a low-cardinality name of the operation, for spans, metrics and the record.
+        hash_key: what a consistent hash balancer goes by.
+        explain: keep the reasons in full in the record.
+        complete_body: the caller will read the whole body; set by the adapters.
+    """
+
+    idempotent: bool | None = None
+    timeout_s: float | None = None
+    route: str | None = None
+    hash_key: str | None = None
+    explain: bool = False
+    complete_body: bool = False
+
+
+NO_OPTIONS = CallOptions()
+
+
+def call(
+    *,
+    idempotent: bool | None = None,
+    timeout: Duration | None = None,
+    route: str | None = None,
+    hash_key: str | None = None,
+    explain: bool = False,
+) -> dict[str, Any]:
+    """Options for one call, to be given as ``extensions=meshlib.call(...)``.
+
+    Args:
+        idempotent: whether the request may be repeated although it may have been processed. True for a POST that the
+            service recognises when it comes twice; False for a GET that must not be repeated.
+        timeout: for the call as a whole, waits and retries included: ``"800ms"``, seconds, or a timedelta.
+        route: a low-cardinality name of the operation, for spans, metrics and the record: ``"/orders/{id}"``.
+        hash_key: what a consistent hash balancer goes by.
+        explain: keep the reasons in full in the record.
+
+    Raises:
+        ValueError: if `timeout` is not a duration.
+    """
+    timeout_s = None if timeout is None else parse_duration(timeout)
+    return {EXTENSION: CallOptions(idempotent, timeout_s, route, hash_key, explain)}
+
+
+Override = Callable[[CallPolicy], CallPolicy]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Overrides:
+    """The overrides in force, innermost last, and the policies they made of each route's."""
+
+    chain: tuple[tuple[object, Override], ...] = ()
+    made: dict[int, tuple[Route, CallPolicy]] = field(default_factory=dict)
+
+    def apply(self, mesh: object, route: Route) -> CallPolicy:
+        known = self.made.get(id(route))
+        if known is not None and known[0] is route:
+            return known[1]
+        policy = route.policy
+        for owner, override in self.chain:
+            if owner is mesh:
+                policy = override(policy)
+        self.made[id(route)] = (route, policy)
+        return policy
+
+
+_overrides: contextvars.ContextVar[_Overrides | None] = contextvars.ContextVar("meshlib.policy", default=None)
+_entered: contextvars.ContextVar[tuple[contextvars.Token[_Overrides | None], ...]] = contextvars.ContextVar(
+    "meshlib.policy.entered", default=()
+)
+
+
+def overrides_of(mesh: object, route: Route) -> CallPolicy:
+    """The route's policy, with what the blocks of this mesh around the call change."""
+    overrides = _overrides.get()
+    return route.policy if overrides is None else overrides.apply(mesh, route)
+
+
+class PolicyBlock:
+    """Changes the policy of every call made inside: ``with``, ``async with``, or a decorator, sync and async."""
+
+    __slots__ = ("_mesh", "_override")
+
+    def __init__(self, mesh: object, override: Override) -> None:
+        self._mesh = mesh
+        self._override = override
+
+    def __enter__(self) -> Self:
+        outer = _overrides.get()
+        chain = (*(outer.chain if outer is not None else ()), (self._mesh, self._override))
+        _entered.set((*_entered.get(), _overrides.set(_Overrides(chain))))
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        entered = _entered.get()
+        if entered:
+            _entered.set(entered[:-1])
+            try:
+                _overrides.reset(entered[-1])
+            except ValueError:
+                return  # left in another context than it was entered in: there is nothing here to restore
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.__exit__(exc_type, exc, tb)
+
+    def __call__(self, function: F) -> F:
+        return decorate(function, lambda: self)

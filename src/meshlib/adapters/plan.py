@@ -1,0 +1,181 @@
+"""A dry run: what would happen to a request, and why. No I/O, and nothing is changed by looking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from meshlib.adapters.plane import DataPlane, RequestFacts
+from meshlib.balance.balancer import Member
+from meshlib.balance.cluster import Cluster
+from meshlib.config.settings import Mode
+from meshlib.context import current_scope
+from meshlib.durations import format_duration
+from meshlib.policy.breaker import BreakerState
+from meshlib.policy.retry import IDEMPOTENT_METHODS
+from meshlib.policy.settings import CallPolicy
+from meshlib.routing.match import RequestView
+
+__all__ = ["Candidate", "Plan", "make_plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An endpoint, and why it would not be picked; None if it may be.
+
+    Attributes:
+        address: of the endpoint.
+        cluster: the cluster in which it is looked at.
+        weight: its share.
+        cost_s: what a call to it is expected to cost, in seconds.
+        in_flight: attempts at it from this process.
+        why_not: in words.
+    """
+
+    address: str
+    cluster: str
+    weight: float
+    cost_s: float
+    in_flight: int
+    why_not: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would happen to a request.
+
+    Attributes:
+        method, url: as asked.
+        service: that it is for; None for a host outside the mesh.
+        mode: what the mesh does with such calls.
+        route: the name of the route that matches; empty outside the mesh.
+        routes_not_taken: each with the reason.
+        backends: the clusters of the route and their shares, in percent.
+        candidates: the endpoints of these clusters.
+        policy: how the call would be made.
+        timeout_s: for the call; None for none.
+        limit: what sets it: ``timeout`` or ``deadline``.
+        safe: whether it would be repeated although it may have been processed.
+        notes: what else there is to know: an open circuit, discovery that has not answered, panic.
+    """
+
+    method: str
+    url: str
+    service: str | None
+    mode: Mode
+    route: str = ""
+    routes_not_taken: tuple[tuple[str, str], ...] = ()
+    backends: tuple[tuple[str, float], ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    policy: CallPolicy | None = None
+    timeout_s: float | None = None
+    limit: str = ""
+    safe: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.service is None:
+            return "\n".join([f"{self.method} {self.url}: outside the mesh", *(f"  {note}" for note in self.notes)])
+        lines = [f"{self.method} {self.url}: service {self.service}, mode {self.mode}"]
+        lines += [f"  route {name}: not taken: {reason}" for name, reason in self.routes_not_taken]
+        shares = ", ".join(f"{cluster} {share:.3g} %" for cluster, share in self.backends)
+        lines.append(f"  route {self.route}: to {shares}")
+        for candidate in self.candidates:
+            state = f"no: {candidate.why_not}" if candidate.why_not else f"cost {format_duration(candidate.cost_s)}"
+            lines.append(f"  endpoint {candidate.address} ({candidate.cluster}, weight {candidate.weight:g}): {state}")
+        if self.policy is not None:
+            limit = "none" if self.timeout_s is None else f"{format_duration(self.timeout_s)} ({self.limit})"
+            retries = self.policy.retry.max_retries if self.safe else 0
+            unsafe = "" if self.safe else " (more only if nothing was sent: the request is not idempotent)"
+            lines.append(f"  timeout {limit}, retries {retries}{unsafe}")
+        lines += [f"  {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str] | None = None) -> Plan:
+    """Work out what would happen to a request.
+
+    Args:
+        plane: of the mesh.
+        method: of the request.
+        url: absolute.
+        headers: of the request.
+    """
+    method = method.upper()
+    parts = urlsplit(url)
+    if not parts.scheme or not parts.hostname:
+        raise ValueError(f"{url!r} is not an absolute URL such as 'http://orders/path'")
+    service = plane.locate(parts.hostname, parts.port)
+    if service is None:
+        refused = plane.mode == "on" and plane.settings.egress == "refuse"
+        note = "it would be refused (egress: refuse)" if refused else "it would go through the plain client"
+        return Plan(method, url, None, plane.mode, notes=(note,))
+    lower = {name.lower(): value for name, value in (headers or {}).items()}
+    facts = RequestFacts(method, parts.scheme, parts.hostname, parts.port, parts.path or "/", parts.query, lower)
+    view = plane.snapshots.service(service)
+    chosen = plane.route(view, facts)
+    seen = RequestView(facts.method, facts.path, facts.query, facts.headers)
+    not_taken = []
+    for route in view.settings.routes:
+        if route is chosen:
+            break
+        not_taken.append((route.name, route.why_not(seen) or "no reason"))
+    total = sum(backend.weight for backend in chosen.backends) or 1.0
+    clusters = [plane.snapshots.service(backend.service).clusters[backend.subset] for backend in chosen.backends]
+    now = plane.clock.now()
+    notes = [note for cluster in clusters for note in _notes(cluster, now)]
+    if not view.state.budget.open:
+        notes.append("the retry budget is used up: nothing would be retried")
+    deadline = current_scope().deadline
+    timeout_s, limit = chosen.policy.timeout_s, "timeout"
+    if deadline is not None and (timeout_s is None or deadline - now < timeout_s):
+        timeout_s, limit = max(0.0, deadline - now), "deadline"
+    return Plan(
+        method=method,
+        url=url,
+        service=service,
+        mode=plane.mode_of(service),
+        route=chosen.name,
+        routes_not_taken=tuple(not_taken),
+        backends=tuple((backend.cluster, backend.weight * 100.0 / total) for backend in chosen.backends),
+        candidates=tuple(_candidate(cluster, member, now) for cluster in clusters for member in cluster.members),
+        policy=chosen.policy,
+        timeout_s=timeout_s,
+        limit=limit,
+        safe=method in IDEMPOTENT_METHODS or "idempotency-key" in lower,
+        notes=tuple(notes),
+    )
+
+
+def _candidate(cluster: Cluster, member: Member, now: float) -> Candidate:
+    why_not = None
+    if not cluster.panicking():
+        if member not in cluster.healthy:
+            why_not = f"{member.endpoint.health.value} in the registry"
+        elif member.health.ejected:
+            left = member.health.ejected_until - now
+            why_not = f"ejected for another {format_duration(left)}" if left > 0 else "ejected; the next call probes it"
+    return Candidate(
+        address=member.endpoint.address,
+        cluster=cluster.name,
+        weight=member.weight,
+        cost_s=member.load.cost(now),
+        in_flight=member.node.in_flight,
+        why_not=why_not,
+    )
+
+
+def _notes(cluster: Cluster, now: float) -> list[str]:
+    notes = []
+    breaker = cluster.state.breaker
+    if breaker is not None and breaker.state is not BreakerState.CLOSED:
+        left = breaker.open_for(now)
+        probe = f"a probe in {format_duration(left)}" if left > 0 else "the next call is a probe"
+        notes.append(f"cluster {cluster.name}: its circuit is open, {probe}")
+    if not cluster.members:
+        detail = f" ({cluster.detail})" if cluster.detail else ""
+        notes.append(f"cluster {cluster.name}: no endpoints; discovery: {cluster.known.value}{detail}")
+    elif cluster.panicking():
+        notes.append(f"cluster {cluster.name}: too few healthy endpoints, so all are used (panic)")
+    return notes

@@ -1,0 +1,213 @@
+"""The data plane: all that an adapter needs to make calls. A `Mesh` makes one and lends it to its clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from random import Random
+
+from meshlib.adapters.clock import Clock
+from meshlib.adapters.options import CallOptions, overrides_of
+from meshlib.balance.cluster import Cluster
+from meshlib.config.settings import MeshSettings, Mode
+from meshlib.config.snapshot import EndpointsWaiter, ServiceView, Snapshots
+from meshlib.context import current_scope
+from meshlib.errors import MeshClosed
+from meshlib.net.wire import AsyncWire, SyncWire
+from meshlib.policy.call import Call
+from meshlib.policy.facts import CallFacts
+from meshlib.policy.retry import IDEMPOTENT_METHODS
+from meshlib.policy.settings import CallPolicy
+from meshlib.routing.match import RequestView
+from meshlib.routing.route import Route, find_route
+from meshlib.telemetry.observer import NullObserver, Observer
+
+__all__ = ["DataPlane", "RequestFacts"]
+
+
+@dataclass(slots=True)
+class RequestFacts:
+    """One request, as every client library can tell it.
+
+    Attributes:
+        method: in upper case.
+        scheme, host, port: of the URL as the caller wrote it; None for the scheme's own port.
+        path, query: as sent, percent-encoded.
+        headers: with names in lower case; of a repeated one any.
+        replayable: whether its body can be produced again.
+        client_timeout_s: a total given through the client for this request; None for none.
+    """
+
+    method: str
+    scheme: str
+    host: str
+    port: int | None
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    replayable: bool = True
+    client_timeout_s: float | None = None
+
+
+class DataPlane:
+    """What a call needs, at hand.
+
+    Attributes:
+        settings: compiled.
+        snapshots: what a call reads.
+        clock: tells the time and waits.
+        rng: all randomness of the calls.
+        mode: ``off``, ``observe`` or ``on``; may be changed at any time.
+        sync_wire, async_wire: the last hop.
+        observer: spans and metrics.
+        closed: whether the mesh was closed.
+    """
+
+    def __init__(
+        self,
+        settings: MeshSettings,
+        snapshots: Snapshots,
+        *,
+        use: Callable[[str], None],
+        clock: Clock,
+        rng: Random,
+        sync_wire: SyncWire,
+        async_wire: AsyncWire,
+        observer: Observer | NullObserver,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            settings: compiled.
+            snapshots: what a call reads.
+            use: says that a service is needed; starts its watch. Cheap when it runs already.
+            clock: tells the time and waits.
+            rng: for all randomness of the calls.
+            sync_wire: the last hop of calls from threads.
+            async_wire: the last hop of calls from event loops.
+            observer: spans and metrics.
+        """
+        self.settings = settings
+        self.snapshots = snapshots
+        self.clock = clock
+        self.rng = rng
+        self.mode: Mode = settings.mode
+        self.service_modes: dict[str, Mode] = {}
+        self.sync_wire = sync_wire
+        self.async_wire = async_wire
+        self.observer = observer
+        self.closed = False
+        self._use = use
+        self._hosts: dict[str, str] = {}
+        for service in settings.services.values():
+            self._hosts[service.name.lower()] = service.name
+            for host in service.hosts:
+                self._hosts[host.lower()] = service.name
+
+    def locate(self, host: str, port: int | None) -> str | None:
+        """The service that a URL's host means; None if the host is outside the mesh. Asks nobody.
+
+        A declared service or one of its `hosts` (with or without the port), a name that `domains` matches, or a single
+        label. Whether anybody serves the name is another question.
+        """
+        name = host.lower()
+        if port is not None and (service := self._hosts.get(f"{name}:{port}")) is not None:
+            return service
+        service = self._hosts.get(name)
+        if service is not None:
+            return service
+        if "." not in name:
+            return name if name and ":" not in name and name != "localhost" else None
+        if any(fnmatchcase(name, pattern) for pattern in self.settings.domains):
+            return name
+        return None
+
+    def mode_of(self, service: str) -> Mode:
+        """What to do with calls to a service: ``off``, ``observe`` or ``on``. The mesh's ``off`` overrides all."""
+        if self.mode == "off":
+            return "off"
+        live = self.service_modes.get(service)
+        if live is not None:
+            return live
+        settings = self.settings.services.get(service)
+        return self.mode if settings is None or settings.mode is None else settings.mode
+
+    def service(self, name: str) -> ServiceView:
+        """The service as it is now; starts watching it.
+
+        Raises:
+            MeshClosed: if the mesh was closed.
+        """
+        if self.closed:
+            raise MeshClosed("the mesh was closed", service=name)
+        view = self.snapshots.service(name)
+        self._use(name)
+        return view
+
+    def route(self, view: ServiceView, request: RequestFacts) -> Route:
+        """The route that the request takes."""
+        routes = view.settings.routes
+        if len(routes) == 1 and not routes[0].matches:
+            return routes[0]
+        seen = RequestView(request.method, request.path, request.query, request.headers)
+        return find_route(routes, seen) or routes[-1]
+
+    def call(
+        self, view: ServiceView, route: Route, request: RequestFacts, options: CallOptions, *, observe: bool = False
+    ) -> Call:
+        """A call, not yet begun."""
+        policy, timeout_name = self._policy(route, request, options)
+        safe = options.idempotent
+        if safe is None:
+            safe = request.method in IDEMPOTENT_METHODS or "idempotency-key" in request.headers
+        backends = route.backends
+        if len(backends) == 1 and backends[0].service == view.name:
+            subset = backends[0].subset
+
+            def clusters() -> Sequence[Cluster]:
+                return (self.snapshots.service(view.name).clusters[subset],)
+
+        else:
+            for backend in backends:
+                self.service(backend.service)
+
+            def clusters() -> Sequence[Cluster]:
+                return [self.snapshots.service(backend.service).clusters[backend.subset] for backend in backends]
+
+        def endpoints_ready() -> EndpointsWaiter:
+            return EndpointsWaiter(self.snapshots, tuple({backend.service for backend in backends}))
+
+        facts = CallFacts(
+            service=view.name,
+            method=request.method,
+            path=request.path,
+            route=route,
+            policy=policy,
+            clusters=clusters,
+            budget=view.state.budget,
+            endpoints_ready=endpoints_ready,
+            deadline=current_scope().deadline,
+            timeout_name=timeout_name,
+            safe=safe,
+            replayable=request.replayable,
+            complete_body=options.complete_body,
+            observe=observe,
+            explain=options.explain,
+        )
+        return Call(facts, self.rng)
+
+    def _policy(self, route: Route, request: RequestFacts, options: CallOptions) -> tuple[CallPolicy, str]:
+        """The route's policy, with what surrounds the call and what the caller asked for; and who set the timeout."""
+        policy = overrides_of(self, route)
+        timeout_s = options.timeout_s
+        if request.client_timeout_s is not None:
+            timeout_s = request.client_timeout_s if timeout_s is None else min(timeout_s, request.client_timeout_s)
+        if timeout_s is None:
+            return policy, "timeout"
+        return with_timeout(policy, timeout_s), "client"
+
+
+def with_timeout(policy: CallPolicy, timeout_s: float) -> CallPolicy:
+    """The policy with another total timeout."""
+    return CallPolicy(timeout_s, policy.per_try_timeout_s, policy.body_idle_s, policy.retry, policy.endpoint_wait_s)

@@ -1,0 +1,99 @@
+"""Runs one call from a thread: carries out what the state machine asks for."""
+
+from __future__ import annotations
+
+import threading
+
+from meshlib.adapters.exchange import Exchange
+from meshlib.errors import MeshError
+from meshlib.net.wire import Progress, SyncWire, SyncWireResponse
+from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
+
+__all__ = ["drive"]
+
+
+def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes | None]:
+    """Run the call.
+
+    Returns:
+        The response to deliver; and its body, if the call is one that wants all of it. Without, the caller reads
+        ``response.body`` and reports its end to the call.
+
+    Raises:
+        MeshError: why there is no response; its record is set.
+    """
+    call, clock = exchange.call, exchange.plane.clock
+    response: SyncWireResponse | None = None
+    body: bytes | None = None
+    try:
+        actions: list[Action] = call.begin(clock.now())
+        while True:
+            start: Start | None = None
+            for action in actions:
+                if isinstance(action, Start):
+                    start = action
+                elif isinstance(action, Deliver):
+                    assert response is not None
+                    exchange.ended()
+                    return response, body
+                elif isinstance(action, Cancel):
+                    if response is not None:
+                        response.close()
+                        response = None
+                elif isinstance(action, Fail):
+                    raise action.error
+            if start is None:
+                actions = _wait(exchange)
+                continue
+            target, request, limits, progress = exchange.started(start)
+            try:
+                response = wire.send(target, request, limits, progress)
+            except MeshError as error:
+                actions = exchange.failed(start, error, progress)
+                continue
+            except BaseException as error:
+                exchange.cancelled(error, progress)
+                raise
+            actions = exchange.answered(start, response, progress)
+            if not actions:
+                actions, body = _read(exchange, start, response, progress)
+    except MeshError as error:
+        if error.record is None:
+            error.record = exchange.record()
+        exchange.ended()
+        raise
+    except BaseException as error:
+        if response is not None:
+            response.close()
+        exchange.cancelled(error)
+        exchange.ended()
+        raise
+
+
+def _read(
+    exchange: Exchange, start: Start, response: SyncWireResponse, progress: Progress
+) -> tuple[list[Action], bytes | None]:
+    """Read the whole body: only then has the attempt succeeded."""
+    try:
+        body = b"".join(response.body)
+    except MeshError as error:
+        response.close()
+        return exchange.failed(start, error, progress, "body"), None
+    response.close()
+    return exchange.call.body_end(exchange.plane.clock.now(), start.n), body
+
+
+def _wait(exchange: Exchange) -> list[Action]:
+    """Wait until something is to be done."""
+    call, clock = exchange.call, exchange.plane.clock
+    token, wake_at = call.wait_on, call.next_wakeup
+    delay_s = None if wake_at is None else max(0.0, wake_at - clock.now())
+    if token is None:
+        assert delay_s is not None, "a call that waits for nothing would wait for ever"
+        clock.sleep(delay_s)
+        return call.timer(clock.now())
+    ready = threading.Event()
+    token.on_ready(ready.set)
+    if ready.wait(delay_s):
+        return call.woken(clock.now())
+    return call.timer(clock.now())

@@ -1,0 +1,71 @@
+"""Which configuration holds: what the program gives, a file, or none; and what the environment says over it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from meshlib.config.settings import MeshSettings
+from meshlib.errors import ConfigError
+
+__all__ = ["MODES", "choose_settings"]
+
+MODES = ("off", "observe", "on")
+_log = logging.getLogger("meshlib")
+
+
+def choose_settings(config: Any, fields: dict[str, Any]) -> MeshSettings:
+    """The compiled configuration.
+
+    Args:
+        config: a path, a mapping, a `MeshConfig`, or None.
+        fields: of the configuration, if it is given as such.
+
+    Raises:
+        ConfigError: if it is wrong.
+    """
+    return _with_environment(_read(config, fields))
+
+
+def _read(config: Any, fields: dict[str, Any]) -> MeshSettings:
+    """The compiled configuration."""
+    from meshlib.config.compile import compile_config
+    from meshlib.config.load import load_default, load_file, load_mapping
+    from meshlib.config.model import MeshConfig
+
+    if config is not None and fields:
+        raise ConfigError("give a configuration or its fields, not both")
+    if isinstance(config, MeshConfig):
+        return compile_config(config)
+    if isinstance(config, Mapping):
+        return compile_config(load_mapping(config))
+    if config is not None:
+        return compile_config(load_file(config))
+    if fields:
+        return compile_config(load_mapping(fields))
+    found = load_default()
+    if found is None:
+        _log.info("no configuration found ($MESHLIB_CONFIG, ./mesh.yaml): using defaults")
+        return MeshSettings()
+    return compile_config(found)
+
+
+def _with_environment(settings: MeshSettings) -> MeshSettings:
+    """The settings, with ``$MESHLIB_MODE`` and ``$MESHLIB_WIRE`` over them.
+
+    Raises:
+        ConfigError: if one of them has a value that does not exist.
+    """
+    mode, wire = os.environ.get("MESHLIB_MODE"), os.environ.get("MESHLIB_WIRE")
+    if mode:
+        if mode not in MODES:
+            raise ConfigError(f"$MESHLIB_MODE is {mode!r}; it can be {', '.join(MODES)}")
+        settings = replace(settings, mode=mode)  # type: ignore[arg-type]
+    if wire:
+        if wire not in ("native", "stock"):
+            raise ConfigError(f"$MESHLIB_WIRE is {wire!r}; it can be native, stock")
+        settings = replace(settings, wire=wire)  # type: ignore[arg-type]
+    return settings

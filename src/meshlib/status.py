@@ -1,0 +1,191 @@
+"""The state of a mesh at one moment, as plain data with a readable text: `Mesh.status()`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from meshlib.adapters.plane import DataPlane
+from meshlib.balance.cluster import Cluster
+from meshlib.balance.endpoint import Health
+from meshlib.config.settings import MeshSettings
+from meshlib.config.snapshot import Snapshots
+from meshlib.discovery.watch import Directory
+from meshlib.durations import format_duration
+from meshlib.net.async_engine import AsyncEngine
+from meshlib.net.pool import PoolStats
+from meshlib.net.sync_engine import SyncEngine
+from meshlib.policy.budget import RetryBudget
+
+__all__ = ["ClusterStatus", "EndpointStatus", "MeshStatus", "MeshView", "ServiceStatus", "make_status"]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """One endpoint, as seen from one cluster.
+
+    Attributes:
+        address: of the endpoint.
+        state: ``healthy``, ``unhealthy`` (by the registry) or ``ejected``.
+        in_flight: attempts at it from this process.
+        cost_s: what a call to it is expected to cost, in seconds.
+    """
+
+    address: str
+    state: str
+    in_flight: int
+    cost_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """One cluster.
+
+    Attributes:
+        name: ``orders`` or ``orders/v2``.
+        breaker: ``closed``, ``open``, ``half_open``, or ``off``.
+        in_flight, pending: calls under its limit, and in line for it.
+        panic: whether so few endpoints are healthy that all are used.
+        endpoints: its members.
+    """
+
+    name: str
+    breaker: str
+    in_flight: int
+    pending: int
+    panic: bool
+    endpoints: tuple[EndpointStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """One service in use.
+
+    Attributes:
+        name: of the service.
+        mode: ``off``, ``observe`` or ``on``.
+        discovery: what discovery knows of it: ``yes``, ``no``, ``pending``, ``unwell``.
+        source: the discovery source in use.
+        age_s: for how long nobody has vouched for its endpoints; 0 is current; None before the first answer.
+        detail: what is wrong with discovery; empty if nothing is.
+        budget_tokens: left in the retry budget.
+        budget_open: whether retries may be made.
+        clusters: the whole service, and its subsets.
+    """
+
+    name: str
+    mode: str
+    discovery: str
+    source: str
+    age_s: float | None
+    detail: str
+    budget_tokens: float
+    budget_open: bool
+    clusters: tuple[ClusterStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MeshStatus:
+    """The mesh.
+
+    Attributes:
+        service: this workload's own name.
+        mode: ``off``, ``observe`` or ``on``.
+        services: those in use.
+        pools: of connections.
+    """
+
+    service: str
+    mode: str
+    services: tuple[ServiceStatus, ...]
+    pools: tuple[PoolStats, ...]
+
+    def __str__(self) -> str:
+        lines = [f"mesh {self.service or '(unnamed)'}, mode {self.mode}"]
+        for service in self.services:
+            age = f", age {format_duration(service.age_s)}" if service.age_s else ""
+            source = f" by {service.source}" if service.source else ""
+            detail = f" ({service.detail})" if service.detail else ""
+            budget = "" if service.budget_open else ", retry budget used up"
+            lines.append(f"  {service.name}: known {service.discovery}{source}{age}{detail}{budget}")
+            for cluster in service.clusters:
+                panic = ", panic" if cluster.panic else ""
+                lines.append(f"    {cluster.name}: breaker {cluster.breaker}, {cluster.in_flight} in flight{panic}")
+                lines += [
+                    f"      {endpoint.address} {endpoint.state}, {endpoint.in_flight} in flight, "
+                    f"cost {format_duration(endpoint.cost_s)}"
+                    for endpoint in cluster.endpoints
+                ]
+        lines += [
+            f"  pool {pool.address}: {pool.busy} busy, {pool.idle} idle, {pool.pending} pending" for pool in self.pools
+        ]
+        return "\n".join(lines)
+
+
+class MeshView:
+    """What telemetry and the status read of a mesh; see `meshlib.telemetry.gauges.Observed`."""
+
+    def __init__(self, snapshots: Snapshots, directory: Directory, *engines: SyncEngine | AsyncEngine) -> None:
+        self.directory = directory
+        self._snapshots = snapshots
+        self._engines = engines
+
+    def clusters(self) -> list[Cluster]:
+        """Every cluster of every service in use."""
+        services = self._snapshots.current.services
+        return [cluster for view in services.values() for cluster in view.clusters.values()]
+
+    def budgets(self) -> dict[str, RetryBudget]:
+        """The retry budget of every service in use."""
+        return {name: view.state.budget for name, view in self._snapshots.current.services.items()}
+
+    def pools(self) -> list[PoolStats]:
+        """The connection pools of this process."""
+        return [stats for engine in self._engines for stats in engine.stats()]
+
+    def ages(self) -> Mapping[str, float]:
+        """For how long nobody has vouched for the endpoints of each service, in seconds; 0 is current."""
+        return self.directory.ages()
+
+    def ignored(self) -> None:
+        """What incoming headers were left out is counted where they are read, by the server's middleware."""
+        return None
+
+
+def make_status(settings: MeshSettings, plane: DataPlane, view: MeshView) -> MeshStatus:
+    """Look at everything once."""
+    now, discovery = plane.clock.now(), view.directory.status()
+    services = []
+    for name, service in sorted(plane.snapshots.current.services.items()):
+        found = discovery.get(name)
+        services.append(
+            ServiceStatus(
+                name=name,
+                mode=plane.mode_of(name),
+                discovery=service.known.value,
+                source=found.source if found is not None else "",
+                age_s=found.age_s if found is not None else None,
+                detail=service.detail,
+                budget_tokens=service.state.budget.tokens,
+                budget_open=service.state.budget.open,
+                clusters=tuple(_cluster(cluster, now) for cluster in service.clusters.values()),
+            )
+        )
+    return MeshStatus(settings.service, plane.mode, tuple(services), tuple(view.pools()))
+
+
+def _cluster(cluster: Cluster, now: float) -> ClusterStatus:
+    state = cluster.state
+    endpoints = []
+    for member in cluster.members:
+        healthy = member.endpoint.health is Health.HEALTHY
+        shown = "ejected" if member.health.ejected else "healthy" if healthy else "unhealthy"
+        endpoints.append(EndpointStatus(member.endpoint.address, shown, member.node.in_flight, member.load.cost(now)))
+    return ClusterStatus(
+        name=cluster.name,
+        breaker="off" if state.breaker is None else state.breaker.state.value,
+        in_flight=state.limit.in_flight,
+        pending=state.limit.pending,
+        panic=bool(cluster.members) and cluster.panicking(),
+        endpoints=tuple(endpoints),
+    )
