@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -12,13 +12,13 @@ def _new_uvloop() -> Wire:
     return AsyncDriver(uvloop.new_event_loop)
 
 
-_DRIVERS = {"sync": SyncDriver, "async": AsyncDriver, "uvloop": _new_uvloop}
+_DRIVERS: dict[str, Callable[[], Wire]] = {"sync": SyncDriver, "async": AsyncDriver, "uvloop": _new_uvloop}
 
 
 @pytest.fixture(params=list(_DRIVERS))
 def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
     """Each engine in turn; what it left open or busy fails the test."""
-    driver: Wire = _DRIVERS[request.param]()
+    driver = _DRIVERS[request.param]()
     yield driver
     assert driver.counts()[2:] == (0, 0), "something is still busy or waits"
     driver.shut()

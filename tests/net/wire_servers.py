@@ -99,7 +99,6 @@ class RawServer:
         self.tls = tls
         self.accepted = 0
         self.failed_handshakes = 0
-        self.snis: list[str | None] = []
         self.closed = threading.Semaphore(0)
         """Released once per connection whose script has ended."""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
@@ -144,6 +143,7 @@ class RawServer:
             if self.tls is not None:
                 try:
                     sock = self.tls.wrap_socket(sock, server_side=True)
+                    self._socks.append(sock)
                 except (OSError, ValueError):
                     self.failed_handshakes += 1
                     return
@@ -286,6 +286,7 @@ class AsyncDriver(Wire):
     name = "async"
 
     def __init__(self, loop_factory: Any = None, **options: Any) -> None:
+        self.name = "uvloop" if loop_factory else "async"
         self.engine = AsyncEngine(**options)
         self.runner = asyncio.Runner(loop_factory=loop_factory)
 

@@ -89,6 +89,11 @@ class AsyncHttp1:
     def __repr__(self) -> str:
         return f"<AsyncHttp1 {self._endpoint} [{'closed' if self._stream.lost else 'open'}]>"
 
+    @property
+    def closed(self) -> bool:
+        """Whether its socket is gone."""
+        return self._stream.lost
+
     def usable(self) -> bool:
         """Whether the peer has neither closed it nor said anything unasked."""
         stream = self._stream

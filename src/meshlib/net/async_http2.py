@@ -61,6 +61,11 @@ class AsyncHttp2:
         """How many exchanges it can have at once; 0 when it takes no more."""
         return self._state.capacity
 
+    @property
+    def closed(self) -> bool:
+        """Whether its socket is gone."""
+        return self._stream.lost
+
     def usable(self) -> bool:
         """Whether the peer has not said goodbye. What an idle peer says unasked is taken for one."""
         if self._state.error is not None or self._stream.eof:

@@ -42,6 +42,8 @@ class AsyncPool:
         self.loop = loop
         self.book: Pool[AsyncConnection] = Pool(pool_name(target), target.pool, multiplexed=target.http2)
         self._abandoned = False
+        self._closing: list[AsyncConnection] = []
+        """Told to close; kept in sight until they have, since the loop may end before."""
 
     def __repr__(self) -> str:
         return repr(self.book)
@@ -139,24 +141,30 @@ class AsyncPool:
         """Close every connection, busy or not: the loop is about to end."""
         self.close(error)
         self._abandoned = True
-        for entry in self.book.entries:
-            entry.connection.abort()
+        for connection in self._connections():
+            connection.abort()
 
     def forsake(self) -> None:
         """The loop has been closed: free the sockets."""
         self._abandoned = True
-        for entry in self.book.entries:
-            entry.connection.forsake()
+        for connection in self._connections():
+            connection.forsake()
 
     def abandon(self) -> None:
         """In a forked child: free the sockets, touching neither loop nor peer."""
         self._abandoned = True
-        for entry in self.book.entries:
-            entry.connection.abandon()
+        for connection in self._connections():
+            connection.abandon()
 
     def _settle(self) -> None:
         book = self.book
         while book.to_wake:
             book.to_wake.pop(0).wake()
-        while book.to_close:
-            book.to_close.pop().close()
+        if book.to_close:
+            self._closing = [connection for connection in self._closing if not connection.closed]
+            self._closing += book.to_close
+            while book.to_close:
+                book.to_close.pop().close()
+
+    def _connections(self) -> list[AsyncConnection]:
+        return [*(entry.connection for entry in self.book.entries), *self._closing]

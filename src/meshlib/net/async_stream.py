@@ -69,10 +69,10 @@ class AsyncStream(asyncio.Protocol):
 
     # What the loop calls
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = self._raw = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:  # noqa: D102
+    def data_received(self, data: bytes) -> None:
         self._chunks.append(data)
         self._size += len(data)
         if self._size > MAX_BUFFERED and not self._read_paused:
@@ -80,21 +80,36 @@ class AsyncStream(asyncio.Protocol):
             self._transport.pause_reading()
         self._changed()
 
-    def eof_received(self) -> bool:  # noqa: D102
+    def eof_received(self) -> bool:
         self.eof = True
         self._changed()
         # A peer that has sent its answer and half-closed may still be reading what we upload.
         return not self.is_tls
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: D102
+    def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and not self.eof and not self.is_tls:
+            self._salvage()
         self.lost = self.eof = True
         self.error = exc
         self._changed()
 
-    def pause_writing(self) -> None:  # noqa: D102
+    def _salvage(self) -> None:
+        """Read what had come before a write failed: a server that refuses an upload answers, closes, and so resets it.
+
+        A transport whose write fails never looks at what there is to read. That of asyncio still has its socket here;
+        that of uvloop does not, and its descriptor may be another's by now.
+        """
+        if isinstance(self._loop, asyncio.BaseEventLoop) and (fd := self.fileno()) >= 0:
+            try:
+                while data := os.read(fd, MAX_BUFFERED):
+                    self._chunks.append(data)
+            except OSError:
+                pass
+
+    def pause_writing(self) -> None:
         self._write_paused = True
 
-    def resume_writing(self) -> None:  # noqa: D102
+    def resume_writing(self) -> None:
         self._write_paused = False
         self._changed()
 
@@ -238,7 +253,10 @@ class AsyncStream(asyncio.Protocol):
         # So that end is called here; asyncio has no public way to drop a transport with its loop.
         lost = getattr(self._raw, "_call_connection_lost", None)
         if lost is not None and self.fileno() >= 0:
-            lost(None)
+            try:
+                lost(None)
+            except RuntimeError:  # TLS passes it on through the loop, but by then the socket is closed
+                pass
 
     def get_extra_info(self, name: str) -> Any:
         """As httpx users know it: ``ssl_object``, ``socket``, ``client_addr``, ``server_addr``, ``is_readable``."""

@@ -155,6 +155,11 @@ class SyncConnection(_Connection, Protocol):
 class AsyncConnection(_Connection, Protocol):
     """A connection of one event loop; all of it is called on that loop's thread, but `abandon`."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether its socket is gone, which takes the loop a few turns after it was told to close."""
+        ...
+
     async def exchange(self, request: WireRequest, limits: WireLimits, progress: Progress) -> AsyncExchange:
         """Send a request and return when the response's head is there; may be cancelled at any point."""
         ...

@@ -48,7 +48,8 @@ def forget_contexts() -> None:
 def tls_failed(error: Exception, endpoint: str, server_name: str) -> TLSFailed:
     """The error for a handshake that failed; `error` is what `ssl` or the identity check raised."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        why = f"its certificate is not that of {server_name!r}: {error.verify_message or error.reason or error}"
+        reason = getattr(error, "verify_message", "") or str(error.args[-1] if error.args else error)
+        why = f"its certificate is not that of {server_name!r}: {reason}"
         hint = "; check the server name, and `ca_file` if a private CA signed it"
         # Another try at the same endpoint would meet the same certificate, but another endpoint may be well.
         return TLSFailed(f"TLS with {endpoint} failed: {why}{hint}", endpoint=endpoint)

@@ -1,0 +1,307 @@
+"""Pools over real sockets: reuse, stale connections, bounds, draining, loops, and what nobody closed."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from meshlib.errors import MeshClosed, PoolTimeout, Reset
+from meshlib.net.async_engine import AsyncEngine
+from meshlib.net.sync_engine import SyncEngine
+from meshlib.net.wire import Progress, WireLimits
+from tests.net.wire_servers import OK, AsyncDriver, Peer, Wire, get, keep_alive, open_sockets, post, serving, soon
+
+
+def one_then_close(peer: Peer) -> None:
+    """Answers one request on each connection, says nothing of closing, and closes."""
+    if peer.request() is not None:
+        peer.send(OK)
+
+
+def closes_on_second(peer: Peer) -> None:
+    """Keeps the first connection until it has read its second request, then closes without an answer."""
+    if peer.number:
+        keep_alive(peer)
+    elif peer.request() is not None:
+        peer.send(OK)
+        peer.request()
+
+
+def test_a_kept_connection_that_was_closed_is_replaced_for_any_request(wire: Wire) -> None:
+    with serving(one_then_close) as server:
+        wire.call(server.target())
+        server.closed.acquire(timeout=5)
+        reply = wire.call(server.target(), post(b"pay", resendable=False))
+        assert reply.body == b"ok"
+        assert not reply.progress.reused
+        assert not reply.progress.resent
+        assert server.accepted == 2
+
+
+def test_a_resendable_request_on_a_stale_connection_goes_once_more_on_a_new_one(wire: Wire) -> None:
+    with serving(closes_on_second) as server:
+        wire.call(server.target())
+        reply = wire.call(server.target(), post(b"again", resendable=True))
+        assert reply.body == b"again"
+        assert reply.progress.resent
+        assert not reply.progress.reused
+        assert server.accepted == 2
+
+
+def test_a_request_that_may_not_be_sent_twice_is_reset_on_a_stale_connection(wire: Wire) -> None:
+    with serving(closes_on_second) as server:
+        wire.call(server.target())
+        progress = Progress()
+        with pytest.raises(Reset):
+            wire.send(server.target(), post(b"pay", resendable=False), progress)
+        assert progress.reused
+        assert progress.bytes_written
+        assert not progress.resent
+        assert not progress.answered
+        assert server.accepted == 1
+
+
+def test_it_is_resent_only_once(wire: Wire) -> None:
+    def script(peer: Peer) -> None:
+        if peer.request() is not None and peer.number == 0:
+            peer.send(OK)
+            peer.request()
+
+    with serving(script) as server:
+        wire.call(server.target())
+        with pytest.raises(Reset):
+            wire.send(server.target(), get())
+        assert server.accepted == 2
+
+
+def test_a_reset_after_a_part_of_the_answer_is_not_resent(wire: Wire) -> None:
+    def script(peer: Peer) -> None:
+        while peer.request() is not None:
+            if peer.requests == 2:
+                peer.send(b"HTTP/1.1 200 OK\r\n")
+                return
+            peer.send(OK)
+
+    with serving(script) as server:
+        wire.call(server.target())
+        with pytest.raises(Reset):
+            wire.send(server.target(), get())
+        assert server.accepted == 1
+
+
+def test_a_server_that_closes_idle_connections_loses_no_call_in_the_race(wire: Wire) -> None:
+    def script(peer: Peer) -> None:
+        peer.sock.settimeout(0.02)
+        keep_alive(peer)
+
+    with serving(script) as server:
+        for index in range(60):
+            assert wire.call(server.target()).status == 200
+            threading.Event().wait(0.0185 + index % 7 * 0.0005)
+        assert server.accepted > 3
+
+
+def test_too_old_connections_are_not_used_and_sooner_so_for_unsafe_requests(wire: Wire) -> None:
+    with serving(keep_alive) as server:
+        target = server.target(idle_s=0.3, idle_unsafe_s=0.1)
+        wire.call(target)
+        time.sleep(0.15)
+        assert wire.call(target, get(resendable=True)).progress.reused
+        time.sleep(0.15)
+        assert not wire.call(target, get(resendable=False)).progress.reused
+        time.sleep(0.35)
+        assert not wire.call(target, get(resendable=True)).progress.reused
+        assert wire.counts()[:2] == (1, 1)
+
+
+def test_the_control_plane_closes_what_is_idle_for_too_long(wire: Wire) -> None:
+    with serving(keep_alive) as server:
+        wire.call(server.target())
+        wire.engine.reap(time.monotonic() + 3.9)
+        assert wire.counts() == (1, 1, 0, 0)
+        wire.engine.reap(time.monotonic() + 4.1)
+        assert wire.counts() == (0, 0, 0, 0)
+        assert server.closed.acquire(timeout=5)
+
+
+def test_connections_and_pending_requests_are_bounded(wire: Wire) -> None:
+    with serving(keep_alive) as server:
+        target = server.target(max_connections=1, max_pending=1)
+        with Busy(wire, target) as response:
+            assert response.status == 200
+            began = time.monotonic()
+            with pytest.raises(PoolTimeout):
+                wire.send(target, get(), pool_s=0.1)
+            assert 0.05 < time.monotonic() - began < 1
+            with pytest.raises(PoolTimeout):
+                wire.send(target, get(), deadline=time.monotonic() + 0.1)
+            assert wire.counts() == (1, 0, 1, 0)
+        none = server.target(max_connections=1, max_pending=0)
+        with Busy(wire, none), pytest.raises(PoolTimeout, match="max_pending"):
+            wire.send(none, get())
+
+
+class Busy:
+    """Holds a connection by a response that is not read."""
+
+    def __init__(self, wire: Wire, target: Any) -> None:
+        self.wire, self.target = wire, target
+
+    def __enter__(self) -> Any:
+        self.response = self.wire.send(self.target, post(b"x" * 3_000_000))
+        return self.response
+
+    def __exit__(self, *_: object) -> None:
+        self.wire.close(self.response)
+
+
+@pytest.mark.parametrize("by", ["target", "endpoint"])
+def test_an_endpoint_that_left_is_drained(wire: Wire, by: str) -> None:
+    with serving(keep_alive) as server:
+        target = server.target()
+        key = target.key if by == "target" else target.endpoint.key
+        response = wire.send(target, post(b"x" * 3_000_000))
+        other = wire.send(target, get())
+        wire.close(other)
+        assert wire.counts() == (2, 1, 1, 0)
+        wire.engine.drain(key)
+        assert wire.counts() == (1, 0, 1, 0)
+        assert len(wire.read(response)) == 3_000_000
+        assert wire.counts() == (0, 0, 0, 0)
+        assert wire.call(target).body == b"ok"
+
+
+def test_pools_are_kept_apart_by_instance_and_identity(wire: Wire) -> None:
+    with serving(keep_alive) as server:
+        wire.call(server.target())
+        assert not wire.call(server.target(server_name="other")).progress.reused
+        assert len(wire.engine.stats()) == 2
+        assert "other 127.0.0.1:" in repr(wire.engine)
+        assert "[0 busy, 1 idle]" in repr(wire.engine)
+
+
+def test_a_closed_engine_says_so(wire: Wire) -> None:
+    with serving(keep_alive) as server:
+        wire.call(server.target())
+        wire.engine.close()
+        with pytest.raises(MeshClosed):
+            wire.send(server.target(), get())
+        assert wire.counts() == (0, 0, 0, 0)
+
+
+def test_a_response_that_nobody_closes_gives_its_connection_back_when_it_is_collected(wire: Wire) -> None:
+    with serving(keep_alive) as server:
+        target = server.target(max_connections=2)
+        for _ in range(5):
+            response = wire.send(target, post(b"x" * 3_000_000))
+            assert wire.counts()[2] == 1
+            del response
+            gc.collect()
+            assert wire.counts() == (0, 0, 0, 0)
+        assert wire.call(target).body == b"ok"
+
+
+def test_a_collected_response_wakes_who_waits_for_its_connection() -> None:
+    engine = SyncEngine()
+    with serving(keep_alive) as server:
+        target = server.target(max_connections=1)
+        held = [engine.send(target, post(b"x" * 3_000_000), WireLimits(), Progress())]
+        done: list[int] = []
+        thread = threading.Thread(
+            target=lambda: done.append(engine.send(target, get(), WireLimits(pool_s=5), Progress()).status)
+        )
+        thread.start()
+        soon(lambda: engine.stats()[0].pending == 1)
+        held.clear()
+        gc.collect()
+        thread.join(5)
+        assert done == [200]
+        engine.close()
+
+
+# Loops
+
+
+def test_one_asyncio_run_after_another_leaves_nothing_open() -> None:
+    engine = AsyncEngine()
+    before = open_sockets()
+
+    async def main(target: Any) -> bool:
+        progress = Progress()
+        for _ in range(2):
+            await engine.send(target, get(), WireLimits(), progress)
+        unread = await engine.send(target, post(b"x" * 3_000_000), WireLimits(), Progress())
+        assert unread.status == 200
+        return progress.reused
+
+    with serving(keep_alive) as server:
+        for _ in range(3):
+            assert asyncio.run(main(server.target()))
+            gc.collect()
+            assert engine.stats() == []
+    assert open_sockets() == before
+
+
+def test_a_loop_that_is_closed_without_a_goodbye_leaves_nothing_open() -> None:
+    engine = AsyncEngine()
+    before = open_sockets()
+    with serving(keep_alive) as server:
+        for _ in range(2):
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(engine.send(server.target(), get(), WireLimits(), Progress()))
+            unread = loop.run_until_complete(
+                engine.send(server.target(), post(b"x" * 3_000_000), WireLimits(), Progress())
+            )
+            loop.close()
+            del unread, loop
+            gc.collect()
+        engine.reap(time.monotonic())
+        gc.collect()
+        assert engine.stats() == []
+    assert open_sockets() == before
+
+
+def test_loops_in_two_threads_do_not_meet() -> None:
+    engine = AsyncEngine()
+    failures: list[BaseException] = []
+
+    async def main(target: Any) -> None:
+        async def call() -> None:
+            response = await engine.send(target, get(), WireLimits(), Progress())
+            assert [chunk async for chunk in response.body] == [b"ok"]
+
+        for _ in range(20):
+            await asyncio.gather(*(call() for _ in range(10)))
+
+    def run(target: Any) -> None:
+        try:
+            asyncio.run(main(target))
+        except BaseException as error:
+            failures.append(error)
+
+    with serving(keep_alive) as server:
+        target = server.target(max_connections=5)
+        threads = [threading.Thread(target=run, args=(target,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            engine.reap(time.monotonic() + 10)
+            assert all(s.open <= 5 for s in engine.stats())
+        assert not failures
+        assert engine.stats() == []
+
+
+def test_the_numbers_and_the_drain_may_come_from_another_thread() -> None:
+    driver = AsyncDriver()
+    with serving(keep_alive) as server:
+        driver.call(server.target())
+        thread = threading.Thread(target=lambda: driver.engine.drain(server.target().key))
+        thread.start()
+        thread.join()
+        assert driver.counts() == (0, 0, 0, 0)
+        driver.shut()
