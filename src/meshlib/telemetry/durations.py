@@ -1,0 +1,91 @@
+"""The two histograms: how long each attempt took, and each call with all its attempts and waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshlib.policy.call import Call
+from meshlib.policy.facts import CallFacts
+from meshlib.telemetry import semconv
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Meter
+    from opentelemetry.util.types import AttributeValue
+
+__all__ = ["ATTEMPT_DURATION", "CALL_DURATION", "Durations"]
+
+ATTEMPT_DURATION = "http.client.request.duration"
+CALL_DURATION = "meshlib.client.call.duration"
+
+_MAX_KNOWN = 4096
+
+
+class Durations:
+    """Measures attempts and calls. The sets of attributes are few and made once each."""
+
+    __slots__ = ("_attempt", "_call", "_known")
+
+    def __init__(self, meter: Meter) -> None:
+        self._attempt = meter.create_histogram(
+            ATTEMPT_DURATION,
+            unit="s",
+            description="Duration of HTTP client requests.",
+            explicit_bucket_boundaries_advisory=semconv.DURATION_BUCKETS_S,
+        )
+        self._call = meter.create_histogram(
+            CALL_DURATION,
+            unit="s",
+            description="Duration of calls up to the response's headers, with all attempts and waits.",
+            explicit_bucket_boundaries_advisory=semconv.DURATION_BUCKETS_S,
+        )
+        self._known: dict[tuple[object, ...], dict[str, AttributeValue]] = {}
+
+    def attempt(self, facts: CallFacts, duration_s: float, status: int | None, failure: str | None, http: str) -> None:
+        """An attempt is over."""
+        key = (facts.service, facts.port, facts.scheme, facts.method, status, failure, http)
+        attributes = self._known.get(key)
+        if attributes is None:
+            attributes = {
+                semconv.METHOD: semconv.known_method(facts.method),
+                semconv.SERVER_ADDRESS: facts.service,
+                semconv.SERVER_PORT: facts.port or semconv.default_port(facts.scheme),
+            }
+            if http:
+                attributes[semconv.PROTOCOL_VERSION] = http
+            self._keep(key, attributes, status, failure)
+        self._attempt.record(max(0.0, duration_s), attributes)
+
+    def call(self, call: Call, now: float) -> None:
+        """A call is over, as far as its caller's wait goes."""
+        facts, journal = call.facts, call.journal
+        status = journal.status
+        failure: str | None = None
+        if journal.error is not None:
+            failure = semconv.error_type(journal.error)
+        elif journal.outcome == "cancelled":
+            failure = "cancelled"
+        elif status is not None and status >= 400:
+            failure = str(status)
+        key = (facts.service, facts.route.name, facts.method, status, failure)
+        attributes = self._known.get(key)
+        if attributes is None:
+            attributes = {
+                semconv.METHOD: semconv.known_method(facts.method),
+                semconv.SERVER_ADDRESS: facts.service,
+                semconv.ROUTE: facts.route.name,
+            }
+            self._keep(key, attributes, status, failure)
+        began = now if journal.began is None else journal.began
+        ended = now if journal.ended is None else journal.ended
+        self._call.record(max(0.0, ended - began), attributes)
+
+    def _keep(
+        self, key: tuple[object, ...], attributes: dict[str, AttributeValue], status: int | None, failure: str | None
+    ) -> None:
+        if status is not None:
+            attributes[semconv.STATUS] = status
+        if failure is not None:
+            attributes[semconv.ERROR_TYPE] = failure
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        self._known[key] = attributes

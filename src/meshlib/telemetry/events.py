@@ -1,0 +1,329 @@
+"""What happened in the mesh, as objects: an endpoint was ejected, a circuit opened, a registry fell silent.
+
+An event is a change of state, never a single call. `EventBus` hands each one to whoever subscribed, and writes it as
+one line to the logger ``meshlib``, which therefore tells of trouble also where there is neither metrics nor traces.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+__all__ = [
+    "BreakerClosed",
+    "BreakerHalfOpened",
+    "BreakerOpened",
+    "ConfigApplied",
+    "ConfigRefused",
+    "DiscoveryRecovered",
+    "DiscoveryStale",
+    "DiscoveryUnwell",
+    "Ejected",
+    "Event",
+    "LimitReached",
+    "ModeChanged",
+    "Panic",
+    "PanicEnded",
+    "RegistrationLost",
+    "RegistrationRestored",
+    "Returned",
+    "ServiceEmpty",
+    "ServiceForgotten",
+    "ServiceUnknown",
+    "from_discovery",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something changed.
+
+    Attributes:
+        kind: a word for what it is; one per class.
+        family: a word for what changed; of the events of one family about one subject, the last one says how things
+            are.
+        level: of the log line.
+        says: the sentence, with the event's fields to be filled in.
+        about: the fields that name the subject.
+        service: that it is about; empty for the mesh as a whole.
+        time: when, in seconds since the epoch.
+    """
+
+    kind: ClassVar[str] = "event"
+    family: ClassVar[str] = ""
+    level: ClassVar[int] = logging.INFO
+    says: ClassVar[str] = ""
+    about: ClassVar[tuple[str, ...]] = ("service",)
+
+    service: str = ""
+    time: float = field(default_factory=time.time)
+
+    @property
+    def subject(self) -> str:
+        """What the event is about, as narrowly as it goes: its service, a cluster of it, or one endpoint."""
+        return " ".join(getattr(self, name) for name in self.about)
+
+    @property
+    def text(self) -> str:
+        """What happened, in a sentence."""
+        return self.says.format(event=self).strip()
+
+    def __str__(self) -> str:
+        where = getattr(self, "cluster", self.service)
+        return f"{where}: {self.text}" if where else self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OfCluster(Event):
+    """Something changed in a cluster: ``orders``, or ``orders/v2``."""
+
+    about: ClassVar[tuple[str, ...]] = ("cluster",)
+
+    cluster: str
+
+
+# Endpoints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OfEndpoint(_OfCluster):
+    """Something changed for an endpoint, by its address, in a cluster."""
+
+    about: ClassVar[tuple[str, ...]] = ("cluster", "endpoint")
+
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ejected(_OfEndpoint):
+    """An endpoint kept failing and gets no calls for `for_s` seconds; then one probe."""
+
+    kind: ClassVar[str] = "ejected"
+    family: ClassVar[str] = "ejection"
+    level: ClassVar[int] = logging.WARNING
+    says: ClassVar[str] = "{event.endpoint} was ejected for {event.for_s:.3g} s, {event.failures} failures in a row"
+
+    for_s: float
+    failures: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Returned(_OfEndpoint):
+    """A probe of an ejected endpoint succeeded: it gets calls again."""
+
+    kind: ClassVar[str] = "returned"
+    family: ClassVar[str] = "ejection"
+    says: ClassVar[str] = "{event.endpoint} is back: its probe succeeded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panic(_OfCluster):
+    """So few endpoints are left that all are used, those known to fail too."""
+
+    kind: ClassVar[str] = "panic"
+    family: ClassVar[str] = "panic"
+    level: ClassVar[int] = logging.WARNING
+    says: ClassVar[str] = "too few of its {event.members} endpoints are well, so all of them are used (panic)"
+
+    members: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PanicEnded(_OfCluster):
+    """Enough endpoints are well again."""
+
+    kind: ClassVar[str] = "panic_ended"
+    family: ClassVar[str] = "panic"
+    says: ClassVar[str] = "enough of its endpoints are well again; the others are left out as before"
+
+
+# Whether to send at all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerOpened(_OfCluster):
+    """A circuit opened: calls are refused for `for_s` seconds; then one probe."""
+
+    kind: ClassVar[str] = "breaker_opened"
+    family: ClassVar[str] = "breaker"
+    level: ClassVar[int] = logging.WARNING
+    says: ClassVar[str] = "its circuit is open: calls are refused at once for {event.for_s:.3g} s"
+
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerHalfOpened(_OfCluster):
+    """One call was let through an open circuit, to see."""
+
+    kind: ClassVar[str] = "breaker_half_opened"
+    family: ClassVar[str] = "breaker"
+    says: ClassVar[str] = "its circuit is half open: one call is let through as a probe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerClosed(_OfCluster):
+    """A circuit closed: calls pass again."""
+
+    kind: ClassVar[str] = "breaker_closed"
+    family: ClassVar[str] = "breaker"
+    says: ClassVar[str] = "its circuit is closed: calls pass again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitReached(_OfCluster):
+    """The limit on calls in flight was reached and the line before it is full: calls are refused."""
+
+    kind: ClassVar[str] = "limit_reached"
+    family: ClassVar[str] = "limit"
+    level: ClassVar[int] = logging.WARNING
+    says: ClassVar[str] = "calls are refused: {event.in_flight} in flight and {event.pending} waiting is the limit"
+
+    in_flight: int
+    pending: int
+
+
+# Discovery
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OfDiscovery(Event):
+    """Something changed in what is known of a service's endpoints; `detail` says what, in words."""
+
+    family: ClassVar[str] = "discovery"
+    says: ClassVar[str] = "{event.detail}"
+
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryStale(_OfDiscovery):
+    """The endpoints in use are the last good ones: their registry is unwell, or says what is not believed yet."""
+
+    kind: ClassVar[str] = "discovery_stale"
+    level: ClassVar[int] = logging.WARNING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryUnwell(_OfDiscovery):
+    """The registry cannot be asked, and there are no good endpoints to fall back on."""
+
+    kind: ClassVar[str] = "discovery_unwell"
+    level: ClassVar[int] = logging.WARNING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryRecovered(_OfDiscovery):
+    """The endpoints are known, and vouched for."""
+
+    kind: ClassVar[str] = "discovery_recovered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceUnknown(_OfDiscovery):
+    """No source knows the service."""
+
+    kind: ClassVar[str] = "service_unknown"
+    level: ClassVar[int] = logging.WARNING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceEmpty(_OfDiscovery):
+    """The service is known, but nobody serves it."""
+
+    kind: ClassVar[str] = "service_empty"
+    level: ClassVar[int] = logging.WARNING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceForgotten(_OfDiscovery):
+    """The service was not used for so long that its watches have ended."""
+
+    kind: ClassVar[str] = "service_forgotten"
+
+
+_BY_STATE: dict[str, type[_OfDiscovery]] = {
+    "ok": DiscoveryRecovered,
+    "stale": DiscoveryStale,
+    "unwell": DiscoveryUnwell,
+    "unknown": ServiceUnknown,
+    "empty": ServiceEmpty,
+    "forgotten": ServiceForgotten,
+}
+
+
+def from_discovery(kind: str, service: str, detail: str) -> Event:
+    """The event for what a `Directory` tells its ``on_event``."""
+    made = _BY_STATE.get(kind)
+    return (
+        _OfDiscovery(service=service, detail=f"{kind}: {detail}")
+        if made is None
+        else made(service=service, detail=detail)
+    )
+
+
+# The mesh itself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigRefused(Event):
+    """A changed configuration is wrong; the one before stays in force."""
+
+    kind: ClassVar[str] = "config_refused"
+    about: ClassVar[tuple[str, ...]] = ("source",)
+    family: ClassVar[str] = "config"
+    level: ClassVar[int] = logging.ERROR
+    says: ClassVar[str] = "{event.source} was refused, and the configuration before it stays: {event.detail}"
+
+    source: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigApplied(Event):
+    """A changed configuration is in force."""
+
+    kind: ClassVar[str] = "config_applied"
+    about: ClassVar[tuple[str, ...]] = ("source",)
+    family: ClassVar[str] = "config"
+    says: ClassVar[str] = "{event.source} is in force"
+
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeChanged(Event):
+    """The mesh, or one service of it, is now in another mode: ``off``, ``observe`` or ``on``."""
+
+    kind: ClassVar[str] = "mode_changed"
+    family: ClassVar[str] = "mode"
+    level: ClassVar[int] = logging.WARNING
+    says: ClassVar[str] = "the mode is now {event.new!r}; it was {event.old!r}"
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrationLost(Event):
+    """This process is no longer in the registry, against its will."""
+
+    kind: ClassVar[str] = "registration_lost"
+    family: ClassVar[str] = "registration"
+    level: ClassVar[int] = logging.WARNING
+    says: ClassVar[str] = "this process is not registered any more: {event.detail}"
+
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrationRestored(Event):
+    """This process is in the registry again."""
+
+    kind: ClassVar[str] = "registration_restored"
+    family: ClassVar[str] = "registration"
+    says: ClassVar[str] = "this process is registered again {event.detail}"
+
+    detail: str = ""

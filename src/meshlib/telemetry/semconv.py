@@ -1,0 +1,97 @@
+"""OpenTelemetry's stable semantic conventions for HTTP clients: names, and the rules for values.
+
+Written out here rather than imported: the package that holds them is pinned to one exact beta by every instrumentation,
+and the stable names do not change. Source: ``docs/http/http-spans.md`` and ``http-metrics.md`` of
+open-telemetry/semantic-conventions.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Final
+
+from meshlib.errors import MeshError
+
+__all__ = [
+    "DURATION_BUCKETS_S",
+    "OTHER",
+    "default_port",
+    "error_type",
+    "known_method",
+    "redact_query",
+    "redact_url",
+]
+
+METHOD: Final = "http.request.method"
+METHOD_ORIGINAL: Final = "http.request.method_original"
+RESEND_COUNT: Final = "http.request.resend_count"
+STATUS: Final = "http.response.status_code"
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+URL_FULL: Final = "url.full"
+URL_TEMPLATE: Final = "url.template"
+PEER_ADDRESS: Final = "network.peer.address"
+PEER_PORT: Final = "network.peer.port"
+PROTOCOL_VERSION: Final = "network.protocol.version"
+ERROR_TYPE: Final = "error.type"
+CONNECTION_STATE: Final = "http.connection.state"
+
+# What the conventions have no name for.
+ROUTE: Final = "meshlib.route"
+CLUSTER: Final = "meshlib.cluster"
+
+OTHER: Final = "_OTHER"
+DURATION_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+
+_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
+_SECRETS = frozenset({"AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"})
+_REDACTED = "REDACTED"
+
+
+@cache
+def _known_methods() -> frozenset[str]:
+    given = os.environ.get("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS", "")
+    return frozenset(name.strip() for name in given.split(",") if name.strip()) or _METHODS
+
+
+def known_method(method: str) -> str:
+    """The method, or `OTHER`: a method that anybody can make up must not become a new time series."""
+    return method if method in _known_methods() else OTHER
+
+
+def default_port(scheme: str) -> int:
+    """The port that a URL means which names none."""
+    return 443 if scheme == "https" else 80
+
+
+def redact_query(query: str) -> str:
+    """The query without the values of parameters that are known to be signatures or keys; the rest as it was."""
+    if not query or not any(secret in query for secret in _SECRETS):
+        return query
+    pairs = []
+    for pair in query.split("&"):
+        name, equals, _ = pair.partition("=")
+        pairs.append(f"{name}={_REDACTED}" if equals and name in _SECRETS else pair)
+    return "&".join(pairs)
+
+
+def redact_url(url: str) -> str:
+    """The URL without its credentials, and with its query as `redact_query` leaves it."""
+    head, mark, rest = url.partition("?")
+    scheme, slashes, after = head.partition("://")
+    if slashes:
+        authority, slash, path = after.partition("/")
+        userinfo, at, host = authority.rpartition("@")
+        if at:
+            hidden = f"{_REDACTED}:{_REDACTED}" if ":" in userinfo else _REDACTED
+            head = f"{scheme}://{hidden}@{host}{slash}{path}"
+    query, hash_mark, fragment = rest.partition("#")
+    return f"{head}{mark}{redact_query(query)}{hash_mark}{fragment}"
+
+
+def error_type(error: BaseException) -> str:
+    """A name of low cardinality for how something failed: the one that stands in the call's record."""
+    if isinstance(error, MeshError):
+        return type(error).__name__
+    return type(error).__qualname__

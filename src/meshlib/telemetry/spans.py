@@ -1,0 +1,208 @@
+"""One CLIENT span per attempt, by the semantic conventions, and never two.
+
+Others may trace the same request. What really happens with ``opentelemetry-instrumentation-httpx``:
+
+- ``HTTPXClientInstrumentor().instrument()`` patches httpx's own transport classes. The mesh does not go through them,
+  so there are our spans alone. (Where it does, `quiet` keeps theirs away.)
+- ``instrument_client(client)`` wraps the transport of that client, ours, so that one CLIENT span of theirs lies around
+  the whole call. It can be neither prevented nor turned into something else, and the user asked for it, with hooks
+  perhaps. So it is *adopted*: it is the span of the first attempt, and gets our attributes; only further attempts get
+  spans of their own. A failure of the first attempt, which the outer span's own status hides when a retry saves the
+  call, becomes an event on it.
+- ``opentelemetry-instrumentation-requests`` does the same around a session, and suppresses what lies beneath it: its
+  span is adopted, and there are no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from meshlib.policy.actions import Start
+from meshlib.policy.attempt import Attempt
+from meshlib.policy.call import Call
+from meshlib.policy.facts import CallFacts
+from meshlib.telemetry import semconv
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.util.types import AttributeValue
+
+__all__ = ["Spans", "fate_of", "is_suppressed", "quiet"]
+
+_MAX_KNOWN = 1024
+_CANCELLED = "cancelled"
+EVENT_FAILED = "meshlib.attempt.failed"
+
+
+class _Shape:
+    """What all spans of one route, method and origin have in common."""
+
+    __slots__ = ("attributes", "base", "name", "route")
+
+    def __init__(self, facts: CallFacts) -> None:
+        self.route = facts.route
+        method = semconv.known_method(facts.method)
+        template = facts.operation or facts.route.template
+        shown = "HTTP" if method == semconv.OTHER else method
+        self.name = f"{shown} {template}" if template else shown
+        host = facts.host or facts.service
+        origin = f"[{host}]" if ":" in host else host
+        self.base = f"{facts.scheme}://{origin}" if facts.port is None else f"{facts.scheme}://{origin}:{facts.port}"
+        self.attributes: dict[str, AttributeValue] = {
+            semconv.METHOD: method,
+            semconv.SERVER_ADDRESS: facts.service,
+            semconv.SERVER_PORT: facts.port or semconv.default_port(facts.scheme),
+            semconv.ROUTE: facts.route.name,
+        }
+        if method == semconv.OTHER:
+            self.attributes[semconv.METHOD_ORIGINAL] = facts.method
+        if template:
+            self.attributes[semconv.URL_TEMPLATE] = template
+
+
+class Spans:
+    """Starts and ends the spans of attempts."""
+
+    __slots__ = ("_client", "_error", "_shapes", "_status", "_tracer")
+
+    def __init__(self, tracer: Tracer) -> None:
+        from opentelemetry.trace import SpanKind, Status, StatusCode
+
+        self._tracer = tracer
+        self._client = SpanKind.CLIENT
+        self._status = Status
+        self._error = StatusCode.ERROR
+        self._shapes: dict[tuple[object, ...], _Shape] = {}
+
+    def start(self, call: Call, start: Start) -> Span:
+        """The span of an attempt, a child of the current one; not made current."""
+        facts = call.facts
+        shape = self._shape(facts)
+        # All of it at the start, since a sampler may look at it.
+        attributes = shape.attributes.copy()
+        query = semconv.redact_query(facts.query)
+        path = facts.path or "/"
+        attributes[semconv.URL_FULL] = f"{shape.base}{path}?{query}" if query else f"{shape.base}{path}"
+        endpoint = start.member.endpoint
+        attributes[semconv.PEER_ADDRESS] = endpoint.host
+        attributes[semconv.PEER_PORT] = endpoint.port
+        attributes[semconv.CLUSTER] = start.cluster
+        if start.n > 1:
+            attributes[semconv.RESEND_COUNT] = start.n - 1
+        return self._tracer.start_span(shape.name, kind=self._client, attributes=attributes)
+
+    def adoptable(self, span: Any) -> bool:
+        """Whether `span`, the current one, is somebody else's CLIENT span of this same request."""
+        if getattr(span, "kind", None) is not self._client or not span.is_recording():
+            return False
+        attributes = getattr(span, "attributes", None) or {}
+        # The cluster is what adoption leaves behind: a span stands for one attempt only.
+        traced = semconv.METHOD in attributes or "http.method" in attributes
+        return traced and semconv.CLUSTER not in attributes
+
+    def adopt(self, span: Span, call: Call, start: Start) -> None:
+        """Make somebody else's span that of the first attempt."""
+        endpoint = start.member.endpoint
+        span.set_attributes(
+            {
+                semconv.PEER_ADDRESS: endpoint.host,
+                semconv.PEER_PORT: endpoint.port,
+                semconv.ROUTE: call.facts.route.name,
+                semconv.CLUSTER: start.cluster,
+            }
+        )
+
+    def end(self, span: Span, status: int | None, failure: str | None, error: BaseException | None, http: str) -> None:
+        """End the span of an attempt; `failure` is its ``error.type``."""
+        if span.is_recording():
+            attributes: dict[str, AttributeValue] = {}
+            if status is not None:
+                attributes[semconv.STATUS] = status
+            if http:
+                attributes[semconv.PROTOCOL_VERSION] = http
+            if failure is not None:
+                attributes[semconv.ERROR_TYPE] = failure
+                # Who gives up an attempt, for a better one or altogether, has found no fault with it.
+                if failure != _CANCELLED:
+                    # A status explains itself; for the rest the description says what the type does not.
+                    text = None if error is None or failure == str(status) else str(error)
+                    span.set_status(self._status(self._error, text))
+            span.set_attributes(attributes)
+        span.end()
+
+    def end_adopted(self, span: Span, status: int | None, failure: str | None) -> None:
+        """Note on somebody else's span that the first attempt failed; it ends when its owner says so."""
+        if failure is None or not span.is_recording():
+            return
+        attributes: dict[str, AttributeValue] = {semconv.ERROR_TYPE: failure}
+        if status is not None:
+            attributes[semconv.STATUS] = status
+        span.add_event(EVENT_FAILED, attributes)
+
+    def _shape(self, facts: CallFacts) -> _Shape:
+        route = facts.route
+        # By identity, since hashing a route hashes its whole policy; the entry keeps the route, so the id stays its
+        # own.
+        key = (id(route), facts.method, facts.service, facts.host, facts.port, facts.scheme, facts.operation)
+        shape = self._shapes.get(key)
+        if shape is None:
+            if len(self._shapes) >= _MAX_KNOWN:
+                self._shapes.clear()
+            shape = self._shapes[key] = _Shape(facts)
+        return shape
+
+
+def fate_of(call: Call, attempt: Attempt, status: int | None, error: BaseException | None) -> str | None:
+    """The ``error.type`` of an attempt that is over; None if it went well.
+
+    One that was given up is ``cancelled``, unless the call's own time was up: then that is what happened to it.
+    """
+    if isinstance(error, Exception):
+        return semconv.error_type(error)
+    if status is not None:
+        return str(status) if status >= 400 else None
+    cause = call.journal.error
+    if error is None and attempt.error is not None:
+        cause = attempt.error
+    return _CANCELLED if error is not None or cause is None else semconv.error_type(cause)
+
+
+def is_suppressed() -> bool:
+    """Whether instrumentation, or that of HTTP, is suppressed in this context."""
+    from opentelemetry import context
+
+    keys = _suppression_keys()
+    current = context.get_current()
+    return any(current.get(key) for key in keys)
+
+
+_keys: tuple[str, ...] = ()
+
+
+def _suppression_keys() -> tuple[str, ...]:
+    global _keys
+    if not _keys:
+        from opentelemetry import context
+
+        # The API keeps these names to itself, but it is where instrumentations agree on them.
+        names = ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY")
+        _keys = (*(getattr(context, name) for name in names if hasattr(context, name)), "suppress_instrumentation")
+    return _keys
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep instrumentations of HTTP libraries from tracing what happens inside: the attempt has its span already.
+
+    For wires that go through another HTTP library. Do not leave it open over a yield to somebody else's code.
+    """
+    from opentelemetry import context
+
+    key = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
+    token = context.attach(context.set_value(key, True))
+    try:
+        yield
+    finally:
+        context.detach(token)
