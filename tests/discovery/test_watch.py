@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import random
@@ -235,7 +236,7 @@ def test_without_a_listener_each_change_of_state_is_one_log_line(
     lines = [record.getMessage() for record in caplog.records if record.name == "meshlib"]
     assert lines == [
         "discovery of orders: unwell (scripted cannot be asked: refused)",
-        "discovery of orders: ok (1 endpoints from scripted)",
+        "discovery of orders: ok (1 endpoint from scripted)",
     ]
 
 
@@ -252,6 +253,23 @@ def test_close_ends_every_generator_and_releases_the_sources(make: Make, publish
     assert all(source.released for source in sources)
     directory.use("s1")
     assert directory.status() == {}
+
+
+def test_a_source_that_does_not_close_in_time_is_logged_and_left(
+    control: ControlPlane, published: Published, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Clinging(Scripted):
+        async def aclose(self) -> None:
+            await asyncio.Event().wait()
+
+    source = Clinging()
+    source.say("orders", (endpoint(1),))
+    directory = Directory([source], control, published)
+    directory.use("orders")
+    until(lambda: published.state("orders") == "ok")
+    with caplog.at_level(logging.WARNING, "meshlib"):
+        directory.close(timeout_s=0.05)
+    assert "discovery did not end cleanly" in caplog.text
 
 
 def test_closing_the_control_plane_alone_leaks_no_generator(published: Published) -> None:

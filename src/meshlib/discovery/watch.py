@@ -18,6 +18,7 @@ from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.resolver import Resolution, ResolutionState, Resolver, Retry
 from meshlib.discovery.source import Source
 from meshlib.discovery.threads import abandon, native_lock, renew_in_child
+from meshlib.errors import MeshClosed
 
 __all__ = ["Directory", "OnEvent", "Publish", "Resolution", "ResolutionState", "ServiceStatus", "ServiceWatch"]
 
@@ -146,11 +147,17 @@ class Directory:
                 _log.exception("discovery source %s failed to close", source.name)
 
     def close(self, timeout_s: float = 5.0) -> None:
-        """Do what `aclose` does, from another thread. Does nothing if the control plane never started."""
+        """Do what `aclose` does, from another thread.
+
+        What has not ended within `timeout_s` seconds is logged and left. There is nothing to do if the control plane
+        never started.
+        """
+        self._closed = True
         if self._control.started:
-            self._control.run_sync(self.aclose, timeout_s)
-        else:
-            self._closed = True
+            try:
+                self._control.run_sync(self.aclose, timeout_s)
+            except (TimeoutError, MeshClosed) as error:
+                _log.warning("discovery did not end cleanly: %s", error)
 
     def _start(self, service: str) -> None:
         with self._lock:
@@ -355,17 +362,20 @@ def _status(resolution: Resolution, now: float) -> ServiceStatus:
 def _describe(resolution: Resolution) -> str:
     match resolution.state:
         case ResolutionState.OK:
-            return f"{len(resolution.endpoints)} endpoints from {resolution.source}"
+            return f"{_count(resolution)} from {resolution.source}"
         case ResolutionState.EMPTY:
             return f"{resolution.source} knows it, but nobody serves it"
         case ResolutionState.UNKNOWN:
             return "no discovery source knows it"
         case ResolutionState.STALE:
-            return (
-                f"keeping the last {len(resolution.endpoints)} endpoints from {resolution.source}: {resolution.error}"
-            )
+            return f"keeping the last {_count(resolution)} from {resolution.source}: {resolution.error}"
         case _:
             return f"{resolution.source} cannot be asked: {resolution.error}"
+
+
+def _count(resolution: Resolution) -> str:
+    count = len(resolution.endpoints)
+    return "1 endpoint" if count == 1 else f"{count} endpoints"
 
 
 def _log_event(kind: str, service: str, detail: str) -> None:
