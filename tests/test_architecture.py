@@ -35,7 +35,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "meshlib"
 
 LAYERS = (
     {"cli", "console", "sim", "testing"},
-    {"mesh"},
+    {"mesh", "wiring", "status"},
     {"adapters", "server"},
     {"net", "discovery", "security", "telemetry"},
     {"config"},

@@ -1,7 +1,7 @@
 """meshlib: a service mesh as a Python library.
 
-Each outgoing HTTP call of this process gets service discovery, balancing, retries, circuit breaking, deadlines, metrics and
-traces, with no proxy::
+Each outgoing HTTP call of this process gets service discovery, balancing, retries, circuit breaking, deadlines,
+metrics and traces, with no proxy::
 
     import meshlib
 
@@ -9,8 +9,8 @@ traces, with no proxy::
     orders = mesh.client("orders")
     orders.get("/orders/42").json()
 
-The distribution is called ``meshlib-http``. What this module lists in ``__all__`` is public. Names are imported when they are first
-used, so that ``import meshlib`` costs next to nothing.
+The distribution is called ``meshlib-http``. What this module lists in ``__all__`` is public. Names are imported when
+they are first used, so that ``import meshlib`` costs next to nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         Backoff,
         CircuitBreaker,
         Consul,
+        Defaults,
         Endpoint,
         HeaderEdit,
         HeaderEdits,
@@ -94,6 +95,7 @@ _WHERE = {
         "Backoff",
         "CircuitBreaker",
         "Consul",
+        "Defaults",
         "Endpoint",
         "HeaderEdit",
         "HeaderEdits",
@@ -161,6 +163,7 @@ __all__ = [
     "ContextExecutor",
     "Criticality",
     "DeadlineExceeded",
+    "Defaults",
     "DiscoveryUnavailable",
     "EgressRefused",
     "Endpoint",
@@ -236,8 +239,8 @@ def _refuse_strangers(directory: str) -> None:
     """
     if any(entry.startswith(("mrmesh", "mrviewer")) for entry in os.listdir(directory)):
         raise ImportError(
-            "two distributions share the import name 'meshlib' in this environment: 'meshlib-http' (a service mesh) and "
-            "'meshlib' (3-D geometry). Uninstall both, then install the one that you need: "
+            "two distributions share the import name 'meshlib' in this environment: 'meshlib-http' (a service mesh) "
+            "and 'meshlib' (3-D geometry). Uninstall both, then install the one that you need: "
             'pip uninstall meshlib meshlib-http && pip install "meshlib-http"'
         )
 

@@ -1,8 +1,8 @@
 """Request bodies, and whether they can be produced again.
 
 Bytes can. A file can, from the offset at which it was handed over. Anything else is noted down as it is sent, up to
-`BUFFER_BYTES`: as long as that suffices a further attempt gets the same bytes, those noted first and then the rest of the source;
-beyond it the request is not retried.
+`BUFFER_BYTES`: as long as that suffices a further attempt gets the same bytes, those noted first and then the rest of
+the source; beyond it the request is not retried.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """httpx: transports that make meshed calls. The clients that use them are in `httpx_clients`.
 
-A transport sees one request at a time, below redirects, authentication, cookies and event hooks, which stay httpx's. Hosts
-outside the mesh, and calls with ``mode: off``, go through httpx's own transport unchanged.
+A transport sees one request at a time, below redirects, authentication, cookies and event hooks, which stay httpx's.
+Hosts outside the mesh, and calls with ``mode: off``, go through httpx's own transport unchanged.
 """
 
 from __future__ import annotations
@@ -288,11 +288,14 @@ def attach(plane: DataPlane, client: C) -> C:
         TypeError: if it is no httpx client, or one whose transport cannot be replaced.
     """
     own = getattr(client, "_transport", None)
-    if isinstance(client, httpx.Client) and isinstance(own, httpx.BaseTransport):
-        if not isinstance(own, MeshTransport):
-            client._transport = MeshTransport(plane, stock=own)
-        return client
-    if isinstance(client, httpx.AsyncClient) and isinstance(own, httpx.AsyncBaseTransport):
+    # httpx has no public way to exchange the transport of a client that exists; a version in which this attribute has
+    # another meaning is refused below.
+    if isinstance(client, httpx.Client):
+        if isinstance(own, httpx.BaseTransport):
+            if not isinstance(own, MeshTransport):
+                client._transport = MeshTransport(plane, stock=own)
+            return client
+    elif isinstance(own, httpx.AsyncBaseTransport):
         if not isinstance(own, AsyncMeshTransport):
             client._transport = AsyncMeshTransport(plane, stock=own)
         return client

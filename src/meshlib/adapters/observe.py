@@ -1,8 +1,8 @@
 """``mode: observe``: decide everything, count it and record it, and change nothing.
 
-The request goes out as it would without the mesh. Beside it the state machine of the call is asked what it would have done. What it
-learns of single endpoints would be false, since the answer came from wherever the caller's own resolution led; so it is told only how
-the call as a whole went.
+The request goes out as it would without the mesh. Beside it the state machine of the call is asked what it would have
+done. What it learns of single endpoints would be false, since the answer came from wherever the caller's own resolution
+led; so it is told only how the call as a whole went.
 """
 
 from __future__ import annotations

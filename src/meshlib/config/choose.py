@@ -45,7 +45,7 @@ def _read(config: Any, fields: dict[str, Any]) -> MeshSettings:
     if config is not None:
         return compile_config(load_file(config))
     if fields:
-        return compile_config(load_mapping(fields))
+        return compile_config(load_mapping(fields, origin="Mesh(...)", variables=False))
     found = load_default()
     if found is None:
         _log.info("no configuration found ($MESHLIB_CONFIG, ./mesh.yaml): using defaults")

@@ -1,7 +1,8 @@
 """The snapshot: everything that a call reads, immutable, swapped whole.
 
-`Snapshots` makes them. The control plane publishes a service's endpoints; each change makes new `Cluster` objects over the live
-state of the service, and one new `Snapshot` in which only that service is replaced. A call reads `Snapshots.current` once.
+`Snapshots` makes them. The control plane publishes a service's endpoints; each change makes new `Cluster` objects over
+the live state of the service, and one new `Snapshot` in which only that service is replaced. A call reads
+`Snapshots.current` once.
 """
 
 from __future__ import annotations
@@ -118,8 +119,8 @@ class Snapshots:
             now: the monotonic clock.
             rng: for the balancers' starting points.
             target_of: what the wire needs to send to an endpoint of a cluster.
-            on_ejection: gives, for the name of a cluster, what is called with a member and whether it was ejected (or is
-                back).
+            on_ejection: gives, for the name of a cluster, what is called with a member and whether it was ejected
+                (or is back).
             on_left: called with each endpoint that has left its service.
         """
         self._now = now
@@ -240,13 +241,14 @@ class Snapshots:
                 del self._nodes[key]
         return left
 
-    def _answered(self, services: tuple[str, ...]) -> bool:
+    def answered(self, services: tuple[str, ...]) -> bool:
+        """Whether discovery has said what it knows of each of these services."""
         views = [self.current.services.get(name) for name in services]
         return all(view is None or view.known in (Known.YES, Known.NO) for view in views)
 
     def _wait(self, waiter: EndpointsWaiter, services: tuple[str, ...]) -> None:
         with self._lock:
-            answered = self._answered(services)
+            answered = self.answered(services)
             if not answered:
                 for name in services:
                     if (view := self.current.services.get(name)) is not None:

@@ -1,0 +1,214 @@
+"""The parts of one mesh, wired together. `meshlib.mesh.Mesh` is their public face."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from meshlib.adapters.clock import Clock, RealClock
+from meshlib.adapters.exchange import make_destination
+from meshlib.adapters.plane import DataPlane
+from meshlib.balance.cluster import Known
+from meshlib.balance.endpoint import Endpoint
+from meshlib.config.settings import MeshSettings, Mode
+from meshlib.config.snapshot import Snapshots
+from meshlib.discovery.build import make_source
+from meshlib.discovery.control import ControlPlane
+from meshlib.discovery.resolver import Resolution, ResolutionState
+from meshlib.discovery.source import Source
+from meshlib.discovery.watch import Directory
+from meshlib.net.async_engine import AsyncEngine
+from meshlib.net.sync_engine import SyncEngine
+from meshlib.net.wire import AsyncWire, SyncWire
+from meshlib.status import MeshView
+from meshlib.telemetry import events
+from meshlib.telemetry.bus import EventBus
+from meshlib.telemetry.changes import Changes
+from meshlib.telemetry.observer import Observer
+
+__all__ = ["MeshParts", "Wiring"]
+
+_HOUSEKEEPING_S = 1.0
+
+_KNOWN = {
+    ResolutionState.PENDING: Known.PENDING,
+    ResolutionState.OK: Known.YES,
+    ResolutionState.EMPTY: Known.YES,
+    ResolutionState.STALE: Known.YES,
+    ResolutionState.UNKNOWN: Known.NO,
+    ResolutionState.UNWELL: Known.UNWELL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MeshParts:
+    """Parts to use in place of the mesh's own, for tests and simulations.
+
+    Attributes:
+        clock: tells the time and waits.
+        rng: the source of all randomness.
+        sync_wire, async_wire: the last hop.
+        sources: discovery, in the order in which it is asked; None for what the configuration says.
+        use: called with the name of a service when a call needs it; None to have the control plane watch it.
+    """
+
+    clock: Clock | None = None
+    rng: random.Random | None = None
+    sync_wire: SyncWire | None = None
+    async_wire: AsyncWire | None = None
+    sources: tuple[Source, ...] | None = None
+    use: Callable[[str], None] | None = None
+
+
+class Wiring:
+    """The parts of one mesh.
+
+    Attributes:
+        settings: compiled; replaced when the mode changes.
+        plane: what makes calls.
+        snapshots: what a call reads.
+        control: where watches and registrations run.
+        sources: discovery, in the order in which it is asked.
+        bus: hands events on.
+        view: what telemetry and the status read.
+        engine, async_engine: connections.
+        closed: whether the mesh was closed.
+    """
+
+    def __init__(self, settings: MeshSettings, parts: MeshParts) -> None:
+        clock = parts.clock or RealClock()
+        rng = parts.rng or random.Random()
+        self.settings = settings
+        self.closed = False
+        self.clock = clock
+        self._own_rng = rng if parts.rng is None else None
+        self._keeping_house = False
+        self._lock = threading.Lock()
+        self.bus = EventBus(clock=clock.now)
+        self._changes = Changes(self.bus, clock.now)
+        self.control = ControlPlane()
+        self.engine, self.async_engine = SyncEngine(), AsyncEngine()
+        self.sources = tuple(map(make_source, settings.discovery)) if parts.sources is None else parts.sources
+        self._directory = Directory(
+            self.sources, self.control, self._publish, clock=clock.now, rng=parts.rng, on_event=self._discovered
+        )
+        self.snapshots = Snapshots(
+            settings,
+            now=clock.now,
+            rng=rng,
+            target_of=make_destination,
+            on_ejection=self._changes.on_ejection,
+            on_left=self._left,
+        )
+        self.view = MeshView(self.snapshots, self._directory, self.engine, self.async_engine)
+        self._observer = Observer(self.view, changes=self._changes)
+        sync_wire: SyncWire = parts.sync_wire or self.engine
+        async_wire: AsyncWire = parts.async_wire or self.async_engine
+        use = parts.use or self._use
+        if settings.wire == "stock" and parts.sync_wire is None:
+            from meshlib.adapters.httpx_wire import stock_wires
+
+            sync_wire, async_wire = stock_wires(clock.now)
+            use = self._use_as_named
+        self.plane = DataPlane(
+            settings,
+            self.snapshots,
+            use=use,
+            clock=clock,
+            rng=rng,
+            sync_wire=sync_wire,
+            async_wire=async_wire,
+            observer=self._observer,
+        )
+        _live.add(self)
+
+    def set_mode(self, mode: Mode, service: str | None) -> None:
+        """Change the mode of the mesh, or of one service, for new calls."""
+        old = self.plane.mode if service is None else self.plane.mode_of(service)
+        if service is None:
+            self.settings = replace(self.settings, mode=mode)
+            self.plane.mode = mode
+        else:
+            self.plane.service_modes[service] = mode
+        self.bus.emit(events.ModeChanged(service=service or "", old=old, new=mode))
+
+    def close(self) -> None:
+        """End watches and connections. Idempotent."""
+        with self._lock:
+            if self.closed:
+                return
+            self.closed = self.plane.closed = True
+        if self.control.started:
+            self._directory.close()
+        self.control.close()
+        self.engine.close()
+        self.async_engine.close()
+        self._observer.close()
+        _live.discard(self)
+
+    # What the control plane tells
+
+    def _publish(self, name: str, resolution: Resolution | None) -> None:
+        if resolution is None:
+            self.snapshots.publish(name, None, Known.PENDING)
+            return
+        self.snapshots.publish(name, resolution.endpoints, _KNOWN[resolution.state], resolution.error or "")
+
+    def _discovered(self, kind: str, service: str, detail: str) -> None:
+        self.bus.emit(events.from_discovery(kind, service, detail))
+
+    def _left(self, endpoint: Endpoint) -> None:
+        self.engine.drain(endpoint.key)
+        self.async_engine.drain(endpoint.key)
+
+    # What calls ask for
+
+    def _use(self, name: str) -> None:
+        """See that a service is watched."""
+        self._directory.use(name)
+        if not self._keeping_house:
+            self._keeping_house = True
+            self.control.submit(self._keep_house)
+
+    def _use_as_named(self, name: str) -> None:
+        """With the stock wire a service is where its name says: the client's own transport finds it."""
+        if not self.snapshots.service(name).clusters[None].members:
+            self.snapshots.publish(name, [Endpoint(name, 80)], Known.YES)
+
+    async def _keep_house(self) -> None:
+        """What nobody waits for: idle connections are closed, and what changed without a call is told."""
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_S)
+            now = self.clock.now()
+            self.engine.reap(now)
+            self.async_engine.reap(now)
+            self._changes.look_at_all(self.view.clusters(), now)
+            self.bus.flush()
+
+    def after_fork(self) -> None:
+        """In the child: what threads of the parent held or did is not ours."""
+        self._keeping_house = False
+        self._lock = threading.Lock()
+        self.snapshots.renew_locks()
+        self.bus.renew_lock()
+        self._changes.renew_lock()
+        self._observer.renew_lock()
+        if self._own_rng is not None:
+            self._own_rng.seed()
+
+
+_live: weakref.WeakSet[Wiring] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for wiring in list(_live):
+        wiring.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
