@@ -31,7 +31,10 @@ def parse_duration(value: Duration) -> float:
     if isinstance(value, timedelta):
         seconds = value.total_seconds()
     elif isinstance(value, (int, float)):
-        seconds = float(value)
+        try:
+            seconds = float(value)
+        except OverflowError:
+            seconds = math.inf
     elif isinstance(value, str):
         text = value.strip().lower()
         if _NUMBER.fullmatch(text):
@@ -49,10 +52,12 @@ def parse_duration(value: Duration) -> float:
 
 def format_duration(seconds: float) -> str:
     """Return `seconds` as a person would write it: ``1.5s``, ``250ms``, ``2m``."""
-    if seconds == 0:
-        return "0s"
-    if seconds < 1:
-        return f"{seconds * 1000:.3g}ms"
-    if seconds >= 60 and seconds % 60 == 0:
-        return f"{seconds / 60:.0f}m"
-    return f"{seconds:.4g}s"
+    if seconds < 0:
+        return f"-{format_duration(-seconds)}"
+    for unit, per_s in (("us", 1e6), ("ms", 1e3)):
+        # Rounded first: 0.9996 s is 1s, not 1e+03ms.
+        if 0 < (amount := float(f"{seconds * per_s:.3g}")) < 1000 and (amount >= 1 or unit == "us"):
+            return f"{amount:g}{unit}"
+    if seconds < 60 or seconds % 60:
+        return f"{seconds:.4g}s" if seconds < 1000 else f"{seconds:.0f}s"
+    return f"{seconds / 60:.0f}m"

@@ -1,12 +1,13 @@
 """Why a call failed: one root, one class per reason.
 
-Every error names the service, says what was tried and what to change, keeps its cause, can be pickled, and knows whether
-the same call may simply be made again (`MeshError.retryable`). In an adapter each is also the exception that users of
-that client already catch: see `meshlib.adapters.httpx`.
+Every error names the service, says what was tried and what to change, keeps its cause, can be pickled, and knows
+whether the same call may simply be made again (`MeshError.retryable`). In an adapter each is also the exception that
+users of that client already catch: see `meshlib.adapters.httpx`.
 """
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,21 +70,34 @@ class MeshError(Exception):
         # `args` holds the composed text, not the arguments; and a request or a stream that an adapter attached
         # need not be picklable, so only plain state travels.
         state = {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
-        state["__cause__"] = self.__cause__ if isinstance(self.__cause__, MeshError) else None
-        return _rebuild, (type(self), self.args, state)
+        if notes := getattr(self, "__notes__", None):
+            state["__notes__"] = list(notes)
+        return _rebuild, (type(self), self.args, state, _portable(self.__cause__))
 
 
-def _rebuild(cls: type[MeshError], args: tuple[Any, ...], state: dict[str, Any]) -> MeshError:
+def _rebuild(
+    cls: type[MeshError], args: tuple[Any, ...], state: dict[str, Any], cause: BaseException | None
+) -> MeshError:
     error = cls.__new__(cls, *args)
     error.args = args
-    cause = state.pop("__cause__", None)
     error.__dict__.update(state)
     error.__cause__ = cause
     return error
 
 
+def _portable(cause: BaseException | None) -> BaseException | None:
+    """`cause` if it survives pickling; else its text, for whoever reads the traceback elsewhere."""
+    if cause is None or isinstance(cause, MeshError):
+        return cause
+    try:
+        pickle.loads(pickle.dumps(cause))
+    except Exception:
+        return RuntimeError(f"{type(cause).__name__}: {cause}")
+    return cause
+
+
 class ConfigError(MeshError, ValueError):
-    """The configuration is wrong; `problems` has every fault found, each with file, path and the nearest valid thing."""
+    """The configuration is wrong; `problems` has each fault found, with file, path and the nearest valid thing."""
 
     retryable = False
 
@@ -136,7 +150,7 @@ class NoEndpoint(MeshError, ConnectionError):
 
 
 class CircuitOpen(MeshError, ConnectionError):
-    """The circuit breaker of every cluster that the route leads to is open; `retry_after_s` says for how long at most."""
+    """The circuit of every cluster that the route leads to is open; `retry_after_s` says for how long at most."""
 
     retryable = True
 

@@ -18,9 +18,9 @@ from meshlib.balance.load import EndpointNode, Load
 
 __all__ = ["RESAMPLES", "Balancer", "Member", "Usable", "pick_two", "pick_uniform"]
 
-RESAMPLES = 8
-"""How often a random pick is repeated when it hits a member that may not be used. At least half of a cluster may be used
-(else panic uses all), so after 8 the chance that the list must be walked is below 1 in 250."""
+RESAMPLES = 32
+"""How often a random pick is repeated when it hits a member that may not be used. At least half of a cluster may be
+used (else panic uses all), so the chance that a long list must be walked after all is 1 in 2**32."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +76,7 @@ def pick_uniform(members: Sequence[Member], rng: Random, usable: Usable | None) 
     count = len(members)
     if usable is None:
         return members[int(rng.random() * count)]
-    for _ in range(RESAMPLES):
+    for _ in range(min(count, RESAMPLES)):
         member = members[int(rng.random() * count)]
         if usable(member):
             return member
@@ -96,7 +96,7 @@ def pick_two(members: Sequence[Member], rng: Random, usable: Usable | None) -> t
     first = pick_uniform(members, rng, usable)
     if first is None:
         return None
-    for _ in range(RESAMPLES):
+    for _ in range(min(count, RESAMPLES)):
         second = members[int(rng.random() * count)]
         if second is not first and usable(second):
             return first, second

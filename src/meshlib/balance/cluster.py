@@ -1,12 +1,12 @@
 """Clusters: what a call is balanced over.
 
-A `Cluster` is immutable: the members at one moment, and a balancer over them. A call reads it once. What changes with every call
-(loads, ejections, the breaker, counts) lives in one `ClusterState` per cluster, which outlasts any change of endpoints; members
-that left are remembered for `REMEMBER_S`, so that a flapping registry clears nothing.
+A `Cluster` is immutable: the members at one moment, and a balancer over them. A call reads it once. What changes with
+every call (loads, ejections, the breaker, counts) lives in one `ClusterState` per cluster, which outlasts any change of
+endpoints; members that left are remembered for `REMEMBER_S`, so that a flapping registry clears nothing.
 
 Which members may be picked: those that are healthy by the registry and not ejected. With fewer than `panic_percent` of
-them left, all are used (panic), since then the signals are more likely wrong than the endpoints; it is counted. Endpoints that
-this call has already tried are left out as long as another is left.
+all left, all are used (panic), since then the signals are more likely wrong than the endpoints; it is counted.
+Endpoints that this call has already tried are left out as long as another is left.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
-from meshlib.balance.balancer import Balancer, Member
+from meshlib.balance.balancer import Balancer, Member, Usable
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.balance.health import EndpointHealth
 from meshlib.balance.load import EndpointNode, Load
@@ -79,7 +79,8 @@ class ClusterState:
         node_of: Callable[[Endpoint], EndpointNode] | None = None,
         on_ejection: Callable[[Member, bool], None] | None = None,
     ) -> None:
-        """
+        """Begin without members; `view` brings them.
+
         Args:
             name: for messages.
             now: on the monotonic clock.
@@ -136,7 +137,7 @@ class ClusterState:
                     del self._members[key]
             members = tuple(present.values())
             if self.outlier is not None:
-                self.outlier.rebind(members)
+                self.outlier.rebind([member for member in members if member.endpoint.health is not Health.DRAINING])
         return Cluster(self, members, now, rng, known, detail)
 
     def _renew(self, old: Member | None, endpoint: Endpoint, now: float) -> Member:
@@ -145,6 +146,11 @@ class ClusterState:
         node = EndpointNode() if self._node_of is None else self._node_of(endpoint)
         settings = self.load_balancing
         return Member(endpoint, node, Load(now, settings.default_latency_s, settings.decay_s), EndpointHealth())
+
+    def count_panic(self) -> None:
+        """A pick was made in panic."""
+        with self._lock:
+            self.panics += 1
 
     def renew_locks(self) -> None:
         """After a fork, in the child."""
@@ -161,7 +167,17 @@ class ClusterState:
 class Cluster:
     """The members of a cluster at one moment, and a balancer over them. Immutable."""
 
-    __slots__ = ("_balancer", "_balancer_of_all", "_panic_at", "detail", "healthy", "known", "members", "state")
+    __slots__ = (
+        "_balancer",
+        "_balancer_of_all",
+        "_calm",
+        "_panic_at",
+        "detail",
+        "healthy",
+        "known",
+        "members",
+        "state",
+    )
 
     def __init__(
         self,
@@ -178,6 +194,7 @@ class Cluster:
         self.members = tuple(member for member in members if member.endpoint.health is not Health.DRAINING)
         self.healthy = tuple(member for member in self.members if member.endpoint.health is Health.HEALTHY)
         self._panic_at = len(self.members) * state.load_balancing.panic_percent / 100.0
+        self._calm = len(self.healthy) >= self._panic_at
         balancer = BALANCERS[state.load_balancing.policy]
         self._balancer: Balancer | None = balancer(self.healthy, now, rng) if self.healthy else None
         # Over all members, for panic; the same one where all are healthy, so that it keeps its schedule.
@@ -191,55 +208,52 @@ class Cluster:
 
     def panicking(self) -> bool:
         """Whether so few members are left that all are used."""
-        ejected = self.state.outlier.ejected if self.state.outlier is not None else ()
-        left = len(self.healthy)
-        if ejected:
-            left -= sum(1 for member in ejected if member.endpoint.health is Health.HEALTHY)
-        return left < self._panic_at
+        outlier = self.state.outlier
+        return len(self.healthy) - (0 if outlier is None else outlier.ejected_healthy) < self._panic_at
 
-    def pick(self, now: float, rng: Random, tried: Sequence[Member] = (), *, again: bool = True) -> Member | None:
-        """Pick a member for an attempt.
+    def pick(self, now: float, rng: Random, tried: Sequence[Member] = ()) -> Member | None:
+        """Pick a member for an attempt; one that was tried only if no other is left.
 
         Args:
             now: on the monotonic clock.
             rng: the source of all randomness.
-            tried: members that this call has tried.
-            again: whether one that was tried may be picked if no other is left.
+            tried: members that this call has tried, whichever cluster they were tried in.
 
         Returns:
             The member; None if there is none.
         """
-        if self._balancer_of_all is None:
-            return None
-        ejected = bool(self.state.outlier is not None and self.state.outlier.ejected)
-        if not ejected and not tried and len(self.healthy) >= self._panic_at and self._balancer is not None:
-            return self._balancer.pick(now, rng, None)
+        outlier = self.state.outlier
+        ejected = outlier is not None and bool(outlier.ejected)
+        if not ejected and not tried and self._calm:
+            return None if self._balancer is None else self._balancer.pick(now, rng, None)
         panic = self.panicking()
         balancer = self._balancer_of_all if panic else self._balancer
         if balancer is None:
             return None
-        picked: Member | None
-        if panic:
-            picked = balancer.pick(now, rng, (lambda member: member not in tried) if tried else None)
-        elif tried:
-            picked = balancer.pick(now, rng, lambda member: not member.health.ejected and member not in tried)
-        else:
-            picked = balancer.pick(now, rng, _not_ejected)
-        if picked is None and again and tried:
-            picked = balancer.pick(now, rng, None if panic else _not_ejected)
+        allowed = _not_ejected if ejected and not panic else None
+        picked = balancer.pick(now, rng, _untried(tried, allowed) if tried else allowed)
+        if picked is None and tried:
+            picked = balancer.pick(now, rng, allowed)
         if picked is not None and panic:
-            self.state.panics += 1
+            self.state.count_panic()
         return picked
 
-    def median_latency(self, now: float, rng: Random) -> float:
-        """The median of the members' expected latencies, in seconds, from a sample of at most 15."""
+    def has_untried(self, tried: Sequence[Member]) -> bool:
+        """Whether `pick` would find a member that was not tried. Looks at few members, and changes nothing."""
+        panic = self.panicking()
+        usable = _untried(tried, None if panic else _not_ejected)
+        return any(map(usable, self.members if panic else self.healthy))
+
+    def usual_cost(self, rng: Random, without: Member) -> float:
+        """The median of what the other members cost at their last answers, in seconds, from a sample of at most 15.
+
+        The member that is asked for is left out, and so is time: of two endpoints the broken one must not set the
+        measure for itself, and in a quiet cluster estimates decay towards zero, which says nothing of latency.
+        """
         members = self.members
-        if not members:
-            return self.state.load_balancing.default_latency_s
         sample = members if len(members) <= _MEDIAN_SAMPLE else rng.choices(members, k=_MEDIAN_SAMPLE)
-        costs = sorted(member.load.latency(now) for member in sample)
-        # The lower one of an even number: of two endpoints, the broken one must not set the measure.
-        return costs[(len(costs) - 1) // 2]
+        costs = sorted(member.load.cost_s for member in sample if member.load is not without.load)
+        return costs[(len(costs) - 1) // 2] if costs else self.state.load_balancing.default_latency_s
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name} [{len(self.healthy)} healthy of {len(self.members)}]>"
@@ -247,3 +261,11 @@ class Cluster:
 
 def _not_ejected(member: Member) -> bool:
     return not member.health.ejected
+
+
+def _untried(tried: Sequence[Member], allowed: Usable | None) -> Usable:
+    # By node: the same endpoint may be a member of several clusters that one call tries.
+    nodes = [member.node for member in tried]
+    if allowed is None:
+        return lambda member: member.node not in nodes
+    return lambda member: member.node not in nodes and allowed(member)

@@ -1,11 +1,14 @@
 """Earliest deadline first: an exact weighted schedule, and the base of the balancers with unequal weights.
 
-Each member has a deadline on a virtual clock. The pick is the earliest; it is put back at its deadline plus ``1 / weight``. Over
-any stretch of picks each member gets its share, spread evenly. Source: Envoy's ``edf_scheduler.h``; like there, the
-starting points are spread at random, so that many clients do not start in step.
+Each member has a deadline on a virtual clock. The pick is the earliest; it is put back at its deadline plus
+``1 / weight``. Over any stretch of picks each member gets its share, spread evenly. Source: Envoy's
+``edf_scheduler.h``; like there, the starting points are spread at random, so that many clients do not start in step.
 
-A correction below 1 lengthens a member's period. It is worked out when the member is picked, so the schedule follows the load
-with a delay of one period of that member.
+A correction below 1 lengthens a member's period. It is worked out when the member is picked, so the schedule follows
+the load with a delay of one period of that member.
+
+A member that may not be used when its turn comes loses the turn: were it kept, it would make up for all of them at once
+when it may be used again, and until then each pick would have to step over it.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ class EdfSchedule:
         rng: Random,
         correction: Callable[[Member, float], float] | None = None,
     ) -> None:
-        """
+        """Make the schedule.
+
         Args:
             members: never empty; weights are above 0.
             rng: for the starting points.
@@ -44,7 +48,7 @@ class EdfSchedule:
         self._lock = threading.Lock()
 
     def pick(self, now: float, usable: Usable | None) -> Member | None:
-        """The member whose turn it is; those that may not be used keep their turn for later."""
+        """The member whose turn it is; None if `usable` holds for none."""
         passed: list[tuple[float, int, Member]] = []
         with self._lock:
             heap = self._heap
@@ -59,9 +63,8 @@ class EdfSchedule:
                     picked = member
                     break
                 passed.append(heapq.heappop(heap))
-            if passed:
-                # One that was passed over must not make up for lost turns all at once when it may be used again.
-                floor = heap[0][0] if heap else passed[0][0]
-                for deadline, index, member in passed:
-                    heapq.heappush(heap, (max(deadline, floor), index, member) if heap else (deadline, index, member))
+            for deadline, index, member in passed:
+                if picked is not None:
+                    deadline += 1.0 / member.weight
+                heapq.heappush(heap, (deadline, index, member))
             return picked

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 
 from meshlib.balance.balancer import Member
 
 __all__ = ["ClusterAverage", "FairShare"]
 
-_MIN_REFRESH_PICKS = 16
+_SAMPLE = 32
 
 
 class ClusterAverage:
-    """Sums over all members, taken anew after as many picks as there are members, so that a pick costs the same
-    whatever their number."""
+    """What is usual in a cluster, taken anew every `_SAMPLE` picks from at most as many members.
 
-    __slots__ = ("_left", "_members", "cost_s", "in_flight")
+    So a pick costs the same, on average and at its worst, whatever their number.
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    Attributes:
+        in_flight: attempts under way at all members together.
+        cost_s: the median of what a call costs; of an even number the lower one, so that of two endpoints the broken
+            one does not set the measure.
+    """
+
+    __slots__ = ("_left", "_members", "_rng", "cost_s", "in_flight")
+
+    def __init__(self, members: Sequence[Member], rng: Random) -> None:
         self._members = members
+        self._rng = rng
         self._left = 0
         self.in_flight = 0.0
         self.cost_s = 0.0
@@ -28,17 +37,19 @@ class ClusterAverage:
         if self._left > 0:
             self._left -= 1
             return
-        self._left = max(_MIN_REFRESH_PICKS, len(self._members))
-        self.in_flight = float(sum(member.node.in_flight for member in self._members))
-        costs = sorted(member.load.cost(now) for member in self._members)
-        self.cost_s = costs[len(costs) // 2]
+        self._left = _SAMPLE
+        members = self._members
+        sample = members if len(members) <= _SAMPLE else self._rng.choices(members, k=_SAMPLE)
+        self.in_flight = sum(member.node.in_flight for member in sample) * len(members) / len(sample)
+        costs = sorted(member.load.plain_cost(now) for member in sample)
+        self.cost_s = costs[(len(costs) - 1) // 2]
 
 
 class FairShare:
     """How far a member's attempts in flight exceed what its weight entitles it to.
 
-    Up to twice its share plus 2 there is no correction: below that the differences are those of chance, and correcting them
-    would bend the shares that the weights ask for.
+    Up to twice its share plus 2 there is no correction: below that the differences are those of chance, and correcting
+    them would bend the shares that the weights ask for.
     """
 
     __slots__ = ("_total_weight",)

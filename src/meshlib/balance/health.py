@@ -14,10 +14,11 @@ class EndpointHealth:
         ejected_until: when a probe may be sent; on the monotonic clock.
         ejections: how often it was ejected lately; the ejection time grows with it.
         returned_at: when it last came back.
-        probing: whether a probe is under way.
+        probe: the lease of the probe under way; None if there is none.
+        probe_since: when that lease was taken.
     """
 
-    __slots__ = ("consecutive", "ejected", "ejected_until", "ejections", "probing", "returned_at")
+    __slots__ = ("consecutive", "ejected", "ejected_until", "ejections", "probe", "probe_since", "returned_at")
 
     def __init__(self) -> None:
         self.consecutive = 0
@@ -25,4 +26,5 @@ class EndpointHealth:
         self.ejected_until = 0.0
         self.ejections = 0
         self.returned_at = 0.0
-        self.probing = False
+        self.probe: object | None = None
+        self.probe_since = 0.0

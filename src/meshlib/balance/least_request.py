@@ -1,7 +1,8 @@
 """Least request: of two endpoints drawn at random, the one with fewer attempts in flight from this process.
 
-Power of two choices (Mitzenmacher 2001) comes close to the best of all at the cost of two looks. With unequal weights the
-schedule is earliest deadline first, and a member whose share of what is in flight runs away from its weight is put back.
+Power of two choices (Mitzenmacher 2001) comes close to the best of all at the cost of two looks. With unequal weights
+the schedule is earliest deadline first, and a member whose share of what is in flight runs away from its weight is put
+back.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class LeastRequest:
         self._members = members
         self._schedule: EdfSchedule | None = None
         if len({member.weight for member in members}) > 1:
-            self._average = ClusterAverage(members)
+            self._average = ClusterAverage(members, rng)
             self._fair = FairShare(members)
             self._schedule = EdfSchedule(members, rng, self._correction)
 

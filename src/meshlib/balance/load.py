@@ -1,17 +1,22 @@
 """How loaded an endpoint is, as far as one client can tell: what it costs to call it, times the calls it already has.
 
-The cost is a peak-sensitive moving average of the time to a response's headers: a sample above it replaces it at once, one
-below it is averaged in with weight ``1 - exp(-age / decay)``, and between samples it decays towards zero, so that an endpoint
-that was slow is tried again in time. Source: Finagle's ``PeakEwma.scala`` and tower's ``load/peak_ewma.rs``.
+The cost is a peak-sensitive moving average of the time to a response's headers: a sample above it replaces it at once,
+one below it is averaged in with weight ``1 - exp(-age / decay)``, and between samples it decays towards zero, so that
+an endpoint that was slow is tried again in time. Source: Finagle's ``PeakEwma.scala`` and tower's
+``load/peak_ewma.rs``.
 
 Two things are ours, because without them a balancer by latency is drawn to what is broken:
 
-- *Failures.* A failure is often fast. Each counts as a latency of at least three times the cluster's median, a penalty that
-  decays in 2 s, or lasts until the time in ``Retry-After``.
-- *Cancellations.* An attempt that was given up says only that the answer would have taken longer. The times given up since
-  the last answer add up: for an exponential latency, total time over number of answers is the estimate of the mean
-  that censored samples give (maximum likelihood), and with no answer at all it grows without bound. So an endpoint that
-  hangs is left alone even when callers give up early.
+- *Failures.* A failure is often fast. Each counts as a latency of at least three times the cluster's median, a penalty
+  that decays in 2 s, or lasts until the time in ``Retry-After``. Below the penalty the estimate is kept from falling
+  under the median, or an endpoint that only ever fails would in time look like the fastest of all.
+- *Cancellations.* An attempt that was given up says only that the answer would have taken longer. The times given up
+  since the last answer add up: for an exponential latency, total time over number of answers is the estimate of the
+      mean that censored samples give (maximum likelihood), and with no answer at all it grows without bound. So an
+      endpoint that hangs is left alone even when callers give up early.
+
+A schedule by weight needs a second figure. The peak and the decay both depend on how often an endpoint is called, so as
+a correction to weights they would bend the very shares that the weights ask for. `mean_s` counts samples, not seconds.
 """
 
 from __future__ import annotations
@@ -23,6 +28,8 @@ __all__ = ["FAILURE_FACTOR", "PENALTY_DECAY_S", "EndpointNode", "Load"]
 
 FAILURE_FACTOR = 3.0
 PENALTY_DECAY_S = 2.0
+_MEAN_SAMPLES = 20
+_LONGEST_HOLD_S = 300.0
 
 
 class EndpointNode:
@@ -37,11 +44,13 @@ class EndpointNode:
         self._lock = threading.Lock()
 
     def enter(self) -> None:
+        """An attempt began."""
         with self._lock:
             self.in_flight += 1
             self.started += 1
 
     def exit(self) -> None:
+        """An attempt ended, its response's body included."""
         with self._lock:
             self.in_flight -= 1
 
@@ -54,19 +63,37 @@ class EndpointNode:
 class Load:
     """The cost of one endpoint, as seen from one cluster. Times are seconds on the monotonic clock.
 
-    Writes from several threads may overlap; then one sample is lost, which a moving average does not notice.
+    Writes from several threads may overlap; then one sample is lost, which an average does not notice.
+
+    Attributes:
+        cost_s: the peak-sensitive average, as it was at `stamp`.
+        mean_s: the plain average over about the last 20 answers; as long as there is none, what an endpoint is thought
+            to take.
+        censored_s: time given up since the last answer.
     """
 
-    __slots__ = ("censored_s", "cost_s", "decay_s", "penalty_at", "penalty_hold_until", "penalty_s", "stamp")
+    __slots__ = (
+        "_samples",
+        "censored_s",
+        "cost_s",
+        "decay_s",
+        "mean_s",
+        "penalty_at",
+        "penalty_hold_until",
+        "penalty_s",
+        "stamp",
+    )
 
     def __init__(self, now: float, default_latency_s: float, decay_s: float) -> None:
         self.cost_s = default_latency_s
+        self.mean_s = default_latency_s
         self.decay_s = decay_s
         self.stamp = now
         self.penalty_s = 0.0
         self.penalty_at = now
         self.penalty_hold_until = now
         self.censored_s = 0.0
+        self._samples = 0
 
     def latency(self, now: float) -> float:
         """Seconds that an answer is expected to take, penalties left aside."""
@@ -77,42 +104,60 @@ class Load:
         """Seconds that a call is expected to cost, penalties included."""
         age = now - self.stamp
         cost = self.cost_s * exp(-age / self.decay_s) if age > 0 else self.cost_s
-        if self.penalty_s:
-            since = now - max(self.penalty_at, self.penalty_hold_until)
-            penalty = self.penalty_s * exp(-since / PENALTY_DECAY_S) if since > 0 else self.penalty_s
-            if penalty > cost:
-                return penalty
-        return cost
+        return max(cost, self._penalty(now)) if self.penalty_s else cost
+
+    def plain_cost(self, now: float) -> float:
+        """The same, by the figure that does not depend on how often the endpoint is called."""
+        cost = max(self.mean_s, self.censored_s)
+        return max(cost, self._penalty(now)) if self.penalty_s else cost
 
     def answered(self, now: float, latency_s: float) -> None:
         """An answer came after `latency_s`."""
         self.censored_s = 0.0
         self._observe(now, latency_s)
+        self._average(latency_s)
 
     def failed(self, now: float, elapsed_s: float, median_s: float, retry_after_s: float = 0.0) -> None:
-        """An attempt failed after `elapsed_s`, in a cluster with this median cost.
+        """An attempt failed.
 
         Args:
+            now: on the monotonic clock.
+            elapsed_s: how long it took to fail.
+            median_s: what an endpoint of this cluster usually costs.
             retry_after_s: for how long the endpoint asked not to be called.
         """
-        self._observe(now, elapsed_s)
-        self.penalty_s = max(FAILURE_FACTOR * median_s, elapsed_s)
+        self._observe(now, max(elapsed_s, median_s))
+        if elapsed_s > self.mean_s:
+            self._average(elapsed_s)
+        self.penalty_s = max(FAILURE_FACTOR * median_s, elapsed_s, self._penalty(now))
         self.penalty_at = now
-        self.penalty_hold_until = now + retry_after_s
+        # A second failure, without the header, does not cut short what the first one asked for.
+        self.penalty_hold_until = max(now + retry_after_s, min(self.penalty_hold_until, now + _LONGEST_HOLD_S))
 
     def given_up(self, now: float, elapsed_s: float) -> None:
         """An attempt was cancelled after `elapsed_s`: a lower bound of what the answer would have taken."""
         self.censored_s += max(0.0, elapsed_s)
-        if self.censored_s > self.cost(now):
+        if self.censored_s > self.latency(now):
             self._observe(now, self.censored_s)
+
+    def _penalty(self, now: float) -> float:
+        since = now - max(self.penalty_at, self.penalty_hold_until)
+        if since <= 0:
+            return self.penalty_s
+        if since > 20 * PENALTY_DECAY_S:
+            self.penalty_s = 0.0
+            return 0.0
+        return self.penalty_s * exp(-since / PENALTY_DECAY_S)
 
     def _observe(self, now: float, sample_s: float) -> None:
         if not sample_s >= 0.0:  # a clock that went back, or NaN
             return
-        age = now - self.stamp
-        if age < 0:
-            age = 0.0
-        keep = exp(-age / self.decay_s)
-        current = self.cost_s * keep
-        self.cost_s = sample_s if sample_s > current else self.cost_s * keep + sample_s * (1.0 - keep)
+        keep = exp(-max(0.0, now - self.stamp) / self.decay_s)
+        decayed = self.cost_s * keep
+        self.cost_s = sample_s if sample_s > decayed else decayed + sample_s * (1.0 - keep)
         self.stamp = now
+
+    def _average(self, sample_s: float) -> None:
+        if sample_s >= 0.0:
+            self._samples = samples = min(self._samples + 1, _MEAN_SAMPLES)
+            self.mean_s += (sample_s - self.mean_s) / samples

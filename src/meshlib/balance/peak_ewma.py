@@ -1,10 +1,11 @@
 """Peak EWMA, the default: of two endpoints drawn at random, the one that costs less, in time, to call.
 
-``load = cost * (in flight + 1)``, with the cost of `meshlib.balance.load`. Source: Finagle's and Linkerd's balancer of this name.
+``load = cost * (in flight + 1)``, with the cost of `meshlib.balance.load`. Source: Finagle's and Linkerd's balancer of
+this name.
 
-With unequal weights the schedule is earliest deadline first, the weight corrected by cost: not at all while a member costs
-between two thirds of the cluster's median and one and a half of it, so that shares hold while latencies are alike; beyond,
-in proportion, up to twice the weight for a fast one and down to a hundredth for a slow one.
+With unequal weights the schedule is earliest deadline first, the weight corrected by cost: not at all while a member
+costs up to one and a half times the cluster's median, so that shares hold while latencies are alike; beyond, in
+proportion, down to a hundredth. A fast one gets no more than its weight: who gives weights means them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from meshlib.balance.fair_share import ClusterAverage, FairShare
 __all__ = ["PeakEwma"]
 
 _ALIKE = 1.5
-_MOST = 2.0
 _LEAST = 0.01
 
 
@@ -32,7 +32,7 @@ class PeakEwma:
         self._members = members
         self._schedule: EdfSchedule | None = None
         if len({member.weight for member in members}) > 1:
-            self._average = ClusterAverage(members)
+            self._average = ClusterAverage(members, rng)
             self._fair = FairShare(members)
             self._schedule = EdfSchedule(members, rng, self._correction)
 
@@ -52,10 +52,7 @@ class PeakEwma:
     def _correction(self, member: Member, now: float) -> float:
         self._average.refresh(now)
         factor = 1.0 / self._fair.excess(member, self._average.in_flight)
-        cost = member.load.cost(now)
-        median = self._average.cost_s
-        if cost > median * _ALIKE:
-            factor *= median * _ALIKE / cost
-        elif cost < median / _ALIKE:
-            factor *= median / _ALIKE / cost if cost > 0 else _MOST
-        return min(max(factor, _LEAST), _MOST)
+        cost, bound = member.load.plain_cost(now), self._average.cost_s * _ALIKE
+        if cost > bound:
+            factor *= bound / cost
+        return max(factor, _LEAST)

@@ -28,7 +28,7 @@ class RandomChoice:
     def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
         if self._cumulative is None:
             return pick_uniform(self._members, rng, usable)
-        for _ in range(RESAMPLES if usable is not None else 1):
+        for _ in range(1 if usable is None else min(len(self._members), RESAMPLES)):
             member = self._members[min(bisect(self._cumulative, rng.random() * self._total), self._last)]
             if usable is None or usable(member):
                 return member

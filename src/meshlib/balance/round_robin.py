@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from random import Random
 
-from meshlib.balance.balancer import Member, Usable
+from meshlib.balance.balancer import Member, Usable, pick_uniform
 from meshlib.balance.edf import EdfSchedule
 
 __all__ = ["RoundRobin"]
@@ -28,10 +28,8 @@ class RoundRobin:
     def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
         if self._schedule is not None:
             return self._schedule.pick(now, usable)
-        if usable is None:
-            return self._members[self._next() % self._count]
-        for _ in range(self._count):
-            member = self._members[self._next() % self._count]
-            if usable(member):
-                return member
-        return None
+        member = self._members[self._next() % self._count]
+        if usable is None or usable(member):
+            return member
+        # Going on to the next one would give it the turns of all that are out before it, besides its own.
+        return pick_uniform(self._members, rng, usable)

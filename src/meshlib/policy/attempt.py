@@ -1,4 +1,4 @@
-"""One attempt of a call, as the call's state machine keeps it: a small ledger that is closed however the attempt ends."""
+"""One attempt of a call, as the state machine keeps it: a small ledger that is closed however the attempt ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from random import Random
 
 from meshlib.balance.balancer import Member
 from meshlib.balance.cluster import Cluster
-from meshlib.errors import MeshError
+from meshlib.errors import AttemptTimeout, MeshError
+from meshlib.policy.outlier import EjectionProbe
 from meshlib.policy.record import AttemptRecord
 
 __all__ = ["Attempt"]
@@ -21,13 +22,15 @@ class Attempt:
     Attributes:
         n: its number, from 1.
         deadline, limit: when it is cut, and what that limit is called.
-        probe: whether it holds the lease on an ejected endpoint.
+        probe: whether it tests an ejected endpoint or an open circuit.
         open: whether it is under way, its response's body included.
         sent: whether any byte of its request may have left this process.
+        outcome: as in the record; ``pending`` until all that the caller wants of it is there.
     """
 
     __slots__ = (
         "_blind",
+        "_lease",
         "_rng",
         "cluster",
         "deadline",
@@ -57,11 +60,22 @@ class Attempt:
         *,
         deadline: float | None,
         limit: str,
+        lease: EjectionProbe | None,
         probe: bool,
         blind: bool,
     ) -> None:
-        """
+        """Enter it into the endpoint's count.
+
         Args:
+            n: its number.
+            cluster: the one that `member` was picked from.
+            member: where to.
+            now: on the monotonic clock.
+            rng: for samples of the cluster.
+            deadline: when it is cut; None for never.
+            limit: what that limit is called.
+            lease: if it tests an ejected endpoint.
+            probe: whether its call tests an open circuit.
             blind: believe nothing of the endpoint: the answer will come from elsewhere (``observe``).
         """
         self.n = n
@@ -70,7 +84,7 @@ class Attempt:
         self.started_at = now
         self.deadline = deadline
         self.limit = limit
-        self.probe = probe
+        self.probe = probe or lease is not None
         self.open = True
         self.sent = False
         self.resent = False
@@ -82,53 +96,68 @@ class Attempt:
         self.outcome = "pending"
         self._rng = rng
         self._blind = blind
+        self._lease = lease
         member.node.enter()
 
-    def succeeded(self, now: float, retry_after_s: float | None, *, whole: bool) -> None:
-        """Its headers came, with a good status.
+    def answered(self, now: float, retry_after_s: float | None) -> None:
+        """Its headers came, with a good status. `completed` follows, now or with the end of the body.
 
         Args:
             now: on the monotonic clock.
             retry_after_s: what they ask for; with a 429 that is load, though no failure.
-            whole: whether this is all that is to come; if not, `completed` follows with the end of the body.
         """
-        self.outcome = "success"
         if self._blind:
             return
-        load, elapsed_s = self.member.load, now - self.started_at
-        if self.status == 429 and retry_after_s is not None:
-            load.failed(now, elapsed_s, self.cluster.median_latency(now, self._rng), retry_after_s)
-        else:
-            load.answered(now, elapsed_s)
-        if self.cluster.state.breaker is not None:
-            self.cluster.state.breaker.attempt_succeeded(now)
-        self.end_probe(now, True)
-        if whole:
-            self.completed(now)
+        load, elapsed_s, state = self.member.load, now - self.started_at, self.cluster.state
+        load.answered(now, elapsed_s)
+        if retry_after_s is not None and self.status == 429:
+            load.failed(now, elapsed_s, self.cluster.usual_cost(self._rng, self.member), retry_after_s)
+        if state.breaker is not None:
+            state.breaker.attempt_succeeded(now)
+        if self._lease is not None:
+            self._end_probe(now, True)
 
-    def completed(self, now: float) -> None:
+    def completed(self) -> None:
         """All of it went well: an end to failures in a row."""
+        self.outcome = "success"
         if self.cluster.state.outlier is not None and not self._blind:
-            self.cluster.state.outlier.succeeded(self.member, now)
+            self.cluster.state.outlier.succeeded(self.member)
 
     def failed(self, now: float, retry_after_s: float = 0.0) -> None:
         """The endpoint, or the way to it, is to blame for how it went."""
         self.outcome = "failure"
         if self._blind:
             return
-        median_s = self.cluster.median_latency(now, self._rng)
-        self.member.load.failed(now, now - self.started_at, median_s, retry_after_s)
-        outlier = self.cluster.state.outlier
-        if outlier is not None:
-            self.end_probe(now, False)
-            outlier.failed(self.member, now, len(self.cluster.members))
+        usual_s = self.cluster.usual_cost(self._rng, self.member)
+        self.member.load.failed(now, now - self.started_at, usual_s, retry_after_s)
+        self._end_probe(now, False)
+        if self.cluster.state.outlier is not None:
+            self.cluster.state.outlier.failed(self.member, now)
 
     def given_up(self, now: float) -> None:
         """Nobody waits for it any more. That is no failure, but its time so far is a lower bound of its latency."""
         if self.outcome == "pending":
             self.outcome = "cancelled"
-            if not self._blind:
+            if self.headers_at is None and not self._blind:
                 self.member.load.given_up(now, now - self.started_at)
+
+    def refused(self, now: float) -> None:
+        """It failed, but not by the endpoint: this process could not send it."""
+        self.given_up(now)
+        self.outcome = "failure"
+
+    def timed_out(self, service: str) -> AttemptTimeout:
+        """The error of an attempt whose time is up."""
+        allowed_s = 0.0 if self.deadline is None else self.deadline - self.started_at
+        text = f"no answer within {allowed_s:.3g}s ({self.limit} timeout)"
+        address = self.member.endpoint.address
+        return AttemptTimeout(text, endpoint=address, service=service, phase=self.stage())
+
+    def stage(self) -> str:
+        """How far it has come."""
+        if self.headers_at is not None:
+            return "body"
+        return self.phase or ("headers" if self.sent else "connect")
 
     def close(self, now: float) -> None:
         """It is over, its body included: it is no longer in flight."""
@@ -136,12 +165,14 @@ class Attempt:
             self.open = False
             self.finished_at = now
             self.member.node.exit()
-            self.end_probe(now, None)
+            if self._lease is not None:
+                self._end_probe(now, None)
 
-    def end_probe(self, now: float, success: bool | None) -> None:
-        """Give back the lease on an ejected endpoint, if this attempt holds one; None: for the next call to take."""
-        if self.probe and self.cluster.state.outlier is not None:
-            self.cluster.state.outlier.probe_ended(self.member, now, success)
+    def _end_probe(self, now: float, success: bool | None) -> None:
+        """Give back the lease on an ejected endpoint, if it holds one; None: for the next call to take."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.ended(now, success)
 
     def record(self, began: float, now: float) -> AttemptRecord:
         """What happened to it, `began` being when the call did."""

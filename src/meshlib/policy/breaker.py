@@ -6,13 +6,15 @@ closed     calls pass, and their final outcomes are counted in a sliding window.
 open       calls are refused at once, for `open_for_s`, doubling with each failed probe up to `max_open_for_s`.
 half-open  one call at a time is let through as a probe; the others are still refused.
 
-It opens when, within the window, at least `min_calls` calls ended and `failure_percent` of them failed, **and** no endpoint
-has succeeded for half a window. The last condition is what a breaker per service lacks elsewhere: one broken route, or one
-bad endpoint, must not close a service that works for everybody else. Single endpoints are the business of `outlier`.
+It opens when, within the window, at least `min_calls` calls ended and `failure_percent` of them failed, **and** no
+endpoint has succeeded for half a window. The last condition is what a breaker per service lacks elsewhere: one broken
+route, or one bad endpoint, must not close a service that works for everybody else. Single endpoints are the business of
+`outlier`.
 
-A probe is a lease: who holds it must give it back (`Probe.succeeded`, `Probe.failed`, or `Probe.abandoned` if the call was
-cancelled), and the next call takes it over. A call that could be repeated is preferred; any other is taken only after
-`PATIENCE_S`, so that a service which only ever gets such calls recovers too.
+A probe is a lease: who holds it must give it back (`BreakerProbe.succeeded`, `failed`, or `abandoned` if the call was
+cancelled), and the next call takes it over; so it does from a probe that has hung for `LEASE_S`. A call that could be
+repeated is preferred; any other is taken only after `PATIENCE_S`, so that a service which only ever gets such calls
+recovers too.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ import threading
 
 from meshlib.policy.settings import BreakerSettings
 
-__all__ = ["PATIENCE_S", "Breaker", "BreakerProbe", "BreakerState", "Rejected"]
+__all__ = ["LEASE_S", "PATIENCE_S", "Breaker", "BreakerProbe", "BreakerState", "Rejected"]
 
 PATIENCE_S = 5.0
+LEASE_S = 30.0
+"""The default of the total timeout: whoever takes longer with a probe has no timeouts at all."""
 _BUCKETS = 10
 
 
@@ -80,9 +84,9 @@ class Breaker:
         "_lock",
         "_open_for_s",
         "_open_until",
-        "_opened_at",
         "_position",
         "_probe",
+        "_probe_since",
         "_totals",
         "changes",
         "rejected",
@@ -103,8 +107,8 @@ class Breaker:
         self._last_success_at = float("-inf")
         self._open_for_s = settings.open_for_s
         self._open_until = 0.0
-        self._opened_at = 0.0
         self._probe: BreakerProbe | None = None
+        self._probe_since = 0.0
 
     def admit(self, now: float, repeatable: bool) -> BreakerProbe | Rejected | None:
         """May a call pass? None: yes. A `BreakerProbe`: yes, as the probe. `Rejected`: no.
@@ -116,22 +120,28 @@ class Breaker:
         if self.state is BreakerState.CLOSED:
             return None
         with self._lock:
-            if self.state is BreakerState.CLOSED:
+            if self.closed:  # in the meantime
                 return None
             # A clock that went back must not keep the circuit open for longer than it may ever be.
             if self._open_until - now > self.settings.max_open_for_s:
                 self._open_until = now
-            if now >= self._open_until and self._probe is None:
-                if repeatable or now >= self._open_until + PATIENCE_S:
-                    self._set(BreakerState.HALF_OPEN)
-                    self._probe = BreakerProbe(self)
-                    return self._probe
+            patience_s = 0.0 if repeatable else PATIENCE_S
+            if now >= self._open_until + patience_s and not self._probe_held(now):
+                self._set(BreakerState.HALF_OPEN)
+                self._probe = BreakerProbe(self)
+                self._probe_since = now
+                return self._probe
             self.rejected += 1
             return Rejected(max(0.0, self._open_until - now))
 
+    @property
+    def closed(self) -> bool:
+        """Whether calls pass freely."""
+        return self.state is BreakerState.CLOSED
+
     def would_reject(self, now: float) -> bool:
         """Whether `admit` would refuse a repeatable call now; changes nothing."""
-        return self.state is not BreakerState.CLOSED and (now < self._open_until or self._probe is not None)
+        return not self.closed and (now < self._open_until or self._probe_held(now))
 
     def attempt_succeeded(self, now: float) -> None:
         """Some endpoint of the cluster answered well."""
@@ -154,6 +164,8 @@ class Breaker:
             if success:
                 return False
             self._failures[self._position] += 1
+            if self._last_success_at > now:  # the clock went back
+                self._last_success_at = now
             total, failures = sum(self._totals), sum(self._failures)
             if total < self.settings.min_calls or failures * 100.0 < self.settings.failure_percent * total:
                 return False
@@ -171,12 +183,16 @@ class Breaker:
         self._lock = threading.Lock()
         self._probe = None
 
+    def _probe_held(self, now: float) -> bool:
+        return self._probe is not None and 0.0 <= now - self._probe_since < LEASE_S
+
     def _roll(self, now: float) -> None:
         width = self.settings.window_s / _BUCKETS
-        if now < self._bucket_end:
+        early = self._bucket_end - now
+        if 0.0 < early <= width:
             return
-        steps = int((now - self._bucket_end) / width) + 1
-        if steps >= _BUCKETS:
+        steps = int(-early / width) + 1
+        if steps >= _BUCKETS or early > width:  # a long silence; or the clock went back
             self._clear(now)
             return
         for _ in range(steps):
@@ -196,7 +212,6 @@ class Breaker:
 
     def _open(self, now: float) -> None:
         self._set(BreakerState.OPEN)
-        self._opened_at = now
         self._open_until = now + self._open_for_s
         self._clear(now)
 

@@ -52,6 +52,5 @@ class RetryBudget:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return (
-            f"<RetryBudget {self.tokens:.1f} of {self.settings.tokens:g} tokens, {'open' if self.open else 'closed'}>"
-        )
+        state = "open" if self.open else "closed"
+        return f"<RetryBudget {self.tokens:.1f} of {self.settings.tokens:g} tokens, {state}>"

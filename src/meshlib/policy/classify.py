@@ -1,16 +1,19 @@
 """One idea of failure, for balancing, ejection, the breaker and retries alike.
 
 A failure is what the endpoint, or the way to it, is to blame for: no connection, a reset, a broken protocol, a per-try
-timeout, and the statuses by which servers and proxies say that they could not do the work (502, 503, 504). A 500 or a 404 is
-an answer: the same request would get it anywhere.
+timeout, and the statuses by which servers and proxies say that they could not do the work (502, 503, 504). A 500 or a
+404 is an answer: the same request would get it anywhere. A full connection pool is this process's own affair.
 """
 
 from __future__ import annotations
 
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-__all__ = ["FAILURE_STATUSES", "OVERLOAD_STATUSES", "is_failure", "parse_retry_after"]
+from meshlib.errors import MeshError, PoolTimeout, WireError
+
+__all__ = ["FAILURE_STATUSES", "OVERLOAD_STATUSES", "is_failure", "is_to_blame", "parse_retry_after"]
 
 FAILURE_STATUSES: Final = frozenset({502, 503, 504})
 OVERLOAD_STATUSES: Final = frozenset({429, 503})
@@ -22,6 +25,11 @@ _LONGEST_RETRY_AFTER_S = 300.0
 def is_failure(status: int) -> bool:
     """Whether a response with this status counts as a failed attempt."""
     return status in FAILURE_STATUSES
+
+
+def is_to_blame(error: MeshError) -> bool:
+    """Whether the endpoint, or the way to it, caused this error; if not, it is the request, or this process."""
+    return isinstance(error, WireError) and not isinstance(error, PoolTimeout)
 
 
 def parse_retry_after(value: str | bytes | None, wall_clock_s: float | None = None) -> float | None:
@@ -40,7 +48,9 @@ def parse_retry_after(value: str | bytes | None, wall_clock_s: float | None = No
     if wall_clock_s is None or not text:
         return None
     try:
-        seconds = parsedate_to_datetime(text).timestamp() - wall_clock_s
-    except (ValueError, TypeError, OverflowError):
+        date = parsedate_to_datetime(text)
+        # A date without a zone is in UTC, as every date in HTTP is.
+        seconds = (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp() - wall_clock_s
+    except (ValueError, TypeError, OverflowError, IndexError):
         return None
     return min(max(0.0, seconds), _LONGEST_RETRY_AFTER_S)

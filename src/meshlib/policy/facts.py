@@ -45,7 +45,8 @@ class CallFacts:
         complete_body: the caller wants the whole body: an attempt succeeds only when its body is there.
         observe: decide and count, but believe nothing of single endpoints (the answer came from elsewhere).
         explain: keep the reasons in full.
-        scheme, host, port, query: of the URL as the caller wrote it, for telemetry; an empty host is the service, no port
+        scheme, host, port, query: of the URL as the caller wrote it, for telemetry; an empty host is the service, no
+            port
             is the scheme's own.
         operation: a low-cardinality name of what is called, if the caller gave one; else the route's template stands.
     """

@@ -16,7 +16,8 @@ class Journal:
     """Notes of one call. Writing one costs an assignment; the record is built only when it is read.
 
     Attributes:
-        began, ended: on the monotonic clock; the end is that of the headers, or of the failure.
+        began, ended: on the monotonic clock, None while they are not there; the end is that of the headers, or of the
+            failure.
         outcome, status, error, limit, no_retry: see `meshlib.policy.record.Record`.
         waiting_for: what it waits for now; empty while it does not.
     """
@@ -35,7 +36,7 @@ class Journal:
     )
 
     def __init__(self) -> None:
-        self.began = 0.0
+        self.began: float | None = None
         self.ended: float | None = None
         self.outcome = "pending"
         self.status: int | None = None
@@ -61,6 +62,7 @@ class Journal:
 
     def record(self, facts: CallFacts, attempts: Sequence[Attempt], now: float) -> Record:
         """What happened so far."""
+        began = now if self.began is None else self.began
         waits = self._waits
         if self.waiting_for:
             waits = (*waits, Wait(self.waiting_for, now - self._since))
@@ -70,10 +72,10 @@ class Journal:
             path=facts.path,
             route=facts.route.name,
             outcome=self.outcome,
-            duration_s=(now if self.ended is None else self.ended) - self.began,
+            duration_s=(now if self.ended is None else self.ended) - began,
             status=self.status,
             error=type(self.error).__name__ if self.error is not None else None,
-            attempts=tuple(attempt.record(self.began, now) for attempt in attempts),
+            attempts=tuple(attempt.record(began, now) for attempt in attempts),
             waits=waits,
             limit=self.limit,
             no_retry=self.no_retry,

@@ -1,7 +1,8 @@
 """In which cluster a call is made: the backend is drawn, its breaker and its limit are asked.
 
-A call is in one cluster at a time. It enters once, holding a place under the cluster's limit and perhaps the lease of the
-breaker's probe, and leaves once, giving both back. It enters another only if the first is open or has nothing left to try.
+A call is in one cluster at a time. It enters once, holding a place under the cluster's limit and perhaps the lease of
+the breaker's probe, and leaves once, giving both back. It enters another only if the first is open or has nothing left
+to try.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from meshlib.errors import (
 from meshlib.policy.breaker import BreakerProbe, Rejected
 from meshlib.policy.facts import CallFacts, Ready
 from meshlib.policy.limit import LimitFull, Waiter
+from meshlib.policy.outlier import EjectionProbe
 from meshlib.routing.route import draw
 
 __all__ = ["AWAIT_ENDPOINTS", "Placement"]
@@ -64,7 +66,8 @@ class Placement:
                 return self.no_way() if rejected is None else self._refused(rejected)
             cluster = self._clusters[index]
             if not cluster.members:
-                if cluster.known in (Known.PENDING, Known.UNWELL):
+                # Who has already tried one cluster does not wait for another to become known.
+                if self.cluster is None and cluster.known in (Known.PENDING, Known.UNWELL):
                     return AWAIT_ENDPOINTS
                 left_out |= {index}
                 continue
@@ -90,24 +93,21 @@ class Placement:
         """The place in line for which the call waited is its own."""
         self._holds_place = True
 
-    def pick(self, now: float, tried: Sequence[Member]) -> tuple[Member, bool] | None:
-        """An endpoint for an attempt, and whether it is a probe of an ejected one; None if there is none."""
+    def pick(self, now: float, tried: Sequence[Member]) -> tuple[Member | None, EjectionProbe | None]:
+        """An endpoint for an attempt, None if there is none; and the lease, if it is the probe of an ejected one."""
         cluster = self.cluster
         if cluster is None:
-            return None
+            return None, None
         outlier = cluster.state.outlier
         if outlier is not None and outlier.ejected:
-            member = outlier.due(now, self._facts.safe and self._facts.replayable)
-            if member is not None:
-                if member not in tried and member in cluster.members:
-                    return member, True
-                outlier.probe_ended(member, now, None)
-        picked = cluster.pick(now, self._rng, tried)
-        return None if picked is None else (picked, False)
+            lease = outlier.due(now, self._facts.safe and self._facts.replayable, tried)
+            if lease is not None:
+                return lease.member, lease
+        return cluster.pick(now, self._rng, tried), None
 
-    def has_other(self, now: float, tried: Sequence[Member]) -> bool:
+    def has_other(self, tried: Sequence[Member]) -> bool:
         """Whether the cluster has an endpoint that the call has not tried."""
-        return self.cluster is not None and self.cluster.pick(now, self._rng, tried, again=False) is not None
+        return self.cluster is not None and self.cluster.has_untried(tried)
 
     def could_redraw(self, now: float) -> bool:
         """Whether another backend of the route has endpoints and lets calls in."""
@@ -118,6 +118,17 @@ class Placement:
             if breaker is None or not breaker.would_reject(now):
                 return True
         return False
+
+    @property
+    def probing(self) -> bool:
+        """Whether the call tests an open circuit."""
+        return self._probe is not None
+
+    def probe_answered(self, now: float) -> None:
+        """A good response has begun, which is all that a probe is to show; its body may take long."""
+        probe, self._probe = self._probe, None
+        if probe is not None:
+            probe.succeeded(now)
 
     def judge(self, now: float, success: bool | None) -> None:
         """Tell the breaker how the call went in this cluster; None is neither good nor bad."""

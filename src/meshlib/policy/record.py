@@ -69,7 +69,8 @@ class Record:
         duration_s: until the headers were delivered, or the call failed; for one still under way, so far.
         attempts: in the order in which they were started.
         waits: between them.
-        limit: which limit cut the call or its last attempt: ``timeout``, ``deadline``, ``per-try``, ``client``; None if none.
+        limit: which limit cut the call or its last attempt: ``timeout``, ``deadline``, ``per-try``, ``client``; None if
+            none.
         no_retry: why a failed attempt was not followed by another, in words; None if that did not come up.
         why: the reasons in full, one line each, when ``explain`` was asked for.
     """

@@ -10,9 +10,9 @@ In this order, the first "no" ends it, and its reason goes into the record:
 6. the budget is open;
 7. the wait ends before the deadline.
 
-Waits are full jitter: uniform over ``[0, min(max, base * 2**(retry - 1)))`` (Brooker, "Exponential Backoff And Jitter"). To another
-endpoint after a ``Retry-After`` there is no wait; to the same one it is 1 to 1.5 times what was asked, so that callers do not
-come back together.
+Waits are full jitter: uniform over ``[0, min(max, base * 2**(retry - 1)))`` (Brooker, "Exponential Backoff And
+Jitter"). To another endpoint after a ``Retry-After`` there is no wait; to the same one it is 1 to 1.5 times what was
+asked, so that callers do not come back together.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from meshlib.errors import (
     BodyBroken,
     ConnectFailed,
     MeshError,
-    PoolTimeout,
     ProtocolError,
     Reset,
 )
@@ -48,8 +47,8 @@ class Failure:
     Attributes:
         status: of the response; None without one.
         error: why there is none; None with a response.
-        sent: whether any byte of the request may have left.
-        retry_after_s: what the server asked for; None without.
+        sent: whether any byte of the request may have left, in this attempt or one before.
+        retry_after_s: what the server asked for, with a 429 or 503; None without.
         overloaded: whether the server said not to retry.
         response: what a tenacity ``retry`` object sees as the result; the adapter's own response, if it has one.
     """
@@ -128,7 +127,8 @@ def is_retryable(policy: RetryPolicy, failure: Failure) -> bool:
     """Whether the policy names this failure, by `on` alone."""
     on = policy.on
     if failure.error is not None:
-        if isinstance(failure.error, (ConnectFailed, PoolTimeout)):
+        # A full pool is this process's own overload: more attempts would only add to it.
+        if isinstance(failure.error, ConnectFailed):
             return "connect-failure" in on
         return isinstance(failure.error, _RESETS) and "reset" in on
     status = failure.status

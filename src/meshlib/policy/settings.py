@@ -30,14 +30,14 @@ class RetryPolicy:
 
     Attributes:
         max_retries: attempts beyond the first.
-        on: the conditions. ``connect-failure``: no connection, so nothing was sent. ``reset``: the endpoint closed, broke
-            the protocol, or let the per-try timeout pass. ``5xx``: any status from 500. A number: that status.
+        on: the conditions. ``connect-failure``: no connection, so nothing was sent. ``reset``: the endpoint closed,
+            broke the protocol, or let the per-try timeout pass. ``5xx``: any status from 500. A number: that status.
             ``retry-after``: a 429 or 503 that names a time, see `retry_after_max_s`.
         backoff_base_s, backoff_max_s: full jitter over ``min(max, base * 2**(retry - 1))``.
         retry_after_max_s: a ``Retry-After`` up to this is waited for (jittered to 1-1.5 of it); a longer one is
             obeyed by going to another endpoint, or delivered.
-        wait, stop, retry: tenacity strategy objects (or callables like them), in code only. `wait` replaces the back-off,
-            `stop` ends retries besides `max_retries`, `retry` decides what is retryable instead of `on`.
+        wait, stop, retry: tenacity strategy objects (or callables like them), in code only. `wait` replaces the
+            back-off, `stop` ends retries besides `max_retries`, `retry` decides what is retryable instead of `on`.
     """
 
     max_retries: int = 2

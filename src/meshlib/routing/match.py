@@ -39,8 +39,9 @@ class RequestView:
 class PathMatch:
     """A condition on the path.
 
-    ``exact``; ``prefix``: raw string prefix, as Istio and Envoy mean it; ``path_prefix``: by whole segments, as the Gateway
-    API means it; ``regex``: must match the whole path; ``template``: ``/orders/{id}``, each variable one segment.
+    ``exact``; ``prefix``: raw string prefix, as Istio and Envoy mean it; ``path_prefix``: by whole segments, as the
+    Gateway API means it; ``regex``: must match the whole path; ``template``: ``/orders/{id}``, each variable one
+    segment.
     """
 
     kind: PathKind

@@ -1,0 +1,88 @@
+"""How long a call and each of its attempts may take, what cut them, and what the endpoint is told of it.
+
+The call's deadline is the earlier of its own timeout and the deadline it inherited; an attempt's is the earlier of that
+and the per-try timeout. On the wire goes the attempt's: the call's would keep work alive whose answer nobody waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meshlib.errors import DeadlineExceeded
+from meshlib.policy.attempt import Attempt
+from meshlib.policy.facts import CallFacts
+
+__all__ = ["CLOCK_SLACK_S", "Timeouts", "attempt_headers"]
+
+CLOCK_SLACK_S = 0.001
+"""A wait on a socket may end this much early; a timeout so close to the deadline is the deadline."""
+
+
+class Timeouts:
+    """The limits of one call, from when it began.
+
+    Attributes:
+        deadline: of the call, on the monotonic clock; None for none.
+        name: what set it: ``timeout`` or ``client`` for the call's own, ``deadline`` for an inherited one.
+    """
+
+    __slots__ = ("_began", "_facts", "deadline", "name")
+
+    def __init__(self, facts: CallFacts, now: float) -> None:
+        own_s, inherited = facts.policy.timeout_s, facts.deadline
+        self.deadline = None if own_s is None else now + own_s
+        self.name = facts.timeout_name
+        if inherited is not None and (self.deadline is None or inherited < self.deadline):
+            self.deadline = inherited
+            self.name = "deadline"
+        self._facts = facts
+        self._began = now
+
+    def passed(self, now: float, slack_s: float = 0.0) -> bool:
+        """Whether the call's time is up."""
+        return self.deadline is not None and now >= self.deadline - slack_s
+
+    def left_s(self, now: float) -> float | None:
+        """Seconds until the call's time is up; None without a deadline."""
+        return None if self.deadline is None else self.deadline - now
+
+    def of_attempt(self, now: float) -> tuple[float | None, str]:
+        """When an attempt that starts now is cut, and what that limit is called."""
+        per_try_s = self._facts.policy.per_try_timeout_s
+        if per_try_s is not None and (self.deadline is None or now + per_try_s < self.deadline):
+            return now + per_try_s, "per-try"
+        return self.deadline, self.name
+
+    def blames(self, attempt: Attempt, now: float) -> bool:
+        """Whether the call's end is the failure of an endpoint that had not answered by then.
+
+        One that kept a call for most of the service's own timeout is to blame. One that got only what was left of it,
+        or of a deadline that the caller brought along, is not.
+        """
+        if self.name != "timeout" or self.deadline is None:
+            return False
+        return now - attempt.started_at >= (self.deadline - self._began) / 2
+
+    def exceeded(self, attempts: Sequence[Attempt], phase: str) -> DeadlineExceeded:
+        """The error of a call whose time is up.
+
+        Args:
+            attempts: those made.
+            phase: what it was doing.
+        """
+        allowed_s = 0.0 if self.deadline is None else self.deadline - self._began
+        if allowed_s <= 0:
+            text = "the deadline had passed before the call began"
+        else:
+            tried = ", ".join(attempt.member.endpoint.address for attempt in attempts)
+            text = f"no response within {allowed_s:.3g}s ({self.name}); tried {tried or 'nothing'}"
+        return DeadlineExceeded(text, limit=self.name, phase=phase, service=self._facts.service)
+
+
+def attempt_headers(n: int, timeout_s: float | None) -> list[tuple[bytes, bytes]]:
+    """What attempt `n` tells its endpoint: its number, and how long somebody will wait for it."""
+    headers = [(b"x-envoy-attempt-count", b"%d" % n)]
+    if timeout_s is not None:
+        left_ms = b"%d" % max(1, int(timeout_s * 1000))
+        headers += ((b"x-meshlib-deadline-ms", left_ms), (b"x-envoy-expected-rq-timeout-ms", left_ms))
+    return headers
