@@ -49,6 +49,7 @@ from meshlib.policy.actions import Action, Cancel, Start
 from meshlib.policy.attempt import Attempt
 from meshlib.policy.classify import OVERLOAD_STATUSES, is_failure, is_to_blame
 from meshlib.policy.holdings import CallState, Holdings
+from meshlib.policy.journal import Journal
 from meshlib.policy.placement import AWAIT_ENDPOINTS, is_granted
 from meshlib.policy.record import Record
 from meshlib.policy.retry import AttemptState, Failure, decide, is_retryable
@@ -81,6 +82,11 @@ class Call(Holdings):
         else:
             return None
         return min((time for time in times if time is not None), default=None)
+
+    @property
+    def journal(self) -> Journal:
+        """What it notes of itself: the parts of the record that cost nothing to read."""
+        return self._journal
 
     def record(self, now: float) -> Record:
         """What happened so far."""
