@@ -17,6 +17,7 @@ from meshlib.telemetry.durations import Durations
 from meshlib.telemetry.gauges import Observed, unwatch, watch
 from meshlib.telemetry.providers import Providers
 from meshlib.telemetry.spans import Spans, fate_of, is_suppressed
+from meshlib.telemetry.trace_headers import TraceHeaders
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
@@ -96,6 +97,7 @@ class Observer:
         self._changes = changes
         self._given = (tracer_provider, meter_provider)
         self._providers: Providers | None = None
+        self._trace_headers: TraceHeaders
         self._spans: tuple[Tracer, Spans] | None = None
         self._durations: tuple[Meter, Durations] | None = None
         self._retries: dict[str, int] = {}
@@ -115,7 +117,7 @@ class Observer:
         providers = self._providers or self._load()
         tracer, durations = providers.tracer(), self._measuring(providers)
         if tracer is None and durations is None:
-            _pass_on(headers)
+            self._trace_headers.pass_on(headers)
             return None
         return self._observe(call, start, headers, tracer, durations is not None)
 
@@ -181,6 +183,7 @@ class Observer:
             self._retries[cluster] = self._retries.get(cluster, 0) + 1
 
     def _load(self) -> Providers:
+        self._trace_headers = TraceHeaders()
         providers = self._providers = Providers(*self._given)
         return providers
 
@@ -207,9 +210,7 @@ class Observer:
             if known is None or known[0] is not tracer:
                 known = self._spans = (tracer, Spans(tracer))
             if start.n == 1:
-                from opentelemetry.trace import get_current_span
-
-                current = get_current_span()
+                current = self._trace_headers.current_span()
                 adopted = known[1].adoptable(current)
                 if adopted:
                     # Its owner measures the same request by the same name, unless it still uses the old conventions.
@@ -221,30 +222,10 @@ class Observer:
         if suppressed and not adopted:
             return None
         if span is None:
-            _pass_on(headers)
+            self._trace_headers.pass_on(headers)
         else:
-            _inject(headers, span)
+            self._trace_headers.add(headers, span)
         return _Attempt(span, adopted, measured and not suppressed)
-
-
-def _pass_on(headers: list[tuple[bytes, bytes]]) -> None:
-    """Pass the current trace on as it is."""
-    from opentelemetry.trace import INVALID_SPAN, get_current_span
-
-    current = get_current_span()
-    if current is not INVALID_SPAN and current.get_span_context().is_valid:
-        _inject(headers, None)
-
-
-def _inject(headers: list[tuple[bytes, bytes]], span: Span | None) -> None:
-    """Add the headers of a span's trace; without one, of the current span's. Baggage is not this module's matter."""
-    from opentelemetry import propagate, trace
-
-    carrier: dict[str, str] = {}
-    propagate.inject(carrier, None if span is None else trace.set_span_in_context(span))
-    for name, value in carrier.items():
-        if name.lower() != "baggage":
-            headers.append((name.encode("ascii"), value.encode("latin-1", "replace")))
 
 
 def _protocol(target: object, status: int | None, progress: Progress | None) -> str:

@@ -15,8 +15,10 @@ Others may trace the same request. What really happens with ``opentelemetry-inst
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from meshlib.policy.actions import Start
@@ -171,25 +173,23 @@ def fate_of(call: Call, attempt: Attempt, status: int | None, error: BaseExcepti
 
 def is_suppressed() -> bool:
     """Whether instrumentation, or that of HTTP, is suppressed in this context."""
+    current = _context().get_current()
+    # Most contexts hold nothing but a span.
+    return any(current.get(key) for key in _suppression_keys()) if current else False
+
+
+@functools.cache
+def _context() -> ModuleType:
     from opentelemetry import context
 
-    keys = _suppression_keys()
-    current = context.get_current()
-    return any(current.get(key) for key in keys)
+    return context
 
 
-_keys: tuple[str, ...] = ()
-
-
+@functools.cache
 def _suppression_keys() -> tuple[str, ...]:
-    global _keys
-    if not _keys:
-        from opentelemetry import context
-
-        # The API keeps these names to itself, but it is where instrumentations agree on them.
-        names = ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY")
-        _keys = (*(getattr(context, name) for name in names if hasattr(context, name)), "suppress_instrumentation")
-    return _keys
+    # The API keeps these names to itself, but it is where instrumentations agree on them.
+    names = ("_SUPPRESS_INSTRUMENTATION_KEY", "_SUPPRESS_HTTP_INSTRUMENTATION_KEY")
+    return (*(getattr(_context(), name) for name in names if hasattr(_context(), name)), "suppress_instrumentation")
 
 
 @contextmanager
@@ -198,8 +198,7 @@ def quiet() -> Iterator[None]:
 
     For wires that go through another HTTP library. Do not leave it open over a yield to somebody else's code.
     """
-    from opentelemetry import context
-
+    context = _context()
     key = getattr(context, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
     token = context.attach(context.set_value(key, True))
     try:

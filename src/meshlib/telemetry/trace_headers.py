@@ -1,0 +1,70 @@
+"""The trace on the wire: the headers that make the callee's spans children of an attempt's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opentelemetry.propagators.textmap import TextMapPropagator
+    from opentelemetry.trace import Span, SpanContext
+
+__all__ = ["TraceHeaders"]
+
+_W3C = frozenset({"traceparent", "tracestate", "baggage"})
+
+
+class TraceHeaders:
+    """Adds headers by the application's global propagator. Baggage is left out: the driver merges it with the mesh's
+    own.
+
+    Nearly every application uses W3C Trace Context, where the headers are one line of formatting; anything else, B3 for
+    one, goes through its propagator.
+    """
+
+    __slots__ = ("_current_span", "_get_propagator", "_inject", "_invalid", "_known", "_plain", "_with_span")
+
+    def __init__(self) -> None:
+        from opentelemetry import propagate, trace
+
+        self._current_span = trace.get_current_span
+        self._invalid = trace.INVALID_SPAN
+        self._with_span = trace.set_span_in_context
+        self._get_propagator = propagate.get_global_textmap
+        self._inject = propagate.inject
+        self._known: TextMapPropagator | None = None
+        self._plain = False
+
+    def current_span(self) -> Span:
+        """The current span, perhaps an invalid one."""
+        return self._current_span()
+
+    def pass_on(self, headers: list[tuple[bytes, bytes]]) -> None:
+        """Add the current trace, if there is one, as it is."""
+        current = self._current_span()
+        if current is not self._invalid and current.get_span_context().is_valid:
+            self.add(headers, current)
+
+    def add(self, headers: list[tuple[bytes, bytes]], span: Span) -> None:
+        """Add the trace with `span` as the parent of what the callee does."""
+        propagator = self._get_propagator()
+        if propagator is not self._known:
+            # What its fields say is what it writes; a third-party one of the same fields would write the same.
+            self._plain = "traceparent" in propagator.fields and propagator.fields <= _W3C
+            self._known = propagator
+        if self._plain:
+            _add_w3c(headers, span.get_span_context())
+            return
+        carrier: dict[str, str] = {}
+        self._inject(carrier, self._with_span(span))
+        for name, value in carrier.items():
+            if name.lower() != "baggage":
+                headers.append((name.encode("ascii"), value.encode("latin-1", "replace")))
+
+
+def _add_w3c(headers: list[tuple[bytes, bytes]], context: SpanContext) -> None:
+    if not context.is_valid:
+        return
+    parent = b"00-%032x-%016x-%02x" % (context.trace_id, context.span_id, context.trace_flags)
+    headers.append((b"traceparent", parent))
+    if context.trace_state:
+        headers.append((b"tracestate", context.trace_state.to_header().encode("ascii", "replace")))

@@ -1,0 +1,121 @@
+"""Changes of state are noticed by the call that made them, and told once."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from meshlib.balance.cluster import Cluster, ClusterState
+from meshlib.balance.endpoint import Endpoint, Health
+from meshlib.errors import Reset
+from meshlib.policy.settings import BreakerSettings, LimitSettings
+from meshlib.telemetry.bus import EventBus
+from meshlib.telemetry.changes import Changes
+from meshlib.telemetry.events import Ejected, Event, LimitReached
+from meshlib.telemetry.observer import NullObserver
+from tests.telemetry.calls import ENDPOINTS, Drive, a_call
+
+
+class Told:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.bus = EventBus(clock=lambda: 0.0)
+        self.bus.subscribe(self.events.append)
+        self.changes = Changes(self.bus, clock=lambda: 100.0)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [event.kind for event in self.events]
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+def a_view(state: ClusterState, *endpoints: Endpoint) -> Cluster:
+    return state.view(endpoints or ENDPOINTS, 0.0, Random(1))
+
+
+def test_a_circuit_that_opens_is_told_of_by_the_call_that_opened_it(told: Told) -> None:
+    state = ClusterState(
+        "orders", now=0.0, breaker=BreakerSettings(min_calls=2, open_for_s=5.0, window_s=10.0), outlier=None
+    )
+    cluster = a_view(state)
+    observer = NullObserver(told.changes)
+    for _ in range(2):
+        Drive(observer, a_call(cluster), [Reset("reset")] * 3, now=100.0)
+    assert told.kinds == ["breaker_opened"]
+
+    Drive(observer, a_call(cluster), [200], now=102.0)  # refused
+    assert told.kinds == ["breaker_opened"]
+
+    Drive(observer, a_call(cluster), [200], now=110.0)  # the probe
+    assert told.kinds == ["breaker_opened", "breaker_closed"]
+    assert {event.service for event in told.events} == {"orders"}
+
+
+def test_an_endpoint_that_is_ejected_is_told_of(told: Told) -> None:
+    state = ClusterState("orders", now=0.0, on_ejection=told.changes.on_ejection("orders"), breaker=None)
+    cluster = a_view(state)
+    for _ in range(8):
+        Drive(NullObserver(), a_call(cluster), [Reset("reset")] * 3, now=100.0)
+
+    event = told.events[0]
+    assert isinstance(event, Ejected)
+    assert event.endpoint in {endpoint.address for endpoint in ENDPOINTS}
+    assert 29 < event.for_s < 60
+    assert event.failures == 5
+
+
+def test_panic_is_told_of_when_it_begins_and_when_it_ends(told: Told) -> None:
+    state = ClusterState("orders", now=0.0)
+    sick = a_view(state, *(Endpoint(endpoint.host, 8080, health=Health.UNHEALTHY) for endpoint in ENDPOINTS))
+    observer = NullObserver(told.changes)
+    for _ in range(3):
+        Drive(observer, a_call(sick), [200])
+    assert told.kinds == ["panic"]
+
+    well = a_view(state)
+    for _ in range(3):
+        Drive(observer, a_call(well), [200])
+    assert told.kinds == ["panic", "panic_ended"]
+
+
+def test_a_limit_that_is_reached_is_told_of_once_until_it_was_quiet(told: Told) -> None:
+    state = ClusterState("orders", now=0.0, limits=LimitSettings(max_in_flight=1, max_pending=0))
+    cluster = a_view(state)
+    observer = NullObserver(told.changes)
+    state.limit.enter()
+
+    for now in (100.0, 101.0, 102.0):
+        assert Drive(observer, a_call(cluster), [], now=now).error is not None
+    (event,) = told.events
+    assert isinstance(event, LimitReached)
+    assert event.in_flight == 1
+
+    Drive(observer, a_call(cluster), [], now=120.0)
+    assert told.kinds == ["limit_reached", "limit_reached"]
+
+
+def test_a_cluster_where_nothing_happened_costs_a_look(told: Told) -> None:
+    cluster = a_view(ClusterState("orders", now=0.0))
+
+    Drive(NullObserver(told.changes), a_call(cluster), [200])
+    told.changes.look_at_all([cluster], 100.0)
+
+    assert not told.events
+
+
+def test_a_cluster_that_was_made_anew_under_the_same_name_starts_over(told: Told) -> None:
+    old = a_view(ClusterState("orders", now=0.0, limits=LimitSettings(max_in_flight=1)))
+    old.state.limit.rejected = 5
+    told.changes.look(old, 100.0)
+    new = a_view(ClusterState("orders", now=0.0, limits=LimitSettings(max_in_flight=1)))
+    told.changes.look(new, 200.0)
+    assert told.kinds == ["limit_reached"]
+
+    new.state.limit.rejected = 1
+    told.changes.look(new, 300.0)
+    assert told.kinds == ["limit_reached", "limit_reached"]

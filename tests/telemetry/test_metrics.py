@@ -1,0 +1,221 @@
+"""Durations, and the numbers that readers read."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from random import Random
+from typing import Any
+
+from meshlib.balance.cluster import ClusterState
+from meshlib.balance.endpoint import Endpoint, Health
+from meshlib.errors import ConnectFailed
+from meshlib.net.pool import PoolStats
+from meshlib.policy.budget import RetryBudget
+from meshlib.policy.settings import BudgetSettings
+from meshlib.propagation import Ignored
+from meshlib.telemetry.gauges import GAUGES, MAX_ENDPOINTS
+from tests.telemetry.calls import ENDPOINTS, Drive, Seen, a_call, a_cluster
+from tests.telemetry.conftest import Sdk
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
+
+
+def test_each_attempt_is_measured_by_the_conventions(sdk: Sdk) -> None:
+    Drive(sdk.observer(), a_call(), [503, ConnectFailed("refused"), 200], seconds=0.2)
+
+    metric = sdk.metrics()["http.client.request.duration"]
+    assert metric.unit == "s"
+    assert {point.explicit_bounds for point in metric.data.data_points} == {BUCKETS}
+    assert all(abs(point.sum - 0.2) < 1e-9 for point in metric.data.data_points)
+    common: dict[str, Any] = {"http.request.method": "GET", "server.address": "orders", "server.port": 80}
+    assert sdk.points("http.client.request.duration") == {
+        frozenset(
+            {
+                **common,
+                "http.response.status_code": 503,
+                "error.type": "503",
+                "network.protocol.version": "1.1",
+            }.items()
+        ): 1,
+        frozenset({**common, "error.type": "ConnectFailed"}.items()): 1,
+        frozenset({**common, "http.response.status_code": 200, "network.protocol.version": "1.1"}.items()): 1,
+    }
+
+
+def test_each_call_is_measured_once_over_all_its_attempts(sdk: Sdk) -> None:
+    Drive(sdk.observer(), a_call(), [503, 503, 200], seconds=0.2)
+
+    metric = sdk.metrics()["meshlib.client.call.duration"]
+    (point,) = metric.data.data_points
+    assert metric.unit == "s"
+    assert point.explicit_bounds == BUCKETS
+    assert abs(point.sum - 0.6) < 1e-9
+    assert dict(point.attributes) == {
+        "http.request.method": "GET",
+        "server.address": "orders",
+        "meshlib.route": "all",
+        "http.response.status_code": 200,
+    }
+
+
+def test_how_a_call_failed_is_told(sdk: Sdk) -> None:
+    refused = [ConnectFailed("refused")] * 3
+    Drive(sdk.observer(), a_call(), refused)
+    Drive(sdk.observer(), a_call(), [404])
+    Drive(sdk.observer(), a_call(), [asyncio.CancelledError])
+    Drive(sdk.observer(), a_call(deadline=50.0), [])
+
+    assert sorted(dict(key)["error.type"] for key in sdk.points("meshlib.client.call.duration")) == [
+        "404",
+        "ConnectFailed",
+        "DeadlineExceeded",
+        "cancelled",
+    ]
+
+
+def test_every_number_is_read_when_a_reader_asks(sdk: Sdk) -> None:
+    endpoints = [
+        Endpoint("10.0.0.1", 8080),
+        Endpoint("10.0.0.2", 8080),
+        Endpoint("10.0.0.3", 8080, health=Health.UNHEALTHY),
+    ]
+    cluster = a_cluster(endpoints=endpoints)
+    cluster.members[0].health.ejected = True
+    cluster.members[1].node.enter()
+    cluster.state.limit.enter()
+    cluster.state.limit.rejected = 3
+    cluster.state.panics = 4
+    assert cluster.state.breaker is not None
+    assert cluster.state.outlier is not None
+    cluster.state.breaker.rejected = 5
+    cluster.state.outlier.ejections = 6
+    seen = Seen(cluster)
+    seen.of_budgets = {"orders": RetryBudget(BudgetSettings(tokens=12))}
+    seen.of_pools = [PoolStats("10.0.0.1:8080", "", 5, 2, 3, 1), PoolStats("10.0.0.2:8080", "", 1, 1, 0, 0)]
+    seen.of_ages = {"orders": 2.5}
+    seen.of_ignored = Ignored()
+    seen.of_ignored.add("deadline", 7)
+    observer = sdk.observer(seen)
+    Drive(observer, a_call(a_cluster()), [503, 200])
+
+    orders = {"server.address": "orders", "meshlib.cluster": "orders"}
+
+    def points(name: str) -> dict[frozenset[tuple[str, Any]], Any]:
+        return {frozenset(key - orders.items()): value for key, value in sdk.points(name).items()}
+
+    assert points("meshlib.endpoints") == {
+        frozenset({("meshlib.endpoint.state", "healthy")}): 1,
+        frozenset({("meshlib.endpoint.state", "ejected")}): 1,
+        frozenset({("meshlib.endpoint.state", "unhealthy")}): 1,
+    }
+    assert points("meshlib.endpoint.in_flight") == {
+        frozenset({("network.peer.address", f"10.0.0.{n}"), ("network.peer.port", 8080)}): int(n == 2)
+        for n in (1, 2, 3)
+    }
+    assert points("meshlib.breaker") == {
+        frozenset({("meshlib.breaker.state", "closed")}): 1,
+        frozenset({("meshlib.breaker.state", "open")}): 0,
+        frozenset({("meshlib.breaker.state", "half_open")}): 0,
+    }
+    assert points("meshlib.connections") == {
+        frozenset({("http.connection.state", "active")}): 3,
+        frozenset({("http.connection.state", "idle")}): 3,
+    }
+    assert {
+        name: list(points(name).values())
+        for name in (
+            "meshlib.cluster.in_flight",
+            "meshlib.cluster.pending",
+            "meshlib.limit.rejected",
+            "meshlib.breaker.rejected",
+            "meshlib.ejections",
+            "meshlib.panics",
+            "meshlib.retries",
+            "meshlib.retry.budget",
+            "meshlib.connections.pending",
+            "meshlib.discovery.age",
+        )
+    } == {
+        "meshlib.cluster.in_flight": [1],
+        "meshlib.cluster.pending": [0],
+        "meshlib.limit.rejected": [3],
+        "meshlib.breaker.rejected": [5],
+        "meshlib.ejections": [6],
+        "meshlib.panics": [4],
+        "meshlib.retries": [1],
+        "meshlib.retry.budget": [12],
+        "meshlib.connections.pending": [1],
+        "meshlib.discovery.age": [2.5],
+    }
+    assert sdk.points("meshlib.headers.ignored")[frozenset({("meshlib.header", "deadline")})] == 7
+
+
+def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
+    cluster = a_cluster()
+    seen = Seen(cluster)
+    seen.of_budgets = {"orders": RetryBudget(BudgetSettings())}
+    seen.of_pools = [PoolStats("10.0.0.1:8080", "", 0, 0, 0, 0)]
+    seen.of_ages = {"orders": 0.0}
+    seen.of_ignored = Ignored()
+    observer = sdk.observer(seen)
+    Drive(observer, a_call(), [503, 200])
+
+    metrics = sdk.metrics()
+
+    for gauge in GAUGES:
+        metric = metrics[gauge.name]
+        assert metric.unit == gauge.unit
+        kind = type(metric.data).__name__
+        assert kind == ("Gauge" if gauge.kind == "gauge" else "Sum")
+        if kind == "Sum":
+            assert metric.data.is_monotonic == (gauge.kind == "counter")
+
+
+def test_clusters_of_one_service_do_not_count_an_endpoint_twice(sdk: Sdk) -> None:
+    one = a_cluster("orders")
+    shared = {member.endpoint.key: member.node for member in one.members}
+    state = ClusterState("orders/v2", now=0.0, node_of=lambda endpoint: shared[endpoint.key])
+    other = state.view(ENDPOINTS, 0.0, Random(1))
+    observer = sdk.observer(Seen(one, other))
+    Drive(observer, a_call(), [200])
+    one.members[0].node.enter()
+
+    assert sum(sdk.points("meshlib.endpoint.in_flight").values()) == 1
+
+
+def test_a_large_cluster_is_not_told_endpoint_by_endpoint(sdk: Sdk) -> None:
+    endpoints = [Endpoint(f"10.0.{n // 250}.{n % 250}", 80) for n in range(MAX_ENDPOINTS + 1)]
+    cluster = a_cluster(endpoints=endpoints)
+    observer = sdk.observer(Seen(cluster))
+    Drive(observer, a_call(cluster), [200])
+
+    assert not sdk.points("meshlib.endpoint.in_flight")
+    assert sum(sdk.points("meshlib.endpoints").values()) == MAX_ENDPOINTS + 1
+
+
+def test_two_meshes_with_the_same_service_add_up(sdk: Sdk) -> None:
+    observers = [sdk.observer(Seen(a_cluster())) for _ in range(2)]
+    for observer in observers:
+        Drive(observer, a_call(), [200])
+
+    assert sum(sdk.points("meshlib.endpoints").values()) == 4
+
+    observers[0].close()
+    assert sum(sdk.points("meshlib.endpoints").values()) == 2
+
+    del observer, observers
+    gc.collect()
+    assert not sdk.points("meshlib.endpoints")
+
+
+def test_a_source_that_fails_spoils_nothing_else(sdk: Sdk) -> None:
+    class Broken(Seen):
+        def ages(self) -> dict[str, float]:
+            raise RuntimeError("not now")
+
+    observer = sdk.observer(Broken(a_cluster()))
+    Drive(observer, a_call(), [200])
+
+    assert not sdk.points("meshlib.discovery.age")
+    assert sdk.points("meshlib.endpoints")
