@@ -25,6 +25,9 @@ from meshlib.net.wire import AsyncWireResponse, Progress, Target, WireLimits, Wi
 
 __all__ = ["AsyncEngine"]
 
+MAX_TURNS = 5
+"""How many turns of the loop a kept connection gets to take in what its peer has said meanwhile."""
+
 _inherited: list[_LoopPools] = []
 """What a forked child got from its parent's loops: kept for ever, since even to forget it would touch the loop."""
 
@@ -240,7 +243,19 @@ async def _kept(pool: AsyncPool, request: WireRequest, limits: WireLimits) -> En
         entry = pool.acquire_now(request.resendable)
         if entry is False:
             entry = await pool.wait(limits)
-        if entry is None or entry.served == 0 or entry.connection.usable():
+        if entry is None or entry.served == 0:
+            return entry
+        usable = entry.connection.usable()
+        for _ in range(MAX_TURNS):
+            if usable is not None:
+                break
+            try:
+                await asyncio.sleep(0)
+            except BaseException:
+                pool.release(entry, True)
+                raise
+            usable = entry.connection.usable()
+        if usable:
             return entry
         if pool.replace(entry):
             return None

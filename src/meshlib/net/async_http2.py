@@ -66,11 +66,11 @@ class AsyncHttp2:
         """Whether its socket is gone."""
         return self._stream.lost
 
-    def usable(self) -> bool:
-        """Whether the peer has not said goodbye. What an idle peer says unasked is taken for one."""
+    def usable(self) -> bool | None:
+        """Whether the peer has neither closed it nor said goodbye; None if the loop must first read what it says."""
         if self._state.error is not None or self._stream.eof:
             return False
-        return bool(self._state.streams) or not self._stream.readable()
+        return True if self._state.streams or not self._stream.readable() else None
 
     def close(self) -> None:
         """Close it, at peace with the peer, without waiting."""

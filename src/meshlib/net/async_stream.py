@@ -159,19 +159,20 @@ class AsyncStream(asyncio.Protocol):
         Raises:
             DeadlinePassed: if the peer did not take it by `deadline`.
         """
-        if self.lost:
-            return False
-        self._transport.write(data)
-        return True if not self._write_paused else await self.drain(deadline)
+        if not self._transport.is_closing():
+            self._transport.write(data)
+            if not self._write_paused:
+                return True
+        return await self.drain(deadline)
 
     def write_now(self, data: bytes) -> None:
         """Hand `data` to the transport."""
-        if not self.lost:
+        if not self._transport.is_closing():
             self._transport.write(data)
 
     async def drain(self, deadline: float | None) -> bool:
         """Wait until the transport takes more: True; False if the peer has something to say first, or has gone."""
-        while self._write_paused:
+        while not self.lost and (self._write_paused or self._transport.is_closing()):
             if self._chunks or self.eof:
                 return False
             await self.wait(deadline)

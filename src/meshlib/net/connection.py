@@ -131,10 +131,6 @@ class _Connection(Protocol):
         """How many exchanges it can have at once; 0 when it takes no more."""
         ...
 
-    def usable(self) -> bool:
-        """Look at a kept connection before it is used: False if the peer has closed it or said something unasked."""
-        ...
-
     def close(self) -> None:
         """Close it, at peace with the peer, without waiting."""
         ...
@@ -147,6 +143,10 @@ class _Connection(Protocol):
 class SyncConnection(_Connection, Protocol):
     """A connection for threads."""
 
+    def usable(self) -> bool:
+        """Look at a kept connection before it is used: False if the peer has closed it or said something unasked."""
+        ...
+
     def exchange(self, request: WireRequest, limits: WireLimits, progress: Progress) -> SyncExchange:
         """Send a request and return when the response's head is there."""
         ...
@@ -158,6 +158,13 @@ class AsyncConnection(_Connection, Protocol):
     @property
     def closed(self) -> bool:
         """Whether its socket is gone, which takes the loop a few turns after it was told to close."""
+        ...
+
+    def usable(self) -> bool | None:
+        """Look at a kept connection before it is used: False if the peer has closed it or said something unasked.
+
+        None if that cannot be known before the loop has had a turn.
+        """
         ...
 
     async def exchange(self, request: WireRequest, limits: WireLimits, progress: Progress) -> AsyncExchange:

@@ -33,6 +33,7 @@ MAX_STREAMS = 100
 STREAM_WINDOW = 1024 * 1024
 """What a peer may send on one stream before it is read."""
 CONNECTION_WINDOW = 16 * 1024 * 1024
+MAX_HEADER_BYTES = 64 * 1024
 _GOAWAY = 0x7
 _NOT_IN_HTTP2 = frozenset(
     (b"connection", b"host", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
@@ -98,10 +99,16 @@ class Http2:
 
     def start(self) -> None:
         """Say hello."""
-        settings = self._h2.local_settings
-        settings[h2.settings.SettingCodes.ENABLE_PUSH] = 0
-        settings[h2.settings.SettingCodes.INITIAL_WINDOW_SIZE] = STREAM_WINDOW
-        settings[h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE] = 65536
+        # Replaced whole: what is set on the existing ones would not be announced, but believed once they are confirmed.
+        codes = h2.settings.SettingCodes
+        self._h2.local_settings = h2.settings.Settings(
+            client=True,
+            initial_values={
+                codes.ENABLE_PUSH: 0,
+                codes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+                codes.MAX_HEADER_LIST_SIZE: MAX_HEADER_BYTES,
+            },
+        )
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW)
 
