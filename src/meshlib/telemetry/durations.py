@@ -9,7 +9,7 @@ from meshlib.policy.facts import CallFacts
 from meshlib.telemetry import semconv
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import Meter
+    from opentelemetry.metrics import Histogram, Meter
     from opentelemetry.util.types import AttributeValue
 
 __all__ = ["ATTEMPT_DURATION", "CALL_DURATION", "Durations"]
@@ -26,18 +26,9 @@ class Durations:
     __slots__ = ("_attempt", "_call", "_known")
 
     def __init__(self, meter: Meter) -> None:
-        self._attempt = meter.create_histogram(
-            ATTEMPT_DURATION,
-            unit="s",
-            description="Duration of HTTP client requests.",
-            explicit_bucket_boundaries_advisory=semconv.DURATION_BUCKETS_S,
-        )
-        self._call = meter.create_histogram(
-            CALL_DURATION,
-            unit="s",
-            description="Duration of calls up to the response's headers, with all attempts and waits.",
-            explicit_bucket_boundaries_advisory=semconv.DURATION_BUCKETS_S,
-        )
+        self._attempt = _histogram(meter, ATTEMPT_DURATION, "Duration of HTTP client requests.")
+        what = "Duration of calls up to the response's headers, with all attempts and waits."
+        self._call = _histogram(meter, CALL_DURATION, what)
         self._known: dict[tuple[object, ...], dict[str, AttributeValue]] = {}
 
     def attempt(self, facts: CallFacts, duration_s: float, status: int | None, failure: str | None, http: str) -> None:
@@ -89,3 +80,12 @@ class Durations:
         if len(self._known) >= _MAX_KNOWN:
             self._known.clear()
         self._known[key] = attributes
+
+
+def _histogram(meter: Meter, name: str, description: str) -> Histogram:
+    try:
+        return meter.create_histogram(
+            name, "s", description, explicit_bucket_boundaries_advisory=semconv.DURATION_BUCKETS_S
+        )
+    except TypeError:  # the API before 1.30, where only a View of the application can set buckets
+        return meter.create_histogram(name, "s", description)
