@@ -1,0 +1,90 @@
+"""The public names: what they are, where they come from, and that each is written down."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import meshlib
+
+ROOT = Path(__file__).parent.parent
+PUBLIC = """
+    AttemptRecord AttemptTimeout Backend Backoff BodyBroken CircuitBreaker CircuitOpen ConfigError ConnectFailed
+    ConnectTimeout Consul ContextExecutor Criticality DeadlineExceeded Defaults DiscoveryUnavailable EgressRefused Endpoint
+    HeaderEdit HeaderEdits LimitExceeded Limits LoadBalancing Local Locality Match Mesh MeshClosed MeshConfig MeshError
+    NoEndpoint OutlierDetection PathMatch Pool PoolTimeout ProtocolError Record Register RegistrationFailed
+    RequestBodyError Reset Retry RetryBudget Route Server Service TLSFailed Tls UnknownService ValueMatch Wait WireError
+    __version__ call carry current detached errors fallback record telemetry testing timeout
+""".split()
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(meshlib.__all__) == sorted(PUBLIC)
+    assert dir(meshlib) == sorted(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_public_name_can_be_had(name: str) -> None:
+    assert getattr(meshlib, name) is not None
+
+
+def test_type_checkers_and_python_find_the_same_things() -> None:
+    tree = ast.parse((ROOT / "src/meshlib/__init__.py").read_text())
+    block = next(item for item in tree.body if isinstance(item, ast.If))
+    typed = {
+        alias.name: item.module
+        for item in block.body
+        if isinstance(item, ast.ImportFrom)
+        for alias in item.names
+        if item.module is not None
+    }
+    assert set(typed) == set(PUBLIC) - {"__version__"}
+    for name, module in typed.items():
+        if module != "meshlib":
+            assert getattr(importlib.import_module(module), name) is getattr(meshlib, name), name
+
+
+def test_what_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        _ = meshlib.nonsense  # type: ignore[attr-defined]
+
+
+def test_every_error_is_described() -> None:
+    described = (ROOT / "docs/errors.md").read_text()
+    for name in meshlib.errors.__all__:
+        assert f"`{name}`" in described or f"`meshlib.{name}`" in described, name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_type_checker_agrees_with_what_users_write(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(ROOT / "tests/typing")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_importing_beside_the_geometry_library_of_the_same_name_is_refused(tmp_path: Path) -> None:
+    package = tmp_path / "meshlib"
+    package.mkdir()
+    for name in ("__init__.py", "_version.py"):
+        (package / name).write_text((ROOT / "src/meshlib" / name).read_text())
+    (package / "mrmeshpy.so").touch()
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import meshlib"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "ImportError: two distributions share the import name 'meshlib'" in done.stderr
+    assert 'pip install "meshlib-http"' in done.stderr

@@ -1,0 +1,57 @@
+"""What a type checker sees of the public names. `python3 dev.py types` and a test read this file; nothing runs it."""
+
+from typing import assert_type
+
+import httpx
+
+import meshlib
+from meshlib import Mesh, Record, Retry, Service
+
+
+def a_mesh_from_typed_parts() -> Mesh:
+    return Mesh(service="checkout", services={"orders": Service(timeout="2s", retry=Retry(max_retries=1))})
+
+
+def clients_are_httpxs(mesh: Mesh) -> None:
+    assert_type(mesh.client("orders"), httpx.Client)
+    assert_type(mesh.async_client("orders"), httpx.AsyncClient)
+    assert_type(mesh.attach(httpx.Client()), httpx.Client)
+    assert_type(mesh.attach(httpx.AsyncClient()), httpx.AsyncClient)
+    httpx.Client(transport=mesh.transport())
+    httpx.AsyncClient(transport=mesh.async_transport())
+
+
+def a_record_may_be_missing(response: httpx.Response) -> None:
+    assert_type(meshlib.record(response), Record | None)
+
+
+def errors_carry_their_record(error: meshlib.MeshError) -> None:
+    assert_type(error.record, Record | None)
+    if isinstance(error, meshlib.CircuitOpen):
+        assert_type(error.retry_after_s, float)
+
+
+def a_policy_block_keeps_what_it_decorates(mesh: Mesh) -> None:
+    @mesh.policy(timeout="800ms")
+    def sync(order: int) -> str:
+        return str(order)
+
+    @mesh.policy(retry=Retry(max_retries=0))
+    async def asynchronous(order: int) -> str:
+        return str(order)
+
+    assert_type(sync(1), str)
+
+
+async def lifecycles_are_context_managers() -> None:
+    with Mesh() as mesh:
+        mesh.wait_ready("orders", timeout="5s")
+    async with Mesh() as other, other.register(port=8000):
+        await other.ready("orders", timeout=5)
+        assert_type(meshlib.current().remaining, float | None)
+
+
+def events_reach_a_function(mesh: Mesh) -> None:
+    @mesh.on_event
+    def told(event: object) -> None:
+        print(event)
