@@ -66,6 +66,12 @@ class MeshError(Exception):
         if retryable is not None:
             self.retryable = retryable
 
+    def name_service(self, service: str) -> None:
+        """Say which service was called, where the one that raised the error did not know."""
+        if not self.service and service:
+            self.service = service
+            self.args = (f"{service}: {self.message}", *self.args[1:])
+
     def __reduce__(self) -> tuple[Any, ...]:
         # `args` holds the composed text, not the arguments; and a request or a stream that an adapter attached
         # need not be picklable, so only plain state travels.

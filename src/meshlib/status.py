@@ -154,6 +154,7 @@ class MeshView:
 
 def make_status(settings: MeshSettings, plane: DataPlane, view: MeshView) -> MeshStatus:
     """Look at everything once."""
+    plane.settle()
     now, discovery = plane.clock.now(), view.directory.status()
     services = []
     for name, service in sorted(plane.snapshots.current.services.items()):

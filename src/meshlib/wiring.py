@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from meshlib.adapters.clock import Clock, RealClock
 from meshlib.adapters.exchange import make_destination
@@ -30,6 +31,9 @@ from meshlib.telemetry import events
 from meshlib.telemetry.bus import EventBus
 from meshlib.telemetry.changes import Changes
 from meshlib.telemetry.observer import Observer
+
+if TYPE_CHECKING:
+    from meshlib.adapters.httpx_wire import AsyncStockWire, StockWire
 
 __all__ = ["MeshParts", "Wiring"]
 
@@ -89,9 +93,10 @@ class Wiring:
         self._own_rng = rng if parts.rng is None else None
         self._keeping_house = False
         self._lock = threading.Lock()
-        self.bus = EventBus(clock=clock.now)
-        self._changes = Changes(self.bus, clock.now)
         self.control = ControlPlane()
+        # A slow subscriber delays the control loop rather than the call that an event happens in.
+        self.bus = EventBus(clock=clock.now, deliver=self.control.call_soon)
+        self._changes = Changes(self.bus, clock.now)
         self.engine, self.async_engine = SyncEngine(), AsyncEngine()
         self.sources = tuple(map(make_source, settings.discovery)) if parts.sources is None else parts.sources
         self._directory = Directory(
@@ -110,10 +115,11 @@ class Wiring:
         sync_wire: SyncWire = parts.sync_wire or self.engine
         async_wire: AsyncWire = parts.async_wire or self.async_engine
         use = parts.use or self._use
+        self._stock: tuple[StockWire, AsyncStockWire] | None = None
         if settings.wire == "stock" and parts.sync_wire is None:
-            from meshlib.adapters.httpx_wire import stock_wires
+            from meshlib.adapters.httpx_wire import AsyncStockWire, StockWire
 
-            sync_wire, async_wire = stock_wires(clock.now)
+            self._stock = sync_wire, async_wire = StockWire(clock.now), AsyncStockWire(clock.now)
             use = self._use_as_named
         self.plane = DataPlane(
             settings,
@@ -148,8 +154,16 @@ class Wiring:
         self.control.close()
         self.engine.close()
         self.async_engine.close()
+        if self._stock is not None:
+            self._stock[0].close()
         self._observer.close()
         _live.discard(self)
+
+    async def aclose_here(self) -> None:
+        """Close the connections of the running event loop."""
+        await self.async_engine.aclose()
+        if self._stock is not None:
+            await self._stock[1].aclose()
 
     # What the control plane tells
 
@@ -187,6 +201,7 @@ class Wiring:
             now = self.clock.now()
             self.engine.reap(now)
             self.async_engine.reap(now)
+            self.plane.settle()
             self._changes.look_at_all(self.view.clusters(), now)
             self.bus.flush()
 

@@ -90,6 +90,7 @@ class Exchange:
         "_preview",
         "_secure",
         "_target",
+        "_url",
         "call",
         "plane",
     )
@@ -106,6 +107,7 @@ class Exchange:
         caps: PhaseCaps = NO_CAPS,
         secure: bool = False,
         preview: Callable[[int, Headers], Any] | None = None,
+        url: Any = None,
     ) -> None:
         """Prepare a call.
 
@@ -119,6 +121,7 @@ class Exchange:
             caps: limits on each attempt's phases.
             secure: whether the caller asked for ``https``.
             preview: makes the client library's response, without a body, for a tenacity ``retry`` object to look at.
+            url: as the caller wrote it, in the form of the client library.
         """
         self.plane = plane
         self.call = call
@@ -128,6 +131,7 @@ class Exchange:
         self._caps = caps
         self._secure = secure
         self._preview = preview
+        self._url = url
         self._handle: object | None = None
         edits = call.facts.route.request_edits
         if edits:
@@ -138,24 +142,21 @@ class Exchange:
         """What to give the wire for this attempt."""
         destination = start.member.target
         assert isinstance(destination, Destination)
-        headers = self._headers
+        added = start.headers
         if destination.host is not None:
-            host = destination.host
-            headers = [(name, host if name.lower() == b"host" else value) for name, value in headers]
-        added = list(start.headers)
+            added.append((b"host", destination.host))
         scope = current_scope()
         if scope.criticality is not None or scope.baggage:
-            given = {name.lower() for name, _ in headers}
             for name, value in outgoing_headers(scope, None).items():
-                raw = name.encode("ascii")
-                if raw not in given:
-                    added.append((raw, value.encode("ascii")))
+                added.append((name.encode("ascii"), value.encode("ascii")))
         self._handle = self.plane.observer.attempt_started(self.call, start, added)
+        # What the mesh says replaces what a handler copied over from the request that it serves.
+        said = {name for name, _ in added}
+        headers = [pair for pair in self._headers if pair[0].lower() not in said]
         facts, caps = self.call.facts, self._caps
         in_memory = isinstance(self._body, bytes)
-        request = WireRequest(
-            self._method, self._target, [*headers, *added], self._body, facts.safe and (in_memory or self.replayable)
-        )
+        resendable = facts.safe and (in_memory or self.replayable)
+        request = WireRequest(self._method, self._target, [*headers, *added], self._body, resendable, self._url)
         limits = WireLimits(
             deadline=start.deadline,
             connect_s=_least(destination.target.pool.connect_timeout_s, caps.connect_s),
@@ -180,6 +181,7 @@ class Exchange:
         now = self.plane.clock.now()
         attempt = call.attempts[start.n - 1]
         attempt.resent = progress.resent
+        progress.http_version = response.http_version
         retry_after_s, overloaded = None, False
         if status >= 429:
             overloaded = any(name.lower() == b"x-envoy-overloaded" for name, _ in response.headers)
@@ -200,8 +202,7 @@ class Exchange:
     def failed(self, start: Start, error: MeshError, progress: Progress, phase: str = "") -> list[Action]:
         """An attempt failed on the wire."""
         call, now = self.call, self.plane.clock.now()
-        if not error.service:
-            error.service = call.facts.service
+        error.name_service(call.facts.service)
         attempt = call.attempts[start.n - 1]
         attempt.resent = progress.resent
         if progress.bytes_written:

@@ -50,8 +50,7 @@ class _Delivered:
 
     def _broken(self, error: MeshError) -> MeshError:
         exchange = self._exchange
-        if not error.service:
-            error.service = exchange.call.facts.service
+        error.name_service(exchange.call.facts.service)
         if self._open:
             self._open = False
             exchange.call.error(exchange.plane.clock.now(), self._n, error, "body")
@@ -59,7 +58,9 @@ class _Delivered:
         return as_httpx(error, self._request)
 
     def __del__(self) -> None:
-        self._leave()
+        # The collector runs at any moment, perhaps while this very thread holds a lock that ending the call needs.
+        if self._open:
+            self._exchange.plane.abandoned.append((self._exchange.call, self._n))
 
 
 class SyncResponseStream(_Delivered, httpx.SyncByteStream):

@@ -29,17 +29,18 @@ class CallOptions:
         idempotent: whether the request may be repeated although it may have been processed.
         timeout_s: for the call as a whole.
         route: a low-cardinality name of the operation, for spans, metrics and the record.
-        hash_key: what a consistent hash balancer goes by.
         explain: keep the reasons in full in the record.
         complete_body: the caller will read the whole body; set by the adapters.
+        plain_timeout_s: of each phase, where the call does not go through the mesh after all, whose timeouts are in
+            force otherwise; None for what the client library says. Set by the adapters.
     """
 
     idempotent: bool | None = None
     timeout_s: float | None = None
     route: str | None = None
-    hash_key: str | None = None
     explain: bool = False
     complete_body: bool = False
+    plain_timeout_s: float | None = None
 
 
 NO_OPTIONS = CallOptions()
@@ -50,7 +51,6 @@ def call(
     idempotent: bool | None = None,
     timeout: Duration | None = None,
     route: str | None = None,
-    hash_key: str | None = None,
     explain: bool = False,
 ) -> dict[str, Any]:
     """Options for one call, to be given as ``extensions=meshlib.call(...)``.
@@ -60,14 +60,13 @@ def call(
             service recognises when it comes twice; False for a GET that must not be repeated.
         timeout: for the call as a whole, waits and retries included: ``"800ms"``, seconds, or a timedelta.
         route: a low-cardinality name of the operation, for spans, metrics and the record: ``"/orders/{id}"``.
-        hash_key: what a consistent hash balancer goes by.
-        explain: keep the reasons in full in the record.
+        explain: keep the reasons in full in the record: routes and endpoints not taken, and why.
 
     Raises:
         ValueError: if `timeout` is not a duration.
     """
     timeout_s = None if timeout is None else parse_duration(timeout)
-    return {EXTENSION: CallOptions(idempotent, timeout_s, route, hash_key, explain)}
+    return {EXTENSION: CallOptions(idempotent, timeout_s, route, explain)}
 
 
 Override = Callable[[CallPolicy], CallPolicy]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -62,6 +63,7 @@ class DataPlane:
         sync_wire, async_wire: the last hop.
         observer: spans and metrics.
         closed: whether the mesh was closed.
+        abandoned: calls whose response nobody read or closed before it was collected; see `settle`.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class DataPlane:
         self.async_wire = async_wire
         self.observer = observer
         self.closed = False
+        self.abandoned: deque[tuple[Call, int]] = deque()
         self._use = use
         self._hosts: dict[str, str] = {}
         for service in settings.services.values():
@@ -141,9 +144,20 @@ class DataPlane:
         """
         if self.closed:
             raise MeshClosed("the mesh was closed", service=name)
+        if self.abandoned:
+            self.settle()
         view = self.snapshots.service(name)
         self._use(name)
         return view
+
+    def settle(self) -> None:
+        """End the calls whose responses were collected unread, so that nothing stays in flight for ever."""
+        while self.abandoned:
+            try:
+                call, n = self.abandoned.popleft()
+            except IndexError:  # another thread was faster
+                return
+            call.cancelled(self.clock.now(), n)
 
     def route(self, view: ServiceView, request: RequestFacts) -> Route:
         """The route that the request takes."""
@@ -191,9 +205,15 @@ class DataPlane:
             timeout_name=timeout_name,
             safe=safe,
             replayable=request.replayable,
-            complete_body=options.complete_body,
+            # An observed call is judged by its headers; the body belongs to the caller alone.
+            complete_body=options.complete_body and not observe,
             observe=observe,
             explain=options.explain,
+            scheme=request.scheme,
+            host=request.host,
+            port=request.port,
+            query=request.query,
+            operation=options.route,
         )
         return Call(facts, self.rng)
 

@@ -63,10 +63,11 @@ def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes |
         exchange.ended()
         raise
     except BaseException as error:
-        if response is not None:
-            response.close()
+        # First what cannot fail; closing may be interrupted once more.
         exchange.cancelled(error)
         exchange.ended()
+        if response is not None:
+            response.close()
         raise
 
 

@@ -96,6 +96,17 @@ class ControlPlane:
             future.add_done_callback(_log_error)
         return future
 
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Have `function` called on the control loop, if it runs; never starts it.
+
+        Raises:
+            RuntimeError: if it does not run.
+        """
+        running = self._running
+        if running is None:
+            raise RuntimeError("the control loop does not run")
+        running.loop.call_soon_threadsafe(function, context=contextvars.Context())
+
     def run_sync(self, work: Work[T], timeout_s: float) -> T:
         """Run `work` on the control loop and wait for its result.
 

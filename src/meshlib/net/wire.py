@@ -76,6 +76,8 @@ class WireRequest:
         body: bytes, or an iterator of bytes; ``b""`` for none.
         resendable: whether sending it twice does no harm and its body can be produced again. A stale connection costs
             such a request nothing: it is sent once more, on a new connection.
+        url: as the caller wrote it, in the form of the client library; None where there is none. For stand-ins that go
+            by it, and not by the endpoint.
     """
 
     method: bytes
@@ -83,6 +85,7 @@ class WireRequest:
     headers: Headers
     body: Any = b""
     resendable: bool = False
+    url: Any = None
 
 
 @dataclass(slots=True)
@@ -120,6 +123,7 @@ class Progress:
         reused: whether the connection had served a request before.
         resent: whether it was sent once more because a kept connection proved stale.
         connect_s: time spent on connecting; 0 on a kept connection.
+        http_version: that the response came in, ``HTTP/1.1``; empty before there is one. The driver sets it.
     """
 
     phase: Phase = "pool"
@@ -128,6 +132,7 @@ class Progress:
     reused: bool = False
     resent: bool = False
     connect_s: float = 0.0
+    http_version: bytes = b""
 
 
 @dataclass(slots=True)
