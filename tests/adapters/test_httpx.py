@@ -35,7 +35,7 @@ def test_the_record_tells_what_happened(caller: Caller) -> None:
         assert record is not None
         assert [attempt.status for attempt in record.attempts] == [503, 200]
         assert (record.service, record.route, record.outcome, record.status) == ("orders", "default", "success", 200)
-        assert record.waits[0].reason == "backoff"
+        assert record.waits[-1].reason == "backoff"
 
 
 def test_a_response_of_a_plain_client_has_no_record() -> None:
