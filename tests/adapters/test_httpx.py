@@ -340,3 +340,15 @@ def test_the_origin_helper_itself_counts_requests() -> None:
     with origins(Origin()) as ([origin], [server]), mesh_of(server) as mesh:
         mesh.client("orders").get("/a")
         assert [seen.line for seen in origin.seen] == ["GET /a HTTP/1.1"]
+
+
+def test_explain_keeps_the_reasons_in_full(caller: Caller) -> None:
+    routes = [{"name": "beta", "match": [{"headers": {"user": {"exact": "jason"}}}], "backends": [{"weight": 1}]}]
+    with origins(None) as (_, [server]), mesh_of(server, routes=routes) as mesh:
+        call = caller.run(mesh)
+        call("GET", "/x")
+        record = meshlib.record(call("GET", "/x", extensions=meshlib.call(explain=True, route="/x")))
+        assert record is not None
+        assert record.why[0] == "route beta: not taken: header user is absent, not exact 'jason'"
+        assert record.why[1] == "route default: taken"
+        assert record.why[2].startswith(f"endpoint {address(server)} (orders): may be picked")

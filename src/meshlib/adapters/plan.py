@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from meshlib.adapters.plane import DataPlane, RequestFacts
-from meshlib.balance.balancer import Member
+from meshlib.adapters.reasons import Candidate, candidates, routes_not_taken
 from meshlib.balance.cluster import Cluster
 from meshlib.config.settings import Mode
 from meshlib.context import current_scope
@@ -15,30 +15,8 @@ from meshlib.durations import format_duration
 from meshlib.policy.breaker import BreakerState
 from meshlib.policy.retry import IDEMPOTENT_METHODS
 from meshlib.policy.settings import CallPolicy
-from meshlib.routing.match import RequestView
 
 __all__ = ["Candidate", "Plan", "make_plan"]
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An endpoint, and why it would not be picked; None if it may be.
-
-    Attributes:
-        address: of the endpoint.
-        cluster: the cluster in which it is looked at.
-        weight: its share.
-        cost_s: what a call to it is expected to cost, in seconds.
-        in_flight: attempts at it from this process.
-        why_not: in words.
-    """
-
-    address: str
-    cluster: str
-    weight: float
-    cost_s: float
-    in_flight: int
-    why_not: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +93,6 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
     facts = RequestFacts(method, parts.scheme, parts.hostname, parts.port, parts.path or "/", parts.query, lower)
     view = plane.snapshots.service(service)
     chosen = plane.route(view, facts)
-    seen = RequestView(facts.method, facts.path, facts.query, facts.headers)
-    not_taken = []
-    for route in view.settings.routes:
-        if route is chosen:
-            break
-        not_taken.append((route.name, route.why_not(seen) or "no reason"))
     total = sum(backend.weight for backend in chosen.backends) or 1.0
     clusters = [plane.snapshots.service(backend.service).clusters[backend.subset] for backend in chosen.backends]
     now = plane.clock.now()
@@ -137,32 +109,14 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
         service=service,
         mode=plane.mode_of(service),
         route=chosen.name,
-        routes_not_taken=tuple(not_taken),
+        routes_not_taken=routes_not_taken(view.settings.routes, chosen, facts.view()),
         backends=tuple((backend.cluster, backend.weight * 100.0 / total) for backend in chosen.backends),
-        candidates=tuple(_candidate(cluster, member, now) for cluster in clusters for member in cluster.members),
+        candidates=tuple(candidate for cluster in clusters for candidate in candidates(cluster, now)),
         policy=chosen.policy,
         timeout_s=timeout_s,
         limit=limit,
         safe=method in IDEMPOTENT_METHODS or "idempotency-key" in lower,
         notes=tuple(notes),
-    )
-
-
-def _candidate(cluster: Cluster, member: Member, now: float) -> Candidate:
-    why_not = None
-    if not cluster.panicking():
-        if member not in cluster.healthy:
-            why_not = f"{member.endpoint.health.value} in the registry"
-        elif member.health.ejected:
-            left = member.health.ejected_until - now
-            why_not = f"ejected for another {format_duration(left)}" if left > 0 else "ejected; the next call probes it"
-    return Candidate(
-        address=member.endpoint.address,
-        cluster=cluster.name,
-        weight=member.weight,
-        cost_s=member.load.cost(now),
-        in_flight=member.node.in_flight,
-        why_not=why_not,
     )
 
 

@@ -10,6 +10,7 @@ from random import Random
 
 from meshlib.adapters.clock import Clock
 from meshlib.adapters.options import CallOptions, overrides_of
+from meshlib.adapters.reasons import explain
 from meshlib.balance.cluster import Cluster
 from meshlib.config.settings import MeshSettings, Mode
 from meshlib.config.snapshot import EndpointsWaiter, ServiceView, Snapshots
@@ -49,6 +50,10 @@ class RequestFacts:
     headers: Mapping[str, str]
     replayable: bool = True
     client_timeout_s: float | None = None
+
+    def view(self) -> RequestView:
+        """What routing looks at."""
+        return RequestView(self.method, self.path, self.query, self.headers)
 
 
 class DataPlane:
@@ -164,8 +169,7 @@ class DataPlane:
         routes = view.settings.routes
         if len(routes) == 1 and not routes[0].matches:
             return routes[0]
-        seen = RequestView(request.method, request.path, request.query, request.headers)
-        return find_route(routes, seen) or routes[-1]
+        return find_route(routes, request.view()) or routes[-1]
 
     def call(
         self, view: ServiceView, route: Route, request: RequestFacts, options: CallOptions, *, observe: bool = False
@@ -215,6 +219,8 @@ class DataPlane:
             query=request.query,
             operation=options.route,
         )
+        if options.explain:
+            facts.why += explain(view.settings.routes, route, request.view(), clusters(), self.clock.now())
         return Call(facts, self.rng)
 
     def _policy(self, route: Route, request: RequestFacts, options: CallOptions) -> tuple[CallPolicy, str]:

@@ -1,0 +1,81 @@
+"""Why not: the routes and the endpoints that a call does not take, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from meshlib.balance.balancer import Member
+from meshlib.balance.cluster import Cluster
+from meshlib.durations import format_duration
+from meshlib.routing.match import RequestView
+from meshlib.routing.route import Route
+
+__all__ = ["Candidate", "candidates", "explain", "routes_not_taken"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An endpoint, and why it would not be picked; None if it may be.
+
+    Attributes:
+        address: of the endpoint.
+        cluster: the cluster in which it is looked at.
+        weight: its share.
+        cost_s: what a call to it is expected to cost, in seconds.
+        in_flight: attempts at it from this process.
+        why_not: in words.
+    """
+
+    address: str
+    cluster: str
+    weight: float
+    cost_s: float
+    in_flight: int
+    why_not: str | None
+
+
+def explain(
+    routes: Sequence[Route], chosen: Route, request: RequestView, clusters: Iterable[Cluster], now: float
+) -> list[str]:
+    """The reasons in full, a line each."""
+    lines = [f"route {name}: not taken: {reason}" for name, reason in routes_not_taken(routes, chosen, request)]
+    lines.append(f"route {chosen.name}: taken")
+    for cluster in clusters:
+        for candidate in candidates(cluster, now):
+            state = candidate.why_not or f"may be picked, cost {format_duration(candidate.cost_s)}"
+            lines.append(f"endpoint {candidate.address} ({cluster.name}): {state}")
+    return lines
+
+
+def routes_not_taken(routes: Sequence[Route], chosen: Route, request: RequestView) -> tuple[tuple[str, str], ...]:
+    """The routes that were looked at before the chosen one, each with the reason why it does not match."""
+    not_taken = []
+    for route in routes:
+        if route is chosen:
+            break
+        not_taken.append((route.name, route.why_not(request) or "no reason"))
+    return tuple(not_taken)
+
+
+def candidates(cluster: Cluster, now: float) -> tuple[Candidate, ...]:
+    """Every endpoint of a cluster, and whether it may be picked."""
+    return tuple(_candidate(cluster, member, now) for member in cluster.members)
+
+
+def _candidate(cluster: Cluster, member: Member, now: float) -> Candidate:
+    why_not = None
+    if not cluster.panicking():
+        if member not in cluster.healthy:
+            why_not = f"{member.endpoint.health.value} in the registry"
+        elif member.health.ejected:
+            left = member.health.ejected_until - now
+            why_not = f"ejected for another {format_duration(left)}" if left > 0 else "ejected; the next call probes it"
+    return Candidate(
+        address=member.endpoint.address,
+        cluster=cluster.name,
+        weight=member.weight,
+        cost_s=member.load.cost(now),
+        in_flight=member.node.in_flight,
+        why_not=why_not,
+    )
