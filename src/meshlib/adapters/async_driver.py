@@ -64,10 +64,11 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
         exchange.ended()
         raise
     except BaseException as error:
-        if response is not None:
-            await response.aclose()
+        # First the counts, which nothing can interrupt; closing may be cancelled once more.
         exchange.cancelled(error)
         exchange.ended()
+        if response is not None:
+            await response.aclose()
         raise
 
 

@@ -6,6 +6,9 @@ Hosts outside the mesh, and calls with ``mode: off``, go through httpx's own tra
 
 from __future__ import annotations
 
+import logging
+import math
+import os
 import threading
 import weakref
 from asyncio import AbstractEventLoop, get_running_loop
@@ -16,26 +19,30 @@ import httpx
 from meshlib.adapters import async_driver, sync_driver
 from meshlib.adapters.body import AsyncBufferedBody, BufferedBody
 from meshlib.adapters.exchange import Exchange, PhaseCaps
-from meshlib.adapters.httpx_errors import as_httpx
+from meshlib.adapters.httpx_errors import as_httpx, from_httpx
 from meshlib.adapters.httpx_streams import AsyncResponseStream, FileStream, SyncResponseStream
 from meshlib.adapters.observe import Shadow
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
 from meshlib.adapters.plane import DataPlane, RequestFacts
 from meshlib.config.settings import Mode
-from meshlib.errors import EgressRefused, MeshError, UnknownService
+from meshlib.errors import EgressRefused, MeshError, Reset, UnknownService
 from meshlib.net.wire import AsyncWire, SyncWire
 
 __all__ = ["AsyncMeshTransport", "MeshTransport", "attach"]
 
 C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
+_log = logging.getLogger("meshlib")
+_PORTS = {"http": 80, "https": 443}
+
 
 class _Core:
     """What the sync and the async transport share: which way a request goes, and the call that is made of it."""
 
-    def __init__(self, plane: DataPlane, service: str | None) -> None:
+    def __init__(self, plane: DataPlane, service: str | None, plain_timeout_s: float | None) -> None:
         self._plane = plane
         self._service = service
+        self._plain_timeout_s = plain_timeout_s
 
     def _locate(self, request: httpx.Request) -> tuple[str | None, Mode]:
         """The service that the request is for, and what to do with it; None is a host outside the mesh."""
@@ -43,7 +50,7 @@ class _Core:
         host = url.raw_host.decode("ascii")
         service = self._service
         if service is None or host.lower() != service.lower():
-            service = self._plane.locate(host, url.port)
+            service = self._plane.locate(host, url.port or _PORTS.get(url.scheme))
         if service is not None:
             return service, self._plane.mode_of(service)
         if self._plane.mode == "on" and self._plane.settings.egress == "refuse":
@@ -70,7 +77,10 @@ class _Core:
         caps = PhaseCaps()
         if (timeout := request.extensions.get("timeout")) is not None:
             caps = PhaseCaps(timeout.get("connect"), timeout.get("read"), timeout.get("write"), timeout.get("pool"))
-        view = plane.service(service)
+        try:
+            view = plane.service(service)
+        except MeshError as error:
+            raise as_httpx(error, request) from error.__cause__
         call = plane.call(view, plane.route(view, facts), facts, options, observe=observe)
         return Exchange(
             plane,
@@ -82,6 +92,7 @@ class _Core:
             caps=caps,
             secure=url.scheme == "https",
             preview=lambda status, headers: httpx.Response(status, headers=headers, request=request),
+            url=url,
         )
 
     def _failed(self, error: MeshError, service: str, request: httpx.Request) -> MeshError | None:
@@ -94,9 +105,38 @@ class _Core:
             return None
         return as_httpx(error, request)
 
+    def _plainly(self, request: httpx.Request) -> httpx.Request:
+        """The request with the timeouts that a plain client would have: the mesh's do not bound it outside."""
+        options, limit_s = request.extensions.get(EXTENSION), self._plain_timeout_s
+        if isinstance(options, CallOptions):
+            given = [each for each in (options.timeout_s, options.plain_timeout_s) if each is not None]
+            limit_s = min(given, default=limit_s)
+        if limit_s is not None and not any((request.extensions.get("timeout") or {}).values()) and limit_s < math.inf:
+            request.extensions["timeout"] = httpx.Timeout(limit_s).as_dict()
+        return request
+
+    def _shadow(self, service: str, request: httpx.Request) -> Shadow | None:
+        """What would have been done; None where that cannot be told, which must not disturb the call."""
+        try:
+            return Shadow(self._exchange(service, request, b"", observe=True))
+        except Exception as error:
+            _log.warning("a call to %s was not observed: %s", service, error, exc_info=not isinstance(error, MeshError))
+            return None
+
     def _is_outside(self, service: str) -> bool:
         """Whether a name that no source knows may be a host outside the mesh: nobody called it a service."""
         return service != self._service and service not in self._plane.settings.services
+
+
+def _failed_outside(shadow: Shadow, error: BaseException) -> None:
+    """Tell an observed call that what was done in its place failed."""
+    if isinstance(error, httpx.HTTPError):
+        connecting = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
+        shadow.failed(from_httpx(error, ""), "connect" if connecting else "headers")
+    elif isinstance(error, Exception):
+        shadow.failed(Reset(str(error) or type(error).__name__), "headers")
+    else:
+        shadow.cancelled()
 
 
 class MeshTransport(_Core, httpx.BaseTransport):
@@ -107,6 +147,7 @@ class MeshTransport(_Core, httpx.BaseTransport):
         service: a name that is a service of the mesh whatever its form.
         wire: the last hop; None for the mesh's own.
         stock: for what goes outside the mesh; None for a plain `httpx.HTTPTransport`.
+        plain_timeout_s: of each phase of what goes outside the mesh, unless the request says otherwise; None for none.
     """
 
     def __init__(
@@ -116,11 +157,13 @@ class MeshTransport(_Core, httpx.BaseTransport):
         service: str | None = None,
         wire: SyncWire | None = None,
         stock: httpx.BaseTransport | None = None,
+        plain_timeout_s: float | None = None,
     ) -> None:
-        super().__init__(plane, service)
+        super().__init__(plane, service, plain_timeout_s)
         self._wire = plane.sync_wire if wire is None else wire
         self._given = stock
         self._stock = stock
+        self._pid = os.getpid()
         self._lock = threading.Lock()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -155,22 +198,35 @@ class MeshTransport(_Core, httpx.BaseTransport):
         )
 
     def _observe(self, service: str, request: httpx.Request) -> httpx.Response:
-        shadow = Shadow(self._exchange(service, request, b"", observe=True))
+        shadow = self._shadow(service, request)
+        if shadow is None:
+            return self._outside(request)
         try:
             response = self._outside(request)
         except BaseException as error:
-            shadow.failed(error)
+            _failed_outside(shadow, error)
             raise
         shadow.answered(response.status_code, response.headers.get("retry-after"))
         response.extensions[EXTENSION] = shadow.exchange
         return response
 
     def _outside(self, request: httpx.Request) -> httpx.Response:
-        if self._stock is None:
-            with self._lock:
-                if self._stock is None:
-                    self._stock = httpx.HTTPTransport()
-        return self._stock.handle_request(request)
+        stock = self._given
+        if stock is None:
+            stock = self._stock
+            if stock is None or self._pid != os.getpid():
+                stock = self._open()
+        return stock.handle_request(self._plainly(request))
+
+    def _open(self) -> httpx.BaseTransport:
+        pid = os.getpid()
+        if self._pid != pid:
+            # The connections of a forked parent are the parent's; nor can its lock be trusted.
+            self._lock, self._stock, self._pid = threading.Lock(), None, pid
+        with self._lock:
+            if self._stock is None:
+                self._stock = httpx.HTTPTransport()
+            return self._stock
 
     def close(self) -> None:
         """Close what goes outside the mesh. The pools belong to the mesh and stay open."""
@@ -190,8 +246,9 @@ class AsyncMeshTransport(_Core, httpx.AsyncBaseTransport):
         service: str | None = None,
         wire: AsyncWire | None = None,
         stock: httpx.AsyncBaseTransport | None = None,
+        plain_timeout_s: float | None = None,
     ) -> None:
-        super().__init__(plane, service)
+        super().__init__(plane, service, plain_timeout_s)
         self._wire = plane.async_wire if wire is None else wire
         self._given = stock
         # httpx's own connections belong to the loop that made them.
@@ -231,11 +288,13 @@ class AsyncMeshTransport(_Core, httpx.AsyncBaseTransport):
         )
 
     async def _observe(self, service: str, request: httpx.Request) -> httpx.Response:
-        shadow = Shadow(self._exchange(service, request, b"", observe=True))
+        shadow = self._shadow(service, request)
+        if shadow is None:
+            return await self._outside(request)
         try:
             response = await self._outside(request)
         except BaseException as error:
-            shadow.failed(error)
+            _failed_outside(shadow, error)
             raise
         shadow.answered(response.status_code, response.headers.get("retry-after"))
         response.extensions[EXTENSION] = shadow.exchange
@@ -248,7 +307,7 @@ class AsyncMeshTransport(_Core, httpx.AsyncBaseTransport):
             stock = self._stock.get(loop)
             if stock is None:
                 stock = self._stock[loop] = httpx.AsyncHTTPTransport()
-        return await stock.handle_async_request(request)
+        return await stock.handle_async_request(self._plainly(request))
 
     async def aclose(self) -> None:
         """Close what goes outside the mesh. The pools belong to the mesh and stay open."""
@@ -287,16 +346,20 @@ def attach(plane: DataPlane, client: C) -> C:
     Raises:
         TypeError: if it is no httpx client, or one whose transport cannot be replaced.
     """
-    own = getattr(client, "_transport", None)
+    own: Any = getattr(client, "_transport", None)
     # httpx has no public way to exchange the transport of a client that exists; a version in which this attribute has
     # another meaning is refused below.
     if isinstance(client, httpx.Client):
         if isinstance(own, httpx.BaseTransport):
             if not isinstance(own, MeshTransport):
                 client._transport = MeshTransport(plane, stock=own)
+            elif own._plane is not plane:  # it changes over to this mesh, and keeps what served the outside
+                client._transport = MeshTransport(plane, stock=own._given)
             return client
     elif isinstance(own, httpx.AsyncBaseTransport):
         if not isinstance(own, AsyncMeshTransport):
             client._transport = AsyncMeshTransport(plane, stock=own)
+        elif own._plane is not plane:
+            client._transport = AsyncMeshTransport(plane, stock=own._given)
         return client
     raise TypeError(f"an httpx.Client or httpx.AsyncClient is expected, not {type(client).__name__}")

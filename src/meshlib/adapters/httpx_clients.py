@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -17,21 +18,30 @@ from meshlib.adapters.plane import DataPlane
 
 __all__ = ["AsyncMeshClient", "MeshClient", "make_async_client", "make_client"]
 
+_HTTPX_TIMEOUT_S = 5.0
+"""What an httpx client has for each phase unless told otherwise: what holds where the mesh does not."""
 
-def make_client(plane: DataPlane, service: str | None, options: dict[str, Any]) -> MeshClient:
-    """A client; see `meshlib.Mesh.client`."""
+
+def make_client(
+    plane: DataPlane, service: str | None, options: dict[str, Any], *, stock: httpx.BaseTransport | None = None
+) -> MeshClient:
+    """A client; see `meshlib.Mesh.client`. `stock` serves what goes outside the mesh."""
     transport = options.pop("transport", None)
     wire = None if transport is None else SyncTransportWire(transport, plane.clock.now, logical=False)
-    return MeshClient(transport=MeshTransport(plane, service=service, wire=wire), **_defaults(service, options))
+    plain_s = None if "timeout" in options else _HTTPX_TIMEOUT_S
+    through = MeshTransport(plane, service=service, wire=wire, stock=stock, plain_timeout_s=plain_s)
+    return MeshClient(transport=through, **_defaults(service, options))
 
 
-def make_async_client(plane: DataPlane, service: str | None, options: dict[str, Any]) -> AsyncMeshClient:
-    """A client; see `meshlib.Mesh.async_client`."""
+def make_async_client(
+    plane: DataPlane, service: str | None, options: dict[str, Any], *, stock: httpx.AsyncBaseTransport | None = None
+) -> AsyncMeshClient:
+    """A client; see `meshlib.Mesh.async_client`. `stock` serves what goes outside the mesh."""
     transport = options.pop("transport", None)
     wire = None if transport is None else AsyncTransportWire(transport, plane.clock.now, logical=False)
-    return AsyncMeshClient(
-        transport=AsyncMeshTransport(plane, service=service, wire=wire), **_defaults(service, options)
-    )
+    plain_s = None if "timeout" in options else _HTTPX_TIMEOUT_S
+    through = AsyncMeshTransport(plane, service=service, wire=wire, stock=stock, plain_timeout_s=plain_s)
+    return AsyncMeshClient(transport=through, **_defaults(service, options))
 
 
 def _defaults(service: str | None, options: dict[str, Any]) -> dict[str, Any]:
@@ -53,17 +63,18 @@ class _Requests:
 
     def _told(self, build: Callable[..., httpx.Request], args: Any, kwargs: dict[str, Any]) -> httpx.Request:
         timeout = kwargs.get("timeout", httpx.USE_CLIENT_DEFAULT)
-        total_s = self._total_s
+        total_s, plain_s = self._total_s, None
         if isinstance(timeout, (int, float)) and not isinstance(timeout, bool):
             total_s = float(timeout)
             kwargs["timeout"] = None
         elif timeout is not httpx.USE_CLIENT_DEFAULT:
-            total_s = None
+            total_s, plain_s = None, math.inf
         request = build(*args, **kwargs)
-        if total_s is not None:
+        if total_s is not None or plain_s is not None:
             options = _options(request)
-            least_s = total_s if options.timeout_s is None else min(total_s, options.timeout_s)
-            request.extensions[EXTENSION] = replace(options, timeout_s=least_s)
+            given = [each for each in (total_s, options.timeout_s) if each is not None]
+            least_s = min(given, default=None)
+            request.extensions[EXTENSION] = replace(options, timeout_s=least_s, plain_timeout_s=plain_s)
         content = kwargs.get("content")
         if content is not None and not isinstance(content, (str, bytes)):
             _keep_file(request, content)

@@ -8,12 +8,14 @@ led; so it is told only how the call as a whole went.
 from __future__ import annotations
 
 from meshlib.adapters.exchange import Exchange
-from meshlib.errors import MeshError, Reset
+from meshlib.errors import MeshError
 from meshlib.policy.actions import Action, Deliver, Fail, Start
 from meshlib.policy.call import CallState
 from meshlib.policy.classify import parse_retry_after
 
 __all__ = ["Shadow"]
+
+_UNSENT = ("pool", "connect", "tls")
 
 
 class Shadow:
@@ -34,15 +36,24 @@ class Shadow:
         if self._call.state is CallState.RUNNING:
             seconds = parse_retry_after(retry_after)
             self._note(self._call.headers(self._now(), self._n, status, retry_after_s=seconds))
-        self._finish(f"was answered with {status}")
+        self._call.facts.say(f"was answered with {status}")
+        self._call.settled(self._now(), status=status)
+        self.exchange.ended()
 
-    def failed(self, error: BaseException) -> None:
-        """The call failed, or was cancelled."""
-        if self._call.state is CallState.RUNNING and isinstance(error, Exception):
-            reset = error if isinstance(error, MeshError) else Reset(str(error) or type(error).__name__)
-            self._call.bytes_written(self._now(), self._n)
-            self._note(self._call.error(self._now(), self._n, reset, "headers"))
-        self._finish(f"failed with {type(error).__name__}")
+    def failed(self, error: MeshError, phase: str) -> None:
+        """The call failed in `phase`."""
+        if self._call.state is CallState.RUNNING:
+            if phase not in _UNSENT:
+                self._call.bytes_written(self._now(), self._n)
+            self._note(self._call.error(self._now(), self._n, error, phase))
+        self._call.facts.say(f"failed with {type(error).__name__}: {error}")
+        self._call.settled(self._now(), error=error)
+        self.exchange.ended()
+
+    def cancelled(self) -> None:
+        """The caller gave the call up."""
+        self._call.cancelled(self._now())
+        self.exchange.ended()
 
     def _note(self, actions: list[Action]) -> None:
         say, again = self._call.facts.say, self._n > 0
@@ -56,11 +67,6 @@ class Shadow:
                 say("would deliver the response")
         if again and self._call.state is CallState.WAITING:
             say("would retry after a back-off")
-
-    def _finish(self, outcome: str) -> None:
-        self._call.facts.say(outcome)
-        self._call.cancelled(self._now())
-        self.exchange.ended()
 
     def _now(self) -> float:
         return self.exchange.plane.clock.now()

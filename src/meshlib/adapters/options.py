@@ -31,8 +31,8 @@ class CallOptions:
         route: a low-cardinality name of the operation, for spans, metrics and the record.
         explain: keep the reasons in full in the record.
         complete_body: the caller will read the whole body; set by the adapters.
-        plain_timeout_s: of each phase, where the call does not go through the mesh after all, whose timeouts are in
-            force otherwise; None for what the client library says. Set by the adapters.
+        plain_timeout_s: of each phase, where the call does not go through the mesh after all; infinite for what the
+            request itself says, None for the client's. Set by the adapters.
     """
 
     idempotent: bool | None = None

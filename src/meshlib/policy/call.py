@@ -224,6 +224,24 @@ class Call(Holdings):
         self.state = CallState.DONE
         return actions
 
+    def settled(self, now: float, *, status: int | None = None, error: MeshError | None = None) -> None:
+        """The call was made in another way (``observe``) and is over; what it still would have done, it does not.
+
+        Args:
+            now: on the monotonic clock.
+            status: of the response that the caller got.
+            error: why there was none.
+        """
+        if self.state in (CallState.DELIVERED, CallState.DONE):
+            self.cancelled(now)
+            return
+        self._cancel_open(now)
+        self._journal.status, self._journal.error = status, error
+        self._journal.outcome = "success" if error is None else "failure"
+        self._end(now, error is None and not is_failure(status or 0))
+        self._placement.leave()
+        self.state = CallState.DONE
+
     def timer(self, now: float) -> list[Action]:
         """Time has passed. Does nothing before `next_wakeup`."""
         if self.state is CallState.WAITING:
