@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from meshlib.errors import ConnectFailed
-from meshlib.net.connection import DeadlinePassed, VerifyPeer, earlier, time_is_up
+from meshlib.net.connection import TIMER_SLACK_S, DeadlinePassed, VerifyPeer, earlier, time_is_up
 from meshlib.net.wire import Progress, Target, WireLimits
 from meshlib.security.tls import client_context, tls_failed
 
@@ -273,7 +273,7 @@ class AsyncStream(asyncio.Protocol):
             async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
                 transport = await self._loop.start_tls(self._raw, self, context, server_hostname=server_name)
         except TimeoutError:
-            if deadline is not None and time.monotonic() >= deadline - 0.001:
+            if deadline is not None and time.monotonic() >= deadline - TIMER_SLACK_S:
                 raise DeadlinePassed from None
             raise
         if transport is None:  # what uvloop and asyncio say when the peer left in the middle
@@ -335,7 +335,7 @@ async def _connect(host: str, port: int, deadline: float | None) -> AsyncStream:
         async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
             transport, stream = await loop.create_connection(lambda: AsyncStream(loop), host, port, **options)
     except TimeoutError:
-        if deadline is not None and time.monotonic() >= deadline - 0.001:
+        if deadline is not None and time.monotonic() >= deadline - TIMER_SLACK_S:
             raise DeadlinePassed from None
         raise
     sock = transport.get_extra_info("socket")

@@ -26,6 +26,7 @@ from meshlib.errors import AttemptTimeout, BodyBroken, ConnectTimeout, ProtocolE
 from meshlib.net.wire import Headers, Progress, Target, WireLimits, WireRequest
 
 __all__ = [
+    "TIMER_SLACK_S",
     "AsyncConnect",
     "AsyncConnection",
     "AsyncExchange",
@@ -42,6 +43,9 @@ __all__ = [
     "reset",
     "time_is_up",
 ]
+
+TIMER_SLACK_S = 0.005
+"""By how much a loop's timer may fire too early: uvloop counts in whole milliseconds."""
 
 VerifyPeer: TypeAlias = Callable[[Target, Any], None]
 """Called with the target and its `ssl.SSLObject` or `ssl.SSLSocket` after the handshake, before the first byte of a
@@ -202,7 +206,7 @@ _DID_NOT = {
 def time_is_up(phase: str, limits: WireLimits, endpoint: str) -> AttemptTimeout | ConnectTimeout:
     """The error for an operation that was cut, saying which limit cut it."""
     deadline = limits.body_deadline if phase == "body" else limits.deadline
-    by_deadline = deadline is not None and time.monotonic() >= deadline
+    by_deadline = deadline is not None and time.monotonic() >= deadline - TIMER_SLACK_S
     if phase in ("connect", "tls"):
         what = "no connection" if phase == "connect" else "no TLS handshake"
         why = "before the attempt's deadline" if by_deadline else f"within {limits.connect_s:g} s (connect timeout)"
