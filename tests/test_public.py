@@ -13,14 +13,71 @@ import pytest
 import meshlib
 
 ROOT = Path(__file__).parent.parent
-PUBLIC = """
-    AttemptRecord AttemptTimeout Backend Backoff BodyBroken CircuitBreaker CircuitOpen ConfigError ConnectFailed
-    ConnectTimeout Consul ContextExecutor Criticality DeadlineExceeded Defaults DiscoveryUnavailable EgressRefused Endpoint
-    HeaderEdit HeaderEdits LimitExceeded Limits LoadBalancing Local Locality Match Mesh MeshClosed MeshConfig MeshError
-    NoEndpoint OutlierDetection PathMatch Pool PoolTimeout ProtocolError Record Register RegistrationFailed
-    RequestBodyError Reset Retry RetryBudget Route Server Service TLSFailed Tls UnknownService ValueMatch Wait WireError
-    __version__ call carry current detached errors fallback record telemetry testing timeout
-""".split()
+PUBLIC = [
+    "AttemptRecord",
+    "AttemptTimeout",
+    "Backend",
+    "Backoff",
+    "BodyBroken",
+    "CircuitBreaker",
+    "CircuitOpen",
+    "ConfigError",
+    "ConnectFailed",
+    "ConnectTimeout",
+    "Consul",
+    "ContextExecutor",
+    "Criticality",
+    "DeadlineExceeded",
+    "Defaults",
+    "DiscoveryUnavailable",
+    "EgressRefused",
+    "Endpoint",
+    "HeaderEdit",
+    "HeaderEdits",
+    "LimitExceeded",
+    "Limits",
+    "LoadBalancing",
+    "Local",
+    "Locality",
+    "Match",
+    "Mesh",
+    "MeshClosed",
+    "MeshConfig",
+    "MeshError",
+    "NoEndpoint",
+    "OutlierDetection",
+    "PathMatch",
+    "Pool",
+    "PoolTimeout",
+    "ProtocolError",
+    "Record",
+    "Register",
+    "RegistrationFailed",
+    "RequestBodyError",
+    "Reset",
+    "Retry",
+    "RetryBudget",
+    "Route",
+    "Server",
+    "Service",
+    "TLSFailed",
+    "Tls",
+    "UnknownService",
+    "ValueMatch",
+    "Wait",
+    "WireError",
+    "__version__",
+    "call",
+    "carry",
+    "current",
+    "detached",
+    "errors",
+    "fallback",
+    "record",
+    "telemetry",
+    "testing",
+    "timeout",
+]
 
 
 def test_the_public_names_are_these() -> None:

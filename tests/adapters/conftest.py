@@ -9,4 +9,4 @@ from tests.adapters.support import AsyncCaller, SyncCaller
 
 @pytest.fixture(params=[SyncCaller, AsyncCaller], ids=["sync", "async"])
 def caller(request: pytest.FixtureRequest) -> Iterator[SyncCaller | AsyncCaller]:
-    yield request.param()
+    return request.param()

@@ -30,7 +30,10 @@ def test_a_call_reaches_an_endpoint_with_the_services_name_as_host(caller: Calle
 
 
 def test_the_record_tells_what_happened(caller: Caller) -> None:
-    with origins(lambda seen, n: ok(status="503 Sorry") if n == 1 else ok()) as ([_], [server]), mesh_of(server) as mesh:
+    with (
+        origins(lambda seen, n: ok(status="503 Sorry") if n == 1 else ok()) as ([_], [server]),
+        mesh_of(server) as mesh,
+    ):
         record = meshlib.record(caller.run(mesh)("GET", "/x"))
         assert record is not None
         assert [attempt.status for attempt in record.attempts] == [503, 200]
@@ -43,7 +46,7 @@ def test_a_response_of_a_plain_client_has_no_record() -> None:
 
 
 def test_a_reset_get_is_retried_elsewhere_and_a_post_is_not(caller: Caller) -> None:
-    with origins(lambda seen, n: None, None) as ([bad, good], servers), mesh_of(*servers) as mesh:
+    with origins(lambda seen, n: None, None) as ([_bad, _good], servers), mesh_of(*servers) as mesh:
         call = caller.run(mesh)
         assert [call("GET", "/x").status_code for _ in range(8)] == [200] * 8
     with origins(lambda seen, n: None, lambda seen, n: None) as ([one, two], servers), mesh_of(*servers) as mesh:
@@ -55,7 +58,9 @@ def test_a_reset_get_is_retried_elsewhere_and_a_post_is_not(caller: Caller) -> N
 
 
 @pytest.mark.parametrize(
-    "how", [{"headers": {"Idempotency-Key": "k"}}, {"extensions": meshlib.call(idempotent=True)}], ids=["header", "option"]
+    "how",
+    [{"headers": {"Idempotency-Key": "k"}}, {"extensions": meshlib.call(idempotent=True)}],
+    ids=["header", "option"],
 )
 def test_a_post_that_is_declared_idempotent_is_retried(caller: Caller, how: dict[str, Any]) -> None:
     with origins(lambda seen, n: None if n == 1 else ok()) as ([origin], [server]), mesh_of(server) as mesh:
@@ -244,7 +249,7 @@ def test_a_deadline_that_somebody_set_bounds_the_body_of_a_stream(caller: Caller
 
 def test_a_body_that_breaks_half_way_is_retried_when_it_is_wanted_whole(caller: Caller) -> None:
     half = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\nhalf"
-    with origins(lambda seen, n: half if n == 1 else ok(b"whole")) as ([origin], [server]), mesh_of(server) as mesh:
+    with origins(lambda seen, n: half if n == 1 else ok(b"whole")) as ([_origin], [server]), mesh_of(server) as mesh:
         response = caller.run(mesh)("GET", "/x")
         assert response.content == b"whole"
         record = meshlib.record(response)
@@ -263,7 +268,10 @@ def test_a_stream_that_breaks_half_way_raises_where_it_is_read(caller: Caller) -
 
 def test_attempt_headers_carry_deadline_and_number_and_replace_copies(caller: Caller) -> None:
     copied = {"x-meshlib-deadline-ms": "999999", "x-envoy-attempt-count": "7", "X-Envoy-Expected-Rq-Timeout-Ms": "1"}
-    with origins(lambda seen, n: None if n == 1 else ok()) as ([origin], [server]), mesh_of(server, timeout="1s") as mesh:
+    with (
+        origins(lambda seen, n: None if n == 1 else ok()) as ([origin], [server]),
+        mesh_of(server, timeout="1s") as mesh,
+    ):
         caller.run(mesh)("GET", "/x", headers=copied)
         first, second = origin.seen
         assert (first.header("x-envoy-attempt-count"), second.header("x-envoy-attempt-count")) == ("1", "2")
