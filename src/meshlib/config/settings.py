@@ -214,7 +214,7 @@ class ServiceSettings:
     name: str
     routes: tuple[Route, ...]
     clusters: Mapping[str | None, ClusterSettings]
-    budget: BudgetSettings = BudgetSettings()  # noqa: RUF009  (frozen)
+    budget: BudgetSettings = BudgetSettings()
     hosts: tuple[str, ...] = ()
     mode: Mode | None = None
     declared: bool = True
