@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from meshlib.balance.balancer import Member
 from meshlib.balance.cluster import Cluster, ClusterState, Known
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.errors import (
@@ -105,7 +106,7 @@ class OneCall(RuleBasedStateMachine):
         self.weighted = balancer
         self.clusters: list[Cluster] = []
         self.place: tuple[ClusterState, Waiter | None] | None = None
-        self.members = set()
+        self.members: set[Member] = set()
         self._publish()
 
     def _publish(self) -> None:
