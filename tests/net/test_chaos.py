@@ -96,7 +96,7 @@ def test_a_thousand_random_cancellations_leave_the_pool_whole(loop: str, tls: bo
         (stats,) = engine.stats()
         assert (stats.busy, stats.pending) == (0, 0)
         assert stats.open == stats.idle <= 10
-        statuses = []
+        statuses: list[int] = []
         while len(statuses) < 20:
             try:
                 response = await engine.send(target, get(), WireLimits(deadline=time.monotonic() + 5), Progress())

@@ -255,7 +255,7 @@ async def _kept(pool: AsyncPool, request: WireRequest, limits: WireLimits) -> En
                 pool.release(entry, True)
                 raise
             usable = entry.connection.usable()
-        if usable:
+        if usable is not False:  # one that has been talking all the time is alive
             return entry
         if pool.replace(entry):
             return None
