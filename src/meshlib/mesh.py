@@ -18,6 +18,7 @@ from meshlib.adapters.readiness import wait_until_ready
 from meshlib.config.choose import MODES, choose_settings
 from meshlib.config.settings import MeshSettings, Mode, RegisterSettings
 from meshlib.discovery.registration import Registration, find_registrar, make_instance
+from meshlib.discovery.source import Instance
 from meshlib.durations import Duration, parse_duration
 from meshlib.errors import ConfigError
 from meshlib.status import MeshStatus, make_status
@@ -55,7 +56,10 @@ class Mesh:
         parts: MeshParts | None = None,
         **fields: Any,
     ) -> None:
-        self._wiring = Wiring(choose_settings(config, fields), parts or MeshParts())
+        self._assemble(choose_settings(config, fields), parts or MeshParts())
+
+    def _assemble(self, settings: MeshSettings, parts: MeshParts) -> None:
+        self._wiring = Wiring(settings, parts)
         self._registrations: list[Registration] = []
 
     @classmethod
@@ -254,10 +258,12 @@ class Mesh:
                 check_path=check_path,
                 check_interval_s=parse_duration(check_interval),
             )
-        instance = make_instance(settings, self._wiring.settings.service)
-        registration = Registration(self._wiring.control, find_registrar(self._wiring.sources), instance)
+        registration = self._registration(make_instance(settings, self._wiring.settings.service))
         self._registrations.append(registration)
         return registration
+
+    def _registration(self, instance: Instance) -> Registration:
+        return Registration(self._wiring.control, find_registrar(self._wiring.sources), instance)
 
     def start(self) -> Self:
         """Begin to watch all services that the configuration names, rather than each at its first call."""
@@ -273,7 +279,7 @@ class Mesh:
 
     async def aclose(self) -> None:
         """Do what `close` does, in an event loop."""
-        await self._wiring.async_engine.aclose()
+        await self._wiring.aclose_here()
         await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Self:

@@ -1,11 +1,14 @@
 """An httpx transport as the wire beneath the mesh: ``wire: stock``, and ``transport=`` of `Mesh.client()`.
 
 With `logical` the last hop keeps the URL that the caller wrote, so that mocks which patch httpx's own transport (respx,
-pytest-httpx) see the requests that they know. Without, it goes to the endpoint that was picked.
+pytest-httpx) see the requests that they know; where and how to connect is then httpx's affair, TLS included. Without,
+it goes to the endpoint that was picked.
 """
 
 from __future__ import annotations
 
+import os
+from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -15,7 +18,14 @@ from meshlib.adapters.httpx_errors import from_httpx
 from meshlib.errors import BodyBroken, MeshError
 from meshlib.net.wire import AsyncWireResponse, Progress, SyncWireResponse, Target, WireLimits, WireRequest
 
-__all__ = ["AsyncTransportWire", "SyncTransportWire", "stock_wires"]
+__all__ = [
+    "AsyncStockTransport",
+    "AsyncStockWire",
+    "AsyncTransportWire",
+    "StockTransport",
+    "StockWire",
+    "SyncTransportWire",
+]
 
 
 class _TransportWire:
@@ -24,10 +34,6 @@ class _TransportWire:
         self._logical = logical
 
     def _request(self, target: Target, request: WireRequest, limits: WireLimits, stream: Any) -> httpx.Request:
-        scheme = "https" if target.tls is not None else "http"
-        authority = target.endpoint.address
-        if self._logical:
-            authority = next(value.decode("latin-1") for name, value in request.headers if name.lower() == b"host")
         left_s = None if limits.deadline is None else max(0.001, limits.deadline - self._now())
 
         def cap(limit_s: float | None) -> float | None:
@@ -45,11 +51,18 @@ class _TransportWire:
             extensions["sni_hostname"] = target.server_name
         return httpx.Request(
             request.method.decode("ascii"),
-            f"{scheme}://{authority}{request.target.decode('ascii')}",
+            self._url(target, request),
             headers=request.headers,
             stream=stream,
             extensions=extensions,
         )
+
+    def _url(self, target: Target, request: WireRequest) -> httpx.URL:
+        url = request.url
+        if self._logical and isinstance(url, httpx.URL):
+            return url if url.raw_path == request.target else url.copy_with(raw_path=request.target)
+        scheme = "https" if target.tls is not None else "http"
+        return httpx.URL(f"{scheme}://{target.endpoint.address}{request.target.decode('ascii')}")
 
 
 class SyncTransportWire(_TransportWire):
@@ -112,12 +125,74 @@ class AsyncTransportWire(_TransportWire):
         )
 
 
-def stock_wires(now: Callable[[], float]) -> tuple[SyncTransportWire, AsyncTransportWire]:
-    """The last hops through httpx's own transports, with the URLs that the caller wrote."""
-    return (
-        SyncTransportWire(httpx.HTTPTransport(), now, logical=True),
-        AsyncTransportWire(httpx.AsyncHTTPTransport(), now, logical=True),
-    )
+class StockWire(SyncTransportWire):
+    """``wire: stock`` for threads: through httpx's own transport, with the URLs that the caller wrote."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._stock = StockTransport()
+        super().__init__(self._stock, now, logical=True)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._stock.close()
+
+
+class AsyncStockWire(AsyncTransportWire):
+    """``wire: stock`` for event loops; see `StockWire`."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._stock = AsyncStockTransport()
+        super().__init__(self._stock, now, logical=True)
+
+    async def aclose(self) -> None:
+        """Close the connections of the running loop. Those of other loops end with them."""
+        await self._stock.aclose()
+
+
+class StockTransport(httpx.BaseTransport):
+    """An `httpx.HTTPTransport` that is made when it is first used: it loads certificates. One per process, as a forked
+    child must not use its parent's connections.
+    """
+
+    def __init__(self) -> None:
+        self._made: dict[int, httpx.HTTPTransport] = {}
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request as plain httpx does."""
+        made = self._made.get(os.getpid())
+        if made is None:
+            made = self._made.setdefault(os.getpid(), httpx.HTTPTransport())
+        return made.handle_request(request)
+
+    def close(self) -> None:
+        """Close the connections of this process; a further request makes new ones."""
+        made = self._made.pop(os.getpid(), None)
+        if made is not None:
+            made.close()
+
+
+class AsyncStockTransport(httpx.AsyncBaseTransport):
+    """One `httpx.AsyncHTTPTransport` per event loop, made when it is first used: its connections belong to the loop."""
+
+    def __init__(self) -> None:
+        self._made: dict[AbstractEventLoop, httpx.AsyncHTTPTransport] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request as plain httpx does."""
+        loop = get_running_loop()
+        made = self._made.get(loop)
+        if made is None:
+            # Open connections refer to their loop, so one that has ended would be kept by what it is the key of.
+            for ended in [each for each in self._made if each.is_closed()]:
+                del self._made[ended]
+            made = self._made[loop] = httpx.AsyncHTTPTransport()
+        return await made.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close the connections of the running loop; a further request makes new ones."""
+        made = self._made.pop(get_running_loop(), None)
+        if made is not None:
+            await made.aclose()
 
 
 class _SyncUpload(httpx.SyncByteStream):

@@ -11,7 +11,7 @@ from typing import Any
 from meshlib.config.settings import MeshSettings
 from meshlib.errors import ConfigError
 
-__all__ = ["MODES", "choose_settings"]
+__all__ = ["MODES", "choose_settings", "read_settings"]
 
 MODES = ("off", "observe", "on")
 _log = logging.getLogger("meshlib")
@@ -27,11 +27,11 @@ def choose_settings(config: Any, fields: dict[str, Any]) -> MeshSettings:
     Raises:
         ConfigError: if it is wrong.
     """
-    return _with_environment(_read(config, fields))
+    return _with_environment(read_settings(config, fields))
 
 
-def _read(config: Any, fields: dict[str, Any]) -> MeshSettings:
-    """The compiled configuration."""
+def read_settings(config: Any, fields: dict[str, Any]) -> MeshSettings:
+    """The compiled configuration as it is written, without what the environment says over it; see `choose_settings`."""
     from meshlib.config.compile import compile_config
     from meshlib.config.load import load_default, load_file, load_mapping
     from meshlib.config.model import MeshConfig
