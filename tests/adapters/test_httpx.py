@@ -360,3 +360,17 @@ def test_explain_keeps_the_reasons_in_full(caller: Caller) -> None:
         assert record.why[0] == "route beta: not taken: header user is absent, not exact 'jason'"
         assert record.why[1] == "route default: taken"
         assert record.why[2].startswith(f"endpoint {address(server)} (orders): may be picked")
+
+
+def test_the_per_try_timeout_ends_with_the_headers_and_the_body_has_the_rest_of_the_call(caller: Caller) -> None:
+    def slow_body(peer: Peer) -> None:
+        while peer.request() is not None:
+            peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n")
+            for byte in b"slow":
+                time.sleep(0.1)
+                peer.send(bytes([byte]))
+
+    with serving(slow_body) as server, mesh_of(server, per_try_timeout="200ms", timeout="5s") as mesh:
+        assert caller.run(mesh)("GET", "/x").content == b"slow"
+        with pytest.raises(meshlib.DeadlineExceeded):
+            caller.run(mesh)("GET", "/x", timeout=0.25)

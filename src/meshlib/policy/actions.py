@@ -19,10 +19,10 @@ class Start:
         n: the attempt's number, from 1.
         member: where to.
         cluster: the name of the cluster.
-        timeout_s: how long it may take, up to the headers (with `CallFacts.complete_body`: up to the end of the body);
-            None for no limit.
+        timeout_s: how long it may take, up to the headers; None for no limit.
         deadline: the same as a point on the monotonic clock.
-        body_deadline: by which the body must be there; None if nobody set one.
+        body_deadline: by which the body must be there: the call's deadline if the call wants the whole body, else one that
+            somebody set or inherited; None for none.
         headers: to add to the request, for this attempt only.
     """
 

@@ -75,13 +75,15 @@ class Call(Holdings):
     def next_wakeup(self) -> float | None:
         """When `timer` wants to be called, on the monotonic clock; None if nothing is to come by itself."""
         if self.state is CallState.RUNNING:
-            # Attempts end no later than the call does.
+            # Attempts end no later than the call does; with one only, its deadline is the answer.
+            if len(self.attempts) == 1:
+                return self.attempts[0].deadline
             times = [attempt.deadline for attempt in self.attempts if attempt.open]
         elif self.state is CallState.WAITING:
             times = [self._wake_at, self.deadline]
         else:
             return None
-        return min((time for time in times if time is not None), default=None)
+        return min([time for time in times if time is not None], default=None)
 
     @property
     def journal(self) -> Journal:
@@ -161,7 +163,9 @@ class Call(Holdings):
             if failed:
                 self._journal.no_retry = "the policy does not name this failure"
         if self.facts.complete_body and not failed:
+            # The per-try timeout ends with the headers; the body has what is left of the call's.
             attempt.phase = "body"
+            attempt.deadline, attempt.limit = self.deadline, self._timeouts.name
             return []
         return self._deliver(attempt, now, good=not failed)
 
@@ -325,7 +329,7 @@ class Call(Holdings):
         self._journal.limit = None
         self.state = CallState.RUNNING
         timeout_s = None if deadline is None else deadline - now
-        body_deadline = deadline if facts.complete_body else facts.deadline
+        body_deadline = self.deadline if facts.complete_body else facts.deadline
         headers = attempt_headers(n, timeout_s)
         return [Start(n, member, cluster.name, timeout_s, deadline, body_deadline, headers)]
 
