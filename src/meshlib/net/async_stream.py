@@ -1,9 +1,9 @@
 """A connection of an asyncio loop, as an `asyncio.Protocol` of our own.
 
 `asyncio.StreamReader` and anyio cost more per read than the rest of a small request, and neither has deadlines. Here an
-operation that finds what it needs does not touch the loop at all; one that has to wait sets one future and one timer.
-The timer fails the future, so no task is ever cancelled by us, and a cancellation from outside passes through as it
-came.
+operation that finds what it needs does not touch the loop at all; one that has to wait sets one future, and a timer
+unless one is running already. The timer fails the future, so no task is ever cancelled by us, and a cancellation from
+outside passes through as it came.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ __all__ = ["AsyncStream", "open_async_stream"]
 MAX_BUFFERED = 256 * 1024
 """Bytes that may wait here unread before the peer is made to wait."""
 WRITE_BYTES = 256 * 1024
+_TIMER_SLACK_S = 0.001
+"""A loop's clock is coarser than ours, so a timer may come this much before its time."""
 
 
 class AsyncStream(asyncio.Protocol):
@@ -35,11 +37,14 @@ class AsyncStream(asyncio.Protocol):
 
     __slots__ = (
         "_chunks",
+        "_deadline",
         "_loop",
         "_poll",
         "_raw",
         "_read_paused",
         "_size",
+        "_timer",
+        "_timer_at",
         "_transport",
         "_waiter",
         "_write_paused",
@@ -57,6 +62,10 @@ class AsyncStream(asyncio.Protocol):
         self._chunks: list[bytes] = []
         self._size = 0
         self._waiter: asyncio.Future[None] | None = None
+        self._deadline: float | None = None
+        """Of the wait under way."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._poll: select.poll | None = None
         self._read_paused = False
         self._write_paused = False
@@ -91,6 +100,9 @@ class AsyncStream(asyncio.Protocol):
             self._salvage()
         self.lost = self.eof = True
         self.error = exc
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._changed()
 
     def _salvage(self) -> None:
@@ -185,13 +197,34 @@ class AsyncStream(asyncio.Protocol):
             DeadlinePassed: if there was none by `deadline`.
         """
         waiter = self._waiter = self._loop.create_future()
-        timer = None if deadline is None else self._loop.call_later(deadline - time.monotonic(), _expire, waiter)
+        self._deadline = deadline
+        if deadline is not None and (self._timer is None or deadline < self._timer_at):
+            self._set_timer(deadline)
         try:
             await waiter
         finally:
             self._waiter = None
-            if timer is not None:
-                timer.cancel()
+
+    def _set_timer(self, at: float) -> None:
+        """Be woken at `at`, or before.
+
+        The timer of one wait is left running for the next, which as a rule ends later: it then finds that its time has
+        not come and is set anew. So a connection that is busy sets one timer in many requests.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_later(at - time.monotonic(), self._time_has_come)
+
+    def _time_has_come(self) -> None:
+        self._timer = None
+        waiter, deadline = self._waiter, self._deadline
+        if waiter is None or waiter.done() or deadline is None:
+            return
+        if time.monotonic() < deadline - _TIMER_SLACK_S:
+            self._set_timer(deadline)
+        else:
+            waiter.set_exception(DeadlinePassed())
 
     async def peer_spoke(self) -> bool:
         """Whether the peer has sent something or closed; lets the loop look if the socket says so."""
@@ -279,11 +312,6 @@ class AsyncStream(asyncio.Protocol):
         if transport is None:  # what uvloop and asyncio say when the peer left in the middle
             raise ConnectionResetError("the peer closed the connection in the handshake")
         self._transport = transport
-
-
-def _expire(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_exception(DeadlinePassed())
 
 
 async def open_async_stream(
