@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from meshlib.adapters.exchange import Exchange
 from meshlib.errors import MeshError
+from meshlib.net.body import ReadyBody
 from meshlib.net.wire import AsyncWire, AsyncWireResponse, Progress
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
 
@@ -76,8 +77,9 @@ async def _read(
     exchange: Exchange, start: Start, response: AsyncWireResponse, progress: Progress
 ) -> tuple[list[Action], bytes | None]:
     """Read the whole body: only then has the attempt succeeded."""
+    source = response.body
     try:
-        body = b"".join([chunk async for chunk in response.body])
+        body = source.take() if isinstance(source, ReadyBody) else b"".join([chunk async for chunk in source])
     except MeshError as error:
         await response.aclose()
         return exchange.failed(start, error, progress, "body"), None

@@ -143,6 +143,7 @@ class Exchange:
         destination = start.member.target
         assert isinstance(destination, Destination)
         added = start.headers
+        always = len(added)  # names in `OURS`, which were left out from the start
         if destination.host is not None:
             added.append((b"host", destination.host))
         scope = current_scope()
@@ -151,8 +152,10 @@ class Exchange:
                 added.append((name.encode("ascii"), value.encode("ascii")))
         self._handle = self.plane.observer.attempt_started(self.call, start, added)
         # What the mesh says replaces what a handler copied over from the request that it serves.
-        said = {name for name, _ in added}
-        headers = [pair for pair in self._headers if pair[0].lower() not in said]
+        headers = self._headers
+        if len(added) > always:
+            said = {name for name, _ in added}
+            headers = [pair for pair in headers if pair[0].lower() not in said]
         facts, caps = self.call.facts, self._caps
         in_memory = isinstance(self._body, bytes)
         resendable = facts.safe and (in_memory or self.replayable)

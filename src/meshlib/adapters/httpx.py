@@ -18,7 +18,7 @@ import httpx
 
 from meshlib.adapters import async_driver, sync_driver
 from meshlib.adapters.body import AsyncBufferedBody, BufferedBody
-from meshlib.adapters.exchange import Exchange, PhaseCaps
+from meshlib.adapters.exchange import NO_CAPS, Exchange, PhaseCaps
 from meshlib.adapters.httpx_errors import as_httpx, from_httpx
 from meshlib.adapters.httpx_streams import AsyncResponseStream, FileStream, SyncResponseStream
 from meshlib.adapters.observe import Shadow
@@ -34,6 +34,9 @@ C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
 _log = logging.getLogger("meshlib")
 _PORTS = {"http": 80, "https": 443}
+
+_NO_TIMEOUTS = httpx.Timeout(None).as_dict()
+"""What httpx tells a transport where no timeout is set."""
 
 
 class _Core:
@@ -74,8 +77,8 @@ class _Core:
             query=query.decode("ascii"),
             headers=request.headers,
         )
-        caps = PhaseCaps()
-        if (timeout := request.extensions.get("timeout")) is not None:
+        caps, timeout = NO_CAPS, request.extensions.get("timeout")
+        if timeout is not None and timeout != _NO_TIMEOUTS:
             caps = PhaseCaps(timeout.get("connect"), timeout.get("read"), timeout.get("write"), timeout.get("pool"))
         try:
             view = plane.service(service)

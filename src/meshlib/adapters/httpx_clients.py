@@ -21,6 +21,8 @@ __all__ = ["AsyncMeshClient", "MeshClient", "make_async_client", "make_client"]
 _HTTPX_TIMEOUT_S = 5.0
 """What an httpx client has for each phase unless told otherwise: what holds where the mesh does not."""
 
+_COMPLETE = replace(NO_OPTIONS, complete_body=True)
+
 
 def make_client(
     plane: DataPlane, service: str | None, options: dict[str, Any], *, stock: httpx.BaseTransport | None = None
@@ -86,6 +88,13 @@ def _options(request: httpx.Request) -> CallOptions:
     return options if isinstance(options, CallOptions) else NO_OPTIONS
 
 
+def _completing(options: CallOptions, complete_body: bool) -> CallOptions:
+    """The options, with whether the whole body is wanted; most calls have no others."""
+    if options is NO_OPTIONS:
+        return _COMPLETE if complete_body else NO_OPTIONS
+    return replace(options, complete_body=complete_body)
+
+
 def _keep_file(request: httpx.Request, content: Any) -> None:
     """A file can be sent again from where it stood. (httpx sends what is left of it, but announces all of it.)"""
     if not all(hasattr(content, name) for name in ("read", "seek", "tell")):
@@ -112,7 +121,7 @@ class MeshClient(_Requests, httpx.Client):
 
     def send(self, request: httpx.Request, *, stream: bool = False, **kwargs: Any) -> httpx.Response:
         """Send a request as httpx does; unless streamed, the call succeeds only when its body is there."""
-        request.extensions[EXTENSION] = replace(_options(request), complete_body=not stream)
+        request.extensions[EXTENSION] = _completing(_options(request), not stream)
         return super().send(request, stream=stream, **kwargs)
 
 
@@ -129,5 +138,5 @@ class AsyncMeshClient(_Requests, httpx.AsyncClient):
 
     async def send(self, request: httpx.Request, *, stream: bool = False, **kwargs: Any) -> httpx.Response:
         """Send a request as httpx does; unless streamed, the call succeeds only when its body is there."""
-        request.extensions[EXTENSION] = replace(_options(request), complete_body=not stream)
+        request.extensions[EXTENSION] = _completing(_options(request), not stream)
         return await super().send(request, stream=stream, **kwargs)

@@ -6,6 +6,7 @@ import threading
 
 from meshlib.adapters.exchange import Exchange
 from meshlib.errors import MeshError
+from meshlib.net.body import ReadyBody
 from meshlib.net.wire import Progress, SyncWire, SyncWireResponse
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
 
@@ -75,8 +76,9 @@ def _read(
     exchange: Exchange, start: Start, response: SyncWireResponse, progress: Progress
 ) -> tuple[list[Action], bytes | None]:
     """Read the whole body: only then has the attempt succeeded."""
+    source = response.body
     try:
-        body = b"".join(response.body)
+        body = source.take() if isinstance(source, ReadyBody) else b"".join(source)
     except MeshError as error:
         response.close()
         return exchange.failed(start, error, progress, "body"), None
