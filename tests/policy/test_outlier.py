@@ -285,3 +285,9 @@ def test_one_that_recovers_gets_its_share_back() -> None:
     assert sim.state.outlier is not None
     assert sim.state.outlier.ejected == ()
     assert broken.attempts > 1300
+
+
+def test_with_no_threshold_nothing_is_ejected() -> None:
+    _, outlier, cluster = cluster_of(3, consecutive_errors=0)
+    fail(outlier, cluster.members[0], times=50)
+    assert [*outlier.ejected] == []

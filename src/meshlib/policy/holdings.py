@@ -133,9 +133,13 @@ class Holdings:
 
     def _finish(self) -> None:
         """After a delivered body ended: the call is over."""
-        if self.state is CallState.DELIVERED and not any(attempt.open for attempt in self.attempts):
-            self._placement.leave()
-            self.state = CallState.DONE
+        if self.state is not CallState.DELIVERED:
+            return
+        for attempt in self.attempts:
+            if attempt.open:
+                return
+        self._placement.leave()
+        self.state = CallState.DONE
 
     def _cancel_open(self, now: float, keep: Attempt | None = None) -> list[Action]:
         """Give up all open attempts but one."""
