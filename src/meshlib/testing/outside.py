@@ -1,0 +1,143 @@
+"""Requests that the mesh passes on untouched: for hosts outside it, and in the modes ``off`` and ``observe``.
+
+A fixture has no network, so they go to what is served under the host's name, to each instance in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import httpx
+
+from meshlib.adapters.httpx_errors import as_httpx
+from meshlib.adapters.plane import DataPlane
+from meshlib.balance.endpoint import Endpoint
+from meshlib.config.settings import TlsSettings
+from meshlib.errors import MeshError, UnknownService
+from meshlib.net.wire import (
+    AsyncWire,
+    AsyncWireResponse,
+    Progress,
+    SyncWire,
+    SyncWireResponse,
+    Target,
+    WireLimits,
+    WireRequest,
+)
+from meshlib.testing.services import Registry
+
+__all__ = ["AsyncOutside", "Outside"]
+
+
+class _Way:
+    def __init__(self, plane: DataPlane, registry: Registry) -> None:
+        self._plane = plane
+        self._registry = registry
+
+    def _endpoint(self, request: httpx.Request) -> Endpoint | None:
+        url = request.url
+        service = self._plane.locate(url.host, url.port) or url.host
+        instance = self._registry.next(service)
+        return None if instance is None else instance.endpoint
+
+    def _attempt(self, request: httpx.Request, endpoint: Endpoint, body: Any) -> tuple[Target, WireRequest, WireLimits]:
+        url = request.url
+        timeout = request.extensions.get("timeout") or {}
+        limits = WireLimits(connect_s=timeout.get("connect"), read_s=timeout.get("read"))
+        target = Target(endpoint, TlsSettings() if url.scheme == "https" else None)
+        return target, WireRequest(request.method.encode("ascii"), url.raw_path, request.headers.raw, body), limits
+
+    def _nobody(self, request: httpx.Request) -> MeshError:
+        host = request.url.host
+        text = f"no network in a MeshFixture ({self._registry.described()}); mesh.serve({host!r}, ...) answers for it"
+        return as_httpx(UnknownService(text, service=host), request)
+
+
+class Outside(_Way, httpx.BaseTransport):
+    """For an `httpx.Client`. `network` is used for what is not served; None to refuse it."""
+
+    def __init__(
+        self, plane: DataPlane, registry: Registry, wire: SyncWire, network: httpx.BaseTransport | None
+    ) -> None:
+        super().__init__(plane, registry)
+        self._wire = wire
+        self._network = network
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Have the request answered by what is served under its host."""
+        endpoint = self._endpoint(request)
+        if endpoint is None:
+            if self._network is not None:
+                return self._network.handle_request(request)
+            raise self._nobody(request)
+        try:
+            answer = self._wire.send(*self._attempt(request, endpoint, request.read()), Progress())
+        except MeshError as error:
+            raise as_httpx(error, request) from error.__cause__
+        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer, request))
+
+    def close(self) -> None:
+        """Close the network."""
+        if self._network is not None:
+            self._network.close()
+
+
+class AsyncOutside(_Way, httpx.AsyncBaseTransport):
+    """For an `httpx.AsyncClient`; see `Outside`."""
+
+    def __init__(
+        self, plane: DataPlane, registry: Registry, wire: AsyncWire, network: httpx.AsyncBaseTransport | None
+    ) -> None:
+        super().__init__(plane, registry)
+        self._wire = wire
+        self._network = network
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Have the request answered by what is served under its host."""
+        endpoint = self._endpoint(request)
+        if endpoint is None:
+            if self._network is not None:
+                return await self._network.handle_async_request(request)
+            raise self._nobody(request)
+        try:
+            answer = await self._wire.send(*self._attempt(request, endpoint, await request.aread()), Progress())
+        except MeshError as error:
+            raise as_httpx(error, request) from error.__cause__
+        return httpx.Response(answer.status, headers=answer.headers, stream=_AsyncBody(answer, request))
+
+    async def aclose(self) -> None:
+        """Close the network."""
+        if self._network is not None:
+            await self._network.aclose()
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, answer: SyncWireResponse, request: httpx.Request) -> None:
+        self._answer = answer
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._answer.body
+        except MeshError as error:
+            raise as_httpx(error, self._request) from error.__cause__
+
+    def close(self) -> None:
+        self._answer.close()
+
+
+class _AsyncBody(httpx.AsyncByteStream):
+    def __init__(self, answer: AsyncWireResponse, request: httpx.Request) -> None:
+        self._answer = answer
+        self._request = request
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._answer.body:
+                yield chunk
+        except MeshError as error:
+            raise as_httpx(error, self._request) from error.__cause__
+
+    async def aclose(self) -> None:
+        await self._answer.aclose()

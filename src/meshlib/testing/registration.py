@@ -1,0 +1,35 @@
+"""Registering where there is no registry: noted, and nothing else."""
+
+from __future__ import annotations
+
+import os
+
+from meshlib.discovery.registration import Registration
+from meshlib.discovery.source import Instance
+
+__all__ = ["InertRegistration"]
+
+
+class InertRegistration(Registration):
+    """What `MeshFixture.register` returns: it says of itself whether it holds, and enters nothing anywhere."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self._pid: int | None = None
+
+    def start(self, timeout_s: float | None = None) -> InertRegistration:
+        """Hold."""
+        self._pid = os.getpid()
+        return self
+
+    async def astart(self, timeout_s: float | None = None) -> InertRegistration:
+        """Hold."""
+        return self.start()
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """Hold no more."""
+        self._pid = None
+
+    async def aclose(self, timeout_s: float = 5.0) -> None:
+        """Hold no more."""
+        self._pid = None
