@@ -36,6 +36,9 @@ class Caller:
         self._clients.append(client)
         return Call(client, self._runner.run)
 
+    def run(self, coroutine: Any) -> Any:
+        return self._runner.run(coroutine)
+
     def close(self) -> None:
         for client in self._clients:
             if isinstance(client, httpx.Client):
