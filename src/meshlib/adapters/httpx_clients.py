@@ -58,10 +58,32 @@ def _defaults(service: str | None, options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
+class _Cookies(httpx.Cookies):
+    """Cookies that are looked for only in responses that set some.
+
+    To look, httpx makes a request and a message of the standard library of each response, which costs more than all of
+    the mesh's policy.
+    """
+
+    def extract_cookies(self, response: httpx.Response) -> None:
+        if "set-cookie" in response.headers:
+            super().extract_cookies(response)
+
+
 class _Requests:
     """How the mesh's own clients build requests: what they know of each they tell the transport."""
 
     _total_s: float | None = None
+    _kept: _Cookies
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        """The cookies of the client, sent with each request."""
+        return self._kept
+
+    @cookies.setter
+    def cookies(self, cookies: Any) -> None:
+        self._kept = _Cookies(cookies)
 
     def _told(self, build: Callable[..., httpx.Request], args: Any, kwargs: dict[str, Any]) -> httpx.Request:
         timeout = kwargs.get("timeout", httpx.USE_CLIENT_DEFAULT)
@@ -114,6 +136,7 @@ class MeshClient(_Requests, httpx.Client):
     def __init__(self, *, total_s: float | None = None, **kwargs: Any) -> None:
         self._total_s = total_s
         super().__init__(**kwargs)
+        self.cookies = kwargs.get("cookies")
 
     def build_request(self, *args: Any, **kwargs: Any) -> httpx.Request:
         """Build a request as httpx does; a number given as ``timeout`` is the call's total."""
@@ -131,6 +154,7 @@ class AsyncMeshClient(_Requests, httpx.AsyncClient):
     def __init__(self, *, total_s: float | None = None, **kwargs: Any) -> None:
         self._total_s = total_s
         super().__init__(**kwargs)
+        self.cookies = kwargs.get("cookies")
 
     def build_request(self, *args: Any, **kwargs: Any) -> httpx.Request:
         """Build a request as httpx does; a number given as ``timeout`` is the call's total."""
