@@ -307,6 +307,14 @@ def test_it_is_drawn_again_when_no_endpoint_is_left_to_try() -> None:
     start_of(bench.call.error(NOW, 2, Reset("x"), "headers"))
 
 
+def test_who_has_tried_one_cluster_does_not_wait_for_another_to_become_known() -> None:
+    backends = (Backend("orders", "v1", 1e9), Backend("orders", "v2", 1e-9), Backend("orders", "v3", 1e9))
+    bench = Bench(1, backends=backends, retry=NO_BACKOFF, endpoints_ready=Token)
+    bench.clusters[2] = bench.states[2].view([], NOW, bench.rng, known=Known.PENDING)
+    call = next(call for call in iter(bench.another, None) if call.begin(NOW) and call.attempts)
+    assert start_of(call.error(NOW, 1, Reset("x"), "headers")).cluster == "orders/v2"
+
+
 def test_the_same_endpoint_in_another_cluster_has_been_tried() -> None:
     nodes: dict[str, EndpointNode] = {}
 

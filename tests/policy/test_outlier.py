@@ -291,3 +291,10 @@ def test_with_no_threshold_nothing_is_ejected() -> None:
     _, outlier, cluster = cluster_of(3, consecutive_errors=0)
     fail(outlier, cluster.members[0], times=50)
     assert [*outlier.ejected] == []
+
+
+def test_one_of_two_may_be_out_however_low_the_percentage() -> None:
+    _, outlier, cluster = cluster_of(2, max_ejection_percent=10)
+    for member in cluster.members:
+        fail(outlier, member)
+    assert len(outlier.ejected) == 1
