@@ -30,8 +30,10 @@ def wait_until_ready(plane: DataPlane, services: Iterable[str], timeout_s: float
             left_s = deadline - clock.now()
             if left_s <= 0:
                 view = plane.service(name)
+                count = len(view.clusters[None].members)
+                there = f"; {count} endpoint{'s' if count > 1 else ''}, unhealthy" if count else ""
                 detail = f": {view.detail}" if view.detail else ""
-                text = f"no healthy endpoint within {timeout_s:g}s (discovery: {view.known.value}{detail})"
+                text = f"no healthy endpoint within {timeout_s:g}s (discovery: {view.known.value}{there}{detail})"
                 raise DeadlineExceeded(text, service=name, limit="ready")
             if plane.snapshots.answered((name,)):
                 # It has answered, but not with a healthy endpoint; of the next answer no waiter is told.
