@@ -1,0 +1,99 @@
+"""The examples run as they are."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from meshlib import Mesh
+from tests.peers.process import Process, accepts, wait_until
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def environment(directory: Path) -> dict[str, str]:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MESHLIB_")}
+    return {**env, "MESHLIB_LOCAL_DIR": str(directory / "registry")}
+
+
+def test_the_quickstart_makes_a_call_and_shows_its_record(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "quickstart.py")],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=tmp_path,
+        env=environment(tmp_path),
+    )
+
+    assert done.returncode == 0, done.stderr
+    answer, record = done.stdout.splitlines()
+    assert answer == "{'order': 42}"
+    assert record.startswith("GET orders/orders/42 (default): 200 in ")
+
+
+@contextmanager
+def example(name: str, port: int, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
+    monkeypatch.setenv("MESHLIB_LOCAL_DIR", str(directory / "registry"))
+    argv = [sys.executable, str(EXAMPLES / name), str(port)]
+    process = Process(argv, ready=lambda: accepts(port), log=directory / f"{name}.{port}.log")
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+def test_the_services_find_each_other_and_pass_the_deadline_on(
+    tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ExitStack() as stack:
+        ports = {free_port(), free_port()}
+        first, _ = [
+            stack.enter_context(example("flask_catalogue.py", port, tmp_path, monkeypatch)) for port in sorted(ports)
+        ]
+        storefront = free_port()
+        stack.enter_context(example("fastapi_storefront.py", storefront, tmp_path, monkeypatch))
+        client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{storefront}", timeout=10))
+
+        seen: set[int] = set()
+
+        def both_are_used() -> bool:
+            page = client.get("/pages/7").raise_for_status().json()
+            assert page["item"]["number"] == 7
+            assert 0 < page["item"]["left_ms"] <= 300  # of one attempt
+            seen.add(page["item"]["from_port"])
+            return seen == ports
+
+        wait_until(both_are_used, "both instances of the catalogue are called")
+        first.kill()
+        for _ in range(20):
+            assert client.get("/pages/7").json()["item"]["from_port"] == max(ports)
+
+
+def test_the_configuration_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "MESHLIB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+
+    mesh = Mesh.from_file(EXAMPLES / "mesh.yaml")
+
+    assert sorted(mesh.settings.services) == ["catalogue", "orders", "payments"]
+    assert [source.name for source in mesh.settings.services["orders"].routes] == ["testers", "canary", "default"]
+    assert mesh.settings.register is not None
+    mesh.close()
+
+
+def test_each_example_is_in_the_index() -> None:
+    index = (EXAMPLES / "README.md").read_text()
+
+    assert [path.name for path in EXAMPLES.iterdir() if path.is_file() and f"]({path.name})" not in index] == [
+        "README.md"
+    ]
