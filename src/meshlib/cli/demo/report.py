@@ -10,7 +10,6 @@ from typing import Any
 from meshlib._version import __version__
 from meshlib.cli.demo.faults import PHASES
 from meshlib.cli.demo.figures import RULE, SIDES, Figures, Summary
-from meshlib.cli.demo.traffic import PAGES_PER_S
 from meshlib.cli.demo.watching import Seen
 
 __all__ = ["Report"]
@@ -60,11 +59,16 @@ class Report:
         """How many events of a kind there were."""
         return sum(1 for event in self.events if event.kind == kind)
 
+    @property
+    def _rate(self) -> float:
+        """What the machine had time for."""
+        return self.figures.summary("mesh").total / self.seconds if self.seconds else 0.0
+
     def text(self) -> str:
         """For people."""
         lines = [
             "",
-            f"{self.seconds:.0f} s of traffic, {PAGES_PER_S:g} pages a second to each storefront, found by "
+            f"{self.seconds:.0f} s of traffic, {self._rate:.1f} pages a second to each storefront; services found by "
             f"{self.registry}",
             "",
             *self._table(),
@@ -83,7 +87,7 @@ class Report:
             "version": __version__,
             "registry": self.registry,
             "seconds": round(self.seconds, 1),
-            "pages_per_s": PAGES_PER_S,
+            "pages_per_s": round(self._rate, 1),
             **{side: self.figures.summary(side).as_json() for side in SIDES},
             "phases": [
                 {

@@ -1,0 +1,145 @@
+"""The command itself, and `doctor`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from meshlib._version import __version__
+from meshlib.cli import doctor
+from meshlib.cli.commands import meshlib
+from meshlib.cli.main import main
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs the command in an empty directory, with a registry of its own and no configuration."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MESHLIB_CONFIG", raising=False)
+    monkeypatch.setenv("MESHLIB_LOCAL_DIR", str(tmp_path / "registry"))
+    return lambda *arguments: CliRunner().invoke(meshlib, arguments)
+
+
+def lines(result: Result, about: str) -> list[str]:
+    return [line for line in result.output.splitlines() if line[9:].startswith(about + " ")]
+
+
+def test_help_names_the_commands(run: Callable[..., Result]) -> None:
+    result = run("--help")
+
+    assert result.exit_code == 0
+    assert {"demo", "doctor"} <= {line.split()[0] for line in result.output.splitlines() if line.strip()}
+
+
+def test_the_module_is_the_command(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "meshlib", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=tmp_path,
+    )
+
+    assert (done.returncode, done.stdout) == (0, f"meshlib-http {__version__}\n")
+
+
+@pytest.mark.parametrize("name", ["click", "rich"])
+def test_without_the_extra_one_line_says_what_to_install(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f'the command `meshlib` needs {name}: pip install "meshlib-http[cli]"\n'
+
+
+def test_the_demo_without_its_extra_says_what_to_install(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "flask", None)
+
+    result = run("demo")
+
+    assert result.exit_code == 2
+    assert 'the demo needs flask: pip install "meshlib-http[demo]"' in result.output
+
+
+def test_the_demo_refuses_a_consul_that_does_not_run(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MESHLIB_CONSUL", "/bin/true")
+
+    result = run("demo", "--consul")
+
+    assert result.exit_code == 2
+    assert "$MESHLIB_CONSUL is '/bin/true', which does not run as Consul" in result.output
+
+
+def test_doctor_finds_nothing_wrong_without_a_configuration(run: Callable[..., Result]) -> None:
+    result = run("doctor")
+
+    assert result.exit_code == 0
+    assert lines(result, "meshlib-http")[0].startswith(f"ok       meshlib-http       {__version__}")
+    assert "the defaults hold" in lines(result, "configuration")[0]
+    assert "not there yet" in lines(result, "registry")[0]
+
+
+def test_doctor_names_the_configuration_and_its_faults(run: Callable[..., Result], tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text("services: {orders: {timeout: 2s}}\n")
+    assert "mesh.yaml: valid, 1 service, mode on" in lines(run("doctor"), "configuration")[0]
+
+    file.write_text("services: {orders: {timout: 2s}}\n")
+    result = run("doctor")
+
+    assert result.exit_code == 1
+    assert lines(result, "configuration")[0].startswith("error")
+    assert "did you mean 'timeout'?" in result.output
+
+
+def test_doctor_says_that_a_registry_cannot_be_reached(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text('discovery: [{consul: {address: "http://127.0.0.1:1"}}, {local: {}}]\n')
+    (tmp_path / "registry").mkdir(mode=0o777)
+    (tmp_path / "registry").chmod(0o777)
+
+    result = run("doctor")
+
+    consul, local = lines(result, "registry")
+    assert result.exit_code == 1
+    assert consul.startswith("error") and "Consul at http://127.0.0.1:1" in consul
+    assert local.startswith("error") and str(tmp_path / "registry") in local
+
+
+def test_doctor_warns_of_the_package_with_the_same_import_name(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "3.0.1" if name == "meshlib" else real(name))
+
+    result = run("doctor")
+
+    assert result.exit_code == 0
+    assert lines(result, "meshlib")[0].startswith("warning")
+    assert "3-D geometry" in lines(result, "meshlib")[0]
+
+
+def test_doctor_says_which_extra_brings_what_is_missing(
+    run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_OPTIONAL", (("otel", "no-such-distribution"),))
+
+    result = run("doctor")
+
+    assert lines(result, "no-such-distribution") == [
+        'note     no-such-distribution not installed; pip install "meshlib-http[otel]" brings it'
+    ]
