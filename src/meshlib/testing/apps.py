@@ -81,8 +81,8 @@ def _wsgi(app: Any) -> App:
         )
         with httpx.WSGITransport(watched, remote_addr="127.0.0.1") as transport:
             response = transport.handle_request(outgoing)
-            response.read()
-        return response
+            content = b"".join(response.iter_raw())
+        return httpx.Response(response.status_code, headers=response.headers.raw, stream=httpx.ByteStream(content))
 
     return serve
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncIterator, Awaitable, Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Generator
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -27,6 +27,7 @@ from meshlib.testing.services import Instance, Registry
 __all__ = ["AsyncFixtureWire", "Loops", "SyncFixtureWire"]
 
 T = TypeVar("T")
+_ROUNDING_S = 1e-6  # what adding a timeout to the clock and taking the clock off again may lose
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +82,29 @@ class _Desk:
         self._registry.calls.append(received)
 
         limit_s = self._least(limits.read_s, self._left_s(limits))
-        hangs = trouble.hangs or isinstance(error, AttemptTimeout)
-        if hangs and limit_s is None:
-            raise RuntimeError(f"{instance.name} was made to hang, and the call has no timeout: it would wait for ever")
-        if limit_s is not None and (hangs or trouble.delay_s > limit_s):
+        if trouble.hangs or isinstance(error, AttemptTimeout):
+            if limit_s is None:
+                text = f"{instance.name} was made to hang, and the call has no timeout: it would wait for ever"
+                raise RuntimeError(text)
             yield _Sleep(limit_s)
+            raise _time_is_up(address, limits, limit_s)
+        response: httpx.Response | None = None
+        begun_at = asked_at = self._clock.now()
+        if failure is not None and failure.response is not None:
+            response = failure.response
+        elif error is None or isinstance(error, BodyBroken):
+            response, begun_at = yield _Serve(instance, received)
+        # A slow answer is one that comes late: the application has done its work, as it has where the caller of a real
+        # one gives up.
+        spent_s = begun_at - asked_at
+        if limit_s is not None and spent_s + trouble.delay_s >= limit_s - _ROUNDING_S:
+            yield _Sleep(max(0.0, limit_s - spent_s))
             raise _time_is_up(address, limits, limit_s)
         if trouble.delay_s:
             yield _Sleep(trouble.delay_s)
-        if error is not None and not isinstance(error, BodyBroken):
+        if response is None:
+            assert error is not None
             raise error
-        if failure is not None and failure.response is not None:
-            return failure.response, None
-        # What the application waits for, in calls of its own, is known only behind it.
-        limit_s = self._least(limits.read_s, self._left_s(limits))
-        asked_at = self._clock.now()
-        response, begun_at = yield _Serve(instance, received)
-        if limit_s is not None and begun_at - asked_at > limit_s:
-            raise _time_is_up(address, limits, limit_s)
         if received.method == "HEAD":
             response = httpx.Response(response.status_code, headers=response.headers.raw, stream=httpx.ByteStream(b""))
         progress.answered = True
@@ -126,8 +132,7 @@ class _Desk:
             # One that was made for a call has its record: it is of a call that the application made, and a server
             # answers 500 to it. One without is what the function wants to happen to this attempt.
             if isinstance(error, WireError) and error.record is None:
-                error.endpoint = error.endpoint or address
-                raise error
+                raise make_error(error, address)
             return httpx.Response(500, text=f"{type(error).__name__}: {error}")
         if isinstance(error, httpx.TransportError):
             raise from_httpx(error, address) from error
@@ -135,7 +140,10 @@ class _Desk:
             raise error
         return httpx.Response(500, text="Internal Server Error")
 
-    def _check_body(self, since: float, limits: WireLimits, address: str) -> None:
+    def _check_body(self, stream: Any, since: float, limits: WireLimits, address: str) -> None:
+        """See that a body that is still being made comes in time."""
+        if isinstance(stream, httpx.ByteStream):
+            return
         now = self._clock.now()
         late = limits.body_deadline is not None and now > limits.body_deadline
         if late or (limits.body_idle_s is not None and now - since > limits.body_idle_s):
@@ -254,14 +262,9 @@ class SyncFixtureWire(_Desk):
         if not isinstance(stream, httpx.SyncByteStream):
             content = self._loops.run(_joined(stream), Context())
             stream = httpx.ByteStream(content)
-        yield from self._chunks(iter(stream), broken, limits, address)
-
-    def _chunks(
-        self, chunks: Iterator[bytes], broken: MeshError | None, limits: WireLimits, address: str
-    ) -> Iterator[bytes]:
         since = self._clock.now()
-        for chunk in chunks:
-            self._check_body(since, limits, address)
+        for chunk in stream:
+            self._check_body(stream, since, limits, address)
             if broken is not None:
                 yield chunk[: len(chunk) // 2]
                 break
@@ -312,7 +315,7 @@ class AsyncFixtureWire(_Desk):
     async def _body(self, response: httpx.Response, broken: MeshError | None, limits: WireLimits, address: str) -> Any:
         since = self._clock.now()
         async for chunk in _chunks_of(response.stream):
-            self._check_body(since, limits, address)
+            self._check_body(response.stream, since, limits, address)
             if broken is not None:
                 yield chunk[: len(chunk) // 2]
                 break
