@@ -83,6 +83,7 @@ def attempt_headers(n: int, timeout_s: float | None) -> list[tuple[bytes, bytes]
     """What attempt `n` tells its endpoint: its number, and how long somebody will wait for it."""
     headers = [(b"x-envoy-attempt-count", b"%d" % n)]
     if timeout_s is not None:
-        left_ms = b"%d" % max(1, int(timeout_s * 1000))
+        # Up to a microsecond is given back: what adding a timeout to the clock and taking the clock off again loses.
+        left_ms = b"%d" % max(1, int(timeout_s * 1000 + 0.001))
         headers += ((b"x-meshlib-deadline-ms", left_ms), (b"x-envoy-expected-rq-timeout-ms", left_ms))
     return headers
