@@ -129,6 +129,7 @@ class Framing:
             except h11.RemoteProtocolError as error:
                 raise (Truncated if self._eof else NotHttp)(str(error)[:200]) from None
             if event is h11.NEED_DATA:
+                self._refuse_strangers()
                 return NEED_DATA
             if isinstance(event, h11.Data):
                 if event.data:
@@ -142,6 +143,14 @@ class Framing:
                 return END
             else:
                 raise Truncated("the peer closed the connection")
+
+    def _refuse_strangers(self) -> None:
+        """Tell another protocol from a head that is not whole yet; h11 would wait for the end of its line."""
+        if self._h11.their_state is not h11.SEND_RESPONSE:
+            return
+        begun = bytes(self._h11.trailing_data[0]).lstrip(b"\r\n")[:20]
+        if not b"HTTP/".startswith(begun[:5]):
+            raise NotHttp(f"the answer begins with {begun!r}")
 
     def _head(self, event: h11.Response | h11.InformationalResponse) -> Head:
         names = {name for name, _ in event.headers}
