@@ -23,7 +23,7 @@ from meshlib.adapters.httpx_errors import as_httpx, from_httpx
 from meshlib.adapters.httpx_streams import AsyncResponseStream, FileStream, SyncResponseStream
 from meshlib.adapters.observe import Shadow
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
-from meshlib.adapters.plane import DataPlane, RequestFacts
+from meshlib.adapters.plane import DEFAULT_PORTS, DataPlane, RequestFacts
 from meshlib.config.settings import Mode
 from meshlib.errors import EgressRefused, MeshError, Reset, UnknownService
 from meshlib.net.wire import AsyncWire, SyncWire
@@ -33,7 +33,6 @@ __all__ = ["AsyncMeshTransport", "MeshTransport", "attach"]
 C = TypeVar("C", httpx.Client, httpx.AsyncClient)
 
 _log = logging.getLogger("meshlib")
-_PORTS = {"http": 80, "https": 443}
 
 _NO_TIMEOUTS = httpx.Timeout(None).as_dict()
 """What httpx tells a transport where no timeout is set."""
@@ -53,7 +52,7 @@ class _Core:
         host = url.raw_host.decode("ascii")
         service = self._service
         if service is None or host.lower() != service.lower():
-            service = self._plane.locate(host, url.port or _PORTS.get(url.scheme))
+            service = self._plane.locate(host, url.port or DEFAULT_PORTS.get(url.scheme))
         if service is not None:
             return service, self._plane.mode_of(service)
         if self._plane.mode == "on" and self._plane.settings.egress == "refuse":

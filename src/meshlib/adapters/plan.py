@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from meshlib.adapters.plane import DataPlane, RequestFacts
+from meshlib.adapters.options import overrides_of
+from meshlib.adapters.plane import DEFAULT_PORTS, DataPlane, RequestFacts
 from meshlib.adapters.reasons import Candidate, candidates, routes_not_taken
 from meshlib.balance.cluster import Cluster
 from meshlib.config.settings import Mode
@@ -84,23 +85,24 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
     parts = urlsplit(url)
     if not parts.scheme or not parts.hostname:
         raise ValueError(f"{url!r} is not an absolute URL such as 'http://orders/path'")
-    service = plane.locate(parts.hostname, parts.port)
+    service = plane.locate(parts.hostname, parts.port or DEFAULT_PORTS.get(parts.scheme))
     if service is None:
         refused = plane.mode == "on" and plane.settings.egress == "refuse"
         note = "it would be refused (egress: refuse)" if refused else "it would go through the plain client"
         return Plan(method, url, None, plane.mode, notes=(note,))
     lower = {name.lower(): value for name, value in (headers or {}).items()}
     facts = RequestFacts(method, parts.scheme, parts.hostname, parts.port, parts.path or "/", parts.query, lower)
-    view = plane.snapshots.service(service)
+    view = plane.snapshots.look(service)
     chosen = plane.route(view, facts)
+    policy = overrides_of(plane, chosen)
     total = sum(backend.weight for backend in chosen.backends) or 1.0
-    clusters = [plane.snapshots.service(backend.service).clusters[backend.subset] for backend in chosen.backends]
+    clusters = [plane.snapshots.look(backend.service).clusters[backend.subset] for backend in chosen.backends]
     now = plane.clock.now()
     notes = [note for cluster in clusters for note in _notes(cluster, now)]
     if not view.state.budget.open:
         notes.append("the retry budget is used up: nothing would be retried")
     deadline = current_scope().deadline
-    timeout_s, limit = chosen.policy.timeout_s, "timeout"
+    timeout_s, limit = policy.timeout_s, "timeout"
     if deadline is not None and (timeout_s is None or deadline - now < timeout_s):
         timeout_s, limit = max(0.0, deadline - now), "deadline"
     return Plan(
@@ -112,7 +114,7 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
         routes_not_taken=routes_not_taken(view.settings.routes, chosen, facts.view()),
         backends=tuple((backend.cluster, backend.weight * 100.0 / total) for backend in chosen.backends),
         candidates=tuple(candidate for cluster in clusters for candidate in candidates(cluster, now)),
-        policy=chosen.policy,
+        policy=policy,
         timeout_s=timeout_s,
         limit=limit,
         safe=method in IDEMPOTENT_METHODS or "idempotency-key" in lower,

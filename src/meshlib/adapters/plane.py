@@ -25,7 +25,9 @@ from meshlib.routing.match import RequestView
 from meshlib.routing.route import Route, find_route
 from meshlib.telemetry.observer import NullObserver, Observer
 
-__all__ = ["DataPlane", "RequestFacts"]
+__all__ = ["DEFAULT_PORTS", "DataPlane", "RequestFacts"]
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(slots=True)
@@ -118,6 +120,10 @@ class DataPlane:
 
         A declared service or one of its `hosts` (with or without the port), a name that `domains` matches, or a single
         label. Whether anybody serves the name is another question.
+
+        Args:
+            host: in any case.
+            port: that of the URL, or its scheme's own.
         """
         name = host.lower()
         if port is not None and (service := self._hosts.get(f"{name}:{port}")) is not None:

@@ -137,6 +137,11 @@ class Snapshots:
         view = self.current.services.get(name)
         return self._begin(name) if view is None else view
 
+    def look(self, name: str) -> ServiceView:
+        """The service as it is now; of one that was not called before, what it would begin with, kept nowhere."""
+        view = self.current.services.get(name)
+        return self._view(self._state(name), (), Known.PENDING, "") if view is None else view
+
     def publish(self, name: str, endpoints: Iterable[Endpoint] | None, known: Known, detail: str = "") -> None:
         """Discovery says something new of a service; None for `endpoints` makes the mesh forget it."""
         with self._lock:
