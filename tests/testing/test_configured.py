@@ -193,9 +193,9 @@ def test_readiness(mesh: MeshFixture) -> None:
 def test_registering_is_noted_and_nothing_else(config: Path) -> None:
     with MeshFixture(config) as mesh:
         with mesh.register() as registration:
-            assert registration.active
-            assert registration.instance.service == "checkout"
-        assert not registration.active
+            inside = registration.active
+        assert (inside, registration.active) == (True, False)
+        assert registration.instance.service == "checkout"
 
         async def both() -> None:
             async with mesh.register(port=9000) as second:
