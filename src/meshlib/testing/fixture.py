@@ -194,7 +194,8 @@ class MeshFixture(Mesh):
         self._add(service, instance, Fault(FaultKind.FAIL, None, times, response=response, error=error))
 
     def slow(self, service: str, by: Duration, *, times: int | None = None, instance: Which = None) -> None:
-        """Let answers come later: ``mesh.slow("orders", "200ms")``. Nothing waits: the clock moves on.
+        """Let answers come later: ``mesh.slow("orders", "200ms")``. Nothing waits: the clock moves on. Where the caller
+        gives up before, the application has done its work all the same.
 
         Args:
             service: which.

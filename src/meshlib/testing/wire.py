@@ -84,24 +84,14 @@ class _Desk:
         limit_s = self._least(limits.read_s, self._left_s(limits))
         if trouble.hangs or isinstance(error, AttemptTimeout):
             if limit_s is None:
-                text = f"{instance.name} was made to hang, and the call has no timeout: it would wait for ever"
-                raise RuntimeError(text)
+                raise RuntimeError(f"{instance.name} hangs, and the call has no timeout: it would wait for ever")
             yield _Sleep(limit_s)
             raise _time_is_up(address, limits, limit_s)
-        response: httpx.Response | None = None
-        begun_at = asked_at = self._clock.now()
-        if failure is not None and failure.response is not None:
-            response = failure.response
-        elif error is None or isinstance(error, BodyBroken):
+        response = None if failure is None else failure.response
+        arrived_at = begun_at = self._clock.now()
+        if response is None and (error is None or isinstance(error, BodyBroken)):
             response, begun_at = yield _Serve(instance, received)
-        # A slow answer is one that comes late: the application has done its work, as it has where the caller of a real
-        # one gives up.
-        spent_s = begun_at - asked_at
-        if limit_s is not None and spent_s + trouble.delay_s >= limit_s - _ROUNDING_S:
-            yield _Sleep(max(0.0, limit_s - spent_s))
-            raise _time_is_up(address, limits, limit_s)
-        if trouble.delay_s:
-            yield _Sleep(trouble.delay_s)
+        yield from self._come_late(address, limits, limit_s, begun_at - arrived_at, trouble.delay_s)
         if response is None:
             assert error is not None
             raise error
@@ -109,6 +99,18 @@ class _Desk:
             response = httpx.Response(response.status_code, headers=response.headers.raw, stream=httpx.ByteStream(b""))
         progress.answered = True
         return response, error
+
+    def _come_late(
+        self, address: str, limits: WireLimits, limit_s: float | None, spent_s: float, delay_s: float
+    ) -> Generator[_Sleep, Any, None]:
+        """Let a slow answer come late, or not in time. The application has done its work all the same, as it has where
+        the caller of a real one gives up.
+        """
+        if limit_s is not None and spent_s + delay_s >= limit_s - _ROUNDING_S:
+            yield _Sleep(max(0.0, limit_s - spent_s))
+            raise _time_is_up(address, limits, limit_s)
+        if delay_s:
+            yield _Sleep(delay_s)
 
     def _received(self, instance: Instance, target: Target, request: WireRequest, body: bytes) -> ReceivedRequest:
         headers = httpx.Headers(request.headers)
