@@ -307,6 +307,27 @@ def test_it_is_drawn_again_when_no_endpoint_is_left_to_try() -> None:
     start_of(bench.call.error(NOW, 2, Reset("x"), "headers"))
 
 
+def test_what_another_cluster_makes_good_costs_no_budget() -> None:
+    bench = Bench(1, backends=(Backend("orders", "v1"), Backend("orders", "v2")), retry=NO_BACKOFF)
+    for _ in range(50):
+        call = bench.another()
+        call.begin(NOW)
+        start_of(call.headers(NOW, 1, 503))
+        call.headers(NOW, 2, 200)
+        call.body_end(NOW, 2)
+    assert bench.budget.tokens == bench.budget.settings.tokens
+
+
+def test_where_the_other_cluster_fails_too_both_failures_are_charged() -> None:
+    bench = Bench(1, backends=(Backend("orders", "v1"), Backend("orders", "v2")), retry=RetryPolicy(max_retries=1))
+    bench.call.begin(NOW)
+    bench.call.error(NOW, 1, Reset("x"), "headers")
+    assert bench.budget.tokens == 20
+    bench.call.timer(NOW + 1)
+    failure_of(bench.call.error(NOW + 1, 2, Reset("x"), "headers"))
+    assert bench.budget.tokens == 18
+
+
 def test_who_has_tried_one_cluster_does_not_wait_for_another_to_become_known() -> None:
     backends = (Backend("orders", "v1", 1e9), Backend("orders", "v2", 1e-9), Backend("orders", "v3", 1e9))
     bench = Bench(1, backends=backends, retry=NO_BACKOFF, endpoints_ready=Token)

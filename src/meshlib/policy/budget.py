@@ -31,10 +31,10 @@ class RetryBudget:
         """Whether a retry or a hedge may go ahead."""
         return self.tokens > self.settings.tokens / 2
 
-    def failed(self) -> None:
-        """A retryable failure: takes a token, whether or not it is retried."""
+    def failed(self, times: int = 1) -> None:
+        """So many retryable failures: each takes a token, whether or not it is retried."""
         with self._lock:
-            self.tokens = max(0.0, self.tokens - 1.0)
+            self.tokens = max(0.0, self.tokens - times)
 
     def hedged(self) -> None:
         """A hedge was sent: takes a token."""

@@ -344,11 +344,16 @@ class Call(Holdings):
         facts.budget.hedged()
         return self._start(now)
 
+    def _may_redraw(self, now: float) -> bool:
+        """Whether the next attempt would be in another cluster, because nothing is left to try in this one."""
+        placement = self._placement
+        several = len(self.facts.route.backends) > 1
+        return several and not placement.has_other(self._tried) and placement.could_redraw(now)
+
     def _again(self, now: float) -> list[Action]:
         """The next attempt: at an endpoint not yet tried, in this cluster or else in another."""
         placement = self._placement
-        redraw = len(self.facts.route.backends) > 1 and not placement.has_other(self._tried)
-        if redraw and placement.could_redraw(now):
+        if self._may_redraw(now):
             self.facts.say("no endpoint is left to try in this cluster, so the backend is drawn again")
             placement.judge(now, False)
             placement.leave()
@@ -369,7 +374,11 @@ class Call(Holdings):
     def _retry(self, attempt: Attempt, now: float, failure: Failure) -> list[Action]:
         """Make another attempt, now or later; or make the best of this one."""
         facts, policy = self.facts, self.facts.policy.retry
-        facts.budget.failed()
+        # What another cluster can make good is charged only if that one fails too: a canary that is broken must not
+        # use up what the rest of its service may need.
+        self._owed += 1
+        if not self._may_redraw(now):
+            self._pay()
         if any(other.open for other in self.attempts if other is not attempt):
             return self._drop(attempt, now)
         retries = len(self.attempts) - 1
@@ -392,11 +401,18 @@ class Call(Holdings):
             if verdict.delay_s <= 0:
                 return [*actions, *self._again(now)]
             return [*actions, *self._wait(now, verdict.reason, None, now + verdict.delay_s)]
+        self._pay()
         self._journal.no_retry = verdict.reason
         if failure.error is None:
             return self._deliver(attempt, now, good=False)
         attempt.close(now)
         return self._fail(now, failure.error, success=False)
+
+    def _pay(self) -> None:
+        """Charge the budget for the failures so far."""
+        if self._owed:
+            self.facts.budget.failed(self._owed)
+            self._owed = 0
 
     def _drop(self, attempt: Attempt, now: float) -> list[Action]:
         """Put a failed attempt away; its response, if it has one, is of no use."""

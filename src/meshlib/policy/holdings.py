@@ -38,6 +38,7 @@ class Holdings:
 
     __slots__ = (
         "_journal",
+        "_owed",
         "_placement",
         "_rng",
         "_timeouts",
@@ -60,6 +61,7 @@ class Holdings:
         self._placement = Placement(facts, rng)
         self._timeouts: Timeouts
         self._tried: list[Member] = []
+        self._owed = 0  # failures that the budget has not been charged for
         self._journal = Journal()
         self._wake_at: float | None = None
 
