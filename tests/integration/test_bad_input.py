@@ -54,6 +54,7 @@ def says_at_once(peer: Peer) -> None:
 
 
 def resets_at_once(peer: Peer) -> None:
+    """Which may still be before the caller has noticed that it is connected."""
     peer.reset()
 
 
@@ -94,7 +95,7 @@ def heads_for_ever(peer: Peer) -> None:
 
 WAYS: list[tuple[str, Script, type[meshlib.MeshError], type[Exception]]] = [
     ("accepts and never answers", hangs, meshlib.AttemptTimeout, httpx.ReadTimeout),
-    ("resets at once", resets_at_once, meshlib.Reset, httpx.ReadError),
+    ("resets at once", resets_at_once, meshlib.WireError, httpx.NetworkError),
     ("resets after the request", resets_after_the_request, meshlib.Reset, httpx.ReadError),
     ("hangs up without a word", hangs_up, meshlib.Reset, httpx.ReadError),
     ("half a head, then silence", half_the_head_and_hangs, meshlib.AttemptTimeout, httpx.ReadTimeout),
