@@ -56,16 +56,16 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--rows", nargs="+", metavar="NAME", help=f"of {', '.join(row.name for row in ROWS)}, {PROFILE}"
     )
-    parser.add_argument("--rounds", type=int, help="rounds per contender (default: 15, with --quick 5)")
-    parser.add_argument("--seconds", type=float, help="CPU time of a round (default: 0.3, with --quick 0.1)")
+    parser.add_argument("--rounds", type=int, help="rounds per contender (default: 15, with --quick 3)")
+    parser.add_argument("--seconds", type=float, help="CPU time of a round (default: 0.3, with --quick 0.05)")
     parser.add_argument("--json", metavar="FILE", help="write the results there")
     parser.add_argument("--docs", action="store_true", help="write the tables into docs/performance.md")
     parser.add_argument("--render", metavar="FILE", help="with --docs: from these results, without a new run")
     options = parser.parse_args(argv)
     if options.rounds is None:
-        options.rounds = 5 if options.quick else 15
+        options.rounds = 3 if options.quick else 15
     if options.seconds is None:
-        options.seconds = 0.1 if options.quick else 0.3
+        options.seconds = 0.05 if options.quick else 0.3
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("--rounds and --seconds must be above 0")
     return options

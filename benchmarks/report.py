@@ -15,7 +15,10 @@ def verdict(row: Mapping[str, Any]) -> str:
     """PASS, or how far off the goal is."""
     if row["goal"] is None:
         return "-"
-    return "PASS" if row["passed"] else f"{row['ratio'] / row['goal']:.1f} x the goal"
+    if row["passed"]:
+        return "PASS"
+    over = row["ratio"] / row["goal"]
+    return f"{over:.1f} x the goal" if over >= 1.1 else f"{over - 1:.1%} over the goal"
 
 
 def amount(us: float, measure: str) -> str:

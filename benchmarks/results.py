@@ -14,7 +14,10 @@ from typing import Any
 
 from benchmarks.rows import Row
 
-_PACKAGES = ("httpx", "httpx2", "httpcore", "aiohttp", "h11", "httptools", "tenacity", "pybreaker", "opentelemetry-sdk")
+_PACKAGES = (
+    *("httpx", "httpcore", "anyio", "sniffio", "h11", "httpx2", "aiohttp", "httptools"),
+    *("tenacity", "pybreaker", "opentelemetry-sdk", "opentelemetry-instrumentation-httpx"),
+)
 
 
 def compare(row: Row, ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
