@@ -74,8 +74,10 @@ def test_a_weighted_split_keeps_its_shares() -> None:
 def test_weights_of_endpoints_keep_their_shares() -> None:
     with origins(None, None) as ([light, heavy], [one, two]):
         endpoints = [{"address": address(one), "weight": 1}, {"address": address(two), "weight": 3}]
+        # In turns: real latencies are never equal, and the default has regard to them.
+        orders = {"endpoints": endpoints, "load_balancing": {"policy": "round_robin"}}
         with (
-            Mesh({"discovery": [], "services": {"orders": {"endpoints": endpoints}}}) as mesh,
+            Mesh({"discovery": [], "services": {"orders": orders}}) as mesh,
             mesh.client("orders") as client,
         ):
             for _ in range(1_000):
