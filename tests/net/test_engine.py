@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from meshlib.errors import MeshClosed, PoolTimeout, Reset
+from meshlib.adapters.body import BUFFER_BYTES, AsyncBufferedBody, BufferedBody
+from meshlib.errors import MeshClosed, PoolTimeout, RequestBodyError, Reset
 from meshlib.net.async_engine import AsyncEngine
 from meshlib.net.sync_engine import SyncEngine
 from meshlib.net.wire import Progress, WireLimits
@@ -51,6 +52,40 @@ def test_a_resendable_request_on_a_stale_connection_goes_once_more_on_a_new_one(
         assert reply.progress.resent
         assert not reply.progress.reused
         assert server.accepted == 2
+
+
+def read_once(wire: Wire, *chunks: bytes) -> Any:
+    source = wire.body(chunks)
+    return BufferedBody(source) if wire.name == "sync" else AsyncBufferedBody(source)
+
+
+def test_an_upload_that_outgrew_its_buffer_is_never_resumed_from_its_middle(wire: Wire) -> None:
+    def closes_in_the_second_upload(peer: Peer) -> None:
+        if peer.number:
+            keep_alive(peer)
+            return
+        peer.request()
+        peer.send(OK)
+        peer.head()
+        while len(peer.buffer) < 2 * BUFFER_BYTES and peer._more():
+            pass
+        peer.reset()
+
+    with serving(closes_in_the_second_upload) as server:
+        wire.call(server.target())
+        body = read_once(wire, *[b"x" * 32768] * 400)
+        request = post(b"", resendable=True)
+        request.headers = [(b"Host", b"orders"), (b"Transfer-Encoding", b"chunked")]
+        request.body = body
+        progress = Progress()
+        with pytest.raises(Reset):
+            wire.send(server.target(), request, progress)
+        assert progress.reused
+        assert not progress.resent
+        assert not body.replayable
+        assert server.accepted == 1
+        with pytest.raises(RequestBodyError, match="cannot be sent again"):
+            wire.send(server.target(), request)
 
 
 def test_a_request_that_may_not_be_sent_twice_is_reset_on_a_stale_connection(wire: Wire) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import BinaryIO
 
+from meshlib.errors import RequestBodyError
+
 __all__ = ["BUFFER_BYTES", "AsyncBufferedBody", "BufferedBody", "FileBody"]
 
 BUFFER_BYTES = 65536
@@ -49,6 +51,16 @@ class _Notes:
     def replayable(self) -> bool:
         return self.size <= BUFFER_BYTES
 
+    def again(self) -> list[bytes]:
+        """What to begin a further attempt with.
+
+        Raises:
+            RequestBodyError: if its beginning is no longer there; what is left of it must not pass for the whole.
+        """
+        if not self.replayable:
+            raise RequestBodyError(f"the request's body is longer than {BUFFER_BYTES} bytes and cannot be sent again")
+        return list(self.chunks)
+
     def add(self, chunk: bytes) -> None:
         self.size += len(chunk)
         if self.replayable:
@@ -70,7 +82,7 @@ class BufferedBody:
         return self._notes.replayable
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from list(self._notes.chunks)
+        yield from self._notes.again()
         for chunk in self._source:
             self._notes.add(chunk)
             yield chunk
@@ -89,7 +101,7 @@ class AsyncBufferedBody:
         return self._notes.replayable
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for chunk in list(self._notes.chunks):
+        for chunk in self._notes.again():
             yield chunk
         async for chunk in self._source:
             self._notes.add(chunk)

@@ -208,7 +208,7 @@ class Exchange:
         error.name_service(call.facts.service)
         attempt = call.attempts[start.n - 1]
         attempt.resent = progress.resent
-        if progress.bytes_written:
+        if progress.bytes_written or not self.replayable:
             call.bytes_written(now, start.n)
         call.facts.replayable = self.replayable
         actions = call.error(now, start.n, error, phase or progress.phase)

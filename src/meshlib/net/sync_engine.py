@@ -163,9 +163,11 @@ def may_resend(request: WireRequest, progress: Progress, error: Reset) -> bool:
     """
     if progress.resent or progress.answered:
         return False
+    # A body that is noted down as it is sent may by now have outgrown its notes; to go on with it would send its tail.
+    resendable = request.resendable and getattr(request.body, "replayable", True)
     if not progress.bytes_written:
-        return request.resendable or isinstance(request.body, bytes)
-    return progress.reused and request.resendable
+        return resendable or isinstance(request.body, bytes)
+    return progress.reused and resendable
 
 
 def _respond(pool: SyncPool, entry: Entry[SyncConnection], exchange: SyncExchange) -> SyncWireResponse:

@@ -75,7 +75,8 @@ class WireRequest:
         headers: complete, ``Host`` and framing (``Content-Length`` or ``Transfer-Encoding``) included.
         body: bytes, or an iterator of bytes; ``b""`` for none.
         resendable: whether sending it twice does no harm and its body can be produced again. A stale connection costs
-            such a request nothing: it is sent once more, on a new connection.
+            such a request nothing: it is sent once more, on a new connection. A body with an attribute ``replayable``
+            is asked once more at that moment.
         url: as the caller wrote it, in the form of the client library; None where there is none. For stand-ins that go
             by it, and not by the endpoint.
     """
