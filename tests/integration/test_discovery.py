@@ -32,10 +32,12 @@ class Traffic:
         self._client = mesh.client("orders")
         self._over = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._call) for _ in range(3)]
+        self._begun = [0, 0, 0]
+        self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(3)]
 
-    def _call(self) -> None:
+    def _call(self, number: int) -> None:
         while not self._over.wait(0.002):
+            self._begun[number] += 1
             try:
                 response = self._client.get("/x")
             except Exception as error:
@@ -47,7 +49,9 @@ class Traffic:
                 self.lost.append(response.status_code)
 
     def more(self, calls: int = 60) -> Counter[str]:
-        """The answers to this many further calls."""
+        """The answers to this many calls that begin from now on."""
+        begun = list(self._begun)
+        until(lambda: all(now > then for now, then in zip(self._begun, begun, strict=True)))
         before = Counter(self.answers)
         until(lambda: sum(self.answers.values()) + len(self.lost) >= sum(before.values()) + calls)
         assert self.lost == []
