@@ -134,6 +134,43 @@ def echo(peer: H2Peer, stream_id: int, path: str, body: bytes) -> None:
         peer.respond(stream_id, body or b"ok")
 
 
+EVIL = b"x\r\nevil: 1"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        get(b"/", (b"x", EVIL)),
+        get(b"/", (b"x", b"a\0b")),
+        get(b"/", (b"x", b" a")),
+        get(b"/", (b"x y", b"1")),
+        get(b"/", (b"x\r\ny", b"1")),
+        get(b"/", (b"host", EVIL)),
+        get(b"/ HTTP/1.1\r\nevil: 1"),
+        get(b"/", method=b"GET / HTTP/1.1\r\nevil: 1\r\n\r\nGET"),
+        get(b"/", (b"content-length", b"5")),
+        WireRequest(b"POST", b"/", [(b"host", b"svc"), (b"content-length", b"1")], b"hello"),
+        WireRequest(b"POST", b"/", [(b"content-length", b"5"), (b"content-length", b"1")], b"hello"),
+    ],
+)
+def test_what_a_gateway_could_take_for_another_request_is_not_sent(wire: Wire, request_: WireRequest) -> None:
+    with H2Server(echo) as server:
+        with pytest.raises(RequestBodyError, match="not valid HTTP/2") as caught:
+            wire.call(server.target(), request_)
+        assert "evil" not in str(caught.value)
+        assert wire.call(server.target()).body == b"ok"
+        assert sum(peer.served for peer in server.peers) == 1
+
+
+@pytest.mark.parametrize("length", [5, 15])
+def test_a_body_of_another_length_than_announced_is_not_completed(wire: Wire, length: int) -> None:
+    with H2Server(echo) as server:
+        with pytest.raises(RequestBodyError, match="Content-Length"):
+            wire.call(server.target(), post(wire.body([b"hello", b"world"]), length=length))
+        assert wire.call(server.target()).body == b"ok"
+        assert sum(peer.served for peer in server.peers) == 1
+
+
 def test_calls_share_one_connection(wire: Wire) -> None:
     with H2Server(echo) as server:
         first = wire.call(server.target())

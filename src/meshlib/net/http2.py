@@ -11,6 +11,7 @@ thread-safe.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import deque
 from typing import Any
@@ -39,6 +40,13 @@ _NOT_IN_HTTP2 = frozenset(
     (b"connection", b"host", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
 )
 
+# h2 looks at what it is sent, and not at what it is given to send. A gateway that passes a request on as HTTP/1.1 would
+# take a line break in any of these for the end of a header, and what follows for headers or requests of their own.
+_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
+_NOT_IN_VALUES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]|\A[ \t]|[ \t]\Z")
+
 
 class Refused(Exception):
     """The peer says that it has not looked at the request."""
@@ -47,7 +55,7 @@ class Refused(Exception):
 class Stream:
     """One request and its response."""
 
-    __slots__ = ("answered", "chunks", "ended", "error", "head", "id", "waiter")
+    __slots__ = ("answered", "chunks", "ended", "error", "head", "id", "unsent", "waiter")
 
     def __init__(self, stream_id: int) -> None:
         self.id = stream_id
@@ -56,6 +64,8 @@ class Stream:
         """Bytes of the body, each with what it counts for flow control."""
         self.ended = False
         self.answered = False
+        self.unsent: int | None = None
+        """How much of the request's body is still to come; None if nothing was announced."""
         self.error: Exception | None = None
         self.waiter: Any = None
         """For the shell: who waits for this stream."""
@@ -129,14 +139,25 @@ class Http2:
             raise Refused(str(self.error))
         host = b""
         headers: list[tuple[bytes, bytes]] = []
+        length: int | None = None
+        _check(_METHOD.fullmatch(request.method), "illegal characters in the method")
+        _check(_TARGET.fullmatch(request.target), "illegal characters in the target")
         for name, value in request.headers:
             lower = name.lower()
+            _check(_NAME.fullmatch(lower), "illegal header name")
+            _check(not _NOT_IN_VALUES.search(value), "illegal header value")
             if lower == b"host":
                 host = value
-            elif lower not in _NOT_IN_HTTP2 and (lower != b"te" or value == b"trailers"):
+                continue
+            if lower == b"content-length":
+                _check(value.isdigit() and length in (None, int(value)), "bad Content-Length")
+                length = int(value)
+            if lower not in _NOT_IN_HTTP2 and (lower != b"te" or value == b"trailers"):
                 headers.append((lower, value))
         pseudo = [(b":method", request.method), (b":scheme", self._scheme), (b":authority", host)]
         pseudo.append((b":path", request.target))
+        if length is not None and isinstance(request.body, bytes):
+            _check(length == len(request.body), "Content-Length is not that of the body")
         try:
             stream_id = self._h2.get_next_available_stream_id()
             self._h2.send_headers(stream_id, pseudo + headers, end_stream=request.body == b"")
@@ -148,20 +169,33 @@ class Http2:
         except h2.exceptions.ProtocolError as error:
             raise RequestBodyError(f"the request is not valid HTTP/2: {type(error).__name__}") from None
         stream = self.streams[stream_id] = Stream(stream_id)
+        stream.unsent = length
         return stream
 
     def send(self, stream: Stream, data: memoryview) -> int:
-        """Send as much of the body as the peer's window takes; how many bytes that was."""
+        """Send as much of the body as the peer's window takes; how many bytes that was.
+
+        Raises:
+            RequestBodyError: if it is more than ``Content-Length`` says.
+        """
         if self.error is not None and stream.error is not None:
             return 0
+        _check(stream.unsent is None or len(data) <= stream.unsent, "more of a body than Content-Length says")
         room = min(self._h2.local_flow_control_window(stream.id), self._h2.max_outbound_frame_size)
         size = min(len(data), max(room, 0))
         if size:
             self._h2.send_data(stream.id, bytes(data[:size]))
+            if stream.unsent is not None:
+                stream.unsent -= size
         return size
 
     def end(self, stream: Stream) -> None:
-        """End the request's body."""
+        """End the request's body.
+
+        Raises:
+            RequestBodyError: if it was shorter than ``Content-Length`` says.
+        """
+        _check(not stream.unsent, "less of a body than Content-Length says")
         self._h2.end_stream(stream.id)
 
     # Responses
@@ -298,3 +332,8 @@ class Http2:
     def _touch(self, stream: Stream | None) -> None:
         if stream is not None:
             self.touched.append(stream)
+
+
+def _check(holds: object, otherwise: str) -> None:
+    if not holds:
+        raise RequestBodyError(f"the request is not valid HTTP/2: {otherwise}", retryable=False)
