@@ -17,6 +17,7 @@ from meshlib import ConfigError, Mesh
 from tests.adapters.support import Seen, address, mesh_of, ok, origins
 from tests.integration.calling import Caller
 from tests.net.wire_servers import OK, Peer, serving
+from tests.peers.process import wait_until
 
 MESH_HEADERS = frozenset(
     {
@@ -247,13 +248,18 @@ def test_the_mode_changes_live_and_says_so(caller: Caller) -> None:
         mesh.set_mode("observe", service="orders")
         call("GET", url)
         assert (len(own.seen), len(other.seen)) == (2, 2)
-        changes = [(event.service, event.old, event.new) for event in events if type(event).__name__ == "ModeChanged"]
-        assert changes == [
+        expected = [
             ("orders", "on", "off"),
             ("orders", "off", "on"),
             ("", "on", "observe"),
             ("orders", "on", "observe"),
         ]
+
+        def told() -> bool:
+            changes = [event for event in events if type(event).__name__ == "ModeChanged"]
+            return [(event.service, event.old, event.new) for event in changes] == expected
+
+        wait_until(told, "the events have come")  # they are told on the control thread, in order
         with pytest.raises(ConfigError, match=r"'of'.*off, observe, on"):
             mesh.set_mode("of")  # type: ignore[arg-type]
 
