@@ -29,6 +29,23 @@ def test_a_call_reaches_an_endpoint_with_the_services_name_as_host(caller: Calle
         assert origin.seen[0].header("x-a") == "1"
 
 
+@pytest.mark.parametrize("name", ["orders", "Orders", "orders.internal", "orders.internal:8080"])
+def test_a_client_takes_the_name_of_a_service_or_another_name_of_it(name: str) -> None:
+    hosts = ["orders.internal", "orders.internal:8080"]
+    with origins(None) as (_, [server]), mesh_of(server, hosts=hosts) as mesh, mesh.client(name) as client:
+        record = meshlib.record(client.get("/x"))
+        assert record is not None
+        assert (record.service, record.status) == ("orders", 200)
+
+
+@pytest.mark.parametrize("name", ["", "Bad Name", "http://orders", "orders/x", "a@b", "orders:x"])
+def test_a_client_of_what_cannot_be_a_name_is_refused(name: str) -> None:
+    with Mesh({"discovery": []}) as mesh:
+        for make in (mesh.client, mesh.async_client):
+            with pytest.raises(ValueError, match="is not the name of a service"):
+                make(name)
+
+
 def test_the_record_tells_what_happened(caller: Caller) -> None:
     with (
         origins(lambda seen, n: ok(status="503 Sorry") if n == 1 else ok()) as ([_], [server]),
@@ -374,3 +391,16 @@ def test_the_per_try_timeout_ends_with_the_headers_and_the_body_has_the_rest_of_
         assert caller.run(mesh)("GET", "/x").content == b"slow"
         with pytest.raises(meshlib.DeadlineExceeded):
             caller.run(mesh)("GET", "/x", timeout=0.25)
+
+
+def test_an_endpoint_that_falls_silent_in_the_middle_of_a_body_fails_the_attempt(caller: Caller) -> None:
+    def half(peer: Peer) -> None:
+        peer.request()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha")
+        peer.wait_until_gone()
+
+    with serving(half) as silent, origins(None) as (_, [well]):
+        options: dict[str, Any] = {"per_try_timeout": "150ms", "load_balancing": {"policy": "round_robin"}}
+        with mesh_of(silent, well, **options) as mesh:
+            call = caller.run(mesh)
+            assert [call("GET", "/x").content for _ in range(4)] == [b"ok"] * 4

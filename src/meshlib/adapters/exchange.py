@@ -166,10 +166,19 @@ class Exchange:
             pool_s=caps.pool_s,
             write_s=caps.write_s,
             read_s=caps.read_s,
-            body_idle_s=_least(facts.policy.body_idle_s, caps.read_s),
+            body_idle_s=_least(self._idle_s(), caps.read_s),
             body_deadline=start.body_deadline,
         )
         return destination.secure() if self._secure else destination.target, request, limits, Progress()
+
+    def _idle_s(self) -> float | None:
+        """How long each read of the body may take. Where the whole body is wanted, an endpoint that falls silent in the
+        middle of it has failed the attempt, and is given no longer than an attempt has.
+        """
+        policy = self.call.facts.policy
+        if not self.call.facts.complete_body:
+            return policy.body_idle_s
+        return _least(policy.body_idle_s, policy.per_try_timeout_s)
 
     @property
     def replayable(self) -> bool:
