@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import ssl
 import threading
 from pathlib import Path
@@ -11,6 +13,7 @@ import trustme
 
 from meshlib.config.settings import TlsSettings
 from meshlib.errors import TLSFailed
+from meshlib.security import tls
 from meshlib.security.tls import client_context, forget_contexts
 
 
@@ -62,3 +65,14 @@ def test_a_file_that_is_not_pem_is_named(tmp_path: Path) -> None:
     path.write_text("not PEM at all")
     with pytest.raises(TLSFailed, match=r"roots\.pem"):
         client_context(TlsSettings(ca_file=str(path)))
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_forked_while_a_context_was_put_away_makes_its_own() -> None:
+    with tls._lock:
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(5)
+            client_context(TlsSettings(verify=False))
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

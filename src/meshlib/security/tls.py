@@ -7,6 +7,7 @@ only the server's name, which is given to the handshake.
 
 from __future__ import annotations
 
+import os
 import ssl
 import threading
 
@@ -94,3 +95,13 @@ def _unusable(what: str, error: Exception) -> TLSFailed:
     else:
         why = getattr(error, "strerror", None) or type(error).__name__
     return TLSFailed(f"{what} cannot be used: {why}", retryable=False)
+
+
+def _renew() -> None:
+    # Another thread of the parent may have held it.
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
