@@ -195,10 +195,15 @@ class Cluster:
         self.healthy = tuple(member for member in self.members if member.endpoint.health is Health.HEALTHY)
         self._panic_at = len(self.members) * state.load_balancing.panic_percent / 100.0
         self._calm = len(self.healthy) >= self._panic_at
-        balancer = BALANCERS[state.load_balancing.policy]
-        self._balancer: Balancer | None = balancer(self.healthy, now, rng) if self.healthy else None
+        self._balancer: Balancer | None
+        self._balancer_of_all: Balancer | None
+        self._balance(now, rng)
+
+    def _balance(self, now: float, rng: Random) -> None:
+        balancer = BALANCERS[self.state.load_balancing.policy]
+        self._balancer = balancer(self.healthy, now, rng) if self.healthy else None
         # Over all members, for panic; the same one where all are healthy, so that it keeps its schedule.
-        self._balancer_of_all: Balancer | None = self._balancer
+        self._balancer_of_all = self._balancer
         if self.members and len(self.healthy) < len(self.members):
             self._balancer_of_all = balancer(self.members, now, rng)
 
@@ -254,6 +259,10 @@ class Cluster:
         sample = members if len(members) <= _MEDIAN_SAMPLE else rng.choices(members, k=_MEDIAN_SAMPLE)
         costs = sorted(member.load.cost_s for member in sample if member.load is not without.load)
         return costs[(len(costs) - 1) // 2] if costs else self.state.load_balancing.default_latency_s
+
+    def after_fork(self, now: float, rng: Random) -> None:
+        """In the child: another thread of the parent may have been in the middle of a balancer's schedule."""
+        self._balance(now, rng)
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name} [{len(self.healthy)} healthy of {len(self.members)}]>"

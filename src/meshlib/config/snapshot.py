@@ -145,16 +145,16 @@ class Snapshots:
     def publish(self, name: str, endpoints: Iterable[Endpoint] | None, known: Known, detail: str = "") -> None:
         """Discovery says something new of a service; None for `endpoints` makes the mesh forget it."""
         with self._lock:
+            old = self.current.services.get(name)
+            found = () if endpoints is None else tuple(endpoints)
+            waiting: list[EndpointsWaiter] = []
             if endpoints is None:
                 services = {key: view for key, view in self.current.services.items() if key != name}
                 self.current = replace(self.current, services=MappingProxyType(services))
-                return
-            old = self.current.services.get(name)
-            state = old.state if old is not None else self._state(name)
-            found = tuple(endpoints)
-            view = self._view(state, found, known, detail)
-            self._set(view)
-            waiting, state.waiting = state.waiting, []
+            else:
+                state = old.state if old is not None else self._state(name)
+                self._set(self._view(state, found, known, detail))
+                waiting, state.waiting = state.waiting, []
             left = self._left(old, found)
         for waiter in waiting:
             waiter.fire()
@@ -173,8 +173,10 @@ class Snapshots:
         for view in self.current.services.values():
             view.state.waiting.clear()
             view.state.budget.renew_lock()
-            for cluster in view.state.clusters.values():
-                cluster.renew_locks()
+            for state in view.state.clusters.values():
+                state.renew_locks()
+            for cluster in view.clusters.values():
+                cluster.after_fork(self._now(), self._rng)
         for node in self._nodes.values():
             node.renew_lock()
 

@@ -1,0 +1,61 @@
+"""Snapshots: what is kept of services and endpoints that come and go."""
+
+from __future__ import annotations
+
+import threading
+from random import Random
+
+from meshlib.balance.cluster import REMEMBER_S, Known
+from meshlib.balance.endpoint import Endpoint
+from meshlib.config.settings import ClusterSettings, MeshSettings
+from meshlib.config.snapshot import Snapshots
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def nothing(cluster: ClusterSettings, endpoint: Endpoint) -> object:
+    return None
+
+
+def test_nothing_is_kept_of_endpoints_whose_service_was_forgotten() -> None:
+    clock, left = Clock(), []
+    snapshots = Snapshots(MeshSettings(), now=clock, rng=Random(1), target_of=nothing, on_left=left.append)
+    for number in range(50):
+        name = f"preview-{number}"
+        snapshots.publish(name, [Endpoint("10.0.0.1", 1 + number)], Known.YES)
+        snapshots.publish(name, None, Known.PENDING)
+        clock.now += REMEMBER_S / 10
+    assert len(left) == 50
+    assert len(snapshots.nodes()) <= 12
+
+
+def test_a_fork_in_the_middle_of_a_pick_leaves_the_child_a_whole_schedule() -> None:
+    snapshots = Snapshots(MeshSettings(), now=Clock(), rng=Random(1), target_of=nothing)
+    snapshots.publish("orders", [Endpoint("10.0.0.1", 80, weight=2.0), Endpoint("10.0.0.2", 80)], Known.YES)
+    cluster = snapshots.service("orders").clusters[None]
+    inside, go_on = threading.Event(), threading.Event()
+
+    def forever(member: object) -> bool:
+        inside.set()
+        go_on.wait(10)
+        return True
+
+    balancer = cluster._balancer
+    assert balancer is not None
+    parent = threading.Thread(target=balancer.pick, args=(1000.0, Random(1), forever), daemon=True)
+    parent.start()
+    assert inside.wait(10)
+    snapshots.renew_locks()
+    picked: list[object] = []
+    child = threading.Thread(target=lambda: picked.append(cluster.pick(1000.0, Random(1))), daemon=True)
+    child.start()
+    child.join(5)
+    go_on.set()
+    parent.join(5)
+    assert picked
+    assert picked[0] is not None
