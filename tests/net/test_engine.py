@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import time
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from meshlib.adapters.body import BUFFER_BYTES, AsyncBufferedBody, BufferedBody
 from meshlib.errors import MeshClosed, PoolTimeout, RequestBodyError, Reset
 from meshlib.net.async_engine import AsyncEngine
+from meshlib.net.pool import KEEP_EMPTY_S
 from meshlib.net.sync_engine import SyncEngine
 from meshlib.net.wire import Progress, WireLimits
 from tests.net.wire_servers import OK, AsyncDriver, Peer, Wire, get, keep_alive, open_sockets, post, serving, soon
@@ -340,3 +343,55 @@ def test_the_numbers_and_the_drain_may_come_from_another_thread() -> None:
         thread.join()
         assert driver.counts() == (0, 0, 0, 0)
         driver.shut()
+
+
+def test_a_pool_that_stays_empty_is_given_up_and_made_anew_when_needed(wire: Wire) -> None:
+    with serving(keep_alive) as server:
+        wire.call(server.target())
+        now = time.monotonic() + 60.0
+        for later in (0.0, KEEP_EMPTY_S - 1.0):
+            wire.engine.reap(now + later)
+            wire.settle()
+            assert len(wire.engine.stats()) == 1
+        wire.engine.reap(now + KEEP_EMPTY_S)
+        wire.settle()
+        assert wire.engine.stats() == []
+        assert wire.call(server.target()).body == b"ok"
+        assert wire.counts() == (1, 1, 0, 0)
+
+
+@pytest.mark.parametrize("line", range(6))
+def test_a_finalizer_may_give_a_connection_to_the_very_thread_that_it_interrupts(line: int) -> None:
+    def sends_half(peer: Peer) -> None:
+        while peer.request() is not None:
+            peer.send(OK[:-1])
+
+    with serving(sends_half) as server:
+        engine = SyncEngine()
+        target = server.target(max_connections=1, max_pending=1)
+        forgotten = [engine.send(target, get(), WireLimits(), Progress())]
+        lines = 0
+
+        def collect(frame: FrameType, event: str, arg: object) -> Any:
+            nonlocal lines
+            if frame.f_code.co_name == "wait" and event == "line":
+                if lines == line:
+                    forgotten.clear()
+                lines += 1
+            return collect
+
+        def call() -> None:
+            sys.settrace(collect)
+            response = engine.send(target, get(), WireLimits(), Progress())
+            sys.settrace(None)
+            response.close()
+
+        thread = threading.Thread(target=call, daemon=True)
+        thread.start()
+        soon(lambda: engine.stats()[0].pending or not forgotten)
+        soon(lambda: lines or not forgotten)
+        thread.join(0.2)
+        forgotten.clear()  # where the wait has fewer lines than that
+        thread.join(5)
+        assert not thread.is_alive()
+        engine.close()

@@ -9,7 +9,7 @@ import pytest
 
 from meshlib.config.settings import PoolSettings
 from meshlib.errors import MeshClosed
-from meshlib.net.pool import Entry, Pool, PoolFull, Ticket
+from meshlib.net.pool import KEEP_EMPTY_S, Entry, Pool, PoolFull, Ticket
 
 
 class Conn:
@@ -257,3 +257,16 @@ def test_the_numbers_hold_whatever_happens(seed: int, multiplexed: bool) -> None
         pool.release(entry, now)
     for waiter in waiting:
         pool.cancel(waiter, now)
+
+
+def test_a_pool_is_given_up_only_after_it_was_empty_all_the_time() -> None:
+    pool: Pool[Conn] = Pool("x", PoolSettings())
+    assert not pool.give_up(0.0)
+    entry = take(pool, KEEP_EMPTY_S)
+    assert not pool.give_up(KEEP_EMPTY_S)
+    pool.discard(entry, KEEP_EMPTY_S)
+    assert not pool.give_up(KEEP_EMPTY_S + 1)
+    assert pool.give_up(2 * KEEP_EMPTY_S + 1)
+    # Who had it in hand at that moment leaves nothing behind in it.
+    pool.release(take(pool, 2 * KEEP_EMPTY_S + 2), 2 * KEEP_EMPTY_S + 3)
+    assert (pool.open, len(pool.to_close)) == (0, 2)

@@ -229,7 +229,8 @@ class _LoopPools:
     def reap(self, now: float) -> None:
         self.draining = [pool for pool in self.draining if pool.book.open]
         for pool in self.all():
-            pool.expire(now)
+            if pool.expire(now) and self.active.get(pool.target.key) is pool:
+                del self.active[pool.target.key]
 
     def close(self) -> None:
         self.draining = self.all()

@@ -122,10 +122,11 @@ class AsyncPool:
     def _dropped(self, entry: Entry[AsyncConnection], exchange: AsyncExchange) -> None:
         self.release(entry, exchange.finish())
 
-    def expire(self, now: float) -> None:
-        """Close what has been idle for too long."""
+    def expire(self, now: float) -> bool:
+        """Close what has been idle for too long. True if the pool itself is given up; who still has it may go on."""
         self.book.expire(now)
         self._settle()
+        return self.book.give_up(now)
 
     def drain(self) -> None:
         """Close what is idle, now and as it becomes so."""

@@ -28,7 +28,11 @@ from typing import Generic, Literal, Protocol, TypeVar
 from meshlib.config.settings import PoolSettings
 from meshlib.errors import MeshClosed
 
-__all__ = ["Entry", "Pool", "PoolFull", "PoolStats", "Poolable", "Ticket"]
+__all__ = ["KEEP_EMPTY_S", "Entry", "Pool", "PoolFull", "PoolStats", "Poolable", "Ticket"]
+
+KEEP_EMPTY_S = 300.0
+"""A pool without connections is given up after so long. A call that was under way when its endpoint left may have made
+one anew, which nobody else would ever miss."""
 
 
 class Poolable(Protocol):
@@ -116,6 +120,7 @@ class Pool(Generic[C]):
         "busy",
         "connecting",
         "draining",
+        "empty_since",
         "entries",
         "idle",
         "multiplexed",
@@ -136,6 +141,7 @@ class Pool(Generic[C]):
         self.busy = 0
         self.connecting = 0
         self.draining = False
+        self.empty_since: float | None = None
         self.to_wake: list[Ticket[C]] = []
         self.to_close: list[C] = []
         self._spare: deque[Entry[C]] = deque()
@@ -277,6 +283,16 @@ class Pool(Generic[C]):
         """Close whatever has been idle for too long, wherever it is in the stack."""
         for entry in [e for e in self._spare if e.uses == 0 and now - e.idle_since >= self.settings.idle_s]:
             self._retire(entry)
+
+    def give_up(self, now: float) -> bool:
+        """Begin to drain if it has been empty for `KEEP_EMPTY_S`; whether that is so. To be asked now and then."""
+        if self.open or self._queue:
+            self.empty_since = None
+        elif self.empty_since is None:
+            self.empty_since = now
+        elif now - self.empty_since >= KEEP_EMPTY_S:
+            self.draining = True
+        return self.draining
 
     def drain(self) -> None:
         """Close what is idle now, and the rest as it becomes idle."""

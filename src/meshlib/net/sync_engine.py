@@ -119,9 +119,12 @@ class SyncEngine:
         Args:
             now: the monotonic clock, in seconds.
         """
-        for pool in self._all_pools():
-            pool.expire(now)
+        given_up = [pool for pool in self._all_pools() if pool.expire(now)]
         with self._lock:
+            for pool in given_up:
+                if self._pools.get(pool.target.key) is pool:
+                    del self._pools[pool.target.key]
+                    self._draining.add(pool)
             self._forget_drained()
 
     def stats(self) -> list[PoolStats]:

@@ -19,17 +19,26 @@ __all__ = ["SyncPool", "pool_full", "pool_name", "waited_too_long"]
 
 
 class _ThreadTicket(Ticket[SyncConnection]):
-    __slots__ = ("_event",)
+    """Waits on a bare lock, which takes one step to wait on and one to release.
+
+    A `threading.Event` has a lock within, and holds it as it begins to wait. A finalizer that runs in that moment, in
+    that thread, and gives back the connection that is waited for, would wait for that lock for ever.
+    """
+
+    __slots__ = ("_gate",)
 
     def __init__(self) -> None:
         super().__init__()
-        self._event = threading.Event()
+        self._gate = threading.Lock()
+        self._gate.acquire()
 
     def wake(self) -> None:
-        self._event.set()
+        self._gate.release()
 
     def wait(self, deadline: float | None) -> bool:
-        return self._event.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        if deadline is None:
+            return self._gate.acquire()
+        return self._gate.acquire(timeout=min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
 
 
 class SyncPool:
@@ -122,11 +131,12 @@ class SyncPool:
         if self._lock.acquire(blocking=False):
             self._leave()
 
-    def expire(self, now: float) -> None:
-        """Close what has been idle for too long."""
+    def expire(self, now: float) -> bool:
+        """Close what has been idle for too long. True if the pool itself is given up; who still has it may go on."""
         self._lock.acquire()
         try:
             self.book.expire(now)
+            return self.book.give_up(now)
         finally:
             self._leave()
 
