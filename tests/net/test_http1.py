@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from meshlib.balance.endpoint import Endpoint
 from meshlib.errors import (
     AttemptTimeout,
     BodyBroken,
@@ -16,7 +17,7 @@ from meshlib.errors import (
     RequestBodyError,
     Reset,
 )
-from meshlib.net.wire import Progress, WireRequest
+from meshlib.net.wire import Progress, Target, WireRequest
 from tests.net.wire_servers import OK, Peer, RawServer, Wire, answering, get, keep_alive, post, serving
 
 
@@ -420,3 +421,40 @@ def test_an_early_answer_to_an_upload_is_delivered(wire: Wire, kind: str, end: s
         reply = wire.call(held.server.target(), post(body, length=30_000_000), write_s=10.0)
         assert (reply.status, reply.body) == (413, b"big")
         assert wire.counts() == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("host", ["orders..example", "a" * 64 + ".example", "10.0.0.1\r\nevil", "nu\0ll"])
+def test_a_host_that_is_no_name_is_connect_failed(wire: Wire, host: str) -> None:
+    with pytest.raises(ConnectFailed):
+        wire.send(Target(Endpoint(host, 80)), get())
+    assert wire.counts() == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("limit_s", [3e6, 1e10, 1e300, float("inf")])
+def test_a_limit_of_ages_is_as_good_as_none(wire: Wire, limit_s: float) -> None:
+    def slowly(peer: Peer) -> None:
+        if peer.request() is not None:
+            peer.send(OK[:-1])
+            time.sleep(0.05)
+            peer.send(OK[-1:])
+
+    with serving(slowly) as server:
+        limits = dict.fromkeys(("connect_s", "pool_s", "write_s", "read_s", "body_idle_s"), limit_s)
+        assert wire.call(server.target(), body_deadline=time.monotonic() + limit_s, **limits).body == b"ok"
+
+
+def test_a_request_says_in_one_way_only_how_long_it_is(wire: Wire) -> None:
+    heads = []
+
+    def script(peer: Peer) -> None:
+        heads.append(peer.head())
+        peer.send(OK)
+
+    with serving(script) as server:
+        request = post(b"abc")
+        request.headers.append((b"Transfer-Encoding", b"chunked"))
+        assert wire.call(server.target(), request).body == b"ok"
+    (head,) = heads
+    assert head is not None
+    assert b"chunked" in head
+    assert b"content-length" not in head.lower()

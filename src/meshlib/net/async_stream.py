@@ -366,6 +366,9 @@ async def _connect(host: str, port: int, deadline: float | None) -> AsyncStream:
         if deadline is not None and time.monotonic() >= deadline - TIMER_SLACK_S:
             raise DeadlinePassed from None
         raise
+    except ValueError as error:
+        # A label that is empty or too long, or a null character: registries hold what people enter.
+        raise OSError(f"{host!r} is not the name of a host") from error
     sock = transport.get_extra_info("socket")
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -63,10 +63,15 @@ class Framing:
         Raises:
             RequestBodyError: if the request is not valid HTTP; nothing was sent.
         """
-        body = request.body
+        body, headers = request.body, request.headers
         self._method = request.method
+        names = [name.lower() for name, _ in headers]
+        if b"transfer-encoding" in names and b"content-length" in names:
+            # As happens where a handler passes on the headers that it was sent. h11 goes by the former and would send
+            # both, which peers read in two ways (RFC 9112, section 6.2).
+            headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
         try:
-            head = self._send(h11.Request(method=request.method, target=request.target, headers=request.headers))
+            head = self._send(h11.Request(method=request.method, target=request.target, headers=headers))
             if isinstance(body, bytes):
                 self.body_open = False
                 if body:

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 READ_BYTES = 64 * 1024
 WRITE_BYTES = 256 * 1024
+LONGEST_WAIT_S = 2_000_000.0
+"""Poll counts milliseconds in 31 bits; nobody waits three weeks for a byte."""
 
 
 class SyncStream:
@@ -133,7 +135,7 @@ class SyncStream:
             return
         left = deadline - time.monotonic()
         # Rounded up: poll counts in milliseconds, and to wake too early would be to spin.
-        if left <= 0 or not poller.poll(int(left * 1000) + 1):
+        if left <= 0 or not poller.poll(int(min(left, LONGEST_WAIT_S) * 1000) + 1):
             raise DeadlinePassed
 
     def close(self) -> None:
@@ -251,7 +253,11 @@ def _reason(error: OSError) -> str:
 
 
 def _connect(host: str, port: int, deadline: float | None) -> SyncStream:
-    addresses = _interleaved(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    try:
+        addresses = _interleaved(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except ValueError as error:
+        # A label that is empty or too long, or a null character: registries hold what people enter.
+        raise OSError(f"{host!r} is not the name of a host") from error
     last: BaseException | None = None
     for index, (family, kind, proto, _, address) in enumerate(addresses):
         # Each address gets an even share of what is left, so that one black hole does not use up all of it.
