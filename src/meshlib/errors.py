@@ -8,7 +8,7 @@ users of that client already catch: see `meshlib.adapters.httpx`.
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from meshlib.policy.record import Record
@@ -71,6 +71,13 @@ class MeshError(Exception):
         if not self.service and service:
             self.service = service
             self.args = (f"{service}: {self.message}", *self.args[1:])
+
+    def without_frames(self) -> Self:
+        """A copy that says the same, without traceback and cause."""
+        copy = type(self).__new__(type(self), *self.args)
+        copy.args = self.args
+        copy.__dict__.update(self.__dict__)
+        return copy
 
     def __reduce__(self) -> tuple[Any, ...]:
         # `args` holds the composed text, not the arguments; and a request or a stream that an adapter attached

@@ -27,8 +27,10 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
     call, clock = exchange.call, exchange.plane.clock
     response: AsyncWireResponse | None = None
     body: bytes | None = None
+    actions: list[Action] = []
+    action: Action | None = None
     try:
-        actions: list[Action] = call.begin(clock.now())
+        actions = call.begin(clock.now())
         while True:
             start: Start | None = None
             for action in actions:
@@ -63,6 +65,7 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
         if error.record is None:
             error.record = exchange.record()
         exchange.ended()
+        actions, action = [], None  # an error that its own frames hold would hold the request and all callers
         raise
     except BaseException as error:
         # First the counts, which nothing can interrupt; closing may be cancelled once more.

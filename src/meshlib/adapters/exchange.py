@@ -69,7 +69,7 @@ def make_destination(cluster: ClusterSettings, endpoint: Endpoint) -> Destinatio
     if cluster.host_header == "service":
         return Destination(target)
     host = endpoint.address if cluster.host_header == "endpoint" else cluster.host_header
-    return Destination(target, host.encode("ascii"))
+    return Destination(target, host.encode("latin-1"))
 
 
 class Exchange:
@@ -238,6 +238,20 @@ class Exchange:
     def ended(self) -> None:
         """The call's outcome is known."""
         self.plane.observer.call_ended(self.call, self.plane.clock.now())
+        self.forget_frames()
+
+    def forget_frames(self) -> None:
+        """Keep of the errors what they say, and not where they were raised.
+
+        A traceback holds every frame up to the program's first, and those hold this exchange, the request and its body:
+        a circle that only the garbage collector could break, and most calls fail just when there are many.
+        """
+        call = self.call
+        for attempt in call.attempts:
+            if attempt.error is not None:
+                attempt.error = attempt.error.without_frames()
+        if call.journal.error is not None:
+            call.journal.error = call.journal.error.without_frames()
 
     def edited(self, headers: Headers) -> Headers:
         """The response's headers, with the route's edits."""

@@ -186,7 +186,10 @@ class MeshTransport(_Core, httpx.BaseTransport):
             translated = self._failed(error, service, request)
             if translated is None:
                 return self._outside(request)
-            raise translated from error.__cause__
+            try:
+                raise translated from error.__cause__
+            finally:
+                translated = None  # its own frame would hold it
         if body is None:
             n = len(exchange.call.attempts)
             stream: httpx.SyncByteStream = SyncResponseStream(exchange, n, request, response)
@@ -276,7 +279,10 @@ class AsyncMeshTransport(_Core, httpx.AsyncBaseTransport):
             translated = self._failed(error, service, request)
             if translated is None:
                 return await self._outside(request)
-            raise translated from error.__cause__
+            try:
+                raise translated from error.__cause__
+            finally:
+                translated = None  # its own frame would hold it
         if body is None:
             n = len(exchange.call.attempts)
             stream: httpx.AsyncByteStream = AsyncResponseStream(exchange, n, request, response)

@@ -55,6 +55,7 @@ class _Delivered:
             self._open = False
             exchange.call.error(exchange.plane.clock.now(), self._n, error, "body")
         error.record = exchange.record()
+        exchange.forget_frames()
         return as_httpx(error, self._request)
 
     def __del__(self) -> None:

@@ -26,8 +26,10 @@ def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes |
     call, clock = exchange.call, exchange.plane.clock
     response: SyncWireResponse | None = None
     body: bytes | None = None
+    actions: list[Action] = []
+    action: Action | None = None
     try:
-        actions: list[Action] = call.begin(clock.now())
+        actions = call.begin(clock.now())
         while True:
             start: Start | None = None
             for action in actions:
@@ -62,6 +64,7 @@ def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes |
         if error.record is None:
             error.record = exchange.record()
         exchange.ended()
+        actions, action = [], None  # an error that its own frames hold would hold the request and all callers
         raise
     except BaseException as error:
         # First what cannot fail; closing may be interrupted once more.

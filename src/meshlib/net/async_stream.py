@@ -144,7 +144,7 @@ class AsyncStream(asyncio.Protocol):
         while not self._chunks:
             if self.eof:
                 if isinstance(self.error, OSError):
-                    raise self.error
+                    raise type(self.error)(*self.error.args)  # a copy: what is kept must not hold its readers
                 return b""
             await self.wait(deadline)
         return self.read_now()

@@ -174,7 +174,7 @@ class SyncHttp2:
         except DeadlinePassed as error:
             raise time_is_up("write", limits, self._endpoint) from error
         except OSError as error:
-            self._fail(error)
+            self._fail(error.with_traceback(None))
 
     def _flush(self, until: float | None) -> None:
         left = -1.0 if until is None else max(0.0, until - time.monotonic())
@@ -236,7 +236,7 @@ class SyncHttp2:
                 self._stream.wait(select.POLLIN, until)
                 data = self._stream.read_now()
         except OSError as failure:
-            error = failure
+            error = failure.with_traceback(None)
         finally:
             with self._lock:
                 self._reading = False

@@ -269,7 +269,10 @@ def _connect(host: str, port: int, deadline: float | None) -> SyncStream:
             return _connect_one(family, kind, proto, address, until)
         except (OSError, DeadlinePassed) as error:
             last = error
-    raise last or OSError("the host's name has no address")
+    try:
+        raise last or OSError("the host's name has no address")
+    finally:
+        last = None  # its own frame would hold it
 
 
 def _interleaved(infos: list[Any]) -> list[Any]:
