@@ -21,8 +21,8 @@ class Start:
         cluster: the name of the cluster.
         timeout_s: how long it may take, up to the headers; None for no limit.
         deadline: the same as a point on the monotonic clock.
-        body_deadline: by which the body must be there: the call's deadline if the call wants the whole body, else one that
-            somebody set or inherited; None for none.
+        body_deadline: by which the body must be there: the call's deadline if the call wants the whole body, else one
+            that somebody set or inherited; None for none.
         headers: to add to the request, for this attempt only.
     """
 
