@@ -107,7 +107,7 @@ class Resolving(RuleBasedStateMachine):
     @invariant()
     def nobody_is_asked_past_a_source_that_did_not_say_unknown(self) -> None:
         for index in range(1, self.count):
-            if self.history[index]:
+            if index in self.running:
                 for earlier in range(index):
                     assert any(said.answer is UNKNOWN for said in self.history[earlier])
 
@@ -127,11 +127,11 @@ class Resolving(RuleBasedStateMachine):
                     since = None
                 elif each.answer is UNKNOWN or not each.answer:
                     since = each.at if since is None else since
-                    if self.now - since >= HOLD_S:
+                    if self.now >= since + HOLD_S:
                         break
                 else:
                     since = None
-            if since is not None and self.now - since >= HOLD_S:
+            if since is not None and self.now >= since + HOLD_S:
                 self.used = set()
                 return
         # A source may have answered before it failed, but the hold had passed by then.
@@ -142,7 +142,7 @@ class Resolving(RuleBasedStateMachine):
     def _held_once(said: list[Said]) -> bool:
         since: float | None = None
         for each in said:
-            if since is not None and each.at - since >= HOLD_S:
+            if since is not None and each.at >= since + HOLD_S:
                 return True
             nothing = each.answer is not None and (each.answer is UNKNOWN or not each.answer)
             since = (since if since is not None else each.at) if nothing else None
