@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from meshlib.adapters.options import PolicyBlock
 from meshlib.adapters.plan import Plan, make_plan
 from meshlib.adapters.readiness import wait_until_ready
-from meshlib.config.choose import MODES, choose_settings
-from meshlib.config.settings import MeshSettings, Mode, RegisterSettings
+from meshlib.config.choose import MODES, choose_settings, register_settings
+from meshlib.config.settings import MeshSettings, Mode
 from meshlib.discovery.registration import Registration, find_registrar, make_instance
 from meshlib.discovery.source import Instance
 from meshlib.durations import Duration, parse_duration
@@ -90,10 +90,15 @@ class Mesh:
         Args:
             service: to which relative URLs go, as in ``mesh.client("orders").get("/orders/42")``; None for none.
             options: those of `httpx.Client`. ``timeout``: a number is the total of each call; the default is the
-                configuration's. ``transport``: an `httpx.BaseTransport` to use as the wire beneath the mesh.
+                configuration's. ``transport``: an `httpx.BaseTransport` to use as the wire beneath the mesh. Those of
+                connections (``verify``, ``cert``, ``http2``, ``limits``) have no effect: a service's ``tls``, ``http2``
+                and ``pool`` in the configuration take their place.
 
         Returns:
             The client.
+
+        Raises:
+            ValueError: if `service` cannot be a name.
         """
         from meshlib.adapters.httpx_clients import make_client
 
@@ -240,7 +245,7 @@ class Mesh:
             check_interval: between checks.
 
         Raises:
-            ConfigError: if the name or the port is missing, or no source takes registrations.
+            ConfigError: if the name or the port is missing, a value is wrong, or no source takes registrations.
         """
         if port is None:
             settings = self._wiring.settings.register
@@ -249,14 +254,14 @@ class Mesh:
                     "to register, say on which port: mesh.register(port=8000), or `register:` in the file"
                 )
         else:
-            settings = RegisterSettings(
+            settings = register_settings(
                 port=port,
-                service=service,
+                service=service or self._wiring.settings.service or None,
                 host=host,
                 weight=weight,
                 metadata=dict(metadata or {}),
                 check_path=check_path,
-                check_interval_s=parse_duration(check_interval),
+                check_interval=check_interval,
             )
         registration = self._registration(make_instance(settings, self._wiring.settings.service))
         self._registrations.append(registration)

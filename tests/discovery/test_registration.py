@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from meshlib import Mesh
 from meshlib.balance.endpoint import Health
 from meshlib.config.settings import ConsulSettings, LocalSettings, RegisterSettings, StaticSettings
 from meshlib.discovery.build import make_source
@@ -308,3 +309,20 @@ def test_without_py_consul_the_hint_names_the_extra(control: ControlPlane, monke
     given = make_instance(RegisterSettings(port=8000, host="127.0.0.1"), "orders")
     with pytest.raises(RegistrationFailed, match=r'pip install "meshlib-http\[consul\]"'):
         Registration(control, ConsulSource(ConsulSettings()), given).start()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"port": 99999}, "port"),
+        ({"service": "My Orders"}, "'my-orders'"),
+        ({"weight": -1}, "weight"),
+        ({"check_path": "health"}, "'/health'"),
+        ({"check_interval": "soon"}, "check_interval"),
+    ],
+)
+def test_what_is_registered_from_code_is_checked_as_what_stands_in_a_file(wrong: dict[str, Any], said: str) -> None:
+    with Mesh({"service": "orders"}) as mesh:
+        assert mesh.register(port=8000).instance.service == "orders"
+        with pytest.raises(ConfigError, match=said):
+            mesh.register(**{"port": 8000, **wrong})

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from meshlib.config.settings import MeshSettings
+from meshlib.config.settings import MeshSettings, RegisterSettings
 from meshlib.errors import ConfigError
 
-__all__ = ["MODES", "choose_settings", "read_settings"]
+__all__ = ["MODES", "choose_settings", "read_settings", "register_settings"]
 
 MODES = ("off", "observe", "on")
 _log = logging.getLogger("meshlib")
@@ -51,6 +51,20 @@ def read_settings(config: Any, fields: dict[str, Any]) -> MeshSettings:
         _log.info("no configuration found ($MESHLIB_CONFIG, ./mesh.yaml): using defaults")
         return MeshSettings()
     return compile_config(found)
+
+
+def register_settings(**fields: Any) -> RegisterSettings:
+    """What ``register:`` would be compiled to, were it written with these fields.
+
+    Raises:
+        ConfigError: if one of them is wrong.
+    """
+    from meshlib.config.compile import compile_config
+    from meshlib.config.load import load_mapping
+
+    compiled = compile_config(load_mapping({"register": fields}, origin="mesh.register(...)", variables=False)).register
+    assert compiled is not None
+    return compiled
 
 
 def _with_environment(settings: MeshSettings) -> MeshSettings:
