@@ -21,6 +21,7 @@ from meshlib.discovery.registration import Registration, find_registrar, make_in
 from meshlib.discovery.source import Instance
 from meshlib.durations import Duration, parse_duration
 from meshlib.errors import ConfigError
+from meshlib.propagation import Ignored
 from meshlib.status import MeshStatus, make_status
 from meshlib.telemetry.events import Event
 from meshlib.wiring import MeshParts, Wiring
@@ -195,6 +196,10 @@ class Mesh:
     def status(self) -> MeshStatus:
         """The state of everything, as plain data with a readable text."""
         return make_status(self._wiring.settings, self._wiring.plane, self._wiring.view)
+
+    def report_ignored(self, counts: Ignored) -> None:
+        """Have telemetry report what a middleware of this mesh leaves out of incoming headers; the middleware asks."""
+        self._wiring.view.served.append(counts)
 
     # Lifecycle
 

@@ -32,6 +32,7 @@ __all__ = [
     "DEADLINE_MS",
     "ENVOY_TIMEOUT_MS",
     "GRPC_TIMEOUT",
+    "IGNORED_KINDS",
     "INCOMING",
     "MAX_TIMEOUT_S",
     "REFUSED",
@@ -86,6 +87,9 @@ _OCTETS = re.compile(r"(?:%[0-9A-Fa-f]{2}|[!#$&-+\--:<-\[\]-~])*")
 _UNQUOTED = "!#$&'()*+-./:<=>?@[]^_`{|}~"
 
 _CRITICALITIES = {level.name.lower(): level for level in Criticality}
+
+IGNORED_KINDS: Final = ("deadline", "criticality", "baggage", "trace")
+"""What `Ignored` counts."""
 
 
 class Ignored:

@@ -16,6 +16,7 @@ from meshlib.net.async_engine import AsyncEngine
 from meshlib.net.pool import PoolStats
 from meshlib.net.sync_engine import SyncEngine
 from meshlib.policy.budget import RetryBudget
+from meshlib.propagation import IGNORED_KINDS, Ignored
 
 __all__ = ["ClusterStatus", "EndpointStatus", "MeshStatus", "MeshView", "ServiceStatus", "make_status"]
 
@@ -123,10 +124,16 @@ class MeshStatus:
 
 
 class MeshView:
-    """What telemetry and the status read of a mesh; see `meshlib.telemetry.gauges.Observed`."""
+    """What telemetry and the status read of a mesh; see `meshlib.telemetry.gauges.Observed`.
+
+    Attributes:
+        directory: what discovery knows.
+        served: what each middleware counts.
+    """
 
     def __init__(self, snapshots: Snapshots, directory: Directory, *engines: SyncEngine | AsyncEngine) -> None:
         self.directory = directory
+        self.served: list[Ignored] = []
         self._snapshots = snapshots
         self._engines = engines
 
@@ -147,9 +154,15 @@ class MeshView:
         """For how long nobody has vouched for the endpoints of each service, in seconds; 0 is current."""
         return self.directory.ages()
 
-    def ignored(self) -> None:
-        """What incoming headers were left out is counted where they are read, by the server's middleware."""
-        return None
+    def ignored(self) -> Ignored | None:
+        """The incoming header values that this mesh's middleware left out; None if it serves nothing."""
+        if not self.served:
+            return None
+        total = Ignored()
+        for counts in self.served:
+            for kind in IGNORED_KINDS:
+                total.add(kind, getattr(counts, kind))
+        return total
 
 
 def make_status(settings: MeshSettings, plane: DataPlane, view: MeshView) -> MeshStatus:

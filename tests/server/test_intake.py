@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from meshlib import Mesh
 from meshlib.config.settings import ServerSettings
 from meshlib.context import Criticality
 from meshlib.errors import ConfigError
@@ -140,3 +141,13 @@ def test_trusted_peers_are_those_of_now() -> None:
     mesh.settings = replace(mesh.settings, server=ServerSettings(trusted_peers=("8.0.0.0/8",)))
     after: Any = intake.take("8.8.8.8", ALL)
     assert (before.trusted, after.trusted) == (False, True)
+
+
+def test_what_all_middleware_of_a_mesh_leaves_out_is_told_to_telemetry() -> None:
+    with Mesh({"discovery": []}) as mesh:
+        assert mesh._wiring.view.ignored() is None
+        for intake in (Intake(mesh), Intake(mesh)):
+            intake.take("127.0.0.1", HeadersOf({DEADLINE_MS: ["soon"]}))
+        told = mesh._wiring.view.ignored()
+        assert told is not None
+        assert (told.deadline, told.criticality) == (2, 0)

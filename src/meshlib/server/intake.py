@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from opentelemetry import trace
 
@@ -52,6 +52,14 @@ class HasSettings(Protocol):
     @property
     def settings(self) -> MeshSettings:
         """The configuration of now."""
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """A mesh that tells telemetry what its middleware leaves out."""
+
+    def report_ignored(self, counts: Ignored) -> None:
+        """Report `counts` from now on."""
 
 
 class ReceivedHeaders(Protocol):
@@ -156,6 +164,9 @@ class Intake:
         self._settings = MeshSettings() if mesh is None else mesh.settings
         self._server: ServerSettings = self._settings.server
         self._trusted = TrustedPeers(self._server.trusted_peers)
+        reporting: object = mesh
+        if isinstance(reporting, Reports):
+            reporting.report_ignored(self.counts)
 
     def take(self, peer: str | None, headers: ReceivedHeaders) -> Arrival | None:
         """What the request brings along; None if it is to pass untouched, by the mode of now.

@@ -20,7 +20,7 @@ from meshlib.balance.cluster import Cluster
 from meshlib.balance.endpoint import Health
 from meshlib.policy.breaker import BreakerState
 from meshlib.policy.budget import RetryBudget
-from meshlib.propagation import Ignored
+from meshlib.propagation import IGNORED_KINDS, Ignored
 from meshlib.telemetry import semconv
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def _ages(_: Observing, observed: Observed) -> Iterator[Reading]:
 def _ignored(_: Observing, observed: Observed) -> Iterator[Reading]:
     ignored = observed.ignored()
     if ignored is not None:
-        for kind in ("deadline", "criticality", "baggage", "trace"):
+        for kind in IGNORED_KINDS:
             yield (("meshlib.header", kind),), getattr(ignored, kind)
 
 
