@@ -43,7 +43,8 @@ class _Core:
 
     def __init__(self, plane: DataPlane, service: str | None, plain_timeout_s: float | None) -> None:
         self._plane = plane
-        self._service = service
+        self._host = None if service is None else service.lower()
+        self._service = None if service is None else plane.locate(service, None) or service.lower()
         self._plain_timeout_s = plain_timeout_s
 
     def _locate(self, request: httpx.Request) -> tuple[str | None, Mode]:
@@ -51,7 +52,7 @@ class _Core:
         url = request.url
         host = url.raw_host.decode("ascii")
         service = self._service
-        if service is None or host.lower() != service.lower():
+        if service is None or host.lower() != self._host:
             service = self._plane.locate(host, url.port or DEFAULT_PORTS.get(url.scheme))
         if service is not None:
             return service, self._plane.mode_of(service)

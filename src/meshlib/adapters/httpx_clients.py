@@ -54,8 +54,19 @@ def _defaults(service: str | None, options: dict[str, Any]) -> dict[str, Any]:
         timeout = None
     options["timeout"] = timeout
     if service is not None:
+        _check_name(service)
         options.setdefault("base_url", f"http://{service}")
     return options
+
+
+def _check_name(service: str) -> None:
+    host, _, port = service.partition(":")
+    try:
+        fits = bool(host) and httpx.URL(f"http://{service}").host == host.lower() and (port.isdigit() or not port)
+    except httpx.InvalidURL:
+        fits = False
+    if not fits:
+        raise ValueError(f"{service!r} is not the name of a service; a client takes one such as 'orders', or none")
 
 
 class _Cookies(httpx.Cookies):
