@@ -171,7 +171,9 @@ class Wiring:
         if resolution is None:
             self.snapshots.publish(name, None, Known.PENDING)
             return
-        self.snapshots.publish(name, resolution.endpoints, _KNOWN[resolution.state], resolution.error or "")
+        known = _KNOWN[resolution.state]
+        asked = f"asked: {', '.join(source.name for source in self.sources) or 'nobody'}" if known is Known.NO else ""
+        self.snapshots.publish(name, resolution.endpoints, known, resolution.error or asked)
 
     def _discovered(self, kind: str, service: str, detail: str) -> None:
         self.bus.emit(events.from_discovery(kind, service, detail))

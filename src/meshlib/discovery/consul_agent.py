@@ -83,9 +83,12 @@ class ConsulAgent:
             async with self._http.client() as client:
                 reply = await self._http.get(client, "/v1/agent/self", {}, timeout_s=_TIMEOUT_S, needs="`agent:read`")
             return str(json.loads(reply.body)["Member"]["Addr"])
-        except (DiscoveryUnavailable, ValueError, KeyError, TypeError) as error:
-            why = error.message if isinstance(error, DiscoveryUnavailable) else "the answer has no Member.Addr"
-            raise RegistrationFailed(f"Consul does not tell the address of this host; give `host`: {why}") from error
+        except DiscoveryUnavailable as error:
+            text = f"the address of this host cannot be asked of the agent ({error.message}); give `host`, or mend this"
+            raise RegistrationFailed(text) from error
+        except (ValueError, KeyError, TypeError) as error:
+            text = "Consul does not tell the address of this host (no Member.Addr in its answer); give `host`"
+            raise RegistrationFailed(text) from error
 
     async def aclose(self) -> None:
         """Remove all instances."""

@@ -18,7 +18,7 @@ from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.resolver import Resolution, ResolutionState, Resolver, Retry
 from meshlib.discovery.source import Source
 from meshlib.discovery.threads import abandon, native_lock, renew_in_child
-from meshlib.errors import MeshClosed
+from meshlib.errors import MeshClosed, MeshError
 
 __all__ = ["Directory", "OnEvent", "Publish", "Resolution", "ResolutionState", "ServiceStatus", "ServiceWatch"]
 
@@ -329,7 +329,7 @@ class ServiceWatch:
                     self._advance()
             reason = "its watch ended"
         except Exception as error:
-            reason = str(error) or type(error).__name__
+            reason = (error.message if isinstance(error, MeshError) else str(error)) or type(error).__name__
             _log.debug("discovery of %s by %s failed", self.service, self._sources[index].name, exc_info=True)
         if self._tasks.get(index) is me:
             del self._tasks[index]
