@@ -67,3 +67,17 @@ def test_all_conditions_must_hold_and_the_first_that_does_not_is_told() -> None:
 
 def test_of_a_repeated_parameter_the_first_counts() -> None:
     assert RequestView("GET", "/", "a=1&a=2&b=%20&c").parameters == {"a": "1", "b": " ", "c": ""}
+
+
+@pytest.mark.parametrize(
+    "name", ["authorization", "Proxy-Authorization", "cookie", "x-api-key", "x-csrf-token", "sessionid"]
+)
+def test_why_not_shows_no_secrets(name: str) -> None:
+    match = RouteMatch(headers=((name, StringMatch("exact", "Bearer expected")),))
+    in_query = RouteMatch(query=((name, StringMatch("prefix", "Bearer expected")),))
+    request = RequestView("GET", "/", f"{name}=given", {name: "Bearer given"})
+    for words in (match.why_not(request), in_query.why_not(request)):
+        assert words is not None
+        assert name in words
+        assert "given" not in words
+        assert "expected" not in words

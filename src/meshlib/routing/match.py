@@ -14,6 +14,9 @@ __all__ = ["PathKind", "PathMatch", "RequestView", "RouteMatch", "StringKind", "
 PathKind: TypeAlias = Literal["exact", "prefix", "path_prefix", "regex", "template"]
 StringKind: TypeAlias = Literal["exact", "prefix", "suffix", "regex", "present"]
 
+_SECRET = re.compile(r"auth|cookie|token|secret|passw|session|signature|credential|api-?_?key", re.IGNORECASE)
+"""In the name of a header or parameter: its value is nobody's business who reads why a route was not taken."""
+
 
 class RequestView:
     """What routing may look at. `path` is as sent (percent-encoded), without the query."""
@@ -132,9 +135,16 @@ class RouteMatch:
         for name, condition in self.headers:
             value = request.headers.get(name)
             if not condition.matches(value):
-                return f"header {name} is {'absent' if value is None else repr(value)}, not {condition}"
+                return _differs("header", name, value, condition)
         for name, condition in self.query:
             value = request.parameters.get(name)
             if not condition.matches(value):
-                return f"query parameter {name} is {'absent' if value is None else repr(value)}, not {condition}"
+                return _differs("query parameter", name, value, condition)
         return None
+
+
+def _differs(what: str, name: str, value: str | None, condition: StringMatch) -> str:
+    shown = "absent" if value is None else repr(value)
+    if not _SECRET.search(name):
+        return f"{what} {name} is {shown}, not {condition}"
+    return f"{what} {name} is {'absent' if value is None else 'there'}, and not as its {condition.kind} condition says"
