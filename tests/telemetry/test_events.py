@@ -169,6 +169,14 @@ def test_another_event_also_writes_what_was_held_back(
     ]
 
 
+def test_nothing_is_kept_of_endpoints_that_come_and_go_for_ever(bus: EventBus, clock: Clock) -> None:
+    for number in range(25_000):
+        clock.now += 0.01
+        bus.emit(Ejected(service="orders", cluster="orders", endpoint=f"10.0.0.1:{number}", for_s=30.0, failures=5))
+    assert len(bus._written) <= 12_000
+    assert len(bus._logged) <= 1_001
+
+
 def test_events_are_delivered_where_the_mesh_says(clock: Clock) -> None:
     work: list[Callable[[], None]] = []
     bus = EventBus(clock=clock, deliver=work.append)

@@ -128,8 +128,15 @@ class EventBus:
             if len(self._logged) < _MAX_SUBJECTS:
                 self._logged[key] = _Logged(now)
                 self._written[event.family, event.subject] = self._number
+                if len(self._written) > _MAX_SUBJECTS:
+                    self._forget_subjects()
             lines.append((event, held))
         return lines
+
+    def _forget_subjects(self) -> None:
+        """Forget what no line that may still be held back is about."""
+        current = {subject for _, subject in self._logged}
+        self._written = {about: number for about, number in self._written.items() if about[1] in current}
 
     def _due(self, now: float) -> list[Line]:
         """Take the lines that were held back and whose time is over. Entries are in the order of their times."""
