@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from meshlib.errors import DeadlineExceeded
 from meshlib.policy.attempt import Attempt
 from meshlib.policy.facts import CallFacts
+from meshlib.propagation import MAX_TIMEOUT_S
 
 __all__ = ["CLOCK_SLACK_S", "Timeouts", "attempt_headers"]
 
@@ -82,7 +83,7 @@ class Timeouts:
 def attempt_headers(n: int, timeout_s: float | None) -> list[tuple[bytes, bytes]]:
     """What attempt `n` tells its endpoint: its number, and how long somebody will wait for it."""
     headers = [(b"x-envoy-attempt-count", b"%d" % n)]
-    if timeout_s is not None:
+    if timeout_s is not None and timeout_s <= MAX_TIMEOUT_S:
         # Up to a microsecond is given back: what adding a timeout to the clock and taking the clock off again loses.
         left_ms = b"%d" % max(1, int(timeout_s * 1000 + 0.001))
         headers += ((b"x-meshlib-deadline-ms", left_ms), (b"x-envoy-expected-rq-timeout-ms", left_ms))
