@@ -48,6 +48,29 @@ def test_an_instance_without_a_port_cannot_be_called() -> None:
 
 
 @pytest.mark.parametrize(
+    "host",
+    [
+        "a\r\nevil: 1",
+        "a\0",
+        "unix:/run/x.sock",
+        "user@10.0.0.1",
+        "10.0.0.1/x",
+        "10.0.0.1?x",
+        " ",
+        "caf\u00e9",
+        "x" * 254,
+    ],
+)
+def test_an_instance_whose_address_is_none_is_left_out_and_harms_no_other(host: str) -> None:
+    assert parse(item(service={"Address": host}), item("orders-2")) == (only(item("orders-2")),)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "fd00::1", "fe80::1%eth0", "Node-1.dc_1.consul", "orders"])
+def test_an_address_may_be_any_name_or_address(host: str) -> None:
+    assert only(item(service={"Address": host})).host == host
+
+
+@pytest.mark.parametrize(
     ("status", "health"),
     [("passing", Health.HEALTHY), ("warning", Health.HEALTHY), ("critical", Health.UNHEALTHY), ("?", Health.UNHEALTHY)],
 )

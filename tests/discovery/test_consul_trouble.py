@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import pytest
@@ -17,7 +18,9 @@ from meshlib.config.settings import ConsulSettings
 from meshlib.discovery import consul, consul_http
 from meshlib.discovery.consul import ConsulSource
 from meshlib.discovery.consul_blocking import BlockingQuery
+from meshlib.discovery.consul_http import Reply
 from meshlib.discovery.control import ControlPlane
+from meshlib.discovery.source import UNKNOWN
 from meshlib.discovery.watch import Directory
 from tests.discovery.support import Published, until
 
@@ -292,3 +295,23 @@ def test_what_is_asked_for(control: ControlPlane, monkeypatch: pytest.MonkeyPatc
             "/prefix/v1/health/service/orders?dc=dc2&tag=blue",
         ]
         assert all("x-consul-token" not in head for head in fake.heads)
+
+
+def test_nothing_is_kept_of_names_that_nobody_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ConsulSource(ConsulSettings())
+
+    async def ask(*_: object) -> Reply:
+        return Reply(200, {"x-consul-index": "7"}, b"[]")
+
+    async def may(*_: object) -> None:
+        pass
+
+    async def look(name: str) -> object:
+        async with aclosing(source.watch(name)) as answers:
+            return await anext(answers)
+
+    monkeypatch.setattr(source, "_ask", ask)
+    monkeypatch.setattr(source, "_verify_permissions", may)
+    for number in range(3):
+        assert asyncio.run(look(f"typo-{number}")) is UNKNOWN
+    assert source._incarnations == {}

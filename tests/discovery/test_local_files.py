@@ -158,6 +158,19 @@ def test_a_directory_that_is_not_there_is_no_error(directory: Path) -> None:
     assert files.root_of(str(directory)) is None
 
 
+HELD = {
+    "service": "orders",
+    "instance_id": "a",
+    "host": "h",
+    "port": 1,
+    "weight": 1,
+    "metadata": {},
+    "healthy": True,
+    "sequence": 1,
+    "pid": 1,
+}
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -173,6 +186,9 @@ def test_a_directory_that_is_not_there_is_no_error(directory: Path) -> None:
             {"service": "orders", "instance_id": "a", "host": "h", "port": 1, "weight": -1, "metadata": {}} | {"pid": 1}
         ).encode(),
         b"x" * (files._MAX_ENTRY_BYTES + 1),
+        json.dumps(HELD | {"host": "a\r\nevil"}).encode(),
+        json.dumps(HELD | {"weight": 10**400}).encode(),
+        json.dumps(HELD | {"weight": float("nan")}).encode(),
     ],
 )
 def test_garbage_that_somebody_holds_is_no_entry(directory: Path, body: bytes) -> None:

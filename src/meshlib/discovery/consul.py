@@ -102,6 +102,8 @@ class ConsulSource:
                         await asyncio.sleep(_POLL_S * random.uniform(0.75, 1.25))
             finally:
                 self._blocking -= blocking
+                if incarnations.empty and self._incarnations.get(service) is incarnations:
+                    del self._incarnations[service]  # there are names without end, and few that are services
 
     async def register(self, instance: Instance) -> None:
         """Register `instance` with the agent, and again whenever the agent has lost it.

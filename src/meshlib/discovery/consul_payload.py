@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -12,6 +13,7 @@ from typing import Any
 
 from meshlib.balance.endpoint import Endpoint, Health, Locality
 from meshlib.discovery.locality import locality_of
+from meshlib.discovery.source import is_host
 
 __all__ = ["WEIGHT_KEY", "Incarnations", "endpoints_of", "whole_weight"]
 
@@ -48,6 +50,11 @@ class Incarnations:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, str, int], _Known] = {}
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is known of any instance."""
+        return not self._known
 
     def interrupted(self) -> None:
         """The watch was cut off, or the index went backwards."""
@@ -104,9 +111,9 @@ def _add(item: Any, incarnations: Incarnations, found: dict[tuple[str, str, str,
     port = service.get("Port", 0)
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
         raise ValueError(f"Port of {service_id} is {port!r}")
-    if not host or not port:
+    if not is_host(host) or not port:
         # Consul allows it; nobody could call it.
-        _log.debug("consul: %s on %s has no address or no port and is left out", service_id, node_name)
+        _log.debug("consul: %r on %r has no address or no port and is left out", service_id, node_name)
         return
     create_index = service.get("CreateIndex", 0)
     if not isinstance(create_index, int):
@@ -151,7 +158,7 @@ def _health_and_weight(
 
 
 def _weight(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise ValueError(f"a weight is {value!r}")
     return float(value)
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from meshlib.discovery.source import is_host
 from meshlib.discovery.threads import native_lock
 
 if sys.platform != "win32":
@@ -252,9 +253,9 @@ def _entry(data: Any) -> Entry:
     metadata = fields["metadata"]
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("metadata is not a table of strings")
-    if not entry.host:
-        raise ValueError("host is empty")
-    if not 1 <= entry.port <= 65535 or not 0 < entry.weight < float("inf"):
+    if not is_host(entry.host):
+        raise ValueError("host is neither a name nor an address")
+    if not 1 <= entry.port <= 65535 or not 0 < entry.weight <= sys.float_info.max:
         raise ValueError("port or weight is out of range")
     return entry
 

@@ -12,13 +12,16 @@ three things, and only the first two are answers:
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from meshlib.balance.endpoint import Endpoint
 
-__all__ = ["UNKNOWN", "Answer", "Instance", "Registrar", "Source", "Unknown"]
+__all__ = ["UNKNOWN", "Answer", "Instance", "Registrar", "Source", "Unknown", "is_host"]
+
+_HOST = re.compile(r"[0-9A-Za-z_.:%-]{1,253}")
 
 
 class Unknown(enum.Enum):
@@ -31,6 +34,13 @@ UNKNOWN: Final = Unknown.UNKNOWN
 """This source does not know the service."""
 
 Answer: TypeAlias = tuple[Endpoint, ...] | Unknown
+
+
+def is_host(text: str) -> bool:
+    """Whether `text` can be a host's name or address. Others may write to a registry, and what they write as a host
+    comes into logs, ``Host`` headers and URLs.
+    """
+    return _HOST.fullmatch(text) is not None
 
 
 class Source(Protocol):
