@@ -108,3 +108,25 @@ def test_a_single_endpoint_is_measured_by_the_default() -> None:
 def test_an_address_is_written_as_in_a_url() -> None:
     assert Endpoint("::1", 80).address == "[::1]:80"
     assert hash(Endpoint("h", 1, metadata={"a": "b"})) == hash(Endpoint("h", 1, metadata={"a": "c"}))
+
+
+def test_a_newcomer_is_thought_to_be_as_fast_as_its_fellows() -> None:
+    state = cluster_state()
+    rng = Random(1)
+    old = endpoints(3)
+    for member in state.view(old, 0.0, rng).members:
+        for second in range(100, 130):
+            member.load.answered(float(second), 0.001)
+    cluster = state.view([*old, Endpoint("10.9.9.9", 80)], 129.0, rng)
+    newcomer = cluster.members[-1]
+    assert newcomer.load.cost(129.0) == pytest.approx(0.001)
+
+
+def test_a_newcomer_among_slow_fellows_or_among_strangers_has_the_default() -> None:
+    state = cluster_state()
+    rng = Random(1)
+    first = state.view(endpoints(2), 0.0, rng).members
+    assert [member.load.cost(0.0) for member in first] == [0.03, 0.03]
+    for member in first:
+        member.load.answered(1.0, 5.0)
+    assert state.view([*endpoints(2), Endpoint("10.9.9.9", 80)], 1.0, rng).members[-1].load.cost(1.0) == 0.03

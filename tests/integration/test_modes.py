@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -453,3 +454,37 @@ def test_a_given_transport_is_the_wire_beneath_the_mesh() -> None:
         with closing(mesh.client("orders", transport=httpx.MockTransport(answer))) as client:
             assert client.get("/x").status_code == 200
         assert calls == ["http://127.0.0.1:1/x"] * 2
+
+
+def test_options_about_connections_hold_for_hosts_outside(caller: Caller, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+
+    def answer(peer: Peer) -> None:
+        while peer.request() is not None:
+            peer.send(OK)
+
+    with serving(answer, context) as server, Mesh({"discovery": []}) as mesh:
+        url = f"https://127.0.0.1:{server.port}/"
+        assert caller.client(mesh, verify=trusting)("GET", url).content == b"ok"
+        with pytest.raises(httpx.ConnectError, match="certificate"):
+            caller.client(mesh)("GET", url)
+
+
+def test_a_deadline_bounds_calls_outside_the_mesh_too(caller: Caller) -> None:
+    def hang(peer: Peer) -> None:
+        peer.request()
+        peer.wait_until_gone()
+
+    with serving(hang) as server, Mesh({"discovery": []}) as mesh:
+        call = caller.client(mesh)
+        with meshlib.timeout("150ms"), pytest.raises(httpx.TimeoutException):
+            call("GET", f"http://127.0.0.1:{server.port}/")
+        with meshlib.timeout(0), pytest.raises(httpx.TimeoutException) as passed:
+            call("GET", f"http://127.0.0.1:{server.port}/")
+        assert isinstance(passed.value, meshlib.DeadlineExceeded)
+        assert server.accepted == 1

@@ -224,7 +224,7 @@ def test_many_threads_may_emit(bus: EventBus) -> None:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("ok", events.DiscoveryRecovered),
+        ("ok", events.DiscoveryReady),
         ("stale", events.DiscoveryStale),
         ("unwell", events.DiscoveryUnwell),
         ("unknown", events.ServiceUnknown),

@@ -12,6 +12,8 @@ import os
 import threading
 import weakref
 from asyncio import AbstractEventLoop, get_running_loop
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import httpx
@@ -25,7 +27,8 @@ from meshlib.adapters.observe import Shadow
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
 from meshlib.adapters.plane import DEFAULT_PORTS, DataPlane, RequestFacts
 from meshlib.config.settings import Mode
-from meshlib.errors import EgressRefused, MeshError, Reset, UnknownService
+from meshlib.context import current_scope
+from meshlib.errors import DeadlineExceeded, EgressRefused, MeshError, Reset, UnknownService
 from meshlib.net.wire import AsyncWire, SyncWire
 
 __all__ = ["AsyncMeshTransport", "MeshTransport", "attach"]
@@ -36,6 +39,10 @@ _log = logging.getLogger("meshlib")
 
 _NO_TIMEOUTS = httpx.Timeout(None).as_dict()
 """What httpx tells a transport where no timeout is set."""
+
+_PHASES = tuple(_NO_TIMEOUTS)
+
+NO_PLAIN_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 class _Core:
@@ -116,7 +123,24 @@ class _Core:
             limit_s = min(given, default=limit_s)
         if limit_s is not None and not any((request.extensions.get("timeout") or {}).values()) and limit_s < math.inf:
             request.extensions["timeout"] = httpx.Timeout(limit_s).as_dict()
+        deadline = current_scope().deadline
+        if deadline is not None and self._plane.mode == "on":
+            self._bound(request, deadline - self._plane.clock.now())
         return request
+
+    def _bound(self, request: httpx.Request, left_s: float) -> None:
+        """Let no phase of a request outside the mesh go on beyond a deadline that was set or inherited.
+
+        Raises:
+            DeadlineExceeded: if it has passed.
+        """
+        if left_s <= 0:
+            text = f"the deadline had passed before the request to {request.url.host} began"
+            raise as_httpx(DeadlineExceeded(text, limit="deadline"), request)
+        given = request.extensions.get("timeout") or {}
+        request.extensions["timeout"] = {
+            phase: left_s if given.get(phase) is None else min(given[phase], left_s) for phase in _PHASES
+        }
 
     def _shadow(self, service: str, request: httpx.Request) -> Shadow | None:
         """What would have been done; None where that cannot be told, which must not disturb the call."""
@@ -151,6 +175,7 @@ class MeshTransport(_Core, httpx.BaseTransport):
         wire: the last hop; None for the mesh's own.
         stock: for what goes outside the mesh; None for a plain `httpx.HTTPTransport`.
         plain_timeout_s: of each phase of what goes outside the mesh, unless the request says otherwise; None for none.
+        plain_options: of the `httpx.HTTPTransport` for what goes outside the mesh.
     """
 
     def __init__(
@@ -161,8 +186,10 @@ class MeshTransport(_Core, httpx.BaseTransport):
         wire: SyncWire | None = None,
         stock: httpx.BaseTransport | None = None,
         plain_timeout_s: float | None = None,
+        plain_options: Mapping[str, Any] = NO_PLAIN_OPTIONS,
     ) -> None:
         super().__init__(plane, service, plain_timeout_s)
+        self._plain_options = plain_options
         self._wire = plane.sync_wire if wire is None else wire
         self._given = stock
         self._stock = stock
@@ -231,7 +258,7 @@ class MeshTransport(_Core, httpx.BaseTransport):
             self._lock, self._stock, self._pid = threading.Lock(), None, pid
         with self._lock:
             if self._stock is None:
-                self._stock = httpx.HTTPTransport()
+                self._stock = httpx.HTTPTransport(**self._plain_options)
             return self._stock
 
     def close(self) -> None:
@@ -253,8 +280,10 @@ class AsyncMeshTransport(_Core, httpx.AsyncBaseTransport):
         wire: AsyncWire | None = None,
         stock: httpx.AsyncBaseTransport | None = None,
         plain_timeout_s: float | None = None,
+        plain_options: Mapping[str, Any] = NO_PLAIN_OPTIONS,
     ) -> None:
         super().__init__(plane, service, plain_timeout_s)
+        self._plain_options = plain_options
         self._wire = plane.async_wire if wire is None else wire
         self._given = stock
         # httpx's own connections belong to the loop that made them.
@@ -315,7 +344,7 @@ class AsyncMeshTransport(_Core, httpx.AsyncBaseTransport):
             loop = get_running_loop()
             stock = self._stock.get(loop)
             if stock is None:
-                stock = self._stock[loop] = httpx.AsyncHTTPTransport()
+                stock = self._stock[loop] = httpx.AsyncHTTPTransport(**self._plain_options)
         return await stock.handle_async_request(self._plainly(request))
 
     async def aclose(self) -> None:

@@ -21,6 +21,8 @@ __all__ = ["AsyncMeshClient", "MeshClient", "make_async_client", "make_client"]
 _HTTPX_TIMEOUT_S = 5.0
 """What an httpx client has for each phase unless told otherwise: what holds where the mesh does not."""
 
+_ABOUT_CONNECTIONS = ("verify", "cert", "http1", "http2", "limits", "proxy")
+
 _COMPLETE = replace(NO_OPTIONS, complete_body=True)
 
 
@@ -31,7 +33,9 @@ def make_client(
     transport = options.pop("transport", None)
     wire = None if transport is None else SyncTransportWire(transport, plane.clock.now, logical=False)
     plain_s = None if "timeout" in options else _HTTPX_TIMEOUT_S
-    through = MeshTransport(plane, service=service, wire=wire, stock=stock, plain_timeout_s=plain_s)
+    through = MeshTransport(
+        plane, service=service, wire=wire, stock=stock, plain_timeout_s=plain_s, plain_options=_plain(options)
+    )
     return MeshClient(transport=through, **_defaults(service, options))
 
 
@@ -42,8 +46,15 @@ def make_async_client(
     transport = options.pop("transport", None)
     wire = None if transport is None else AsyncTransportWire(transport, plane.clock.now, logical=False)
     plain_s = None if "timeout" in options else _HTTPX_TIMEOUT_S
-    through = AsyncMeshTransport(plane, service=service, wire=wire, stock=stock, plain_timeout_s=plain_s)
+    through = AsyncMeshTransport(
+        plane, service=service, wire=wire, stock=stock, plain_timeout_s=plain_s, plain_options=_plain(options)
+    )
     return AsyncMeshClient(transport=through, **_defaults(service, options))
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """Take out of a client's options those that are about connections: they hold for hosts outside the mesh."""
+    return {name: options.pop(name) for name in _ABOUT_CONNECTIONS if name in options}
 
 
 def _defaults(service: str | None, options: dict[str, Any]) -> dict[str, Any]:

@@ -120,12 +120,13 @@ class ClusterState:
             target_of: what the wire needs to send to an endpoint.
         """
         with self._lock:
+            seed_s = self._seed(now)
             present: dict[tuple[str, str, int], Member] = {}
             for endpoint in endpoints:
                 key = endpoint.key
                 member = self._members.get(key)
                 if member is None or member.endpoint != endpoint:
-                    member = self._renew(member, endpoint, now)
+                    member = self._renew(member, endpoint, now, seed_s)
                     member.target = target_of(endpoint) if target_of is not None else None
                     self._members[key] = member
                 present[key] = member
@@ -140,12 +141,21 @@ class ClusterState:
                 self.outlier.rebind([member for member in members if member.endpoint.health is not Health.DRAINING])
         return Cluster(self, members, now, rng, known, detail)
 
-    def _renew(self, old: Member | None, endpoint: Endpoint, now: float) -> Member:
+    def _seed(self, now: float) -> float:
+        """What a newcomer is thought to take: as long as its fellows do, and no longer than the default.
+
+        With the default alone, one that joins a cluster which answers in a millisecond would hardly be called for half
+        a minute, and a deploy would leave the last of the old ones with everything.
+        """
+        known = sorted(member.load.mean_s for member in self._members.values() if member.load.has_answered)
+        default_s = self.load_balancing.default_latency_s
+        return min(default_s, known[len(known) // 2]) if known else default_s
+
+    def _renew(self, old: Member | None, endpoint: Endpoint, now: float, seed_s: float) -> Member:
         if old is not None:
             return Member(endpoint, old.node, old.load, old.health)
         node = EndpointNode() if self._node_of is None else self._node_of(endpoint)
-        settings = self.load_balancing
-        return Member(endpoint, node, Load(now, settings.default_latency_s, settings.decay_s), EndpointHealth())
+        return Member(endpoint, node, Load(now, seed_s, self.load_balancing.decay_s), EndpointHealth())
 
     def count_panic(self) -> None:
         """A pick was made in panic."""

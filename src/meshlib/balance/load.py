@@ -95,6 +95,11 @@ class Load:
         self.censored_s = 0.0
         self._samples = 0
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether there was an answer yet."""
+        return self._samples > 0
+
     def latency(self, now: float) -> float:
         """Seconds that an answer is expected to take, penalties left aside."""
         age = now - self.stamp

@@ -17,7 +17,7 @@ __all__ = [
     "BreakerOpened",
     "ConfigApplied",
     "ConfigRefused",
-    "DiscoveryRecovered",
+    "DiscoveryReady",
     "DiscoveryStale",
     "DiscoveryUnwell",
     "Ejected",
@@ -215,10 +215,10 @@ class DiscoveryUnwell(_OfDiscovery):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DiscoveryRecovered(_OfDiscovery):
+class DiscoveryReady(_OfDiscovery):
     """The endpoints are known, and vouched for."""
 
-    kind: ClassVar[str] = "discovery_recovered"
+    kind: ClassVar[str] = "discovery_ready"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +245,7 @@ class ServiceForgotten(_OfDiscovery):
 
 
 _BY_STATE: dict[str, type[_OfDiscovery]] = {
-    "ok": DiscoveryRecovered,
+    "ok": DiscoveryReady,
     "stale": DiscoveryStale,
     "unwell": DiscoveryUnwell,
     "unknown": ServiceUnknown,

@@ -14,7 +14,7 @@ __all__ = ["Seen", "Watch"]
 
 
 _DISCOVERY = frozenset(
-    {"discovery_recovered", "discovery_stale", "discovery_unwell", "service_empty", "service_unknown"}
+    {"discovery_ready", "discovery_stale", "discovery_unwell", "service_empty", "service_unknown"}
 )
 
 
