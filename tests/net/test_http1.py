@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -458,3 +459,35 @@ def test_a_request_says_in_one_way_only_how_long_it_is(wire: Wire) -> None:
     assert head is not None
     assert b"chunked" in head
     assert b"content-length" not in head.lower()
+
+
+def endlessly(first: bytes, more: bytes) -> Any:
+    def script(peer: Peer) -> None:
+        if peer.head() is not None:
+            peer.send(first)
+            with contextlib.suppress(OSError):
+                while True:
+                    peer.send(more)
+
+    return script
+
+
+def test_the_deadline_holds_against_informational_responses_without_end(wire: Wire) -> None:
+    with serving(endlessly(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000)) as server:
+        began = time.monotonic()
+        with pytest.raises(AttemptTimeout):
+            wire.send(server.target(), get(), deadline=began + 0.3)
+        assert time.monotonic() - began < 5
+        assert wire.counts() == (0, 0, 0, 0)
+
+
+def test_the_body_deadline_holds_against_a_body_without_end(wire: Wire) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with serving(endlessly(head, b"10000\r\n" + b"x" * 65536 + b"\r\n")) as server:
+        began = time.monotonic()
+        response = wire.send(server.target(), get(), body_deadline=began + 0.3, body_idle_s=5.0)
+        with pytest.raises(AttemptTimeout):
+            while wire.next_chunk(response):
+                assert time.monotonic() - began < 5
+        wire.close(response)
+        assert wire.counts() == (0, 0, 0, 0)

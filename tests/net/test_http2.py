@@ -549,3 +549,17 @@ def test_hypercorn_is_understood(wire: Wire) -> None:
         loop.call_soon_threadsafe(stop.set)
         thread.join(10)
         loop.close()
+
+
+def test_the_body_deadline_holds_against_a_body_that_comes_faster_than_it_is_read(wire: Wire) -> None:
+    def endless(peer: H2Peer, stream_id: int, path: str, body: bytes) -> None:
+        peer.respond(stream_id, b"x" * 64_000_000)
+
+    with H2Server(endless) as server:
+        began = time.monotonic()
+        response = wire.send(server.target(), get(), body_deadline=began + 0.2)
+        with pytest.raises(AttemptTimeout):
+            while wire.next_chunk(response):
+                time.sleep(0.005)
+        assert time.monotonic() - began < 5
+        wire.close(response)

@@ -9,7 +9,7 @@ from typing import Any
 from meshlib.errors import ConnectFailed, RequestBodyError
 from meshlib.net.async_http1 import AsyncNetworkStream
 from meshlib.net.async_stream import AsyncStream
-from meshlib.net.connection import DeadlinePassed, Head, Prefetched, body_broken, earlier, reset, time_is_up
+from meshlib.net.connection import DeadlinePassed, Head, Prefetched, body_broken, earlier, has_passed, reset, time_is_up
 from meshlib.net.http2 import Http2, Refused, Stream
 from meshlib.net.wire import Progress, Target, WireLimits, WireRequest
 
@@ -220,6 +220,8 @@ class AsyncHttp2Exchange:
             AttemptTimeout, BodyBroken.
         """
         connection, stream, limits = self._connection, self._stream, self._limits
+        if not stream.ended and has_passed(limits.body_deadline):
+            raise time_is_up("body", limits, connection._endpoint)
         while True:
             if stream.chunks:
                 data = connection._state.consume(stream)

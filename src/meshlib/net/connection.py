@@ -39,6 +39,7 @@ __all__ = [
     "VerifyPeer",
     "body_broken",
     "earlier",
+    "has_passed",
     "not_http",
     "reset",
     "time_is_up",
@@ -194,6 +195,11 @@ def earlier(limit_s: float | None, deadline: float | None) -> float | None:
         return deadline
     until = time.monotonic() + limit_s
     return until if deadline is None or until < deadline else deadline
+
+
+def has_passed(deadline: float | None) -> bool:
+    """Whether that point on the monotonic clock lies behind us; None never does."""
+    return deadline is not None and time.monotonic() >= deadline
 
 
 _DID_NOT = {

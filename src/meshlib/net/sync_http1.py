@@ -13,6 +13,7 @@ from meshlib.net.connection import (
     Prefetched,
     body_broken,
     earlier,
+    has_passed,
     not_http,
     reset,
     time_is_up,
@@ -197,6 +198,9 @@ class SyncHttp1:
             event = self._next(data)
             if isinstance(event, Head):
                 return event
+            # A read that finds something does not look at the time, and a peer may go on for ever with 1xx responses.
+            if has_passed(limits.deadline):
+                raise time_is_up("headers", limits, self._endpoint)
 
     def _next(self, data: bytes) -> object:
         self._framing.receive(data)
@@ -251,6 +255,8 @@ class SyncHttp1Exchange:
                 if event is END:
                     return b""
                 if event is NEED_DATA:
+                    if has_passed(limits.body_deadline):
+                        raise DeadlinePassed
                     framing.receive(connection._stream.read(earlier(limits.body_idle_s, limits.body_deadline)))
         except DeadlinePassed as error:
             raise time_is_up("body", limits, connection._endpoint) from error

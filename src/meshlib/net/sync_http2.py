@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshlib.errors import ConnectFailed, RequestBodyError
-from meshlib.net.connection import DeadlinePassed, Head, Prefetched, body_broken, earlier, reset, time_is_up
+from meshlib.net.connection import DeadlinePassed, Head, Prefetched, body_broken, earlier, has_passed, reset, time_is_up
 from meshlib.net.http2 import Http2, Refused, Stream
 from meshlib.net.sync_http1 import SyncNetworkStream
 from meshlib.net.sync_stream import SyncStream
@@ -210,11 +210,14 @@ class SyncHttp2:
 
     def _wait_for(self, done: Callable[[], bool], until: float | None, limits: WireLimits, phase: str) -> None:
         """Return when `done` says so; it is asked under the lock."""
+        looked = False
         try:
             while True:
                 with self._lock:
                     self._drop_forgotten()
                     while not done():
+                        if looked and has_passed(until):
+                            raise DeadlinePassed  # a read that finds something does not look at the time
                         if not self._reading:
                             self._reading = True
                             break
@@ -224,6 +227,7 @@ class SyncHttp2:
                     else:
                         return
                 self._read(until)
+                looked = True
         except DeadlinePassed as error:
             raise time_is_up(phase, limits, self._endpoint) from error
 
@@ -297,6 +301,8 @@ class SyncHttp2Exchange:
             AttemptTimeout, BodyBroken.
         """
         connection, stream, limits = self._connection, self._stream, self._limits
+        if not stream.ended and has_passed(limits.body_deadline):
+            raise time_is_up("body", limits, connection._endpoint)
 
         def came() -> bool:
             return bool(stream.chunks) or stream.ended or stream.error is not None
