@@ -34,7 +34,6 @@ def test_attach_observe_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.chdir(tmp_path)
         names: dict[str, Any] = {"meshlib": meshlib}
         exec(block("python", "mesh.attach"), names)
-        names["mesh"].wait_ready()
         said: list[Any] = []
         names["print"] = said.append
         exec(block("python", "meshlib.record(response).why").replace("orders.internal:8080", address(legacy)), names)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from meshlib import errors, telemetry, testing
     from meshlib.adapters.options import call
     from meshlib.adapters.outcome import record
+    from meshlib.adapters.plan import Plan
     from meshlib.config.model import (
         Backend,
         Backoff,
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
         timeout,
     )
     from meshlib.degradation import fallback
+    from meshlib.discovery.registration import Registration
     from meshlib.errors import (
         AttemptTimeout,
         BodyBroken,
@@ -86,10 +88,12 @@ if TYPE_CHECKING:
     )
     from meshlib.mesh import Mesh
     from meshlib.policy.record import AttemptRecord, Record, Wait
+    from meshlib.status import MeshStatus
 
 _WHERE = {
     "meshlib.adapters.options": ("call",),
     "meshlib.adapters.outcome": ("record",),
+    "meshlib.adapters.plan": ("Plan",),
     "meshlib.config.model": (
         "Backend",
         "Backoff",
@@ -142,8 +146,10 @@ _WHERE = {
         "UnknownService",
         "WireError",
     ),
+    "meshlib.discovery.registration": ("Registration",),
     "meshlib.mesh": ("Mesh",),
     "meshlib.policy.record": ("AttemptRecord", "Record", "Wait"),
+    "meshlib.status": ("MeshStatus",),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}
 _SUBMODULES = ("errors", "telemetry", "testing")
@@ -179,14 +185,17 @@ __all__ = [
     "MeshClosed",
     "MeshConfig",
     "MeshError",
+    "MeshStatus",
     "NoEndpoint",
     "OutlierDetection",
     "PathMatch",
+    "Plan",
     "Pool",
     "PoolTimeout",
     "ProtocolError",
     "Record",
     "Register",
+    "Registration",
     "RegistrationFailed",
     "RequestBodyError",
     "Reset",

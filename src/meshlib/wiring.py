@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
+import logging
 import os
 import random
 import threading
@@ -16,7 +18,7 @@ from meshlib.adapters.exchange import make_destination
 from meshlib.adapters.plane import DataPlane
 from meshlib.balance.cluster import Known
 from meshlib.balance.endpoint import Endpoint
-from meshlib.config.settings import MeshSettings, Mode
+from meshlib.config.settings import MeshSettings, Mode, StaticSettings
 from meshlib.config.snapshot import Snapshots
 from meshlib.discovery.build import make_source
 from meshlib.discovery.control import ControlPlane
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MeshParts", "Wiring"]
 
+_log = logging.getLogger("meshlib")
 _HOUSEKEEPING_S = 1.0
 
 _KNOWN = {
@@ -107,6 +110,7 @@ class Wiring:
             now=clock.now,
             rng=rng,
             target_of=make_destination,
+            known=_written(settings) if parts.sources is None and parts.use is None else {},
             on_ejection=self._changes.on_ejection,
             on_left=self._left,
         )
@@ -140,8 +144,17 @@ class Wiring:
             self.settings = replace(self.settings, mode=mode)
             self.plane.mode = mode
         else:
+            self._warn_of_stranger(service, mode)
             self.plane.service_modes[service] = mode
         self.bus.emit(events.ModeChanged(service=service or "", old=old, new=mode))
+
+    def _warn_of_stranger(self, service: str, mode: Mode) -> None:
+        """A mode for a name that nobody uses is most likely a slip, and a kill switch that does nothing must say so."""
+        names = [*self.settings.services, *self.snapshots.current.services]
+        if service not in names:
+            near = difflib.get_close_matches(service, names, 1)
+            hint = f"; the nearest is {near[0]!r}" if near else ""
+            _log.warning("mode %s for %r, which is neither configured nor in use%s", mode, service, hint)
 
     def close(self) -> None:
         """End watches and connections. Idempotent."""
@@ -217,6 +230,12 @@ class Wiring:
         self._observer.renew_lock()
         if self._own_rng is not None:
             self._own_rng.seed()
+
+
+def _written(settings: MeshSettings) -> dict[str, tuple[Endpoint, ...]]:
+    """The endpoints that the configuration itself names, by service: a first call need not wait for them."""
+    written = [source.services for source in settings.discovery if isinstance(source, StaticSettings)]
+    return {name: endpoints for services in written for name, endpoints in services.items()}
 
 
 _live: weakref.WeakSet[Wiring] = weakref.WeakSet()

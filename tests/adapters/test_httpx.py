@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -404,3 +406,51 @@ def test_an_endpoint_that_falls_silent_in_the_middle_of_a_body_fails_the_attempt
         with mesh_of(silent, well, **options) as mesh:
             call = caller.run(mesh)
             assert [call("GET", "/x").content for _ in range(4)] == [b"ok"] * 4
+
+
+def test_written_endpoints_need_no_wait(caller: Caller) -> None:
+    with origins(None) as (_, [server]), mesh_of(server) as mesh:
+        assert [each.address for each in mesh.plan("GET", "http://orders/").candidates] == [address(server)]
+        record = meshlib.record(caller.run(mesh)("GET", "/x"))
+        assert record is not None
+        assert record.waits == ()
+
+
+def test_a_base_url_without_a_host_is_below_the_service(caller: Caller) -> None:
+    with origins(None) as ([origin], [server]), mesh_of(server) as mesh:
+        caller.run(mesh, base_url="/v1")("GET", "orders/42")
+        assert origin.seen[0].line == "GET /v1/orders/42 HTTP/1.1"
+
+
+def test_a_body_that_is_too_slow_is_called_so(caller: Caller) -> None:
+    def drip(peer: Peer) -> None:
+        peer.request()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while True:
+            peer.send(b"x")
+            time.sleep(0.02)
+
+    with serving(drip) as server, mesh_of(server, timeout="200ms") as mesh:
+        with pytest.raises(meshlib.DeadlineExceeded, match="its body was not complete within"):
+            caller.run(mesh)("GET", "/x")
+
+
+@pytest.mark.slow
+def test_an_event_stream_of_40_seconds_works_on_defaults() -> None:
+    def events(peer: Peer) -> None:
+        peer.request()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        for number in range(41):
+            peer.send(b"data: %d\n\n" % number)
+            time.sleep(1)
+
+    async def listen(mesh: Mesh) -> bytes:
+        async with mesh.async_client("orders") as client, client.stream("GET", "/events") as response:
+            return await response.aread()
+
+    with serving(events) as server, mesh_of(server) as mesh, ThreadPoolExecutor(1) as threads:
+        heard = threads.submit(lambda: asyncio.run(listen(mesh)))
+        with mesh.client("orders").stream("GET", "/events") as response:
+            lines = [line for line in response.iter_lines() if line]
+        assert lines == [f"data: {number}" for number in range(41)]
+        assert heard.result(30).count(b"data:") == 41

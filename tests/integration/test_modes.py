@@ -488,3 +488,9 @@ def test_a_deadline_bounds_calls_outside_the_mesh_too(caller: Caller) -> None:
             call("GET", f"http://127.0.0.1:{server.port}/")
         assert isinstance(passed.value, meshlib.DeadlineExceeded)
         assert server.accepted == 1
+
+
+def test_a_mode_for_a_name_that_nobody_uses_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with Mesh({"discovery": [], "services": {"orders": {}}}) as mesh:
+        mesh.set_mode("off", service="order")
+        assert "neither configured nor in use; the nearest is 'orders'" in caplog.text

@@ -99,9 +99,10 @@ def test_a_plan_does_no_io_and_changes_nothing() -> None:
     mesh = Mesh({**shop("10.0.0.1:80", "10.0.0.2:80"), **config})
     sockets = open_sockets()
     state = mesh._wiring.plane.rng.getstate()
-    for url in ("http://orders/v2/x", "http://unknown/x"):
-        plan = mesh.plan("GET", url, {"end-user": "jason"})
-        assert any("no endpoints; discovery: pending" in note for note in plan.notes)
+    plan = mesh.plan("GET", "http://orders/v2/x", {"end-user": "jason"})
+    assert {candidate.address for candidate in plan.candidates} == {"10.0.0.1:80", "10.0.0.2:80"}
+    plan = mesh.plan("GET", "http://unknown/x")
+    assert any("no endpoints; discovery: pending" in note for note in plan.notes)
     assert mesh.status().services == ()
     assert not mesh._wiring.control.started
     assert mesh._wiring.plane.rng.getstate() == state

@@ -89,6 +89,7 @@ class Exchange:
         "_method",
         "_preview",
         "_secure",
+        "_server_name",
         "_target",
         "_url",
         "call",
@@ -106,6 +107,7 @@ class Exchange:
         body: Any,
         caps: PhaseCaps = NO_CAPS,
         secure: bool = False,
+        server_name: str | None = None,
         preview: Callable[[int, Headers], Any] | None = None,
         url: Any = None,
     ) -> None:
@@ -120,6 +122,7 @@ class Exchange:
             body: bytes, or one of `meshlib.adapters.body`.
             caps: limits on each attempt's phases.
             secure: whether the caller asked for ``https``.
+            server_name: for SNI and for the verification of the peer's certificate, if the caller gave one.
             preview: makes the client library's response, without a body, for a tenacity ``retry`` object to look at.
             url: as the caller wrote it, in the form of the client library.
         """
@@ -130,6 +133,7 @@ class Exchange:
         self._body = body
         self._caps = caps
         self._secure = secure
+        self._server_name = server_name
         self._preview = preview
         self._url = url
         self._handle: object | None = None
@@ -169,7 +173,10 @@ class Exchange:
             body_idle_s=_least(self._idle_s(), caps.read_s),
             body_deadline=start.body_deadline,
         )
-        return destination.secure() if self._secure else destination.target, request, limits, Progress()
+        target = destination.secure() if self._secure else destination.target
+        if self._server_name is not None and target.tls is not None:
+            target = replace(target, server_name=self._server_name)
+        return target, request, limits, Progress()
 
     def _idle_s(self) -> float | None:
         """How long each read of the body may take. Where the whole body is wanted, an endpoint that falls silent in the

@@ -101,6 +101,7 @@ class _Core:
             body=body,
             caps=caps,
             secure=url.scheme == "https",
+            server_name=request.extensions.get("sni_hostname"),
             preview=lambda status, headers: httpx.Response(status, headers=headers, request=request),
             url=url,
         )

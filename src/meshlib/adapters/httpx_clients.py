@@ -66,7 +66,9 @@ def _defaults(service: str | None, options: dict[str, Any]) -> dict[str, Any]:
     options["timeout"] = timeout
     if service is not None:
         _check_name(service)
-        options.setdefault("base_url", f"http://{service}")
+        base = httpx.URL(options.get("base_url", ""))
+        if base.is_relative_url:
+            options["base_url"] = httpx.URL(f"http://{service}").join(base)
     return options
 
 

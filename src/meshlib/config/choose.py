@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 from meshlib.config.settings import MeshSettings, RegisterSettings
@@ -27,7 +28,9 @@ def choose_settings(config: Any, fields: dict[str, Any]) -> MeshSettings:
     Raises:
         ConfigError: if it is wrong.
     """
-    return _with_environment(read_settings(config, fields))
+    settings = _with_environment(read_settings(config, fields))
+    _check_extras(settings)
+    return settings
 
 
 def read_settings(config: Any, fields: dict[str, Any]) -> MeshSettings:
@@ -51,6 +54,19 @@ def read_settings(config: Any, fields: dict[str, Any]) -> MeshSettings:
         _log.info("no configuration found ($MESHLIB_CONFIG, ./mesh.yaml): using defaults")
         return MeshSettings()
     return compile_config(found)
+
+
+def _check_extras(settings: MeshSettings) -> None:
+    """Refuse at once what would fail at the first call, for want of an optional package.
+
+    Raises:
+        ConfigError: if one is missing.
+    """
+    services = [*settings.services.values(), settings.fallback("any")]
+    wanting = [service.name for service in services if any(each.http2 for each in service.clusters.values())]
+    if wanting and settings.wire == "native" and find_spec("h2") is None:
+        whom = "the defaults" if wanting == ["any"] else ", ".join(name for name in wanting if name != "any")
+        raise ConfigError(f'`http2: true` of {whom} needs h2: pip install "meshlib-http[http2]"')
 
 
 def register_settings(**fields: Any) -> RegisterSettings:

@@ -109,16 +109,18 @@ class Snapshots:
         now: Callable[[], float],
         rng: Random,
         target_of: Callable[[ClusterSettings, Endpoint], Any],
+        known: Mapping[str, tuple[Endpoint, ...]] = MappingProxyType({}),
         on_ejection: Callable[[str], Callable[[Member, bool], None]] | None = None,
         on_left: Callable[[Endpoint], None] | None = None,
     ) -> None:
-        """Start with a snapshot in which discovery has not answered for any service.
+        """Start with an empty snapshot.
 
         Args:
             settings: compiled.
             now: the monotonic clock.
             rng: for the balancers' starting points.
             target_of: what the wire needs to send to an endpoint of a cluster.
+            known: endpoints that need no discovery: those written in the configuration. Other services begin without.
             on_ejection: gives, for the name of a cluster, what is called with a member and whether it was ejected
                 (or is back).
             on_left: called with each endpoint that has left its service.
@@ -126,6 +128,7 @@ class Snapshots:
         self._now = now
         self._rng = rng
         self._target_of = target_of
+        self._known = known
         self._on_ejection = on_ejection
         self._on_left = on_left
         self._lock = threading.Lock()
@@ -133,14 +136,14 @@ class Snapshots:
         self.current = Snapshot(settings, MappingProxyType({}))
 
     def service(self, name: str) -> ServiceView:
-        """The service as it is now; one that was not called before begins without endpoints."""
+        """The service as it is now; one that was not called before begins with what needs no discovery."""
         view = self.current.services.get(name)
         return self._begin(name) if view is None else view
 
     def look(self, name: str) -> ServiceView:
         """The service as it is now; of one that was not called before, what it would begin with, kept nowhere."""
         view = self.current.services.get(name)
-        return self._view(self._state(name), (), Known.PENDING, "") if view is None else view
+        return self._first(name, Random(0)) if view is None else view
 
     def publish(self, name: str, endpoints: Iterable[Endpoint] | None, known: Known, detail: str = "") -> None:
         """Discovery says something new of a service; None for `endpoints` makes the mesh forget it."""
@@ -153,7 +156,7 @@ class Snapshots:
                 self.current = replace(self.current, services=MappingProxyType(services))
             else:
                 state = old.state if old is not None else self._state(name)
-                self._set(self._view(state, found, known, detail))
+                self._set(self._view(state, found, known, detail, self._rng))
                 waiting, state.waiting = state.waiting, []
             left = self._left(old, found)
         for waiter in waiting:
@@ -184,9 +187,13 @@ class Snapshots:
         with self._lock:
             view = self.current.services.get(name)
             if view is None:
-                view = self._view(self._state(name), (), Known.PENDING, "")
+                view = self._first(name, self._rng)
                 self._set(view)
             return view
+
+    def _first(self, name: str, rng: Random) -> ServiceView:
+        endpoints = self._known.get(name, ())
+        return self._view(self._state(name), endpoints, Known.YES if endpoints else Known.PENDING, "", rng)
 
     def _set(self, view: ServiceView) -> None:
         services = {**self.current.services, view.name: view}
@@ -210,7 +217,9 @@ class Snapshots:
             on_ejection=self._on_ejection(settings.name) if self._on_ejection is not None else None,
         )
 
-    def _view(self, state: ServiceState, endpoints: tuple[Endpoint, ...], known: Known, detail: str) -> ServiceView:
+    def _view(
+        self, state: ServiceState, endpoints: tuple[Endpoint, ...], known: Known, detail: str, rng: Random
+    ) -> ServiceView:
         clusters = {}
         now = self._now()
         for subset, settings in state.settings.clusters.items():
@@ -220,7 +229,7 @@ class Snapshots:
             clusters[subset] = state.clusters[subset].view(
                 chosen,
                 now,
-                self._rng,
+                rng,
                 known=known,
                 detail=detail,
                 target_of=lambda endpoint, settings=settings: self._target_of(settings, endpoint),  # type: ignore[misc]

@@ -76,7 +76,8 @@ class Timeouts:
             text = "the deadline had passed before the call began"
         else:
             tried = ", ".join(attempt.member.endpoint.address for attempt in attempts)
-            text = f"no response within {allowed_s:.3g}s ({self.name}); tried {tried or 'nothing'}"
+            missing = "its body was not complete" if phase == "body" else "no response"
+            text = f"{missing} within {allowed_s:.3g}s ({self.name}); tried {tried or 'nothing'}"
         return DeadlineExceeded(text, limit=self.name, phase=phase, service=self._facts.service)
 
 
