@@ -162,6 +162,7 @@ class Wiring:
             if self.closed:
                 return
             self.closed = self.plane.closed = True
+        self.snapshots.wake_all()
         if self.control.started:
             self._directory.close()
         self.control.close()
@@ -224,12 +225,12 @@ class Wiring:
         """In the child: what threads of the parent held or did is not ours."""
         self._keeping_house = False
         self._lock = threading.Lock()
+        if self._own_rng is not None:
+            self._own_rng.seed()  # before the balancers draw their starting points again
         self.snapshots.renew_locks()
         self.bus.renew_lock()
         self._changes.renew_lock()
         self._observer.renew_lock()
-        if self._own_rng is not None:
-            self._own_rng.seed()
 
 
 def _written(settings: MeshSettings) -> dict[str, tuple[Endpoint, ...]]:

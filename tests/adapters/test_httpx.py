@@ -6,6 +6,7 @@ import asyncio
 import io
 import pickle
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import meshlib
 from meshlib import Mesh
 from tests.adapters.support import AsyncCaller, Chunks, Origin, Seen, SyncCaller, address, mesh_of, ok, origins
 from tests.net.wire_servers import Peer, serving
+from tests.peers.process import wait_until
 
 Caller = SyncCaller | AsyncCaller
 
@@ -454,3 +456,39 @@ def test_an_event_stream_of_40_seconds_works_on_defaults() -> None:
             lines = [line for line in response.iter_lines() if line]
         assert lines == [f"data: {number}" for number in range(41)]
         assert heard.result(30).count(b"data:") == 41
+
+
+def test_closing_the_mesh_ends_calls_that_wait_for_endpoints(caller: Caller) -> None:
+    with serving(lambda peer: peer.wait_until_gone()) as silent:
+        mesh = Mesh({"discovery": [{"consul": {"address": f"http://{address(silent)}"}}]})
+        call = caller.run(mesh)
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(call, "GET", "/x")
+            wait_until(lambda: bool(mesh._wiring.snapshots.current.services), "the call has begun")
+            wait_until(
+                lambda: any(s.state.waiting for s in mesh._wiring.snapshots.current.services.values()), "it waits"
+            )
+            began = time.monotonic()
+            mesh.close()
+            with pytest.raises(meshlib.MeshClosed):
+                waiting.result(10)
+        assert time.monotonic() - began < 4
+
+
+def test_a_body_that_is_slow_to_come_ends_with_the_deadline() -> None:
+    async def never() -> AsyncIterator[bytes]:
+        yield b"some"
+        await asyncio.sleep(60)
+
+    async def call(mesh: Mesh) -> None:
+        with pytest.raises(meshlib.DeadlineExceeded):
+            await mesh.async_client("orders").put("/x", content=never(), timeout=0.2)
+
+    with origins(None) as (_, [server]), mesh_of(server) as mesh:
+        asyncio.run(call(mesh))
+        assert mesh.status().services[0].clusters[0].endpoints[0].in_flight == 0
+
+
+def test_a_timeout_that_is_none_is_told_at_once(caller: Caller) -> None:
+    with Mesh({"discovery": []}) as mesh, pytest.raises(ValueError, match="finite"):
+        caller.run(mesh)("GET", "/x", timeout=float("nan"))

@@ -179,6 +179,21 @@ def test_an_unused_service_is_forgotten_and_its_next_use_starts_anew(make: Make,
     assert source.opened == 2
 
 
+def test_a_name_that_nobody_knows_is_forgotten_sooner(
+    make: Make, published: Published, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshlib.discovery.watch.UNKNOWN_S", 0.15)
+    source = Scripted()
+    source.say("orders", (endpoint(1),))
+    source.say("nobody", UNKNOWN)
+    directory = make(source)
+    directory.use("orders")
+    directory.use("nobody")
+    until(lambda: published.state("nobody") == "unknown")
+    until(lambda: "nobody" not in directory.status())
+    assert published.state("orders") == "ok"
+
+
 def test_a_service_in_use_is_not_forgotten(make: Make, published: Published) -> None:
     source = Scripted()
     source.say("orders", (endpoint(1),))

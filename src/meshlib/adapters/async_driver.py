@@ -6,9 +6,9 @@ import asyncio
 from contextlib import suppress
 
 from meshlib.adapters.exchange import Exchange
-from meshlib.errors import MeshError
+from meshlib.errors import AttemptTimeout, MeshError
 from meshlib.net.body import ReadyBody
-from meshlib.net.wire import AsyncWire, AsyncWireResponse, Progress
+from meshlib.net.wire import AsyncWire, AsyncWireResponse, Progress, Target, WireLimits, WireRequest
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
 
 __all__ = ["drive"]
@@ -51,7 +51,10 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
                 continue
             target, request, limits, progress = exchange.started(start)
             try:
-                response = await wire.send(target, request, limits, progress)
+                if isinstance(request.body, bytes) or limits.deadline is None:
+                    response = await wire.send(target, request, limits, progress)
+                else:
+                    response = await _send_within(wire, target, request, limits, progress, clock.now())
             except MeshError as error:
                 actions = exchange.failed(start, error, progress)
                 continue
@@ -62,6 +65,7 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
             if not actions:
                 actions, body = await _read(exchange, start, response, progress)
     except MeshError as error:
+        call.cancelled(clock.now())  # where the call did not fail by itself: the mesh was closed while it waited
         if error.record is None:
             error.record = exchange.record()
         exchange.ended()
@@ -74,6 +78,21 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
         if response is not None:
             await response.aclose()
         raise
+
+
+async def _send_within(
+    wire: AsyncWire, target: Target, request: WireRequest, limits: WireLimits, progress: Progress, now: float
+) -> AsyncWireResponse:
+    """Send an attempt whose body the caller's own code produces: the deadline holds over that code too."""
+    assert limits.deadline is not None
+    try:
+        async with asyncio.timeout(limits.deadline - now):
+            return await wire.send(target, request, limits, progress)
+    except TimeoutError as error:
+        if isinstance(error, MeshError):
+            raise
+        text = f"its body was not there within the attempt's {limits.deadline - now:.3g}s"
+        raise AttemptTimeout(text, endpoint=target.endpoint.address, phase=progress.phase) from None
 
 
 async def _read(

@@ -15,6 +15,7 @@ from meshlib.adapters.httpx_streams import FileStream
 from meshlib.adapters.httpx_wire import AsyncTransportWire, SyncTransportWire
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
 from meshlib.adapters.plane import DataPlane
+from meshlib.durations import parse_duration
 
 __all__ = ["AsyncMeshClient", "MeshClient", "make_async_client", "make_client"]
 
@@ -61,7 +62,7 @@ def _defaults(service: str | None, options: dict[str, Any]) -> dict[str, Any]:
     """The options of the client: the mesh's own timeouts hold, unless others are given."""
     timeout = options.pop("timeout", None)
     if isinstance(timeout, (int, float)) and not isinstance(timeout, bool):
-        options["total_s"] = float(timeout)
+        options["total_s"] = _total(timeout)
         timeout = None
     options["timeout"] = timeout
     if service is not None:
@@ -70,6 +71,15 @@ def _defaults(service: str | None, options: dict[str, Any]) -> dict[str, Any]:
         if base.is_relative_url:
             options["base_url"] = httpx.URL(f"http://{service}").join(base)
     return options
+
+
+def _total(timeout: float) -> float | None:
+    """A number given as ``timeout``, as a total; infinity is none.
+
+    Raises:
+        ValueError: if it is negative, or no number.
+    """
+    return None if timeout == math.inf else parse_duration(timeout)
 
 
 def _check_name(service: str) -> None:
@@ -113,7 +123,7 @@ class _Requests:
         timeout = kwargs.get("timeout", httpx.USE_CLIENT_DEFAULT)
         total_s, plain_s = self._total_s, None
         if isinstance(timeout, (int, float)) and not isinstance(timeout, bool):
-            total_s = float(timeout)
+            total_s = _total(timeout)
             kwargs["timeout"] = None
         elif timeout is not httpx.USE_CLIENT_DEFAULT:
             total_s, plain_s = None, math.inf

@@ -153,13 +153,16 @@ class DataPlane:
         Raises:
             MeshClosed: if the mesh was closed.
         """
-        if self.closed:
-            raise MeshClosed("the mesh was closed", service=name)
+        self._check_open(name)
         if self.abandoned:
             self.settle()
         view = self.snapshots.service(name)
         self._use(name)
         return view
+
+    def _check_open(self, service: str) -> None:
+        if self.closed:
+            raise MeshClosed("the mesh was closed", service=service)
 
     def settle(self) -> None:
         """End the calls whose responses were collected unread, so that nothing stays in flight for ever."""
@@ -190,6 +193,7 @@ class DataPlane:
             subset = backends[0].subset
 
             def clusters() -> Sequence[Cluster]:
+                self._check_open(view.name)
                 return (self.snapshots.service(view.name).clusters[subset],)
 
         else:
@@ -197,6 +201,7 @@ class DataPlane:
                 self.service(backend.service)
 
             def clusters() -> Sequence[Cluster]:
+                self._check_open(view.name)
                 return [self.snapshots.service(backend.service).clusters[backend.subset] for backend in backends]
 
         def endpoints_ready() -> EndpointsWaiter:

@@ -61,6 +61,7 @@ def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes |
             if not actions:
                 actions, body = _read(exchange, start, response, progress)
     except MeshError as error:
+        call.cancelled(clock.now())  # where the call did not fail by itself: the mesh was closed while it waited
         if error.record is None:
             error.record = exchange.record()
         exchange.ended()

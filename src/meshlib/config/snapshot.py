@@ -165,6 +165,13 @@ class Snapshots:
             for endpoint in left:
                 self._on_left(endpoint)
 
+    def wake_all(self) -> None:
+        """Have every call that waits for endpoints look again: the mesh is closed."""
+        with self._lock:
+            waiting = [waiter for view in self.current.services.values() for waiter in view.state.waiting]
+        for waiter in waiting:
+            waiter.fire()
+
     def nodes(self) -> dict[tuple[str, str, int], EndpointNode]:
         """What is counted per endpoint, by its key."""
         with self._lock:

@@ -30,6 +30,8 @@ OnEvent: TypeAlias = Callable[[str, str, str], None]
 
 _log = logging.getLogger("meshlib")
 _FORGOTTEN = "forgotten"
+UNKNOWN_S = 60.0
+"""A name that no source knows is forgotten after so long: names may come from anywhere, and each costs a watch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +190,15 @@ class Directory:
         """End `watch` if it is unused. Return when to ask again, or None if it has ended."""
         with self._lock:
             watch.ended = True
-            unused_at = watch.used_at + self._unused_s
+            idle_s = min(self._unused_s, UNKNOWN_S) if watch.unknown else self._unused_s
+            unused_at = watch.used_at + idle_s
             if self._clock() < unused_at:
                 watch.ended = False
                 return unused_at
             if self._watches.get(watch.service) is watch:
                 del self._watches[watch.service]
         self._tell(watch.service, None)
-        self._emit(_FORGOTTEN, watch.service, f"not used for {self._unused_s:g} s; its watches have ended")
+        self._emit(_FORGOTTEN, watch.service, f"not used for {idle_s:g} s; its watches have ended")
         return None
 
     def _tell(self, service: str, resolution: Resolution | None) -> None:
@@ -270,6 +273,11 @@ class ServiceWatch:
         """The current resolution."""
         return self._resolver.resolution
 
+    @property
+    def unknown(self) -> bool:
+        """Whether no source knows the service."""
+        return self.resolution.state is ResolutionState.UNKNOWN
+
     async def run(self) -> None:
         """Begin. Returns at once; tasks and a timer go on."""
         if not self._stopped:
@@ -289,6 +297,8 @@ class ServiceWatch:
         for index in self._resolver.to_stop():
             self._leave(index)
         self._publish_change()
+        if self.unknown:
+            self._unused_at = min(self._unused_at, self.used_at + UNKNOWN_S)
         if now >= self._unused_at:
             unused_at = self._forget(self)
             if unused_at is None:

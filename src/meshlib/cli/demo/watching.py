@@ -13,9 +13,7 @@ import httpx
 __all__ = ["Seen", "Watch"]
 
 
-_DISCOVERY = frozenset(
-    {"discovery_ready", "discovery_stale", "discovery_unwell", "service_empty", "service_unknown"}
-)
+_DISCOVERY = frozenset({"discovery_ready", "discovery_stale", "discovery_unwell", "service_empty", "service_unknown"})
 
 
 @dataclass(frozen=True, slots=True)
