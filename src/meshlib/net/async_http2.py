@@ -167,6 +167,7 @@ class AsyncHttp2:
             stream.waiter = None
             if timer is not None:
                 timer.cancel()
+            del waiter  # the error in it holds this frame, and with it all callers
 
     def _on_change(self) -> None:
         data = self._stream.read_now()

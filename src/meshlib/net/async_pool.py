@@ -75,6 +75,7 @@ class AsyncPool:
             # It may have been granted something after it was cancelled and before it could notice.
             self.book.cancel(ticket, time.monotonic())
             self._settle()
+            del ticket  # the error in it holds this frame, and with it all callers
             if isinstance(error, DeadlinePassed):
                 raise waited_too_long(self.book, self.target) from None
             raise

@@ -204,6 +204,7 @@ class AsyncStream(asyncio.Protocol):
             await waiter
         finally:
             self._waiter = None
+            del waiter  # the error in it holds this frame, and with it all callers
 
     def _set_timer(self, at: float) -> None:
         """Be woken at `at`, or before.
