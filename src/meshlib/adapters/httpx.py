@@ -29,7 +29,7 @@ from meshlib.adapters.plane import DEFAULT_PORTS, DataPlane, RequestFacts
 from meshlib.config.settings import Mode
 from meshlib.context import current_scope
 from meshlib.errors import DeadlineExceeded, EgressRefused, MeshError, Reset, UnknownService
-from meshlib.net.wire import AsyncWire, SyncWire
+from meshlib.net.wire import AsyncWire, AsyncWireResponse, SyncWire, SyncWireResponse
 
 __all__ = ["AsyncMeshTransport", "MeshTransport", "attach"]
 
@@ -156,6 +156,16 @@ class _Core:
         return service != self._service and service not in self._plane.settings.services
 
 
+def _delivered(exchange: Exchange, response: SyncWireResponse | AsyncWireResponse, stream: Any) -> httpx.Response:
+    """The response as httpx has it, with the route's edits, and the call for whoever asks for its record."""
+    return httpx.Response(
+        response.status,
+        headers=exchange.edited(response.headers),
+        stream=stream,
+        extensions={**response.extensions, EXTENSION: exchange},
+    )
+
+
 def _failed_outside(shadow: Shadow, error: BaseException) -> None:
     """Tell an observed call that what was done in its place failed."""
     if isinstance(error, httpx.HTTPError):
@@ -224,12 +234,7 @@ class MeshTransport(_Core, httpx.BaseTransport):
             stream: httpx.SyncByteStream = SyncResponseStream(exchange, n, request, response)
         else:
             stream = httpx.ByteStream(body)
-        return httpx.Response(
-            response.status,
-            headers=exchange.edited(response.headers),
-            stream=stream,
-            extensions={**response.extensions, EXTENSION: exchange},
-        )
+        return _delivered(exchange, response, stream)
 
     def _observe(self, service: str, request: httpx.Request) -> httpx.Response:
         shadow = self._shadow(service, request)
@@ -319,12 +324,7 @@ class AsyncMeshTransport(_Core, httpx.AsyncBaseTransport):
             stream: httpx.AsyncByteStream = AsyncResponseStream(exchange, n, request, response)
         else:
             stream = httpx.ByteStream(body)
-        return httpx.Response(
-            response.status,
-            headers=exchange.edited(response.headers),
-            stream=stream,
-            extensions={**response.extensions, EXTENSION: exchange},
-        )
+        return _delivered(exchange, response, stream)
 
     async def _observe(self, service: str, request: httpx.Request) -> httpx.Response:
         shadow = self._shadow(service, request)
