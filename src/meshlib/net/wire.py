@@ -138,7 +138,12 @@ class Progress:
 
 @dataclass(slots=True)
 class SyncWireResponse:
-    """A response whose headers are there. `body` yields its bytes; `close` must be called, read to the end or not."""
+    """A response whose headers are there. `body` yields its bytes; `close` must be called, read to the end or not.
+
+    Attributes:
+        content: the whole body, if it came with the head; then nothing is held, and neither `body` nor `close` need be
+            touched.
+    """
 
     status: int
     headers: Headers
@@ -147,11 +152,17 @@ class SyncWireResponse:
     http_version: bytes = b"HTTP/1.1"
     reason: bytes = b""
     extensions: dict[str, Any] = field(default_factory=dict)
+    content: bytes | None = None
 
 
 @dataclass(slots=True)
 class AsyncWireResponse:
-    """A response whose headers are there. `body` yields its bytes; `aclose` must be awaited, read to the end or not."""
+    """A response whose headers are there. `body` yields its bytes; `aclose` must be awaited, read to the end or not.
+
+    Attributes:
+        content: the whole body, if it came with the head; then nothing is held, and neither `body` nor `aclose` need be
+            touched.
+    """
 
     status: int
     headers: Headers
@@ -160,6 +171,7 @@ class AsyncWireResponse:
     http_version: bytes = b"HTTP/1.1"
     reason: bytes = b""
     extensions: dict[str, Any] = field(default_factory=dict)
+    content: bytes | None = None
 
 
 class SyncWire(Protocol):
