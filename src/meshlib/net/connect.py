@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 from meshlib.errors import ConnectFailed
+from meshlib.net.async_dial import open_async_stream
 from meshlib.net.async_http1 import AsyncHttp1
-from meshlib.net.async_stream import open_async_stream
 from meshlib.net.connection import AsyncConnection, SyncConnection, VerifyPeer
+from meshlib.net.sync_dial import open_sync_stream
 from meshlib.net.sync_http1 import SyncHttp1
-from meshlib.net.sync_stream import open_sync_stream
 from meshlib.net.wire import Progress, Target, WireLimits
 
 __all__ = ["connect_async", "connect_sync"]
