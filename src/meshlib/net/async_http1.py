@@ -18,7 +18,8 @@ from meshlib.net.connection import (
     reset,
     time_is_up,
 )
-from meshlib.net.http1 import END, NEED_DATA, Framing, NotHttp, Truncated
+from meshlib.net.framing import Framing, NotHttp, Truncated
+from meshlib.net.http1 import Http1Framing
 from meshlib.net.wire import Progress, WireLimits, WireRequest
 
 __all__ = ["AsyncHttp1", "AsyncNetworkStream"]
@@ -80,7 +81,7 @@ class AsyncHttp1:
     def __init__(self, stream: AsyncStream, endpoint: str) -> None:
         self._stream = stream
         self._endpoint = endpoint
-        self._framing = Framing()
+        self._framing: Framing = Http1Framing()
         self._network_stream = AsyncNetworkStream(stream)
         self._early: Head | None = None
         self._cut = False
@@ -177,9 +178,8 @@ class AsyncHttp1:
         data = self._stream.read_now()
         if data:
             progress.answered = True
-            event = self._next(data)
-            if isinstance(event, Head):
-                self._early = event
+            self._early = self._take(data)
+            if self._early is not None:
                 return False
         return not self._stream.eof
 
@@ -194,21 +194,21 @@ class AsyncHttp1:
             if not data:
                 raise reset(self._endpoint)
             progress.answered = True
-            event = self._next(data)
-            if isinstance(event, Head):
-                return event
+            head = self._take(data)
+            if head is not None:
+                return head
             # A read that finds something does not look at the time, and a peer may go on for ever with 1xx responses.
             if has_passed(limits.deadline):
                 raise time_is_up("headers", limits, self._endpoint)
 
-    def _next(self, data: bytes) -> object:
-        self._framing.receive(data)
-        try:
-            return self._framing.next()
-        except Truncated as error:
-            raise reset(self._endpoint, error) from error
-        except NotHttp as error:
-            raise not_http(self._endpoint, error) from error
+    def _take(self, data: bytes) -> Head | None:
+        """Take in what came; the head, if it is there now."""
+        framing = self._framing
+        framing.receive(data)
+        if framing.head is None and framing.broken is not None:
+            make = reset if isinstance(framing.broken, Truncated) else not_http
+            raise make(self._endpoint, framing.broken)
+        return framing.head
 
 
 class AsyncHttp1Exchange:
@@ -222,7 +222,7 @@ class AsyncHttp1Exchange:
         self.head = head
         network_stream = connection._network_stream
         if connection._framing.switched:
-            network_stream = AsyncNetworkStream(connection._stream, connection._framing.trailing)
+            network_stream = AsyncNetworkStream(connection._stream, connection._framing.leftover)
         self.extensions: dict[str, Any] = {
             "http_version": head.http_version,
             "reason_phrase": head.reason,
@@ -231,10 +231,10 @@ class AsyncHttp1Exchange:
 
     def prefetch(self) -> Prefetched:
         """What of the body came with the head."""
-        fetched = self._connection._framing.prefetch()
-        if fetched.error is not None:
-            fetched.error = body_broken(self._connection._endpoint, fetched.error)
-        return fetched
+        framing = self._connection._framing
+        chunks, framing.chunks = framing.chunks, []
+        error = None if framing.broken is None else body_broken(self._connection._endpoint, framing.broken)
+        return Prefetched(chunks, framing.complete, error)
 
     async def read(self) -> bytes:
         """The next bytes of the body; ``b""`` at its end.
@@ -247,16 +247,15 @@ class AsyncHttp1Exchange:
         if framing.switched:
             return b""
         try:
-            while True:
-                event = framing.next()
-                if isinstance(event, bytes):
-                    return event
-                if event is END:
+            while not framing.chunks:
+                if framing.complete:
                     return b""
-                if event is NEED_DATA:
-                    if has_passed(limits.body_deadline):
-                        raise DeadlinePassed
-                    framing.receive(await connection._stream.read(earlier(limits.body_idle_s, limits.body_deadline)))
+                if framing.broken is not None:
+                    raise framing.broken
+                if has_passed(limits.body_deadline):
+                    raise DeadlinePassed
+                framing.receive(await connection._stream.read(earlier(limits.body_idle_s, limits.body_deadline)))
+            return framing.chunks.pop(0)
         except DeadlinePassed as error:
             raise time_is_up("body", limits, connection._endpoint) from error
         except (NotHttp, OSError) as error:

@@ -1,204 +1,240 @@
-"""HTTP/1.1 as the client sees it, without I/O, on h11: bytes of requests out, heads and bodies of responses in.
+"""HTTP/1.1 as the client sees it, without I/O, on httptools (llhttp): bytes of requests out, responses in.
 
-One `Framing` per connection, used for one exchange after another. The two shells (`sync_http1`, `async_http1`) move the
-bytes. Whatever replaces h11 has the methods of `Framing` and leaves the shells as they are.
-
-An exchange goes `begin` (`data`* `end`), then `next` until it gives a `Head` and then until `END`, with `receive` for
-each `NEED_DATA`; then `finish` says whether the connection may be used again.
+llhttp is strict: it refuses lines that end in LF alone, folded lines, a length that is given twice or beside a
+transfer coding, and characters that do not belong. What it leaves open is decided here: which responses have no body,
+what may be the end of one, what a connection is worth afterwards, and how much is taken in without a byte of a body.
+See `meshlib.net.framing` for how it is used.
 """
 
 from __future__ import annotations
 
-import enum
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, NoReturn
 
-import h11
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from meshlib.errors import RequestBodyError
-from meshlib.net.connection import Head, Prefetched
-from meshlib.net.wire import WireRequest
+from meshlib.net.connection import Head
+from meshlib.net.framing import MAX_HEAD_BYTES, NotHttp, Truncated
+from meshlib.net.http1_request import BodyWriter, request_head
+from meshlib.net.wire import Headers, WireRequest
 
-__all__ = ["END", "NEED_DATA", "Framing", "NotHttp", "Truncated"]
+__all__ = ["Http1Framing"]
 
-MAX_HEAD_BYTES = 100 * 1024
-
-
-class NotHttp(Exception):
-    """The peer broke the rules of HTTP; the text says which, and has little of what it sent."""
+_LENGTH, _CODING, _CONNECTION = range(1, 4)
+_TOO_MUCH: Final = f"more than {MAX_HEAD_BYTES} bytes of {{}}"
+_MEANT: Final = {b"content-length": _LENGTH, b"transfer-encoding": _CODING, b"connection": _CONNECTION}
 
 
-class Truncated(NotHttp):
-    """The peer closed in the middle of a message."""
+class Http1Framing:
+    """The state of one HTTP/1.1 connection; see `meshlib.net.framing.Framing`."""
 
-
-class _Signal(enum.Enum):
-    NEED_DATA = enum.auto()
-    END = enum.auto()
-
-
-NEED_DATA: Final = _Signal.NEED_DATA
-END: Final = _Signal.END
-Event: TypeAlias = Head | bytes | Literal[_Signal.NEED_DATA, _Signal.END]
-
-
-class Framing:
-    """The state of one HTTP/1.1 connection."""
-
-    __slots__ = ("_eof", "_h11", "_method", "body_open", "switched")
+    __slots__ = (
+        "_barren",
+        "_ended",
+        "_fields",
+        "_keep",
+        "_parser",
+        "_reason",
+        "_request",
+        "_spent",
+        "_until_end",
+        "_writer",
+        "awaits_continue",
+        "body_open",
+        "broken",
+        "chunks",
+        "complete",
+        "continued",
+        "head",
+        "leftover",
+        "stained",
+        "switched",
+        "trailers",
+    )
 
     def __init__(self) -> None:
-        self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
-        self._eof = False
-        self._method = b""
+        self._parser: Any = HttpResponseParser(self)
+        self._spent = False
+        """Whether the parser waits for a body that will not come (HEAD)."""
+        self._ended = False
+        self._writer: BodyWriter
+        self._request = b""
+        self.stained = False
+        self._reset(b"")
+        self.complete = True  # nothing is asked yet, so whatever comes is too much
+
+    def _reset(self, method: bytes) -> None:
+        self._request = method
+        self._reason = b""
+        self._fields: Headers = []
+        self._barren = 0
+        """Bytes that came since there was a byte of a body."""
+        self._until_end = False
+        self._keep = False
         self.body_open = False
-        """Whether `begin` left the body, or the rest of it, to `data` and `end`."""
+        self.awaits_continue = False
+        self.continued = False
+        self.head: Head | None = None
+        self.chunks: list[bytes] = []
+        self.trailers: Headers = []
+        self.complete = False
+        self.broken: NotHttp | None = None
         self.switched = False
-        """Whether the connection speaks another protocol from here on (status 101, or CONNECT)."""
+        self.leftover = b""
 
     # Requests
 
     def begin(self, request: WireRequest) -> bytes:
-        """The bytes of the head, and of the body if it is in memory.
-
-        Raises:
-            RequestBodyError: if the request is not valid HTTP; nothing was sent.
-        """
-        body, headers = request.body, request.headers
-        self._method = request.method
-        names = [name.lower() for name, _ in headers]
-        if b"transfer-encoding" in names and b"content-length" in names:
-            # As happens where a handler passes on the headers that it was sent. h11 goes by the former and would send
-            # both, which peers read in two ways (RFC 9112, section 6.2).
-            headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
-        try:
-            head = self._send(h11.Request(method=request.method, target=request.target, headers=headers))
-            if isinstance(body, bytes):
-                self.body_open = False
-                if body:
-                    head += self._send(h11.Data(data=body))
-                return head + self._send(h11.EndOfMessage())
-        except h11.LocalProtocolError as error:
-            raise _invalid(error) from None
+        head, writer = request_head(request)
+        if self._spent:
+            self._parser = HttpResponseParser(self)
+            self._spent = False
+        self._reset(request.method)
+        self._writer = writer
+        body = request.body
+        if isinstance(body, bytes):
+            if not writer.expects or not body:
+                return head + writer.whole(body)
+            self.awaits_continue = True
+        else:
+            self.awaits_continue = writer.expects
         self.body_open = True
         return head
 
     def data(self, chunk: bytes) -> bytes:
-        """The bytes for a piece of the body.
-
-        Raises:
-            RequestBodyError: if it is not bytes, or more than ``Content-Length`` says.
-        """
-        if not isinstance(chunk, (bytes, bytearray, memoryview)):
-            raise RequestBodyError(f"the request's body gave {type(chunk).__name__}, not bytes", retryable=False)
-        try:
-            return self._send(h11.Data(data=bytes(chunk)))
-        except h11.LocalProtocolError as error:
-            raise _invalid(error) from None
+        return self._writer.data(chunk)
 
     def end(self) -> bytes:
-        """The bytes that end the body.
-
-        Raises:
-            RequestBodyError: if it was shorter than ``Content-Length`` says.
-        """
-        try:
-            ended = self._send(h11.EndOfMessage())
-        except h11.LocalProtocolError as error:
-            raise _invalid(error) from None
+        ending = self._writer.end()
         self.body_open = False
-        return ended
-
-    def _send(self, event: h11.Event) -> bytes:
-        return self._h11.send(event) or b""
+        return ending
 
     # Responses
 
     def receive(self, data: bytes) -> None:
-        """Take in what the peer sent; ``b""`` for its end."""
-        if data:
-            self._h11.receive_data(data)
-        elif not self._eof:
-            self._eof = True
-            self._h11.receive_data(b"")
-
-    def next(self) -> Event:
-        """The next thing in what was received. Informational responses are passed over.
-
-        Raises:
-            NotHttp: if it is none.
-            Truncated: if it ended in the middle.
-        """
-        while True:
+        if not data:
+            self._end()
+        elif self.switched:
+            self.leftover += data
+        elif self.complete or self.broken is not None:
+            self.stained = True
+        else:
+            had_head = self.head is not None
+            self._barren += len(data)
+            size = self._barren
             try:
-                event = self._h11.next_event()
-            except h11.RemoteProtocolError as error:
-                raise (Truncated if self._eof else NotHttp)(str(error)[:200]) from None
-            if event is h11.NEED_DATA:
-                self._refuse_strangers()
-                return NEED_DATA
-            if isinstance(event, h11.Data):
-                if event.data:
-                    return bytes(event.data)
-            elif isinstance(event, h11.Response):
-                return self._head(event)
-            elif isinstance(event, h11.InformationalResponse):
-                if event.status_code == 101:
-                    return self._head(event)
-            elif isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:
-                return END
-            else:
-                raise Truncated("the peer closed the connection")
+                self._parser.feed_data(data)
+            except HttpParserUpgrade as upgrade:
+                self.leftover = data[upgrade.args[0] :]
+            except HttpParserError as error:
+                self._stopped(error)
+            if size > MAX_HEAD_BYTES:
+                self._limit(had_head)
 
-    def _refuse_strangers(self) -> None:
-        """Tell another protocol from a head that is not whole yet; h11 would wait for the end of its line."""
-        if self._h11.their_state is not h11.SEND_RESPONSE:
+    def _stopped(self, error: HttpParserError) -> None:
+        if self.complete:
+            self.stained = True
+        elif self.broken is None:
+            self.broken = NotHttp(str(error)[:200])
+
+    def _limit(self, had_head: bool) -> None:
+        """Refuse a head without end, and what else may come for ever without a byte of a body."""
+        if self._barren > MAX_HEAD_BYTES and not self.complete:
+            what = "chunk extensions or trailers" if had_head else "the head"
+            self.broken = self.broken or NotHttp(_TOO_MUCH.format(what))
+
+    def _end(self) -> None:
+        """The peer has closed."""
+        self._ended = True
+        if self.complete or self.switched or self.broken is not None:
             return
-        begun = bytes(self._h11.trailing_data[0]).lstrip(b"\r\n")[:20]
-        if not b"HTTP/".startswith(begun[:5]):
-            raise NotHttp(f"the answer begins with {begun!r}")
-
-    def _head(self, event: h11.Response | h11.InformationalResponse) -> Head:
-        names = {name for name, _ in event.headers}
-        if b"content-length" in names and b"transfer-encoding" in names:
-            # RFC 9112, section 6.3: an attempt at smuggling or a broken peer; h11 would believe one of the two.
-            raise NotHttp("the response has both Content-Length and Transfer-Encoding")
-        status = event.status_code
-        self.switched = status == 101 or (self._method == b"CONNECT" and 200 <= status < 300)
-        return Head(status, event.headers.raw_items(), b"HTTP/" + event.http_version, bytes(event.reason))
-
-    def prefetch(self) -> Prefetched:
-        """As much of the body as was received with the head."""
-        fetched = Prefetched([])
-        if self.switched:
-            return fetched
-        try:
-            while (event := self.next()) is not NEED_DATA:
-                if event is END:
-                    fetched.complete = True
-                    break
-                if isinstance(event, bytes):
-                    fetched.chunks.append(event)
-        except NotHttp as error:
-            fetched.error = error
-        return fetched
-
-    @property
-    def trailing(self) -> bytes:
-        """What came after the response."""
-        return bytes(self._h11.trailing_data[0])
+        if self._until_end and self.head is not None:
+            self.complete = True
+        else:
+            where = "in the middle of the body" if self.head is not None else "before the head of its response"
+            self.broken = Truncated(f"the peer closed the connection {where}")
 
     def finish(self) -> bool:
-        """Get ready for another request: False if the exchange was cut, or the peer said more than it was asked."""
-        state = self._h11
-        if state.our_state is h11.DONE and state.their_state is h11.DONE and not state.trailing_data[0]:
-            state.start_next_cycle()
-            return not self._eof
-        return False
+        return self.complete and self._keep and not (self.stained or self._ended or self.body_open or self.switched)
+
+    def close(self) -> None:
+        self._parser = None  # it holds this object's methods
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            self.stained = True
+            raise NotHttp("more than one response")
+
+    def on_status(self, reason: bytes) -> None:
+        self._reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        status = parser.get_status_code()
+        fields, self._fields = self._fields, []
+        reason, self._reason = self._reason, b""
+        if status < 200 and status != 101:
+            if status < 100:
+                self._refuse("a status below 100")
+            self.continued = self.continued or status == 100
+            self._barren = 0
+            return
+        version = parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            self._refuse(f"version {version}")
+        has_length, coding, connection = False, b"", b""
+        for name, value in fields:
+            kind = _MEANT.get(name.lower())
+            if kind is not None:
+                if kind == _LENGTH:
+                    has_length = True
+                elif kind == _CODING:
+                    coding += b"," + value if coding else value
+                else:
+                    connection += b"," + value
+        if coding and coding.lower() != b"chunked":
+            self._refuse("a transfer coding other than chunked")
+        if status == 101 and not self._writer.upgrades:
+            self._refuse("it goes on in another protocol, unasked")
+        if self._barren > MAX_HEAD_BYTES and sum(len(name) + len(value) + 4 for name, value in fields) > MAX_HEAD_BYTES:
+            self._refuse(_TOO_MUCH.format("the head"))
+        self.head = Head(status, fields, b"HTTP/1.1" if version == "1.1" else b"HTTP/1.0", reason)
+        if status == 101 or (self._request == b"CONNECT" and status < 300):
+            self.switched = True
+        elif self._request == b"HEAD":
+            # The parser does not know what was asked, and now waits for a body.
+            self._spent = True
+            self._keep = _keeps(connection, version)
+            self.complete = True
+        else:
+            self._until_end = not (has_length or coding or status in (204, 304))
+
+    def on_body(self, data: bytes) -> None:
+        self._barren = 0
+        if self.switched:
+            self.leftover += data
+        elif self._spent:
+            self.stained = True
+        else:
+            self.chunks.append(data)
+
+    def on_message_complete(self) -> None:
+        if self.head is None or self._spent or self.switched:
+            return
+        self._keep = self._parser.should_keep_alive()
+        self.trailers = self._fields
+        self.complete = True
+
+    def _refuse(self, why: str) -> NoReturn:
+        self.broken = NotHttp(why)
+        raise NotHttp(why)  # another one, since what is kept must not hold frames
 
 
-def _invalid(error: h11.LocalProtocolError) -> RequestBodyError:
-    text = str(error)
-    if "header" in text.lower() or "target" in text.lower() or "method" in text.lower():
-        # h11 quotes the offending value, which may be a secret.
-        text = text.split(" b'")[0].split(' b"')[0].split(" bytearray")[0]
-    return RequestBodyError(f"the request is not valid HTTP/1.1: {text}", retryable=False)
+def _keeps(connection: bytes, version: str) -> bool:
+    """Whether the connection is kept after a response, by its ``Connection`` (RFC 9112, section 9.3)."""
+    options = {option.strip(b" \t").lower() for option in connection.split(b",")}
+    return b"close" not in options and (version == "1.1" or b"keep-alive" in options)

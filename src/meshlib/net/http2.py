@@ -25,7 +25,7 @@ import h2.settings
 
 from meshlib.errors import RequestBodyError, WireError
 from meshlib.net.connection import Head, Prefetched, body_broken, not_http, reset
-from meshlib.net.http1 import NotHttp
+from meshlib.net.framing import NotHttp
 from meshlib.net.wire import Progress, WireRequest
 
 __all__ = ["Http2", "Refused", "Stream"]

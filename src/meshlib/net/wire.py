@@ -77,6 +77,7 @@ class WireRequest:
         resendable: whether sending it twice does no harm and its body can be produced again. A stale connection costs
             such a request nothing: it is sent once more, on a new connection. A body with an attribute ``replayable``
             is asked once more at that moment.
+        trailers: fields to send after a chunked body (RFC 9110, section 6.5); None for none.
         url: as the caller wrote it, in the form of the client library; None where there is none. For stand-ins that go
             by it, and not by the endpoint.
     """
@@ -87,6 +88,7 @@ class WireRequest:
     body: Any = b""
     resendable: bool = False
     url: Any = None
+    trailers: Headers | None = None
 
 
 @dataclass(slots=True)

@@ -1,0 +1,104 @@
+"""The seam between the bytes of HTTP/1.1 and the shells that move them: what a framing is, whatever parses for it.
+
+There are two: `meshlib.net.http1` on httptools (llhttp), which is the default, and `meshlib.net.http1_h11` on h11,
+which configuration can choose. Neither does I/O. One framing belongs to one connection and serves one exchange after
+another:
+
+    begin(request), then data(chunk)* and end() while `body_open`    gives the bytes to write
+    receive(bytes)                                                   takes in what was read; b"" is its end
+    head, chunks, trailers, complete, broken                         what that has led to
+    finish()                                                         whether another exchange may follow
+
+`receive` parses all that it is given at once and never raises, so a shell that is called by an event loop need not look
+at its results before somebody waits for them. Whoever reads takes the bytes of the body out of `chunks`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from meshlib.net.connection import Head
+from meshlib.net.wire import Headers, WireRequest
+
+__all__ = ["CONTINUE_WAIT_S", "MAX_HEAD_BYTES", "Framing", "NotHttp", "Truncated"]
+
+MAX_HEAD_BYTES = 100 * 1024
+"""Of a response's head, of its trailers, and of whatever else comes without a byte of its body."""
+
+CONTINUE_WAIT_S = 1.0
+"""How long a request with ``Expect: 100-continue`` waits for an answer before it sends its body all the same, as RFC
+9110, section 10.1.1, lets it: there are servers that do not know of it. curl waits as long."""
+
+
+class NotHttp(Exception):
+    """The peer broke the rules of HTTP; the text says which, and has little of what it sent."""
+
+
+class Truncated(NotHttp):
+    """The peer closed in the middle of a message."""
+
+
+class Framing(Protocol):
+    """The state of one HTTP/1.1 connection.
+
+    Attributes:
+        body_open: whether `begin` left the body, or the rest of it, to `data` and `end`.
+        awaits_continue: whether the body is to wait for `continued`, for `head`, or for `CONTINUE_WAIT_S`.
+        continued: whether the peer has asked for the body with a 100.
+        head: that of the final response, when it is there. Informational responses are passed over.
+        chunks: the bytes of the body that nobody has taken yet.
+        trailers: the fields after a chunked body; there when `complete` is.
+        complete: whether all of the response is there.
+        broken: why no more of it will come; `Truncated` if the peer closed too early.
+        switched: whether the connection speaks another protocol from here on (status 101, or CONNECT).
+        leftover: what came in that protocol.
+        stained: whether the peer said more than it was asked: such a connection is not used again.
+    """
+
+    body_open: bool
+    awaits_continue: bool
+    continued: bool
+    head: Head | None
+    chunks: list[bytes]
+    trailers: Headers
+    complete: bool
+    broken: NotHttp | None
+    switched: bool
+    leftover: bytes
+    stained: bool
+
+    def begin(self, request: WireRequest) -> bytes:
+        """The bytes of the head, and of the body if it is in memory and need not wait.
+
+        Raises:
+            RequestBodyError: if the request is not valid HTTP/1.1; nothing was sent.
+        """
+        ...
+
+    def data(self, chunk: bytes) -> bytes:
+        """The bytes for a piece of the body.
+
+        Raises:
+            RequestBodyError: if it is not bytes, or more than ``Content-Length`` says.
+        """
+        ...
+
+    def end(self) -> bytes:
+        """The bytes that end the body, trailers included.
+
+        Raises:
+            RequestBodyError: if it was shorter than ``Content-Length`` says.
+        """
+        ...
+
+    def receive(self, data: bytes) -> None:
+        """Take in what the peer sent; ``b""`` for its end. Does not raise: see `broken`."""
+        ...
+
+    def finish(self) -> bool:
+        """Whether the exchange is over on both sides and the connection may take another one."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds; it is of no more use."""
+        ...

@@ -1,0 +1,188 @@
+"""HTTP/1.1 requests as bytes: the head, checked so that nothing in it can be read as something else, and the body.
+
+What is checked: the method and the names are tokens, the target has neither spaces nor control characters, no value
+has a control character (so no line can be smuggled in), there is exactly one ``Host``, and the framing says one thing
+(RFC 9112, sections 3.2 and 6). Errors name the field and never its value, which may be a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from meshlib.errors import RequestBodyError
+from meshlib.net.wire import Headers, WireRequest
+
+__all__ = ["BodyWriter", "request_head"]
+
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TARGET: Final = re.compile(rb"[\x21-\x7e]+")
+_IN_VALUES: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
+"""What may be in a line of the head; what is left of a head without it are the ends of its lines."""
+
+_HOST, _LENGTH, _CODING, _EXPECT, _UPGRADE = range(1, 6)
+_MEANT: Final = {
+    b"host": _HOST,
+    b"content-length": _LENGTH,
+    b"transfer-encoding": _CODING,
+    b"expect": _EXPECT,
+    b"upgrade": _UPGRADE,
+}
+_MAX_KNOWN: Final = 1024
+_known_names: dict[bytes, int] = {}
+"""Names that are tokens, as they were written, and which of `_MEANT` each is; 0 for none. Bounded by `_MAX_KNOWN`."""
+_known_methods: set[bytes] = {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"}
+
+
+class BodyWriter:
+    """How the body of one request is framed.
+
+    Attributes:
+        chunked: whether as chunks.
+        left: bytes that are still to come where it is not.
+        expects: whether the peer is asked first (``Expect: 100-continue``).
+        upgrades: whether the request asks to go on in another protocol.
+    """
+
+    __slots__ = ("_trailers", "chunked", "expects", "left", "upgrades")
+
+    def __init__(self, trailers: Headers | None) -> None:
+        self._trailers = trailers
+        self.chunked = False
+        self.left = 0
+        self.expects = False
+        self.upgrades = False
+
+    def whole(self, body: bytes) -> bytes:
+        """All of the body at once."""
+        if self.chunked:
+            return b"%x\r\n%b\r\n%b" % (len(body), body, self.end()) if body else self.end()
+        if len(body) != self.left:
+            raise self._wrong_length(len(body) > self.left)
+        self.left = 0
+        return body
+
+    def data(self, chunk: Any) -> bytes:
+        """A piece of it."""
+        if not isinstance(chunk, (bytes, bytearray, memoryview)):
+            raise RequestBodyError(f"the request's body gave {type(chunk).__name__}, not bytes", retryable=False)
+        size = chunk.nbytes if isinstance(chunk, memoryview) else len(chunk)
+        if self.chunked:
+            return b"%x\r\n%b\r\n" % (size, bytes(chunk)) if size else b""
+        self.left -= size
+        if self.left < 0:
+            raise self._wrong_length(True)
+        return bytes(chunk)
+
+    def end(self) -> bytes:
+        """Its end."""
+        if not self.chunked:
+            if self.left:
+                raise self._wrong_length(False)
+            return b""
+        if not self._trailers:
+            return b"0\r\n\r\n"
+        return b"0\r\n%b\r\n\r\n" % _lines(self._trailers)
+
+    def _wrong_length(self, more: bool) -> RequestBodyError:
+        what = "more" if more else "less"
+        return RequestBodyError(f"the request's body is {what} than its Content-Length says", retryable=False)
+
+
+def request_head(request: WireRequest) -> tuple[bytes, BodyWriter]:
+    """The head of a request, and what writes its body.
+
+    Raises:
+        RequestBodyError: if it is not valid HTTP/1.1.
+    """
+    headers, writer = request.headers, BodyWriter(request.trailers)
+    hosts, lengths, codings = 0, 0, 0
+    for name, value in headers:
+        if kind := _kind(name):
+            if kind == _HOST:
+                hosts += 1
+            elif kind == _LENGTH:
+                lengths += 1
+                writer.left = _length(value)
+            elif kind == _CODING:
+                codings += 1
+                writer.chunked = value.lower() == b"chunked"
+            elif kind == _EXPECT:
+                writer.expects = value.lower() == b"100-continue"
+            else:
+                writer.upgrades = True
+    if hosts != 1:
+        raise _invalid("there is no Host header" if not hosts else "there are several Host headers")
+    if codings:
+        if codings > 1 or not writer.chunked:
+            raise _invalid("Transfer-Encoding can only be chunked")
+        if lengths:
+            # As happens where a handler passes on the headers that it was sent. Peers read both in two ways (RFC 9112,
+            # section 6.2), so one goes.
+            headers = [pair for pair in headers if _kind(pair[0]) != _LENGTH]
+    elif lengths > 1:
+        raise _invalid("there are several Content-Length headers")
+    if request.trailers:
+        if not writer.chunked:
+            raise _invalid("only a chunked body can have trailers")
+        if any(_kind(name) for name, _ in request.trailers):
+            raise _invalid("a field that says how to read the request cannot be a trailer")
+    method, target = request.method, request.target
+    if method not in _known_methods:
+        if not _TOKEN.fullmatch(method):
+            raise _invalid("the method is not a token")
+        if len(_known_methods) < _MAX_KNOWN:
+            _known_methods.add(method)
+    if not _TARGET.fullmatch(target):
+        raise _invalid("the target is empty, or has a space or a control character in it")
+    return b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (method, target, _lines(headers)), writer
+
+
+def _lines(headers: Headers) -> bytes:
+    """Header lines without the last one's end; the names have been checked, or are now."""
+    lines = b"\r\n".join([b": ".join(pair) for pair in headers])
+    ends = lines.translate(None, _IN_VALUES)
+    if (
+        ends != b"\r\n" * (len(headers) - 1)
+        or b":  " in lines
+        or b" \r\n" in lines
+        or b"\t" in lines
+        or lines[-1] == 32
+    ):
+        _check_each(headers)
+    return lines
+
+
+def _check_each(headers: Headers) -> None:
+    for name, value in headers:
+        if value.translate(None, _IN_VALUES):
+            raise _invalid(f"the value of {_shown(name)} has a control character in it")
+        if value.strip(b" \t") != value:
+            raise _invalid(f"the value of {_shown(name)} begins or ends with a space")
+
+
+def _kind(name: bytes) -> int:
+    """Which of `_MEANT` it is, 0 for none."""
+    kind = _known_names.get(name)
+    if kind is not None:
+        return kind
+    if not _TOKEN.fullmatch(name):
+        raise _invalid("a header's name is not a token")
+    kind = _MEANT.get(name.lower(), 0)
+    if len(_known_names) < _MAX_KNOWN:
+        _known_names[name] = kind
+    return kind
+
+
+def _length(value: bytes) -> int:
+    if not value.isdigit() or len(value) > 20:
+        raise _invalid("Content-Length is not a number")
+    return int(value)
+
+
+def _shown(name: bytes) -> str:
+    return name[:60].decode("ascii", "replace")
+
+
+def _invalid(why: str) -> RequestBodyError:
+    return RequestBodyError(f"the request is not valid HTTP/1.1: {why}", retryable=False)
