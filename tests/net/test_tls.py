@@ -17,7 +17,7 @@ import trustme
 
 from meshlib.balance.endpoint import Endpoint
 from meshlib.config.settings import TlsSettings
-from meshlib.errors import ConnectFailed, ConnectTimeout, Reset, TLSFailed
+from meshlib.errors import BodyBroken, ConnectFailed, ConnectTimeout, Reset, TLSFailed
 from meshlib.net.async_engine import AsyncEngine
 from meshlib.net.sync_engine import SyncEngine
 from meshlib.net.wire import Progress, Target, WireLimits
@@ -27,6 +27,7 @@ from tests.net.wire_servers import (
     AsyncDriver,
     Peer,
     RawServer,
+    Script,
     SyncDriver,
     Wire,
     get,
@@ -333,3 +334,46 @@ def test_an_address_that_does_not_answer_costs_the_connect_timeout(driver: Any) 
     wire.shut()
     for sock in (*fillers, listener):
         sock.close()
+
+
+# The end of TLS
+
+
+def ending(reply: bytes, *, goodbye: bool) -> Script:
+    """Answer one request, and close TCP with or without the close_notify of TLS before it."""
+
+    def script(peer: Peer) -> None:
+        if peer.request() is not None:
+            peer.send(reply)
+            if goodbye:
+                peer.sock.unwrap()  # type: ignore[attr-defined]
+            peer.sock.shutdown(socket.SHUT_WR)
+            peer.wait_until_gone()
+
+    return script
+
+
+@pytest.mark.parametrize("size", [5, 3_000_000])
+def test_a_body_that_the_end_of_tls_closes_is_whole(wire: Wire, ca: trustme.CA, ca_file: str, size: int) -> None:
+    script = ending(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * size, goodbye=True)
+    with serving(script, server_context(ca)) as server:
+        target = server.target(tls=TlsSettings(ca_file=ca_file), server_name="orders.mesh")
+        assert len(wire.call(target).body) == size
+
+
+@pytest.mark.parametrize("size", [0, 5, 3_000_000])
+def test_a_body_that_only_the_end_of_tcp_closes_may_have_been_cut_and_is_broken(
+    wire: Wire, ca: trustme.CA, ca_file: str, size: int
+) -> None:
+    script = ending(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * size, goodbye=False)
+    with serving(script, server_context(ca)) as server:
+        target = server.target(tls=TlsSettings(ca_file=ca_file), server_name="orders.mesh")
+        with pytest.raises(BodyBroken, match="without the end that TLS asks for"):
+            wire.call(target)
+
+
+def test_a_body_with_a_length_is_whole_however_the_peer_leaves(wire: Wire, ca: trustme.CA, ca_file: str) -> None:
+    with serving(ending(OK, goodbye=False), server_context(ca)) as server:
+        target = server.target(tls=TlsSettings(ca_file=ca_file), server_name="orders.mesh")
+        for _ in range(3):
+            assert wire.call(target).body == b"ok"

@@ -9,6 +9,7 @@ outside passes through as it came.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import ssl
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
-from meshlib.net.connection import TIMER_SLACK_S, DeadlinePassed
+from meshlib.net.connection import NO_GOODBYE, TIMER_SLACK_S, DeadlinePassed
 
 __all__ = ["AsyncStream"]
 
@@ -48,6 +49,7 @@ class AsyncStream(asyncio.Protocol):
         "is_tls",
         "lost",
         "on_change",
+        "truncated",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -67,6 +69,8 @@ class AsyncStream(asyncio.Protocol):
         self.is_tls = False
         self.eof = False
         self.lost = False
+        self.truncated = False
+        """Whether the end came without a goodbye in TLS: anybody on the way could have cut what the peer sent."""
         self.error: Exception | None = None
         self.on_change: Callable[[], None] | None = None
         """Called when something came or changed, for a connection that does not wait in `read`."""
@@ -86,13 +90,17 @@ class AsyncStream(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.eof = True
+        self.truncated = self.is_tls and not self._said_goodbye()
         self._changed()
         # A peer that has sent its answer and half-closed may still be reading what we upload.
         return not self.is_tls
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if exc is not None and not self.eof and not self.is_tls:
-            self._salvage()
+        if not self.eof:
+            if self.is_tls:
+                self.truncated = not self._said_goodbye()
+            elif exc is not None:
+                self._salvage()
         self.lost = self.eof = True
         self.error = exc
         if self._timer is not None:
@@ -112,6 +120,16 @@ class AsyncStream(asyncio.Protocol):
                     self._chunks.append(data)
             except OSError:
                 pass
+
+    def _said_goodbye(self) -> bool:
+        """Whether the peer ended TLS as it should: loops do not tell, but a further read from OpenSSL does."""
+        ssl_object = self._transport.get_extra_info("ssl_object")
+        try:
+            return ssl_object is not None and not ssl_object.read(1)
+        except ssl.SSLZeroReturnError:
+            return True
+        except OSError:
+            return False
 
     def pause_writing(self) -> None:
         self._write_paused = True
@@ -134,12 +152,14 @@ class AsyncStream(asyncio.Protocol):
 
         Raises:
             DeadlinePassed: if none came by `deadline`.
-            OSError: if the connection broke.
+            OSError: if the connection broke, or its end is `truncated`.
         """
         while not self._chunks:
             if self.eof:
                 if isinstance(self.error, OSError):
                     raise type(self.error)(*self.error.args)  # a copy: what is kept must not hold its readers
+                if self.truncated:
+                    raise ConnectionResetError(errno.ECONNRESET, NO_GOODBYE)
                 return b""
             await self.wait(deadline)
         return self.read_now()

@@ -26,6 +26,7 @@ from meshlib.errors import AttemptTimeout, BodyBroken, ConnectTimeout, ProtocolE
 from meshlib.net.wire import Headers, Progress, Target, WireLimits, WireRequest
 
 __all__ = [
+    "NO_GOODBYE",
     "TIMER_SLACK_S",
     "AsyncConnect",
     "AsyncConnection",
@@ -47,6 +48,8 @@ __all__ = [
 
 TIMER_SLACK_S = 0.005
 """By how much a loop's timer may fire too early: uvloop counts in whole milliseconds."""
+
+NO_GOODBYE = "the peer closed the connection without the end that TLS asks for"
 
 VerifyPeer: TypeAlias = Callable[[Target, Any], None]
 """Called with the target and its `ssl.SSLObject` or `ssl.SSLSocket` after the handshake, before the first byte of a

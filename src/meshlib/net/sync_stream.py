@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from meshlib.net.connection import DeadlinePassed
+from meshlib.net.connection import NO_GOODBYE, DeadlinePassed
 
 __all__ = ["SyncStream"]
 
@@ -30,7 +30,7 @@ LONGEST_WAIT_S = 2_000_000.0
 class SyncStream:
     """A connected socket, plain or TLS."""
 
-    __slots__ = ("_early", "_lock", "_sock", "eof", "is_tls", "sent_any")
+    __slots__ = ("_early", "_lock", "_sock", "eof", "is_tls", "sent_any", "truncated")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -41,6 +41,8 @@ class SyncStream:
         self._lock = threading.Lock() if self.is_tls else None
         self._early = b""
         self.eof = False
+        self.truncated = False
+        """Whether the end came without a goodbye in TLS: anybody on the way could have cut what the peer sent."""
         self.sent_any = False
         """Whether `write` has handed over a byte since this was last set to False."""
 
@@ -49,16 +51,16 @@ class SyncStream:
 
         Raises:
             DeadlinePassed: if none came by `deadline`.
-            OSError: if the connection broke.
+            OSError: if the connection broke, or its end is `truncated`.
         """
         if self._early:
             early, self._early = self._early, b""
             return early
-        if self.eof:
-            return b""
-        data = self._blocking(self._recv, select.POLLIN, deadline)
+        data = b"" if self.eof else self._blocking(self._recv, select.POLLIN, deadline)
         if not data:
             self.eof = True
+            if self.truncated:
+                raise ConnectionResetError(errno.ECONNRESET, NO_GOODBYE)
         return data
 
     def write(self, data: bytes | memoryview, deadline: float | None) -> int:
@@ -161,7 +163,9 @@ class SyncStream:
             OSError: if it failed.
         """
         try:
-            self._sock = context.wrap_socket(self._sock, server_hostname=server_name, do_handshake_on_connect=False)
+            self._sock = context.wrap_socket(
+                self._sock, server_hostname=server_name, do_handshake_on_connect=False, suppress_ragged_eofs=False
+            )
             self.is_tls = True
             self._lock = threading.Lock()
             self._blocking(self._sock.do_handshake, select.POLLIN, deadline)
@@ -172,8 +176,12 @@ class SyncStream:
     def _recv(self) -> bytes:
         if self._lock is None:
             return self._sock.recv(READ_BYTES)
-        with self._lock:
-            return self._sock.recv(READ_BYTES)
+        try:
+            with self._lock:
+                return self._sock.recv(READ_BYTES)
+        except ssl.SSLEOFError:
+            self.truncated = True
+            return b""
 
     def _send(self, view: memoryview) -> int:
         if self._lock is None:
