@@ -83,7 +83,6 @@ class Bench:
         settings: dict[str, Any] = {
             "service": "orders",
             "method": "GET",
-            "path": "/",
             "route": self.route,
             "policy": self.policy,
             "clusters": lambda: self.clusters,
@@ -91,7 +90,14 @@ class Bench:
             **self._facts,
             **facts,
         }
-        return Call(CallFacts(**settings), self.rng)
+        own: dict[str, Any] = {
+            "replayable": settings.pop("replayable", True),
+            "inherited": settings.pop("deadline", None),
+        }
+        explain = settings.pop("explain", False)
+        call = Call(CallFacts(**settings), self.rng, **own)
+        call.why = [] if explain else None
+        return call
 
     @property
     def in_flight(self) -> int:

@@ -162,19 +162,17 @@ class OneCall(RuleBasedStateMachine):
         facts = CallFacts(
             service="orders",
             method="GET" if safe else "POST",
-            path="/",
             route=Route("r", (Backend("orders", "v1", 2.0), Backend("orders", "v2", 1.0)), policy),
             policy=policy,
             clusters=lambda: self.clusters,
             budget=self.budget,
             endpoints_ready=lambda: self.token,
-            deadline=None if inherited_s is None else self.now + inherited_s,
             safe=safe,
-            replayable=replayable,
             complete_body=complete_body,
             observe=observe,
         )
-        self.call = Call(facts, self.rng)
+        inherited = None if inherited_s is None else self.now + inherited_s
+        self.call = Call(facts, self.rng, inherited=inherited, replayable=replayable)
         self.allowed = 1 + max_retries
         self.started: list[Start] = []
         self.ends: list[Action | str] = []
@@ -212,7 +210,7 @@ class OneCall(RuleBasedStateMachine):
         earlier = call.attempts[: start.n - 1]
         if any(attempt.sent for attempt in earlier):
             assert facts.safe, "an unsafe request was repeated"
-            assert facts.replayable, "a body was sent that is gone"
+            assert call.replayable, "a body was sent that is gone"
 
     @property
     def running(self) -> bool:
@@ -253,7 +251,7 @@ class OneCall(RuleBasedStateMachine):
         assert self.call is not None
         if (n := self._n(data)) is not None:
             if self.call.attempts[n - 1].open:
-                self.call.facts.replayable = self.call.facts.replayable and replayable
+                self.call.replayable = self.call.replayable and replayable
             before = len(self.started)
             self._take(self.call.error(self.now, n, kind[0]("broken"), kind[1]))
             assert kind[0] is not PoolTimeout or len(self.started) == before

@@ -57,7 +57,7 @@ def test_every_count_returns_to_zero(balancer: BalancerName, weights: tuple[floa
     stop = threading.Event()
 
     def one_call(rng: Random, now: float) -> None:
-        facts = CallFacts("orders", "GET", "/", route, policy, lambda: current, budget, safe=rng.random() < 0.9)
+        facts = CallFacts("orders", "GET", route, policy, lambda: current, budget, safe=rng.random() < 0.9)
         call = Call(facts, rng)
         actions: list[Action] = call.begin(now)
         while True:

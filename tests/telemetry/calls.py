@@ -55,20 +55,17 @@ def a_call(
     facts = CallFacts(
         service=cluster.name.partition("/")[0],
         method=method,
-        path=path,
         route=route,
         policy=route.policy,
         clusters=lambda: (cluster,),
         budget=RetryBudget(BudgetSettings()),
-        deadline=deadline,
         safe=True,
         scheme=scheme,
         host=host,
         port=port,
-        query=query,
         operation=operation,
     )
-    return Call(facts, Random(7))
+    return Call(facts, Random(7), path, query, deadline)
 
 
 class Drive:

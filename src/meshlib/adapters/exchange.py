@@ -170,22 +170,13 @@ class Exchange:
             pool_s=caps.pool_s,
             write_s=caps.write_s,
             read_s=caps.read_s,
-            body_idle_s=_least(self._idle_s(), caps.read_s),
+            body_idle_s=_least(facts.body_idle_s, caps.read_s),
             body_deadline=start.body_deadline,
         )
         target = destination.secure() if self._secure else destination.target
         if self._server_name is not None and target.tls is not None:
             target = replace(target, server_name=self._server_name)
         return target, request, limits, Progress()
-
-    def _idle_s(self) -> float | None:
-        """How long each read of the body may take. Where the whole body is wanted, an endpoint that falls silent in the
-        middle of it has failed the attempt, and is given no longer than an attempt has.
-        """
-        policy = self.call.facts.policy
-        if not self.call.facts.complete_body:
-            return policy.body_idle_s
-        return _least(policy.body_idle_s, policy.per_try_timeout_s)
 
     @property
     def replayable(self) -> bool:
@@ -207,7 +198,7 @@ class Exchange:
             if status in OVERLOAD_STATUSES:
                 value = next((value for name, value in response.headers if name.lower() == b"retry-after"), None)
                 retry_after_s = parse_retry_after(value, self.plane.clock.wall())
-        call.facts.replayable = self.replayable
+        call.replayable = self.replayable
         preview = None
         if call.facts.policy.retry.retry is not None and self._preview is not None:
             preview = self._preview(status, response.headers)
@@ -226,7 +217,7 @@ class Exchange:
         attempt.resent = progress.resent
         if progress.bytes_written or not self.replayable:
             call.bytes_written(now, start.n)
-        call.facts.replayable = self.replayable
+        call.replayable = self.replayable
         actions = call.error(now, start.n, error, phase or progress.phase)
         self._end_attempt(start.n, error, progress)
         return actions

@@ -25,18 +25,18 @@ class Shadow:
         """Ask what would be done with the call, before it is made."""
         self.exchange = exchange
         self._call = exchange.call
-        self._call.facts.explain = True
+        self._call.why = self._call.why or []
         self._n = 0
         self._note(self._call.begin(self._now()))
         if self._call.state is CallState.WAITING:
-            self._call.facts.say(f"would have waited: {self._call.record(self._now()).waits[-1].reason}")
+            self._call.say(f"would have waited: {self._call.record(self._now()).waits[-1].reason}")
 
     def answered(self, status: int, retry_after: str | None) -> None:
         """The call was answered."""
         if self._call.state is CallState.RUNNING:
             seconds = parse_retry_after(retry_after)
             self._note(self._call.headers(self._now(), self._n, status, retry_after_s=seconds))
-        self._call.facts.say(f"was answered with {status}")
+        self._call.say(f"was answered with {status}")
         self._call.settled(self._now(), status=status)
         self.exchange.ended()
 
@@ -46,7 +46,7 @@ class Shadow:
             if phase not in _UNSENT:
                 self._call.bytes_written(self._now(), self._n)
             self._note(self._call.error(self._now(), self._n, error, phase))
-        self._call.facts.say(f"failed with {type(error).__name__}: {error}")
+        self._call.say(f"failed with {type(error).__name__}: {error}")
         self._call.settled(self._now(), error=error)
         self.exchange.ended()
 
@@ -56,7 +56,7 @@ class Shadow:
         self.exchange.ended()
 
     def _note(self, actions: list[Action]) -> None:
-        say, again = self._call.facts.say, self._n > 0
+        say, again = self._call.say, self._n > 0
         for action in actions:
             if isinstance(action, Start):
                 self._n = action.n

@@ -184,10 +184,10 @@ class DataPlane:
         self, view: ServiceView, route: Route, request: RequestFacts, options: CallOptions, *, observe: bool = False
     ) -> Call:
         """A call, not yet begun."""
-        policy, timeout_name = self._policy(route, request, options)
         safe = options.idempotent
         if safe is None:
             safe = request.method in IDEMPOTENT_METHODS or "idempotency-key" in request.headers
+        policy, timeout_name = self._policy(route, request, options)
         backends = route.backends
         if len(backends) == 1 and backends[0].service == view.name:
             subset = backends[0].subset
@@ -210,29 +210,25 @@ class DataPlane:
         facts = CallFacts(
             service=view.name,
             method=request.method,
-            path=request.path,
             route=route,
             policy=policy,
             clusters=clusters,
             budget=view.state.budget,
             endpoints_ready=endpoints_ready,
-            deadline=current_scope().deadline,
             timeout_name=timeout_name,
             safe=safe,
-            replayable=request.replayable,
             # An observed call is judged by its headers; the body belongs to the caller alone.
             complete_body=options.complete_body and not observe,
             observe=observe,
-            explain=options.explain,
             scheme=request.scheme,
             host=request.host,
             port=request.port,
-            query=request.query,
             operation=options.route,
         )
+        call = Call(facts, self.rng, request.path, request.query, current_scope().deadline, request.replayable)
         if options.explain:
-            facts.why += explain(view.settings.routes, route, request.view(), clusters(), self.clock.now())
-        return Call(facts, self.rng)
+            call.why = explain(view.settings.routes, route, request.view(), clusters(), self.clock.now())
+        return call
 
     def _policy(self, route: Route, request: RequestFacts, options: CallOptions) -> tuple[CallPolicy, str]:
         """The route's policy, with what surrounds the call and what the caller asked for; and who set the timeout."""

@@ -31,7 +31,6 @@ class Attempt:
     __slots__ = (
         "_blind",
         "_lease",
-        "_rng",
         "cluster",
         "deadline",
         "error",
@@ -56,8 +55,6 @@ class Attempt:
         cluster: Cluster,
         member: Member,
         now: float,
-        rng: Random,
-        *,
         deadline: float | None,
         limit: str,
         lease: EjectionProbe | None,
@@ -71,7 +68,6 @@ class Attempt:
             cluster: the one that `member` was picked from.
             member: where to.
             now: on the monotonic clock.
-            rng: for samples of the cluster.
             deadline: when it is cut; None for never.
             limit: what that limit is called.
             lease: if it tests an ejected endpoint.
@@ -94,41 +90,41 @@ class Attempt:
         self.error: MeshError | None = None
         self.phase: str | None = None
         self.outcome = "pending"
-        self._rng = rng
         self._blind = blind
         self._lease = lease
         member.node.enter()
 
-    def answered(self, now: float, retry_after_s: float | None) -> None:
+    def answered(self, now: float, retry_after_s: float | None, rng: Random) -> None:
         """Its headers came, with a good status. `completed` follows, now or with the end of the body.
 
         Args:
             now: on the monotonic clock.
             retry_after_s: what they ask for; with a 429 that is load, though no failure.
+            rng: for samples of the cluster.
         """
         if self._blind:
             return
-        load, elapsed_s, state = self.member.load, now - self.started_at, self.cluster.state
+        load, elapsed_s, breaker = self.member.load, now - self.started_at, self.cluster.state.breaker
         load.answered(now, elapsed_s)
         if retry_after_s is not None and self.status == 429:
-            load.failed(now, elapsed_s, self.cluster.usual_cost(self._rng, self.member), retry_after_s)
-        if state.breaker is not None:
-            state.breaker.attempt_succeeded(now)
+            load.failed(now, elapsed_s, self.cluster.usual_cost(rng, self.member), retry_after_s)
+        if breaker is not None:
+            breaker.attempt_succeeded(now)
         if self._lease is not None:
             self._end_probe(now, True)
 
     def completed(self) -> None:
         """All of it went well: an end to failures in a row."""
         self.outcome = "success"
-        if self.cluster.state.outlier is not None and not self._blind:
+        if self.member.health.consecutive and self.cluster.state.outlier is not None and not self._blind:
             self.cluster.state.outlier.succeeded(self.member)
 
-    def failed(self, now: float, retry_after_s: float = 0.0) -> None:
+    def failed(self, now: float, rng: Random, retry_after_s: float = 0.0) -> None:
         """The endpoint, or the way to it, is to blame for how it went."""
         self.outcome = "failure"
         if self._blind:
             return
-        usual_s = self.cluster.usual_cost(self._rng, self.member)
+        usual_s = self.cluster.usual_cost(rng, self.member)
         self.member.load.failed(now, now - self.started_at, usual_s, retry_after_s)
         self._end_probe(now, False)
         if self.cluster.state.outlier is not None:

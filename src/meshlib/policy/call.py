@@ -44,16 +44,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from meshlib.balance.balancer import Member
 from meshlib.errors import AttemptTimeout, MeshError
 from meshlib.policy.actions import Action, Cancel, Start
 from meshlib.policy.attempt import Attempt
-from meshlib.policy.classify import OVERLOAD_STATUSES, is_failure, is_to_blame
-from meshlib.policy.holdings import CallState, Holdings
+from meshlib.policy.classify import FAILURE_STATUSES, OVERLOAD_STATUSES, is_to_blame
+from meshlib.policy.holdings import DELIVERED, DONE, NEW, RUNNING, WAITING, CallState, Holdings
 from meshlib.policy.journal import Journal
 from meshlib.policy.placement import AWAIT_ENDPOINTS, is_granted
 from meshlib.policy.record import Record
 from meshlib.policy.retry import AttemptState, Failure, decide, is_retryable
-from meshlib.policy.timeouts import CLOCK_SLACK_S, Timeouts, attempt_headers
+from meshlib.policy.timeouts import CLOCK_SLACK_S, attempt_headers
 
 __all__ = ["Call", "CallState"]
 
@@ -62,7 +63,8 @@ class Call(Holdings):
     """One call. See the top of this module; not safe for use by several threads at once.
 
     Attributes:
-        facts: what it is.
+        facts: what it has in common with others of its kind.
+        path, query, inherited, replayable, why: what is its own.
         state: where it is.
         attempts: all so far, by number.
         wait_on: what it waits for besides `next_wakeup`, if anything.
@@ -74,12 +76,12 @@ class Call(Holdings):
     @property
     def next_wakeup(self) -> float | None:
         """When `timer` wants to be called, on the monotonic clock; None if nothing is to come by itself."""
-        if self.state is CallState.RUNNING:
+        if self.state is RUNNING:
             # Attempts end no later than the call does; with one only, its deadline is the answer.
             if len(self.attempts) == 1:
                 return self.attempts[0].deadline
             times = [attempt.deadline for attempt in self.attempts if attempt.open]
-        elif self.state is CallState.WAITING:
+        elif self.state is WAITING:
             times = [self._wake_at, self.deadline]
         else:
             return None
@@ -92,20 +94,19 @@ class Call(Holdings):
 
     def record(self, now: float) -> Record:
         """What happened so far."""
-        return self._journal.record(self.facts, self.attempts, now)
+        return self._journal.record(self.facts, self.path, self.attempts, self.why, now)
 
     # Events
 
     def begin(self, now: float) -> list[Action]:
         """Start the call."""
-        if self.state is not CallState.NEW:
+        if self.state is not NEW:
             return []
         self._journal.began = now
-        self._timeouts = Timeouts(self.facts, now)
-        self.deadline = self._timeouts.deadline
-        if self._timeouts.passed(now):
+        self._begin_timeouts(now)
+        if self._passed(now):
             return self._cut(now)
-        self._placement.look()
+        self._look()
         return self._enter(now)
 
     def started(self, now: float, n: int) -> list[Action]:
@@ -141,19 +142,19 @@ class Call(Holdings):
             response: the adapter's own, for a tenacity ``retry`` object.
         """
         attempt = self.attempts[n - 1]
-        if not attempt.open or attempt.headers_at is not None or self.state is not CallState.RUNNING:
+        if not attempt.open or attempt.headers_at is not None or self.state is not RUNNING:
             return []
         if status not in OVERLOAD_STATUSES:
             retry_after_s = None
         attempt.status = status
         attempt.headers_at = now
         attempt.sent = True
-        failed = is_failure(status)
+        failed = status in FAILURE_STATUSES
         if failed:
-            attempt.failed(now, retry_after_s or 0.0)
+            attempt.failed(now, self._rng, retry_after_s or 0.0)
         else:
-            attempt.answered(now, retry_after_s)
-            self._placement.probe_answered(now)
+            attempt.answered(now, retry_after_s, self._rng)
+            self._probe_answered(now)
         policy = self.facts.policy.retry
         # Most responses are good ones, so the common case is decided without making a `Failure`.
         if policy.retry is not None or status >= 400 or status in policy.on:
@@ -165,7 +166,7 @@ class Call(Holdings):
         if self.facts.complete_body and not failed:
             # The per-try timeout ends with the headers; the body has what is left of the call's.
             attempt.phase = "body"
-            attempt.deadline, attempt.limit = self.deadline, self._timeouts.name
+            attempt.deadline, attempt.limit = self.deadline, self._limit
             return []
         return self._deliver(attempt, now, good=not failed)
 
@@ -174,7 +175,7 @@ class Call(Holdings):
         attempt = self.attempts[n - 1]
         if not attempt.open or attempt.headers_at is None:
             return []
-        actions = self._deliver(attempt, now, good=True) if self.state is CallState.RUNNING else []
+        actions = self._deliver(attempt, now, good=True) if self.state is RUNNING else []
         attempt.close(now)
         self._finish()
         return actions
@@ -185,17 +186,17 @@ class Call(Holdings):
         if not attempt.open:
             return []
         attempt.phase = phase
-        if self.state is CallState.DELIVERED:
+        if self.state is DELIVERED:
             return self._broke(attempt, now, error)
         if isinstance(error, AttemptTimeout):
-            if self._timeouts.passed(now, CLOCK_SLACK_S):
+            if self._passed(now, CLOCK_SLACK_S):
                 return self._cut(now)
             own = attempt.deadline is not None and now >= attempt.deadline - CLOCK_SLACK_S
             self._journal.limit = attempt.limit if own else "client"
         attempt.error = error
         if not is_to_blame(error):
             return self._not_sent(attempt, now, error)
-        attempt.failed(now)
+        attempt.failed(now, self._rng)
         failure = Failure(None, error, any(each.sent for each in self.attempts))
         if self._wants_retry(now, failure):
             return self._retry(attempt, now, failure)
@@ -207,25 +208,25 @@ class Call(Holdings):
 
     def cancelled(self, now: float, n: int | None = None) -> list[Action]:
         """The caller gave up attempt `n`, or (None) the whole call. Nothing it held stays held."""
-        if self.state is CallState.DONE:
+        if self.state is DONE:
             return []
         if n is not None:
             attempt = self.attempts[n - 1]
             if not attempt.open:
                 return []
-            if self.state is CallState.DELIVERED or any(other.open for other in self.attempts if other is not attempt):
+            if self.state is DELIVERED or any(other.open for other in self.attempts if other is not attempt):
                 attempt.given_up(now)
                 attempt.close(now)
                 self._finish()
                 return []
         actions = self._cancel_open(now)
-        if self.state is not CallState.DELIVERED:
-            if self.state is CallState.NEW:
+        if self.state is not DELIVERED:
+            if self.state is NEW:
                 self._journal.began = now
             self._journal.outcome = "cancelled"
             self._end(now, None)
-        self._placement.leave()
-        self.state = CallState.DONE
+        self._leave_cluster()
+        self.state = DONE
         return actions
 
     def settled(self, now: float, *, status: int | None = None, error: MeshError | None = None) -> None:
@@ -236,32 +237,32 @@ class Call(Holdings):
             status: of the response that the caller got.
             error: why there was none.
         """
-        if self.state in (CallState.DELIVERED, CallState.DONE):
+        if self.state in (DELIVERED, DONE):
             self.cancelled(now)
             return
         self._cancel_open(now)
         self._journal.status, self._journal.error = status, error
         self._journal.outcome = "success" if error is None else "failure"
-        self._end(now, error is None and not is_failure(status or 0))
-        self._placement.leave()
-        self.state = CallState.DONE
+        self._end(now, error is None and status not in FAILURE_STATUSES)
+        self._leave_cluster()
+        self.state = DONE
 
     def timer(self, now: float) -> list[Action]:
         """Time has passed. Does nothing before `next_wakeup`."""
-        if self.state is CallState.WAITING:
-            if self._timeouts.passed(now):
+        if self.state is WAITING:
+            if self._passed(now):
                 return self._cut(now)
             if self._wake_at is None or now < self._wake_at:
                 return []
             reason = self._journal.waiting_for
             self._stop_waiting(now)
             if reason == "endpoints":
-                self._placement.look()
+                self._look()
                 return self._enter(now)
             return self._again(now)
-        if self.state is not CallState.RUNNING:
+        if self.state is not RUNNING:
             return []
-        if self._timeouts.passed(now):
+        if self._passed(now):
             return self._cut(now)
         actions: list[Action] = []
         for attempt in [attempt for attempt in self.attempts if attempt.open]:
@@ -273,24 +274,24 @@ class Call(Holdings):
     def woken(self, now: float) -> list[Action]:
         """What `wait_on` stands for is ready."""
         token, reason = self.wait_on, self._journal.waiting_for
-        if self.state is not CallState.WAITING or token is None or not is_granted(token):
+        if self.state is not WAITING or token is None or not is_granted(token):
             return []
-        if self._timeouts.passed(now):
+        if self._passed(now):
             return self._cut(now)
         if reason == "limit":
             self.wait_on = None  # the place is the call's own now, so it does not leave the line
-            self._placement.granted()
+            self._holds_place = True
             self._stop_waiting(now)
             return self._start(now)
         self._stop_waiting(now)
-        self._placement.look()
+        self._look()
         return self._enter(now)
 
     # Where to
 
     def _enter(self, now: float) -> list[Action]:
         """Enter a cluster, and start an attempt there."""
-        answer = self._placement.enter(now)
+        answer = self._enter_cluster(now)
         if answer is None:
             return self._start(now)
         if isinstance(answer, MeshError):
@@ -300,63 +301,53 @@ class Call(Holdings):
             return self._wait(now, "limit", answer)
         give_up_at = (self._journal.began or 0.0) + self.facts.policy.endpoint_wait_s
         if give_up_at <= now or self.facts.endpoints_ready is None:
-            return self._fail(now, self._placement.no_way(), success=None)
+            return self._fail(now, self._no_way(), success=None)
         return self._wait(now, "endpoints", self.facts.endpoints_ready(), give_up_at)
 
     def _start(self, now: float) -> list[Action]:
         """Start an attempt in the cluster that was entered."""
-        facts, placement = self.facts, self._placement
-        cluster = placement.cluster
-        member, lease = placement.pick(now, self._tried)
+        facts, attempts = self.facts, self.attempts
+        member, lease = self._pick(now, self._tried() if attempts else ())
+        cluster = self.cluster
         if member is None or cluster is None:
-            return self._fail(now, placement.no_way(), success=None)
-        deadline, limit = self._timeouts.of_attempt(now)
-        n = len(self.attempts) + 1
-        attempt = Attempt(
-            n,
-            cluster,
-            member,
-            now,
-            self._rng,
-            deadline=deadline,
-            limit=limit,
-            lease=lease,
-            probe=placement.probing,
-            blind=facts.observe,
-        )
-        self.attempts.append(attempt)
-        self._tried.append(member)
+            return self._fail(now, self._no_way(), success=None)
+        deadline, limit = self._attempt_limit(now)
+        n = len(attempts) + 1
+        probing = self._probe is not None
+        attempts.append(Attempt(n, cluster, member, now, deadline, limit, lease, probing, facts.observe))
         self._journal.limit = None
-        self.state = CallState.RUNNING
+        self.state = RUNNING
         timeout_s = None if deadline is None else deadline - now
-        body_deadline = self.deadline if facts.complete_body else facts.deadline
+        body_deadline = self.deadline if facts.complete_body else self.inherited
         headers = attempt_headers(n, timeout_s)
-        return [Start(n, member, cluster.name, timeout_s, deadline, body_deadline, headers)]
+        return [Start(n, member, cluster.state.name, timeout_s, deadline, body_deadline, headers)]
+
+    def _tried(self) -> list[Member]:
+        """The endpoints of all attempts so far."""
+        return [attempt.member for attempt in self.attempts]
 
     def _also(self, now: float) -> list[Action]:
         """Start an attempt beside those under way, if a retry would be allowed now; it takes its place."""
         facts = self.facts
         spent = len(self.attempts) > facts.policy.retry.max_retries
-        if self.state is not CallState.RUNNING or spent or self._timeouts.passed(now):
+        if self.state is not RUNNING or spent or self._passed(now):
             return []
-        if not (facts.safe and facts.replayable and facts.budget.open and self._placement.has_other(self._tried)):
+        if not (facts.safe and self.replayable and facts.budget.open and self._has_other(self._tried())):
             return []
         facts.budget.hedged()
         return self._start(now)
 
     def _may_redraw(self, now: float) -> bool:
         """Whether the next attempt would be in another cluster, because nothing is left to try in this one."""
-        placement = self._placement
         several = len(self.facts.route.backends) > 1
-        return several and not placement.has_other(self._tried) and placement.could_redraw(now)
+        return several and not self._has_other(self._tried()) and self._could_redraw(now)
 
     def _again(self, now: float) -> list[Action]:
         """The next attempt: at an endpoint not yet tried, in this cluster or else in another."""
-        placement = self._placement
         if self._may_redraw(now):
-            self.facts.say("no endpoint is left to try in this cluster, so the backend is drawn again")
-            placement.judge(now, False)
-            placement.leave()
+            self.say("no endpoint is left to try in this cluster, so the backend is drawn again")
+            self._judge(now, False)
+            self._leave_cluster()
             return self._enter(now)
         return self._start(now)
 
@@ -388,12 +379,12 @@ class Call(Holdings):
             failure,
             retries=retries,
             safe=facts.safe,
-            replayable=facts.replayable,
+            replayable=self.replayable,
             budget_open=facts.budget.open,
-            elsewhere=asked and more and self._placement.has_other(self._tried),
+            elsewhere=asked and more and self._has_other(self._tried()),
             elapsed_s=self._elapsed_s(now),
             idle_s=self._journal.idle_s(),
-            left_s=self._timeouts.left_s(now),
+            left_s=self._left_s(now),
             rng=self._rng,
         )
         if verdict.retry:

@@ -26,54 +26,46 @@ class Ready(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CallFacts:
-    """What a call is, before it begins.
+    """What all calls of one kind have in common. Made once, and shared by them; what differs is in `Call` itself.
 
     Attributes:
-        service, method, path: as the caller named them.
+        service, method: as the caller named them.
         route: that matched.
         policy: the route's, with what the caller overrode.
-        clusters: reads the snapshot: the clusters of the route's backends, in their order. Read once, and again only
-            after a wait for first endpoints.
+        clusters: reads the snapshot: the clusters of the route's backends, in their order. Read once by each call, and
+            again only after a wait for first endpoints.
         budget: of the service.
         endpoints_ready: gives what to wait on until discovery has answered.
-        deadline: inherited, on the monotonic clock; None for none.
         timeout_name: what the total timeout is called in the record: ``timeout``, or ``client`` if the caller set it.
         safe: whether the request may be repeated although it may have been processed.
-        replayable: whether its body can be produced again; the driver may change its mind while the call runs.
         complete_body: the caller wants the whole body: an attempt succeeds only when its body is there.
         observe: decide and count, but believe nothing of single endpoints (the answer came from elsewhere).
-        explain: keep the reasons in full.
-        scheme, host, port, query: of the URL as the caller wrote it, for telemetry; an empty host is the service, no
-            port
-            is the scheme's own.
+        scheme, host, port: of the URL as the caller wrote it, for telemetry; an empty host is the service, no port is
+            the scheme's own.
         operation: a low-cardinality name of what is called, if the caller gave one; else the route's template stands.
+        body_idle_s: how long each read of the response's body may take. Where the whole body is wanted, an endpoint
+            that falls silent in the middle of it has failed the attempt, and is given no longer than an attempt has.
     """
 
     service: str
     method: str
-    path: str
     route: Route
     policy: CallPolicy
     clusters: Callable[[], Sequence[Cluster]]
     budget: RetryBudget
     endpoints_ready: Callable[[], Ready] | None = None
-    deadline: float | None = None
     timeout_name: str = "timeout"
     safe: bool = False
-    replayable: bool = True
     complete_body: bool = False
     observe: bool = False
-    explain: bool = False
-    why: list[str] = field(default_factory=list)
     scheme: str = "http"
     host: str = ""
     port: int | None = None
-    query: str = ""
     operation: str | None = None
+    body_idle_s: float | None = field(init=False)
 
-    def say(self, reason: str) -> None:
-        """Note a reason, if they are asked for."""
-        if self.explain:
-            self.why.append(reason)
+    def __post_init__(self) -> None:
+        limits = [self.policy.body_idle_s, self.policy.per_try_timeout_s if self.complete_body else None]
+        object.__setattr__(self, "body_idle_s", min([each for each in limits if each is not None], default=None))

@@ -3,6 +3,8 @@
 A call may hold places in endpoints' counts, one under its cluster's limit or in the line for it, and leases of probes.
 It has one end, whatever way it comes there (an answer, an error, the deadline, the caller's own), and at that end it
 holds nothing. The events and decisions that lead there are in `meshlib.policy.call`.
+
+The third layer of a call; see `meshlib.policy.timeouts`.
 """
 
 from __future__ import annotations
@@ -10,17 +12,15 @@ from __future__ import annotations
 import enum
 from random import Random
 
-from meshlib.balance.balancer import Member
 from meshlib.errors import MeshError, PoolTimeout
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail
 from meshlib.policy.attempt import Attempt
-from meshlib.policy.classify import is_failure, is_to_blame
+from meshlib.policy.classify import FAILURE_STATUSES, is_to_blame
 from meshlib.policy.facts import CallFacts, Ready
 from meshlib.policy.journal import Journal
-from meshlib.policy.placement import Placement
-from meshlib.policy.timeouts import Timeouts
+from meshlib.policy.placement import NONE, Placement
 
-__all__ = ["CallState", "Holdings"]
+__all__ = ["DELIVERED", "DONE", "NEW", "RUNNING", "WAITING", "CallState", "Holdings"]
 
 
 class CallState(enum.Enum):
@@ -33,34 +33,49 @@ class CallState(enum.Enum):
     DONE = "done"
 
 
-class Holdings:
+# Before Python 3.12 it takes longer to look up a member of an enum than to call a function.
+NEW, WAITING, RUNNING = CallState.NEW, CallState.WAITING, CallState.RUNNING
+DELIVERED, DONE = CallState.DELIVERED, CallState.DONE
+
+
+class Holdings(Placement):
     """The data of a call, and its end. `meshlib.policy.call.Call` adds the events."""
 
-    __slots__ = (
-        "_journal",
-        "_owed",
-        "_placement",
-        "_rng",
-        "_timeouts",
-        "_tried",
-        "_wake_at",
-        "attempts",
-        "deadline",
-        "facts",
-        "state",
-        "wait_on",
-    )
+    __slots__ = ("_journal", "_owed", "_wake_at", "attempts", "path", "query", "state", "wait_on")
 
-    def __init__(self, facts: CallFacts, rng: Random) -> None:
+    def __init__(
+        self,
+        facts: CallFacts,
+        rng: Random,
+        path: str = "/",
+        query: str = "",
+        inherited: float | None = None,
+        replayable: bool = True,
+    ) -> None:
+        """A call that has not begun.
+
+        Args:
+            facts: what it has in common with others of its kind.
+            rng: for all that is random.
+            path, query: as sent.
+            inherited: the deadline that it inherits, on the monotonic clock; None for none.
+            replayable: whether its body can be produced again.
+        """
         self.facts = facts
-        self.state = CallState.NEW
+        self.path = path
+        self.query = query
+        self.inherited = inherited
+        self.replayable = replayable
+        self.why = None
+        self.state = NEW
         self.attempts: list[Attempt] = []
         self.wait_on: Ready | None = None
-        self.deadline: float | None = None
+        self.deadline = None
+        self.cluster = None
         self._rng = rng
-        self._placement = Placement(facts, rng)
-        self._timeouts: Timeouts
-        self._tried: list[Member] = []
+        self._used = NONE
+        self._probe = None
+        self._holds_place = False
         self._owed = 0  # failures that the budget has not been charged for
         self._journal = Journal()
         self._wake_at: float | None = None
@@ -72,21 +87,24 @@ class Holdings:
         """Hand a response to the caller; a `good` one is none that the policy would have retried."""
         if good:
             self.facts.budget.succeeded()
-        success = not is_failure(attempt.status or 0)
+        success = attempt.status not in FAILURE_STATUSES
         if success:
             attempt.completed()
-        self._journal.status = attempt.status
-        self._journal.outcome = "success"
-        self._end(now, success)
-        actions = [*self._cancel_open(now, keep=attempt), Deliver(attempt.n)]
-        self.state = CallState.DELIVERED
+        journal = self._journal
+        journal.status = attempt.status
+        journal.outcome = "success"
+        journal.ended = now
+        self._judge(now, success)
+        actions = self._cancel_open(now, keep=attempt) if len(self.attempts) > 1 else []
+        actions.append(Deliver(attempt.n))
+        self.state = DELIVERED
         return actions
 
     def _broke(self, attempt: Attempt, now: float, error: MeshError) -> list[Action]:
         """The body of a delivered response broke. The caller sees it; there is nothing left to decide."""
         attempt.error = error
         if is_to_blame(error) and attempt.outcome == "success":
-            attempt.failed(now)
+            attempt.failed(now, self._rng)
         attempt.close(now)
         self._journal.outcome = "failure"
         self._journal.error = error
@@ -108,40 +126,40 @@ class Holdings:
         self._journal.error = error
         self._journal.outcome = "failure"
         self._end(now, success)
-        self._placement.leave()
-        self.state = CallState.DONE
+        self._leave_cluster()
+        self.state = DONE
         return [Fail(error)]
 
     def _cut(self, now: float) -> list[Action]:
         """The deadline has come."""
-        self._journal.limit = self._timeouts.name
+        self._journal.limit = self._limit
         under_way = [attempt for attempt in self.attempts if attempt.open]
         phase = under_way[0].stage() if under_way else self._journal.waiting_for
-        error = self._timeouts.exceeded(self.attempts, phase)
+        error = self._exceeded(self.attempts, phase)
         for attempt in under_way:
             attempt.phase = attempt.stage()
-            if self._timeouts.blames(attempt, now):
+            if self._blames(attempt, now):
                 attempt.error = error
-                attempt.failed(now)
+                attempt.failed(now, self._rng)
         actions = self._cancel_open(now)
-        own = self._timeouts.name == "timeout" and any(attempt.outcome == "failure" for attempt in self.attempts)
+        own = self._limit == "timeout" and any(attempt.outcome == "failure" for attempt in self.attempts)
         return [*actions, *self._fail(now, error, success=False if own else None)]
 
     def _end(self, now: float, success: bool | None) -> None:
         """The outcome is known; None is neither good nor bad."""
         self._journal.ended = now
         self._stop_waiting(now)
-        self._placement.judge(now, success)
+        self._judge(now, success)
 
     def _finish(self) -> None:
         """After a delivered body ended: the call is over."""
-        if self.state is not CallState.DELIVERED:
+        if self.state is not DELIVERED:
             return
         for attempt in self.attempts:
             if attempt.open:
                 return
-        self._placement.leave()
-        self.state = CallState.DONE
+        self._leave_cluster()
+        self.state = DONE
 
     def _cancel_open(self, now: float, keep: Attempt | None = None) -> list[Action]:
         """Give up all open attempts but one."""
@@ -154,7 +172,7 @@ class Holdings:
         return actions
 
     def _wait(self, now: float, reason: str, token: Ready | None, until: float | None = None) -> list[Action]:
-        self.state = CallState.WAITING
+        self.state = WAITING
         self.wait_on = token
         self._wake_at = until
         self._journal.wait_began(now, reason)

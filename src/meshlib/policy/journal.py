@@ -60,7 +60,9 @@ class Journal:
         """Seconds spent waiting so far."""
         return sum(wait.duration_s for wait in self._waits)
 
-    def record(self, facts: CallFacts, attempts: Sequence[Attempt], now: float) -> Record:
+    def record(
+        self, facts: CallFacts, path: str, attempts: Sequence[Attempt], why: Sequence[str] | None, now: float
+    ) -> Record:
         """What happened so far."""
         began = now if self.began is None else self.began
         waits = self._waits
@@ -69,7 +71,7 @@ class Journal:
         return Record(
             service=facts.service,
             method=facts.method,
-            path=facts.path,
+            path=path,
             route=facts.route.name,
             outcome=self.outcome,
             duration_s=(now if self.ended is None else self.ended) - began,
@@ -79,5 +81,5 @@ class Journal:
             waits=waits,
             limit=self.limit,
             no_retry=self.no_retry,
-            why=tuple(facts.why),
+            why=tuple(why or ()),
         )

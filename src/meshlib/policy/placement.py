@@ -3,6 +3,8 @@
 A call is in one cluster at a time. It enters once, holding a place under the cluster's limit and perhaps the lease of
 the breaker's probe, and leaves once, giving both back. It enters another only if the first is open or has nothing left
 to try.
+
+The second layer of a call; see `meshlib.policy.timeouts`.
 """
 
 from __future__ import annotations
@@ -20,50 +22,69 @@ from meshlib.errors import (
     NoEndpoint,
     UnknownService,
 )
-from meshlib.policy.breaker import BreakerProbe, Rejected
-from meshlib.policy.facts import CallFacts, Ready
+from meshlib.policy.breaker import BreakerProbe, BreakerState, Rejected
+from meshlib.policy.facts import Ready
 from meshlib.policy.limit import LimitFull, Waiter
 from meshlib.policy.outlier import EjectionProbe
+from meshlib.policy.timeouts import Timeouts
 from meshlib.routing.route import draw
 
-__all__ = ["AWAIT_ENDPOINTS", "Placement"]
+__all__ = ["AWAIT_ENDPOINTS", "NONE", "Placement"]
 
 AWAIT_ENDPOINTS = "await endpoints"
-"""The answer of `Placement.enter` while discovery has not told where the service is."""
+"""The answer of `Placement._enter_cluster` while discovery has not told where the service is."""
+
+_CLOSED = BreakerState.CLOSED
+NONE: frozenset[int] = frozenset()
+_FIRST = frozenset({0})
 
 
-class Placement:
-    """Where one call is made. `cluster` is None until it has entered one."""
+class Placement(Timeouts):
+    """Where one call is made.
 
-    __slots__ = ("_clusters", "_facts", "_holds_place", "_probe", "_rng", "_used", "cluster")
+    Attributes:
+        cluster: that it is in; None until it has entered one.
+        replayable: whether its body can be produced again; the driver may change its mind while the call runs.
+        why: the reasons in full, if they are asked for.
+    """
 
-    def __init__(self, facts: CallFacts, rng: Random) -> None:
-        self.cluster: Cluster | None = None
-        self._facts = facts
-        self._rng = rng
-        self._clusters: Sequence[Cluster] = ()
-        self._used: frozenset[int] = frozenset()
-        self._probe: BreakerProbe | None = None
-        self._holds_place = False
+    __slots__ = ("_clusters", "_holds_place", "_probe", "_rng", "_used", "cluster", "replayable", "why")
 
-    def look(self) -> None:
+    cluster: Cluster | None
+    replayable: bool
+    why: list[str] | None
+    _clusters: Sequence[Cluster]
+    _holds_place: bool
+    _probe: BreakerProbe | None
+    _rng: Random
+    _used: frozenset[int]  # the backends drawn so far
+
+    def say(self, reason: str) -> None:
+        """Note a reason, if they are asked for."""
+        if self.why is not None:
+            self.why.append(reason)
+
+    def _look(self) -> None:
         """Read the snapshot."""
-        self._clusters = self._facts.clusters()
+        self._clusters = self.facts.clusters()
 
-    def enter(self, now: float) -> MeshError | Ready | str | None:
+    def _enter_cluster(self, now: float) -> MeshError | Ready | str | None:
         """Draw a backend and enter its cluster.
 
         Returns:
             None: entered. A `Waiter`: in line for a place. `AWAIT_ENDPOINTS`: discovery has not answered yet. An error:
             there is no way in.
         """
-        backends = self._facts.route.backends
-        left_out = self._used
+        backends = self.facts.route.backends
+        single, left_out = len(backends) == 1, self._used
         rejected: Rejected | None = None
         while True:
-            index = draw(backends, self._rng.random() if len(backends) > 1 else 0.0, left_out)
+            if single:
+                index = None if left_out else 0
+            else:
+                index = draw(backends, self._rng.random(), left_out)
             if index is None:
-                return self.no_way() if rejected is None else self._refused(rejected)
+                return self._no_way() if rejected is None else self._refused(rejected)
             cluster = self._clusters[index]
             if not cluster.members:
                 # Who has already tried one cluster does not wait for another to become known.
@@ -71,47 +92,46 @@ class Placement:
                     return AWAIT_ENDPOINTS
                 left_out |= {index}
                 continue
-            breaker = cluster.state.breaker
-            answer = None if breaker is None else breaker.admit(now, self._facts.safe and self._facts.replayable)
-            if isinstance(answer, Rejected):
-                rejected = answer
-                self._facts.say(f"cluster {cluster.name}: its circuit is open")
-                left_out |= {index}
-                continue
+            state = cluster.state
+            breaker = state.breaker
+            if breaker is not None and breaker.state is not _CLOSED:
+                answer = breaker.admit(now, self.facts.safe and self.replayable)
+                if isinstance(answer, Rejected):
+                    rejected = answer
+                    self.say(f"cluster {cluster.name}: its circuit is open")
+                    left_out |= {index}
+                    continue
+                self._probe = answer
             self.cluster = cluster
-            self._probe = answer
-            self._used |= {index}
-            place = cluster.state.limit.enter()
-            if isinstance(place, LimitFull):
+            self._used = _FIRST if single else self._used | {index}
+            place = state.limit.enter()
+            if place is None:
+                self._holds_place = True
+            elif isinstance(place, LimitFull):
                 self._abandon_probe()
-                text = f"{cluster.state.limit.in_flight} calls to {cluster.name} are in flight and its queue is full"
-                return LimitExceeded(text, service=self._facts.service)
-            self._holds_place = place is None
+                text = f"{state.limit.in_flight} calls to {cluster.name} are in flight and its queue is full"
+                return LimitExceeded(text, service=self.facts.service)
             return place
 
-    def granted(self) -> None:
-        """The place in line for which the call waited is its own."""
-        self._holds_place = True
-
-    def pick(self, now: float, tried: Sequence[Member]) -> tuple[Member | None, EjectionProbe | None]:
+    def _pick(self, now: float, tried: Sequence[Member]) -> tuple[Member | None, EjectionProbe | None]:
         """An endpoint for an attempt, None if there is none; and the lease, if it is the probe of an ejected one."""
         cluster = self.cluster
         if cluster is None:
             return None, None
         outlier = cluster.state.outlier
         if outlier is not None and outlier.ejected:
-            lease = outlier.due(now, self._facts.safe and self._facts.replayable, tried)
+            lease = outlier.due(now, self.facts.safe and self.replayable, tried)
             if lease is not None:
                 return lease.member, lease
         return cluster.pick(now, self._rng, tried), None
 
-    def has_other(self, tried: Sequence[Member]) -> bool:
+    def _has_other(self, tried: Sequence[Member]) -> bool:
         """Whether the cluster has an endpoint that the call has not tried."""
         return self.cluster is not None and self.cluster.has_untried(tried)
 
-    def could_redraw(self, now: float) -> bool:
+    def _could_redraw(self, now: float) -> bool:
         """Whether another backend of the route has endpoints and lets calls in."""
-        for index, backend in enumerate(self._facts.route.backends):
+        for index, backend in enumerate(self.facts.route.backends):
             if index in self._used or backend.weight <= 0 or not self._clusters[index].members:
                 continue
             breaker = self._clusters[index].state.breaker
@@ -119,41 +139,37 @@ class Placement:
                 return True
         return False
 
-    @property
-    def probing(self) -> bool:
-        """Whether the call tests an open circuit."""
-        return self._probe is not None
-
-    def probe_answered(self, now: float) -> None:
+    def _probe_answered(self, now: float) -> None:
         """A good response has begun, which is all that a probe is to show; its body may take long."""
         probe, self._probe = self._probe, None
         if probe is not None:
             probe.succeeded(now)
 
-    def judge(self, now: float, success: bool | None) -> None:
+    def _judge(self, now: float, success: bool | None) -> None:
         """Tell the breaker how the call went in this cluster; None is neither good nor bad."""
-        probe, self._probe = self._probe, None
-        if self.cluster is None:
+        cluster, probe = self.cluster, self._probe
+        if cluster is None:
             return
         if probe is not None:
+            self._probe = None
             if success is None:
                 probe.abandoned()
             elif success:
                 probe.succeeded(now)
             else:
                 probe.failed(now)
-        elif success is not None and self.cluster.state.breaker is not None:
-            self.cluster.state.breaker.call_ended(now, success)
+        elif success is not None and (breaker := cluster.state.breaker) is not None:
+            breaker.call_ended(now, success)
 
-    def leave(self) -> None:
+    def _leave_cluster(self) -> None:
         """Give the place under the limit back."""
         if self._holds_place and self.cluster is not None:
             self._holds_place = False
             self.cluster.state.limit.exit()
 
-    def no_way(self) -> MeshError:
+    def _no_way(self) -> MeshError:
         """Why no backend can be tried."""
-        service = self._facts.service
+        service = self.facts.service
         known = {cluster.known for cluster in self._clusters}
         detail = next((f" ({cluster.detail})" for cluster in self._clusters if cluster.detail), "")
         if Known.UNWELL in known:
@@ -167,7 +183,7 @@ class Placement:
 
     def _refused(self, rejected: Rejected) -> CircuitOpen:
         text = f"its circuit breaker is open; the next probe is in {rejected.retry_after_s:.3g}s"
-        return CircuitOpen(text, retry_after_s=rejected.retry_after_s, service=self._facts.service)
+        return CircuitOpen(text, retry_after_s=rejected.retry_after_s, service=self.facts.service)
 
     def _abandon_probe(self) -> None:
         if self._probe is not None:

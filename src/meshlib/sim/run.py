@@ -152,15 +152,14 @@ class Simulation:
         facts = CallFacts(
             service=self.state.name,
             method="GET" if safe else "POST",
-            path="/",
             route=self.route,
             policy=self.route.policy,
             clusters=lambda: (self.cluster,),
             budget=self.budget,
-            deadline=None if deadline_s is None else self.clock.now + deadline_s,
             safe=safe,
         )
-        driver = Driver(self, Call(facts, self.rng), self._ended)
+        inherited = None if deadline_s is None else self.clock.now + deadline_s
+        driver = Driver(self, Call(facts, self.rng, inherited=inherited), self._ended)
         driver.begin()
         if give_up_after_s is not None:
             self.clock.after(give_up_after_s, driver.give_up)

@@ -84,8 +84,8 @@ class Spans:
         shape = self._shape(facts)
         # All of it at the start, since a sampler may look at it.
         attributes = shape.attributes.copy()
-        query = semconv.redact_query(facts.query)
-        path = facts.path or "/"
+        query = semconv.redact_query(call.query)
+        path = call.path or "/"
         attributes[semconv.URL_FULL] = f"{shape.base}{path}?{query}" if query else f"{shape.base}{path}"
         endpoint = start.member.endpoint
         attributes[semconv.PEER_ADDRESS] = endpoint.host
