@@ -64,6 +64,7 @@ PUBLIC = [
     "Server",
     "Service",
     "TLSFailed",
+    "TcpKeepalive",
     "Tls",
     "UnknownService",
     "ValueMatch",

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         Route,
         Server,
         Service,
+        TcpKeepalive,
         Tls,
         ValueMatch,
     )
@@ -118,6 +119,7 @@ _WHERE = {
         "Route",
         "Server",
         "Service",
+        "TcpKeepalive",
         "Tls",
         "ValueMatch",
     ),
@@ -205,6 +207,7 @@ __all__ = [
     "Server",
     "Service",
     "TLSFailed",
+    "TcpKeepalive",
     "Tls",
     "UnknownService",
     "ValueMatch",

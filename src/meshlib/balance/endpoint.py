@@ -36,8 +36,8 @@ class Endpoint:
     """One address that serves a service.
 
     Attributes:
-        host: an IP address or a host name, without brackets.
-        port: 1 to 65535.
+        host: an IP address or a host name, without brackets; or a Unix socket: ``unix:`` and its path.
+        port: 1 to 65535; 0 for a Unix socket, which has none.
         weight: its share of calls relative to the others, above 0.
         instance_id: the source's own id of the instance. A process that takes over a dead one's address has another id,
             so it starts with a clean history.
@@ -56,9 +56,16 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        """``10.0.0.1:8080``, or ``[::1]:8080``."""
+        """``10.0.0.1:8080``, ``[::1]:8080``, or ``unix:/run/orders.sock``."""
+        if not self.port:
+            return self.host
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    @property
+    def socket_path(self) -> str | None:
+        """The path of the Unix socket; None if it is none."""
+        return None if self.port else self.host.removeprefix("unix:")
 
     @property
     def key(self) -> tuple[str, str, int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from meshlib.config import model as written
 from meshlib.config.compile import Levels, consul_settings, levels_of, route_names, route_policy
-from meshlib.config.fields import Part, closest, split_address
+from meshlib.config.fields import Part, closest, split_endpoint
 from meshlib.config.problems import Path
 from meshlib.durations import format_duration
 from meshlib.policy.settings import CallPolicy
@@ -100,11 +100,11 @@ def _above(path: Path, part: Part, low: str, below: float, high: str, above: flo
 
 
 def _endpoints(path: Path, service: written.Service) -> Iterator[Contradiction]:
-    seen: dict[tuple[str, int | None], int] = {}
+    seen: dict[tuple[str, int], int] = {}
     for index, one in enumerate(service.endpoints):
         address = one if isinstance(one, str) else one.address
-        host, port = split_address(address)
-        first = seen.setdefault((host.lower(), port), index)
+        host, port = split_endpoint(address)
+        first = seen.setdefault((host.lower() if port else host, port), index)
         if first != index:
             text = f"{address} is there already, as endpoints[{first}]; a weight says that it is to get more"
             yield Contradiction((*path, index), text, frozenset({"endpoints"}))

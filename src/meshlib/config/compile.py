@@ -13,13 +13,15 @@ from typing import Any, Final, TypeVar
 
 from meshlib.balance import endpoint as balance
 from meshlib.config import model as written
-from meshlib.config.fields import Part, split_address
+from meshlib.config.fields import Part, split_endpoint
 from meshlib.config.settings import (
     ClusterSettings,
     ConsulSettings,
     DiscoverySettings,
+    KeepaliveSettings,
     LocalSettings,
     MeshSettings,
+    PoolSettings,
     RegisterSettings,
     ServerSettings,
     ServiceSettings,
@@ -91,7 +93,9 @@ _POOL: Final = {
     "max_pending": "max_pending",
     "idle": "idle_s",
     "idle_unsafe": "idle_unsafe_s",
+    "local_address": "local_address",
 }
+_KEEPALIVE: Final = {"time": "time_s", "interval": "interval_s", "probes": "probes"}
 _TLS: Final = {
     "server_name": "server_name",
     "ca_file": "ca_file",
@@ -130,14 +134,13 @@ class Levels:
         """With `policy` laid over it."""
         given = policy.model_fields_set
         cluster = self.cluster
-        pool = _laid_over(cluster.pool, policy.pool, _POOL)
         cluster = replace(
             cluster,
             load_balancing=_laid_over(cluster.load_balancing, policy.load_balancing, _BALANCING),
             breaker=_switched(cluster.breaker, policy, "circuit_breaker", BreakerSettings(), _BREAKER),
             outlier=_switched(cluster.outlier, policy, "outlier_detection", OutlierSettings(), _OUTLIER),
             limits=_laid_over(cluster.limits, policy.limits, _LIMITS),
-            pool=_laid_over(pool, policy, {"connect_timeout": "connect_timeout_s"}),
+            pool=_pool(cluster.pool, policy),
             tls=_tls(cluster.tls, policy),
             http2=policy.http2 if "http2" in given else cluster.http2,
             host_header=policy.host_header if "host_header" in given else cluster.host_header,
@@ -150,7 +153,13 @@ class Levels:
         )
 
 
-def _switched(base: _S | None, policy: written.Policy, field: str, plain: _S, names: Mapping[str, str]) -> _S | None:
+def _pool(base: PoolSettings, policy: written.Policy) -> PoolSettings:
+    pool = _laid_over(base, policy, {"connect_timeout": "connect_timeout_s"})
+    keepalive = _switched(base.tcp_keepalive, policy.pool, "tcp_keepalive", KeepaliveSettings(), _KEEPALIVE)
+    return replace(_laid_over(pool, policy.pool, _POOL), tcp_keepalive=keepalive)
+
+
+def _switched(base: _S | None, policy: Part, field: str, plain: _S, names: Mapping[str, str]) -> _S | None:
     if field not in policy.model_fields_set:
         return base
     part = getattr(policy, field)
@@ -252,8 +261,8 @@ def endpoints_of(service: written.Service) -> tuple[balance.Endpoint, ...]:
 
 
 def _endpoint(one: written.Endpoint) -> balance.Endpoint:
-    host, port = split_address(one.address)
-    return balance.Endpoint(host, port or 0, one.weight, locality=_locality(one.locality), metadata=dict(one.metadata))
+    host, port = split_endpoint(one.address)
+    return balance.Endpoint(host, port, one.weight, locality=_locality(one.locality), metadata=dict(one.metadata))
 
 
 def _locality(locality: written.Locality) -> balance.Locality:

@@ -32,6 +32,7 @@ __all__ = [
     "HeaderValue",
     "Host",
     "Interval",
+    "IpAddress",
     "Many",
     "Methods",
     "Name",
@@ -50,6 +51,7 @@ __all__ = [
     "closest",
     "reject",
     "split_address",
+    "split_endpoint",
 ]
 
 T = TypeVar("T")
@@ -57,6 +59,7 @@ T = TypeVar("T")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,251}[a-z0-9])?")
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,251}[a-z0-9_])?\.?")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_LONGEST_SOCKET_PATH = 107
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 CONDITIONS: Final = ("connect-failure", "reset", "5xx", "retry-after")
@@ -191,10 +194,41 @@ def split_address(value: str) -> tuple[str, int | None]:
     return host, int(port)
 
 
-def _address(value: str) -> str:
-    if split_address(value)[1] is None:
+def split_endpoint(value: str) -> tuple[str, int]:
+    """Split ``host:port``, as `split_address` does; ``unix:/run/orders.sock`` has the port 0.
+
+    Raises:
+        PydanticCustomError: if it is neither.
+    """
+    if value.startswith("unix:"):
+        return f"unix:{_socket_path(value.removeprefix('unix:'))}", 0
+    host, port = split_address(value)
+    if port is None:
         reject("has no port; write it like 10.0.0.1:8080")
+    return host, port
+
+
+def _socket_path(path: str) -> str:
+    if path.startswith("//"):  # as in a URL, whose host is empty
+        path = path[2:]
+    if not path.startswith(("/", "@")) or len(path) < 2:
+        reject("is not the path of a socket: write it from the root, like unix:/run/orders.sock")
+    _text(path)
+    if len(path.encode("utf-8", "replace")) > _LONGEST_SOCKET_PATH:
+        reject(f"is too long: the system takes {_LONGEST_SOCKET_PATH} bytes for the path of a socket")
+    return path
+
+
+def _address(value: str) -> str:
+    split_endpoint(value)
     return value
+
+
+def _ip_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        reject("is not an IP address such as 10.0.0.5 or ::1")
 
 
 def _host(value: str) -> str:
@@ -320,6 +354,7 @@ Name = Annotated[str, _checked(_name)]
 OwnName = Annotated[str, _checked(_own_name)]
 Address = Annotated[str, _checked(_address)]
 Host = Annotated[str, _checked(_host)]
+IpAddress = Annotated[str, _checked(_ip_address)]
 Domain = Annotated[str, _checked(_domain)]
 Url = Annotated[str, _checked(_url)]
 Cidr = Annotated[str, _checked(_cidr)]

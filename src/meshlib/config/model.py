@@ -39,6 +39,7 @@ from meshlib.config.parts import (
     Pool,
     Retry,
     RetryBudget,
+    TcpKeepalive,
     Tls,
 )
 from meshlib.config.rules import Backend, HeaderEdit, HeaderEdits, Match, PathMatch, Route, ValueMatch
@@ -77,6 +78,7 @@ __all__ = [
     "Route",
     "Server",
     "Service",
+    "TcpKeepalive",
     "Tls",
     "ValueMatch",
 ]
@@ -110,7 +112,7 @@ class Endpoint(Part):
     """One address that serves a service.
 
     Attributes:
-        address: ``10.0.0.1:8080``, ``[::1]:8080`` or ``host:8080``.
+        address: ``10.0.0.1:8080``, ``[::1]:8080``, ``host:8080`` or ``unix:/run/orders.sock``.
         weight: its share of calls, relative to the other endpoints'.
         metadata: what subsets select by.
         locality: where it runs.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from meshlib.config.fields import (
     Amount,
@@ -15,6 +15,7 @@ from meshlib.config.fields import (
     Count,
     Flag,
     Interval,
+    IpAddress,
     Part,
     Percent,
     RetryConditions,
@@ -22,7 +23,7 @@ from meshlib.config.fields import (
     Text,
     reject,
 )
-from meshlib.config.settings import PoolSettings
+from meshlib.config.settings import KeepaliveSettings, PoolSettings
 from meshlib.policy.settings import (
     BalancerName,
     BreakerSettings,
@@ -42,6 +43,7 @@ __all__ = [
     "Pool",
     "Retry",
     "RetryBudget",
+    "TcpKeepalive",
     "Tls",
 ]
 
@@ -52,6 +54,7 @@ _BREAKER = BreakerSettings()
 _OUTLIER = OutlierSettings()
 _LIMITS = LimitSettings()
 _POOL = PoolSettings()
+_KEEPALIVE = KeepaliveSettings()
 _DEFAULT_CONDITIONS: Any = _RETRY.on
 
 
@@ -161,6 +164,36 @@ class Limits(Part):
     max_pending: Annotated[Count, Field(ge=0)] = _LIMITS.max_pending
 
 
+def _whole_seconds(value: float) -> float:
+    # What the system takes: it counts in seconds, in 15 bits.
+    if not 1 <= value <= 32767:
+        reject("is out of range: 1s to 32767s is expected")
+    return value
+
+
+_Seconds = Annotated[Span, AfterValidator(_whole_seconds)]
+
+
+class TcpKeepalive(Part):
+    """When the system asks a silent peer whether it is still there.
+
+    Attributes:
+        time: of silence, before the first probe.
+        interval: between probes.
+        probes: without an answer, after which the connection is broken.
+    """
+
+    time: _Seconds = _KEEPALIVE.time_s
+    interval: _Seconds = _KEEPALIVE.interval_s
+    probes: Annotated[Count, Field(ge=1, le=127)] = _KEEPALIVE.probes
+
+
+_KeepaliveOrFalse = Annotated[
+    Annotated[TcpKeepalive, Tag("map")] | Annotated[Literal[False], Tag("false")],
+    Discriminator(lambda value: "false" if value is False else "map"),
+]
+
+
 class Pool(Part):
     """Connections to one endpoint.
 
@@ -169,12 +202,16 @@ class Pool(Part):
         max_pending: calls that wait for one of them; a further one fails at once.
         idle: a connection idle for longer is not used again.
         idle_unsafe: the same for a request that could not be sent twice.
+        local_address: the IP address that connections begin at; the system's choice unless given.
+        tcp_keepalive: see its class; false switches it off.
     """
 
     max_connections: Annotated[Count, Field(ge=1)] = _POOL.max_connections
     max_pending: Annotated[Count, Field(ge=0)] = _POOL.max_pending
     idle: Span = _POOL.idle_s
     idle_unsafe: Span = _POOL.idle_unsafe_s
+    local_address: IpAddress | None = _POOL.local_address
+    tcp_keepalive: _KeepaliveOrFalse = TcpKeepalive()
 
 
 class Tls(Part):

@@ -24,6 +24,7 @@ __all__ = [
     "ClusterSettings",
     "ConsulSettings",
     "DiscoverySettings",
+    "KeepaliveSettings",
     "LocalSettings",
     "MeshSettings",
     "Mode",
@@ -84,6 +85,21 @@ DiscoverySettings: TypeAlias = StaticSettings | LocalSettings | ConsulSettings
 
 
 @dataclass(frozen=True, slots=True)
+class KeepaliveSettings:
+    """When the system asks a silent peer whether it is still there. The values are Go's, and notice after 2.5 minutes.
+
+    Attributes:
+        time_s: of silence, before the first probe.
+        interval_s: between probes.
+        probes: without an answer, after which the connection is broken.
+    """
+
+    time_s: float = 15.0
+    interval_s: float = 15.0
+    probes: int = 9
+
+
+@dataclass(frozen=True, slots=True)
 class PoolSettings:
     """Connections to one endpoint.
 
@@ -93,6 +109,8 @@ class PoolSettings:
         idle_s: a connection idle for longer is not used again.
         idle_unsafe_s: the same for a request that could not be sent twice.
         connect_timeout_s: for TCP and TLS together.
+        local_address: the IP address that connections begin at; None for the system's choice.
+        tcp_keepalive: None where switched off.
     """
 
     max_connections: int = 100
@@ -100,6 +118,8 @@ class PoolSettings:
     idle_s: float = 4.0
     idle_unsafe_s: float = 1.5
     connect_timeout_s: float = 1.0
+    local_address: str | None = None
+    tcp_keepalive: KeepaliveSettings | None = KeepaliveSettings()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,16 @@
-"""Opens a `SyncStream`: names resolved, addresses tried, the TLS handshake the check of the peer's identity."""
+"""Opens a `SyncStream`: the name looked up, the addresses tried, TLS agreed on, the peer's identity checked."""
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import time
-from typing import Any
 
 from meshlib.errors import ConnectFailed
 from meshlib.net.connection import DeadlinePassed, VerifyPeer, earlier, time_is_up
-from meshlib.net.sync_stream import SyncStream
+from meshlib.net.dial import Race, cannot_connect, peer_name, unix_address
+from meshlib.net.lookup import lookup_sync
+from meshlib.net.sync_stream import LONGEST_WAIT_S, SyncStream
 from meshlib.net.wire import Progress, Target, WireLimits
 from meshlib.security.tls import client_context, tls_failed
 
@@ -31,10 +31,10 @@ def open_sync_stream(
     began = time.monotonic()
     context = client_context(target.tls, http2=target.http2) if target.tls else None
     try:
-        stream = _connect(endpoint.host, endpoint.port, deadline)
-        if target.tls and context:
+        stream = SyncStream(_connect(target, deadline))
+        if context is not None:
             progress.phase = "tls"
-            server_name = target.server_name or target.tls.server_name or endpoint.host
+            server_name = peer_name(target)
             try:
                 stream.start_tls(context, server_name, deadline)
                 if verify_peer is not None:
@@ -51,66 +51,36 @@ def open_sync_stream(
     except OSError as error:
         if isinstance(error, ConnectFailed):
             raise
-        raise ConnectFailed(
-            f"cannot connect to {endpoint.address}: {_reason(error)}", endpoint=endpoint.address
-        ) from error
+        raise cannot_connect(endpoint, error) from error
     finally:
         progress.connect_s += time.monotonic() - began
 
 
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error) or type(error).__name__
-
-
-def _connect(host: str, port: int, deadline: float | None) -> SyncStream:
+def _connect(target: Target, deadline: float | None) -> socket.socket:
+    endpoint = target.endpoint
+    path = endpoint.socket_path
+    addresses = [unix_address(path)] if path is not None else lookup_sync(endpoint.host, endpoint.port, deadline)
+    race = Race(addresses, target.pool, time.monotonic(), deadline)
     try:
-        addresses = _interleaved(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    except ValueError as error:
-        # A label that is empty or too long, or a null character: registries hold what people enter.
-        raise OSError(f"{host!r} is not the name of a host") from error
-    last: BaseException | None = None
-    for index, (family, kind, proto, _, address) in enumerate(addresses):
-        # Each address gets an even share of what is left, so that one black hole does not use up all of it.
-        until = deadline
-        if deadline is not None and index + 1 < len(addresses):
-            now = time.monotonic()
-            until = now + max(deadline - now, 0.0) / (len(addresses) - index)
-        try:
-            return _connect_one(family, kind, proto, address, until)
-        except (OSError, DeadlinePassed) as error:
-            last = error
-    try:
-        raise last or OSError("the host's name has no address")
+        writable: list[int] = []
+        while True:
+            connected = race.step(writable, time.monotonic())
+            if connected is not None:
+                return connected
+            writable = _wait(race, deadline)
     finally:
-        last = None  # its own frame would hold it
+        race.close()
 
 
-def _interleaved(infos: list[Any]) -> list[Any]:
-    # One of each family in turn, the resolver's first choice first (RFC 8305, section 4).
-    if len(infos) < 3:
-        return infos
-    first = [info for info in infos if info[0] == infos[0][0]]
-    other = [info for info in infos if info[0] != infos[0][0]]
-    mixed: list[Any] = []
-    while first or other:
-        mixed.extend(family.pop(0) for family in (first, other) if family)
-    return mixed
-
-
-def _connect_one(family: int, kind: int, proto: int, address: Any, deadline: float | None) -> SyncStream:
-    sock = socket.socket(family, kind, proto)
-    try:
-        stream = SyncStream(sock)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        try:
-            sock.connect(address)
-        except BlockingIOError:
-            stream.wait(select.POLLOUT, deadline)
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if code:
-                raise OSError(code, os.strerror(code)) from None
-        return stream
-    except BaseException:
-        sock.close()
-        raise
+def _wait(race: Race, deadline: float | None) -> list[int]:
+    """The sockets that can be written to, when there is one, or when the next address is due."""
+    now = time.monotonic()
+    if deadline is not None and now >= deadline:
+        raise DeadlinePassed
+    ends = [end for end in (deadline, race.next_at) if end is not None]
+    poller = select.poll()
+    for fd in race.under_way:
+        poller.register(fd, select.POLLOUT)
+    # Rounded up: poll counts in milliseconds, and to wake too early would be to spin.
+    timeout_ms = int(min(max(0.0, min(ends) - now), LONGEST_WAIT_S) * 1000) + 1 if ends else None
+    return [fd for fd, _ in poller.poll(timeout_ms)]
