@@ -2,6 +2,7 @@
 
 nox -s demo       the demo, with its own options after `--`
 nox -s tests      the test suite on the Python that runs nox; with `tests-3.12` and so on, on another
+nox -s soak       a million calls to servers that go wrong now and then
 nox -s lint       ruff
 nox -s types      mypy --strict
 nox -s bench      the benchmarks
@@ -107,6 +108,13 @@ def tests(session: nox.Session) -> None:
         options += ["-m", "not peer and not slow"]
         codes.append(5)  # nothing was left to run
     session.run("python", "-m", "pytest", *options, success_codes=codes)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Makes a million calls to servers that go wrong now and then, and looks for what is lost or grows."""
+    _install(session, "test")
+    session.run("python", "-m", "tests.soak", *session.posargs)
 
 
 @nox.session
