@@ -49,6 +49,18 @@ def test_an_attempt_that_succeeds_has_exactly_these_attributes(sdk: Sdk) -> None
     }
 
 
+def test_a_unix_socket_is_a_peer_with_a_path_and_no_port(sdk: Sdk) -> None:
+    Drive(sdk.observer(), a_call(a_cluster(endpoints=(Endpoint("unix:/run/orders.sock", 0),))), [200])
+
+    (span,) = sdk.spans()
+    attributes = {name: value for name, value in (span.attributes or {}).items() if name.startswith("network.")}
+    assert attributes == {
+        "network.peer.address": "/run/orders.sock",
+        "network.transport": "unix",
+        "network.protocol.version": "1.1",
+    }
+
+
 def test_each_resend_is_a_span_of_its_own_that_says_which_it_is(sdk: Sdk) -> None:
     Drive(sdk.observer(), a_call(), [503, ConnectFailed("refused", endpoint="10.0.0.2:8080"), 200])
 

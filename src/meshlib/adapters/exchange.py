@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from meshlib.adapters.plane import DataPlane
@@ -30,6 +30,8 @@ OURS = frozenset(
 )
 """Headers that the mesh alone sets: what a handler copied over from the request it serves is replaced."""
 
+_SHORTEST = min(map(len, OURS))
+
 
 @dataclass(frozen=True, slots=True)
 class Destination:
@@ -42,10 +44,15 @@ class Destination:
 
     target: Target
     host: bytes | None = None
+    _secure: Target | None = field(default=None, init=False, repr=False, compare=False)
 
     def secure(self) -> Target:
         """The same for a caller who wrote ``https``, where the configuration does not say how to encrypt."""
-        return self.target if self.target.tls is not None else replace(self.target, tls=TlsSettings())
+        target = self._secure
+        if target is None:
+            target = self.target if self.target.tls is not None else replace(self.target, tls=TlsSettings())
+            object.__setattr__(self, "_secure", target)
+        return target
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ def make_destination(cluster: ClusterSettings, endpoint: Endpoint) -> Destinatio
     target = Target(endpoint, tls, server_name, cluster.pool, cluster.http2)
     if cluster.host_header == "service":
         return Destination(target)
-    host = endpoint.address if cluster.host_header == "endpoint" else cluster.host_header
+    host = endpoint.authority if cluster.host_header == "endpoint" else cluster.host_header
     return Destination(target, host.encode("latin-1"))
 
 
@@ -86,6 +93,7 @@ class Exchange:
         "_caps",
         "_handle",
         "_headers",
+        "_in_memory",
         "_method",
         "_preview",
         "_secure",
@@ -100,7 +108,6 @@ class Exchange:
         self,
         plane: DataPlane,
         call: Call,
-        *,
         method: bytes,
         target: bytes,
         headers: Headers,
@@ -131,6 +138,7 @@ class Exchange:
         self._method = method
         self._target = target
         self._body = body
+        self._in_memory = isinstance(body, bytes)
         self._caps = caps
         self._secure = secure
         self._server_name = server_name
@@ -140,7 +148,7 @@ class Exchange:
         edits = call.facts.route.request_edits
         if edits:
             headers = edits.apply(headers)
-        self._headers = [pair for pair in headers if pair[0].lower() not in OURS]
+        self._headers = [pair for pair in headers if len(pair[0]) < _SHORTEST or pair[0].lower() not in OURS]
 
     def started(self, start: Start) -> tuple[Target, WireRequest, WireLimits, Progress]:
         """What to give the wire for this attempt."""
@@ -161,18 +169,22 @@ class Exchange:
             said = {name for name, _ in added}
             headers = [pair for pair in headers if pair[0].lower() not in said]
         facts, caps = self.call.facts, self._caps
-        in_memory = isinstance(self._body, bytes)
-        resendable = facts.safe and (in_memory or self.replayable)
-        request = WireRequest(self._method, self._target, [*headers, *added], self._body, resendable, self._url)
-        limits = WireLimits(
-            deadline=start.deadline,
-            connect_s=_least(destination.target.pool.connect_timeout_s, caps.connect_s),
-            pool_s=caps.pool_s,
-            write_s=caps.write_s,
-            read_s=caps.read_s,
-            body_idle_s=_least(facts.body_idle_s, caps.read_s),
-            body_deadline=start.body_deadline,
+        request = WireRequest(
+            self._method, self._target, [*headers, *added], self._body, facts.safe and self.replayable, self._url
         )
+        connect_s, idle_s = destination.target.pool.connect_timeout_s, facts.body_idle_s
+        if caps is NO_CAPS:
+            limits = WireLimits(start.deadline, connect_s, None, None, None, idle_s, start.body_deadline)
+        else:
+            limits = WireLimits(
+                deadline=start.deadline,
+                connect_s=_least(connect_s, caps.connect_s),
+                pool_s=caps.pool_s,
+                write_s=caps.write_s,
+                read_s=caps.read_s,
+                body_idle_s=_least(idle_s, caps.read_s),
+                body_deadline=start.body_deadline,
+            )
         target = destination.secure() if self._secure else destination.target
         if self._server_name is not None and target.tls is not None:
             target = replace(target, server_name=self._server_name)
@@ -181,33 +193,42 @@ class Exchange:
     @property
     def replayable(self) -> bool:
         """Whether the body can be produced again, as things stand."""
-        return isinstance(self._body, bytes) or bool(self._body.replayable)
+        return self._in_memory or bool(self._body.replayable)
 
     def answered(
         self, start: Start, response: SyncWireResponse | AsyncWireResponse, progress: Progress
     ) -> list[Action]:
-        """The headers of an attempt's response are there."""
-        call, status = self.call, response.status
+        """The headers of an attempt's response are there, and perhaps its body with them."""
+        call, status, n = self.call, response.status, start.n
         now = self.plane.clock.now()
-        attempt = call.attempts[start.n - 1]
+        attempt = call.attempts[n - 1]
         attempt.resent = progress.resent
-        progress.http_version = response.http_version
-        retry_after_s, overloaded = None, False
+        if not self._in_memory:
+            call.replayable = self.replayable
+        if status < 429 and call.facts.policy.retry.retry is None:
+            actions = call.headers(now, n, status)
+        else:
+            actions = self._judged(now, n, response)
+        if self._handle is not None:
+            progress.http_version = response.http_version
+            self.plane.observer.attempt_ended(self._handle, call, n, status, None, progress)
+            self._handle = None
+        if response.content is not None and attempt.open:
+            return [*actions, *call.body_end(now, n)]
+        return actions
+
+    def _judged(self, now: float, n: int, response: SyncWireResponse | AsyncWireResponse) -> list[Action]:
+        """The headers of a response that may be a failure; or whether it is one, a tenacity object says."""
+        call, status = self.call, response.status
+        retry_after_s, overloaded, preview = None, False, None
         if status >= 429:
             overloaded = any(name.lower() == b"x-envoy-overloaded" for name, _ in response.headers)
             if status in OVERLOAD_STATUSES:
                 value = next((value for name, value in response.headers if name.lower() == b"retry-after"), None)
                 retry_after_s = parse_retry_after(value, self.plane.clock.wall())
-        call.replayable = self.replayable
-        preview = None
         if call.facts.policy.retry.retry is not None and self._preview is not None:
             preview = self._preview(status, response.headers)
-        actions = call.headers(
-            now, start.n, status, retry_after_s=retry_after_s, overloaded=overloaded, response=preview
-        )
-        self.plane.observer.attempt_ended(self._handle, call, start.n, status, None, progress)
-        self._handle = None
-        return actions
+        return call.headers(now, n, status, retry_after_s=retry_after_s, overloaded=overloaded, response=preview)
 
     def failed(self, start: Start, error: MeshError, progress: Progress, phase: str = "") -> list[Action]:
         """An attempt failed on the wire."""
@@ -235,7 +256,8 @@ class Exchange:
 
     def ended(self) -> None:
         """The call's outcome is known."""
-        self.plane.observer.call_ended(self.call, self.plane.clock.now())
+        ended = self.call.journal.ended
+        self.plane.observer.call_ended(self.call, self.plane.clock.now() if ended is None else ended)
         self.forget_frames()
 
     def forget_frames(self) -> None:

@@ -68,6 +68,11 @@ class Endpoint:
         return None if self.port else self.host.removeprefix("unix:")
 
     @property
+    def authority(self) -> str:
+        """What a ``Host`` header calls it: its address; a Unix socket, which has no name, is ``localhost``."""
+        return self.address if self.port else "localhost"
+
+    @property
     def key(self) -> tuple[str, str, int]:
         """What live state is kept under: the same instance at the same address."""
         return (self.instance_id, self.host, self.port)

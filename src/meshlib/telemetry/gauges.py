@@ -117,10 +117,8 @@ def _endpoint_in_flight(_: Observing, observed: Observed) -> Iterator[Reading]:
             # Clusters of one service share the counts of an endpoint, which is one endpoint all the same.
             if id(member.node) not in seen:
                 seen.add(id(member.node))
-                endpoint = member.endpoint
                 service = (semconv.SERVER_ADDRESS, cluster.name.partition("/")[0])
-                peer = ((semconv.PEER_ADDRESS, endpoint.host), (semconv.PEER_PORT, endpoint.port))
-                yield (service, *peer), member.node.in_flight
+                yield (service, *semconv.peer_attributes(member.endpoint)), member.node.in_flight
 
 
 def _in_flight(_: Observing, observed: Observed) -> Iterator[Reading]:

@@ -11,6 +11,7 @@ import os
 from functools import cache
 from typing import Final
 
+from meshlib.balance.endpoint import Endpoint
 from meshlib.errors import MeshError
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "default_port",
     "error_type",
     "known_method",
+    "peer_attributes",
     "redact_query",
     "redact_url",
 ]
@@ -33,6 +35,7 @@ URL_FULL: Final = "url.full"
 URL_TEMPLATE: Final = "url.template"
 PEER_ADDRESS: Final = "network.peer.address"
 PEER_PORT: Final = "network.peer.port"
+TRANSPORT: Final = "network.transport"
 PROTOCOL_VERSION: Final = "network.protocol.version"
 ERROR_TYPE: Final = "error.type"
 CONNECTION_STATE: Final = "http.connection.state"
@@ -58,6 +61,14 @@ def _known_methods() -> frozenset[str]:
 def known_method(method: str) -> str:
     """The method, or `OTHER`: a method that anybody can make up must not become a new time series."""
     return method if method in _known_methods() else OTHER
+
+
+def peer_attributes(endpoint: Endpoint) -> tuple[tuple[str, str | int], ...]:
+    """Whom an attempt is sent to. Only a Unix socket needs to say what it is: all else is TCP, as HTTP has it."""
+    path = endpoint.socket_path
+    if path is not None:
+        return (PEER_ADDRESS, path), (TRANSPORT, "unix")
+    return (PEER_ADDRESS, endpoint.host), (PEER_PORT, endpoint.port)
 
 
 def default_port(scheme: str) -> int:

@@ -87,9 +87,7 @@ class Spans:
         query = semconv.redact_query(call.query)
         path = call.path or "/"
         attributes[semconv.URL_FULL] = f"{shape.base}{path}?{query}" if query else f"{shape.base}{path}"
-        endpoint = start.member.endpoint
-        attributes[semconv.PEER_ADDRESS] = endpoint.host
-        attributes[semconv.PEER_PORT] = endpoint.port
+        attributes.update(semconv.peer_attributes(start.member.endpoint))
         attributes[semconv.CLUSTER] = start.cluster
         if start.n > 1:
             attributes[semconv.RESEND_COUNT] = start.n - 1
@@ -106,11 +104,9 @@ class Spans:
 
     def adopt(self, span: Span, call: Call, start: Start) -> None:
         """Make somebody else's span that of the first attempt."""
-        endpoint = start.member.endpoint
         span.set_attributes(
             {
-                semconv.PEER_ADDRESS: endpoint.host,
-                semconv.PEER_PORT: endpoint.port,
+                **dict(semconv.peer_attributes(start.member.endpoint)),
                 semconv.ROUTE: call.facts.route.name,
                 semconv.CLUSTER: start.cluster,
             }
