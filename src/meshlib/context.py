@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType, TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
+from meshlib.dataclass import dataclass, field, replace
 from meshlib.durations import Duration, parse_duration
 
 __all__ = [

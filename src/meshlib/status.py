@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from meshlib.adapters.plane import DataPlane
 from meshlib.balance.cluster import Cluster
 from meshlib.balance.endpoint import Health
 from meshlib.config.settings import MeshSettings
 from meshlib.config.snapshot import Snapshots
+from meshlib.dataclass import dataclass
 from meshlib.discovery.watch import Directory
 from meshlib.durations import format_duration
 from meshlib.net.async_engine import AsyncEngine

@@ -10,7 +10,6 @@ import random
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from meshlib.adapters.clock import Clock, RealClock
@@ -20,6 +19,7 @@ from meshlib.balance.cluster import Known
 from meshlib.balance.endpoint import Endpoint
 from meshlib.config.settings import MeshSettings, Mode, StaticSettings
 from meshlib.config.snapshot import Snapshots
+from meshlib.dataclass import dataclass, replace
 from meshlib.discovery.build import make_source
 from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.resolver import Resolution, ResolutionState

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from meshlib.adapters.plane import DataPlane
 from meshlib.balance.endpoint import Endpoint
 from meshlib.config.settings import ClusterSettings, TlsSettings
 from meshlib.context import current_scope
+from meshlib.dataclass import dataclass, field, replace
 from meshlib.errors import MeshError
 from meshlib.net.wire import AsyncWireResponse, Headers, Progress, SyncWireResponse, Target, WireLimits, WireRequest
 from meshlib.policy.actions import Action, Start

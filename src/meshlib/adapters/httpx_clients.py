@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -15,6 +14,7 @@ from meshlib.adapters.httpx_streams import FileStream
 from meshlib.adapters.httpx_wire import AsyncTransportWire, SyncTransportWire
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
 from meshlib.adapters.plane import DataPlane
+from meshlib.dataclass import replace
 from meshlib.durations import parse_duration
 
 __all__ = ["AsyncMeshClient", "MeshClient", "make_async_client", "make_client"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from meshlib.context import decorate
+from meshlib.dataclass import dataclass, field
 from meshlib.durations import Duration, parse_duration
 from meshlib.policy.settings import CallPolicy
 from meshlib.routing.route import Route

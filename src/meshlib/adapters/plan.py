@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from meshlib.adapters.options import overrides_of
@@ -12,6 +11,7 @@ from meshlib.adapters.reasons import Candidate, candidates, routes_not_taken
 from meshlib.balance.cluster import Cluster
 from meshlib.config.settings import Mode
 from meshlib.context import current_scope
+from meshlib.dataclass import dataclass
 from meshlib.durations import format_duration
 from meshlib.policy.breaker import BreakerState
 from meshlib.policy.retry import IDEMPOTENT_METHODS

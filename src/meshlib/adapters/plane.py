@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from random import Random
 
@@ -15,6 +14,7 @@ from meshlib.balance.cluster import Cluster
 from meshlib.config.settings import MeshSettings, Mode
 from meshlib.config.snapshot import EndpointsWaiter, ServiceView, Snapshots
 from meshlib.context import current_scope
+from meshlib.dataclass import dataclass
 from meshlib.errors import MeshClosed
 from meshlib.net.wire import AsyncWire, SyncWire
 from meshlib.policy.call import Call

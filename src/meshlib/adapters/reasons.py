@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from meshlib.balance.balancer import Member
 from meshlib.balance.cluster import Cluster
+from meshlib.dataclass import dataclass
 from meshlib.durations import format_duration
 from meshlib.routing.match import RequestView
 from meshlib.routing.route import Route

@@ -8,13 +8,13 @@ already tried) is decided elsewhere and comes in as `usable`; it is None on the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol, TypeAlias
 
 from meshlib.balance.endpoint import Endpoint
 from meshlib.balance.health import EndpointHealth
 from meshlib.balance.load import EndpointNode, Load
+from meshlib.dataclass import dataclass, field
 
 __all__ = ["RESAMPLES", "Balancer", "Member", "Usable", "pick_two", "pick_uniform"]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+
+from meshlib.dataclass import dataclass, field
 
 __all__ = ["Endpoint", "Health", "Locality"]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from meshlib.config import model as written
 from meshlib.config.compile import Levels, consul_settings, levels_of, route_names, route_policy
 from meshlib.config.fields import Part, closest, split_endpoint
 from meshlib.config.problems import Path
+from meshlib.dataclass import dataclass
 from meshlib.durations import format_duration
 from meshlib.policy.settings import CallPolicy
 

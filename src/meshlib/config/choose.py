@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
 
 from meshlib.config.settings import MeshSettings, RegisterSettings
+from meshlib.dataclass import replace
 from meshlib.errors import ConfigError
 
 __all__ = ["MODES", "choose_settings", "read_settings", "register_settings"]

@@ -8,7 +8,6 @@ whether a field was written, not its value: ``max_retries: 2`` on a service hold
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from meshlib.balance import endpoint as balance
@@ -28,6 +27,7 @@ from meshlib.config.settings import (
     StaticSettings,
     TlsSettings,
 )
+from meshlib.dataclass import dataclass, replace
 from meshlib.policy.settings import (
     BreakerSettings,
     BudgetSettings,

@@ -6,13 +6,13 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path as FilePath
 from typing import Any, Final, NoReturn
 
 from meshlib.config.problems import Path, Problem
 from meshlib.config.yaml12 import MAX_DEPTH, MAX_VALUES, SourceError, read_yaml
+from meshlib.dataclass import dataclass, field
 
 __all__ = ["FORMATS", "MAX_BYTES", "Document", "DocumentError", "check_bounds", "parse", "read_document"]
 

@@ -6,7 +6,6 @@ import glob
 import os
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any, Final
@@ -20,6 +19,7 @@ from meshlib.config.model import MeshConfig
 from meshlib.config.problems import Path, Problem, dotted, problems_of, refuse
 from meshlib.config.substitute import substitute
 from meshlib.config.yaml12 import SourceError
+from meshlib.dataclass import dataclass, field
 from meshlib.errors import ConfigError
 
 __all__ = ["CONFIG_VARIABLE", "FILE_NAMES", "find_file", "load_default", "load_file", "load_mapping"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from meshlib.dataclass import replace
 from meshlib.durations import Duration, parse_duration
 from meshlib.errors import ConfigError
 from meshlib.policy.settings import CallPolicy, RetryPolicy

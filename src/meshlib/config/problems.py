@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from meshlib.config.fields import Part, closest
+from meshlib.dataclass import dataclass
 from meshlib.errors import ConfigError
 
 __all__ = ["Path", "Problem", "dotted", "from_code", "problems_of", "refuse"]

@@ -6,10 +6,10 @@ The policies' own settings live beside each policy (`meshlib.policy`); this modu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from meshlib.balance.endpoint import Endpoint, Locality
+from meshlib.dataclass import dataclass, field
 from meshlib.policy.settings import (
     BreakerSettings,
     BudgetSettings,

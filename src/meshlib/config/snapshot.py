@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
 from random import Random
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +18,7 @@ from meshlib.balance.cluster import REMEMBER_S, Cluster, ClusterState, Known
 from meshlib.balance.endpoint import Endpoint
 from meshlib.balance.load import EndpointNode
 from meshlib.config.settings import ClusterSettings, MeshSettings, ServiceSettings
+from meshlib.dataclass import dataclass, replace
 from meshlib.policy.budget import RetryBudget
 
 __all__ = ["EndpointsWaiter", "ServiceState", "ServiceView", "Snapshot", "Snapshots"]

@@ -13,7 +13,8 @@ The rules that every client has to follow, and most forget (Consul's documentati
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+
+from meshlib.dataclass import dataclass
 
 __all__ = ["NON_BLOCKING_TIMEOUT_S", "BlockingQuery", "Query", "TokenBucket"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from meshlib.config.settings import ConsulSettings
+from meshlib.dataclass import dataclass
 from meshlib.errors import ConfigError, DiscoveryUnavailable
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ import logging
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from meshlib.balance.endpoint import Endpoint, Health, Locality
+from meshlib.dataclass import dataclass
 from meshlib.discovery.locality import locality_of
 from meshlib.discovery.source import is_host
 

@@ -24,11 +24,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from meshlib.dataclass import dataclass
 from meshlib.discovery.source import is_host
 from meshlib.discovery.threads import native_lock
 

@@ -10,11 +10,11 @@ import secrets
 import socket
 import weakref
 from collections.abc import Sequence
-from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 from meshlib.config.settings import RegisterSettings
+from meshlib.dataclass import replace
 from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.source import Instance, Registrar, Source
 from meshlib.errors import ConfigError, MeshClosed, RegistrationFailed

@@ -22,9 +22,9 @@ from __future__ import annotations
 import enum
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from meshlib.balance.endpoint import Endpoint
+from meshlib.dataclass import dataclass, replace
 from meshlib.discovery.source import UNKNOWN, Answer
 
 __all__ = ["Resolution", "ResolutionState", "Resolver", "Retry"]

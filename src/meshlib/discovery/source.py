@@ -14,10 +14,10 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from meshlib.balance.endpoint import Endpoint
+from meshlib.dataclass import dataclass, field
 
 __all__ = ["UNKNOWN", "Answer", "Instance", "Registrar", "Source", "Unknown", "is_host"]
 

@@ -11,9 +11,9 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from meshlib.dataclass import dataclass
 from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.resolver import Resolution, ResolutionState, Resolver, Retry
 from meshlib.discovery.source import Source

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from meshlib.dataclass import dataclass
 from meshlib.errors import AttemptTimeout, BodyBroken, ConnectTimeout, ProtocolError, Reset
 from meshlib.net.wire import Headers, Progress, Target, WireLimits, WireRequest
 

@@ -22,10 +22,10 @@ What the caller has to do outside of its lock is left in `to_wake` (tickets that
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
 from meshlib.config.settings import PoolSettings
+from meshlib.dataclass import dataclass
 from meshlib.errors import MeshClosed
 
 __all__ = ["KEEP_EMPTY_S", "Entry", "Pool", "PoolFull", "PoolStats", "Poolable", "Ticket"]

@@ -11,11 +11,11 @@ own iterator raised. Before it raises, `Progress` tells how far the attempt had 
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 from meshlib.balance.endpoint import Endpoint
 from meshlib.config.settings import PoolSettings, TlsSettings
+from meshlib.dataclass import dataclass, field
 
 __all__ = [
     "AsyncBody",

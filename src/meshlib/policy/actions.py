@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from meshlib.balance.balancer import Member
+from meshlib.dataclass import dataclass, field
 from meshlib.errors import MeshError
 
 __all__ = ["Action", "Cancel", "Deliver", "Fail", "Reply", "Start"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from meshlib.balance.cluster import Cluster
+from meshlib.dataclass import dataclass, field
 from meshlib.policy.budget import RetryBudget
 from meshlib.policy.settings import CallPolicy
 from meshlib.routing.route import Route

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from meshlib.dataclass import dataclass
 from meshlib.durations import format_duration
 
 __all__ = ["AttemptRecord", "Record", "Wait"]

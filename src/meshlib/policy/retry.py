@@ -17,10 +17,10 @@ asked, so that callers do not come back together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from meshlib.dataclass import dataclass
 from meshlib.errors import (
     AttemptTimeout,
     BodyBroken,

@@ -5,8 +5,9 @@ Defaults are those of a mesh without configuration, and the reason stands beside
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
+
+from meshlib.dataclass import dataclass
 
 __all__ = [
     "BalancerName",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, TypeAlias
 from urllib.parse import parse_qsl
+
+from meshlib.dataclass import dataclass, field
 
 __all__ = ["PathKind", "PathMatch", "RequestView", "RouteMatch", "StringKind", "StringMatch"]
 

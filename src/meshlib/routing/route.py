@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from meshlib.dataclass import dataclass, field
 from meshlib.policy.settings import CallPolicy
 from meshlib.routing.match import RequestView, RouteMatch
 

@@ -11,7 +11,6 @@ of which nothing is known is not trusted.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
@@ -20,6 +19,7 @@ from opentelemetry import trace
 from meshlib import context
 from meshlib.config.settings import MeshSettings, ServerSettings
 from meshlib.context import Criticality, ServedRequest, scoped, serving
+from meshlib.dataclass import dataclass
 from meshlib.errors import ConfigError
 from meshlib.propagation import (
     Headers,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import math
-from dataclasses import dataclass
 from http import HTTPStatus
 
 from opentelemetry import trace
 
+from meshlib.dataclass import dataclass
 from meshlib.errors import CircuitOpen, DeadlineExceeded, LimitExceeded, MeshError, NoEndpoint
 from meshlib.propagation import REFUSED
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
 from typing import ClassVar
+
+from meshlib.dataclass import dataclass, field
 
 __all__ = [
     "BreakerClosed",

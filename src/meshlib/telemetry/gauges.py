@@ -13,11 +13,11 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from meshlib.balance.cluster import Cluster
 from meshlib.balance.endpoint import Health
+from meshlib.dataclass import dataclass
 from meshlib.policy.breaker import BreakerState
 from meshlib.policy.budget import RetryBudget
 from meshlib.propagation import IGNORED_KINDS, Ignored
