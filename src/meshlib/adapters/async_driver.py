@@ -18,8 +18,8 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
     """Run the call.
 
     Returns:
-        The response to deliver; and its body, if the call is one that wants all of it. Without, the caller reads
-        ``response.body`` and reports its end to the call.
+        The response to deliver; and its body, if the call is one that wants all of it, or if it came with the head.
+        Without, the caller reads ``response.body`` and reports its end to the call.
 
     Raises:
         MeshError: why there is no response; its record is set.
@@ -41,9 +41,9 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
                     exchange.ended()
                     return response, body
                 elif isinstance(action, Cancel):
-                    if response is not None:
+                    if response is not None and response.content is None:
                         await response.aclose()
-                        response = None
+                    response = None
                 elif isinstance(action, Fail):
                     raise action.error
             if start is None:
@@ -61,7 +61,7 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
             except BaseException as error:
                 exchange.cancelled(error, progress)
                 raise
-            actions = exchange.answered(start, response, progress)
+            actions, body = exchange.answered(start, response, progress), response.content
             if not actions:
                 actions, body = await _read(exchange, start, response, progress)
     except MeshError as error:
@@ -75,7 +75,7 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
         # First the counts, which nothing can interrupt; closing may be cancelled once more.
         exchange.cancelled(error)
         exchange.ended()
-        if response is not None:
+        if response is not None and response.content is None:
             await response.aclose()
         raise
 

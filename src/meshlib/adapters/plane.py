@@ -29,6 +29,9 @@ __all__ = ["DEFAULT_PORTS", "DataPlane", "RequestFacts"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
+_MAX_KINDS = 1024
+"""How many kinds of calls are remembered of a service. They are few, but some timeouts are as many as the calls."""
+
 
 @dataclass(slots=True)
 class RequestFacts:
@@ -153,10 +156,11 @@ class DataPlane:
         Raises:
             MeshClosed: if the mesh was closed.
         """
-        self._check_open(name)
+        if self.closed:
+            self._check_open(name)
         if self.abandoned:
             self.settle()
-        view = self.snapshots.service(name)
+        view = self.snapshots.current.services.get(name) or self.snapshots.service(name)
         self._use(name)
         return view
 
@@ -184,61 +188,82 @@ class DataPlane:
         self, view: ServiceView, route: Route, request: RequestFacts, options: CallOptions, *, observe: bool = False
     ) -> Call:
         """A call, not yet begun."""
+        method, name = request.method, view.settings.name
         safe = options.idempotent
         if safe is None:
-            safe = request.method in IDEMPOTENT_METHODS or "idempotency-key" in request.headers
-        policy, timeout_name = self._policy(route, request, options)
-        backends = route.backends
-        if len(backends) == 1 and backends[0].service == view.name:
-            subset = backends[0].subset
-
-            def clusters() -> Sequence[Cluster]:
-                self._check_open(view.name)
-                return (self.snapshots.service(view.name).clusters[subset],)
-
-        else:
-            for backend in backends:
-                self.service(backend.service)
-
-            def clusters() -> Sequence[Cluster]:
-                self._check_open(view.name)
-                return [self.snapshots.service(backend.service).clusters[backend.subset] for backend in backends]
-
-        def endpoints_ready() -> EndpointsWaiter:
-            return EndpointsWaiter(self.snapshots, tuple({backend.service for backend in backends}))
-
-        facts = CallFacts(
-            service=view.name,
-            method=request.method,
-            route=route,
-            policy=policy,
-            clusters=clusters,
-            budget=view.state.budget,
-            endpoints_ready=endpoints_ready,
-            timeout_name=timeout_name,
-            safe=safe,
-            # An observed call is judged by its headers; the body belongs to the caller alone.
-            complete_body=options.complete_body and not observe,
-            observe=observe,
-            scheme=request.scheme,
-            host=request.host,
-            port=request.port,
-            operation=options.route,
-        )
-        call = Call(facts, self.rng, request.path, request.query, current_scope().deadline, request.replayable)
-        if options.explain:
-            call.why = explain(view.settings.routes, route, request.view(), clusters(), self.clock.now())
-        return call
-
-    def _policy(self, route: Route, request: RequestFacts, options: CallOptions) -> tuple[CallPolicy, str]:
-        """The route's policy, with what surrounds the call and what the caller asked for; and who set the timeout."""
-        policy = overrides_of(self, route)
+            safe = method in IDEMPOTENT_METHODS or "idempotency-key" in request.headers
         timeout_s = options.timeout_s
         if request.client_timeout_s is not None:
             timeout_s = request.client_timeout_s if timeout_s is None else min(timeout_s, request.client_timeout_s)
-        if timeout_s is None:
-            return policy, "timeout"
-        return with_timeout(policy, timeout_s), "client"
+        # An observed call is judged by its headers; the body belongs to the caller alone.
+        complete_body = options.complete_body and not observe
+        policy = overrides_of(self, route)
+        # By identity: to hash a route is to hash its policy. What is kept holds the route, so the id stays its own.
+        key = (
+            id(route),
+            method,
+            request.scheme,
+            request.host,
+            request.port,
+            safe,
+            timeout_s,
+            options.route,
+            complete_body,
+            observe,
+        )
+        kinds = view.state.kinds
+        facts = kinds.get(key)
+        if facts is None or policy is not route.policy:
+            own = policy if timeout_s is None else with_timeout(policy, timeout_s)
+            facts = CallFacts(
+                name,
+                method,
+                route,
+                own,
+                self._clusters(name, route),
+                view.state.budget,
+                self._endpoints_ready(route),
+                "timeout" if timeout_s is None else "client",
+                safe,
+                complete_body,
+                observe,
+                request.scheme,
+                request.host,
+                request.port,
+                options.route,
+            )
+            if policy is route.policy:
+                if len(kinds) >= _MAX_KINDS:
+                    kinds.clear()
+                kinds[key] = facts
+        for backend in route.backends:
+            if backend.service != name:
+                self.service(backend.service)
+        call = Call(facts, self.rng, request.path, request.query, current_scope().deadline, request.replayable)
+        if options.explain:
+            call.why = explain(view.settings.routes, route, request.view(), facts.clusters(), self.clock.now())
+        return call
+
+    def _clusters(self, name: str, route: Route) -> Callable[[], Sequence[Cluster]]:
+        """What reads the clusters of a route's backends, as they are at that moment."""
+        backends = route.backends
+
+        def only() -> Sequence[Cluster]:
+            if self.closed:
+                self._check_open(name)
+            view = self.snapshots.current.services.get(name) or self.snapshots.service(name)
+            return (view.clusters[subset],)
+
+        def each() -> Sequence[Cluster]:
+            self._check_open(name)
+            return [self.snapshots.service(backend.service).clusters[backend.subset] for backend in backends]
+
+        subset = backends[0].subset
+        return only if len(backends) == 1 and backends[0].service == name else each
+
+    def _endpoints_ready(self, route: Route) -> Callable[[], EndpointsWaiter]:
+        services = tuple({backend.service for backend in route.backends})
+        return lambda: EndpointsWaiter(self.snapshots, services)
 
 
 def with_timeout(policy: CallPolicy, timeout_s: float) -> CallPolicy:

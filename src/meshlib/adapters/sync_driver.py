@@ -17,8 +17,8 @@ def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes |
     """Run the call.
 
     Returns:
-        The response to deliver; and its body, if the call is one that wants all of it. Without, the caller reads
-        ``response.body`` and reports its end to the call.
+        The response to deliver; and its body, if the call is one that wants all of it, or if it came with the head.
+        Without, the caller reads ``response.body`` and reports its end to the call.
 
     Raises:
         MeshError: why there is no response; its record is set.
@@ -40,9 +40,9 @@ def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes |
                     exchange.ended()
                     return response, body
                 elif isinstance(action, Cancel):
-                    if response is not None:
+                    if response is not None and response.content is None:
                         response.close()
-                        response = None
+                    response = None
                 elif isinstance(action, Fail):
                     raise action.error
             if start is None:
@@ -57,7 +57,7 @@ def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes |
             except BaseException as error:
                 exchange.cancelled(error, progress)
                 raise
-            actions = exchange.answered(start, response, progress)
+            actions, body = exchange.answered(start, response, progress), response.content
             if not actions:
                 actions, body = _read(exchange, start, response, progress)
     except MeshError as error:
@@ -71,7 +71,7 @@ def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes |
         # First what cannot fail; closing may be interrupted once more.
         exchange.cancelled(error)
         exchange.ended()
-        if response is not None:
+        if response is not None and response.content is None:
             response.close()
         raise
 

@@ -20,6 +20,7 @@ from meshlib.balance.load import EndpointNode
 from meshlib.config.settings import ClusterSettings, MeshSettings, ServiceSettings
 from meshlib.dataclass import dataclass, replace
 from meshlib.policy.budget import RetryBudget
+from meshlib.policy.facts import CallFacts
 
 __all__ = ["EndpointsWaiter", "ServiceState", "ServiceView", "Snapshot", "Snapshots"]
 
@@ -31,6 +32,7 @@ class ServiceState:
         settings: compiled.
         budget: of retries.
         clusters: by subset; None is the whole service.
+        kinds: what the calls of one kind have in common, as the data plane keeps it.
     """
 
     def __init__(self, settings: ServiceSettings, clusters: Mapping[str | None, ClusterState]) -> None:
@@ -38,6 +40,7 @@ class ServiceState:
         self.budget = RetryBudget(settings.budget)
         self.clusters = clusters
         self.waiting: list[EndpointsWaiter] = []
+        self.kinds: dict[tuple[object, ...], CallFacts] = {}
 
 
 class EndpointsWaiter:

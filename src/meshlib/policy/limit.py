@@ -48,16 +48,25 @@ class Waiter:
 
 
 class InFlightLimit:
-    """The limit of one cluster. Counts are exact under threads."""
+    """The limit of one cluster. Counts are exact under threads.
 
-    __slots__ = ("_lock", "_waiting", "in_flight", "rejected", "settings")
+    The places taken are the length of a list. To append to one and to pop from it is exact without a lock, with the GIL
+    and without it, so that where there is no limit a call pays for none.
+    """
+
+    __slots__ = ("_lock", "_taken", "_waiting", "rejected", "settings")
 
     def __init__(self, settings: LimitSettings) -> None:
         self.settings = settings
-        self.in_flight = 0
         self.rejected = 0
+        self._taken: list[None] = []
         self._waiting: deque[Waiter] = deque()
         self._lock = threading.Lock()
+
+    @property
+    def in_flight(self) -> int:
+        """Calls under way."""
+        return len(self._taken)
 
     @property
     def pending(self) -> int:
@@ -67,9 +76,12 @@ class InFlightLimit:
     def enter(self) -> Waiter | LimitFull | None:
         """Take a place. None: taken. A `Waiter`: wait for it. `LIMIT_FULL`: the line is full."""
         limit = self.settings.max_in_flight
+        if limit is None:
+            self._taken.append(None)
+            return None
         with self._lock:
-            if limit is None or (self.in_flight < limit and not self._waiting):
-                self.in_flight += 1
+            if len(self._taken) < limit and not self._waiting:
+                self._taken.append(None)
                 return None
             if len(self._waiting) >= self.settings.max_pending:
                 self.rejected += 1
@@ -80,6 +92,9 @@ class InFlightLimit:
 
     def exit(self) -> None:
         """Give a place back; the first in line gets it."""
+        if self.settings.max_in_flight is None:
+            self._taken.pop()
+            return
         callback = None
         with self._lock:
             if self._waiting:
@@ -87,7 +102,7 @@ class InFlightLimit:
                 waiter.granted = True
                 callback = waiter._callback
             else:
-                self.in_flight -= 1
+                self._taken.pop()
         if callback is not None:
             callback()
 
@@ -105,4 +120,4 @@ class InFlightLimit:
         """After a fork, in the child: the parent's calls are not ours, and its waiters will not come."""
         self._lock = threading.Lock()
         self._waiting.clear()
-        self.in_flight = 0
+        self._taken = []

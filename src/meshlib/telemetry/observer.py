@@ -115,6 +115,9 @@ class Observer:
         if start.n > 1:
             self._count_retry(start.cluster)
         providers = self._providers or self._load()
+        if providers.silent():
+            self._trace_headers.pass_on(headers)
+            return None
         tracer, durations = providers.tracer(), self._measuring(providers)
         if tracer is None and durations is None:
             self._trace_headers.pass_on(headers)
@@ -159,8 +162,8 @@ class Observer:
 
     def call_ended(self, call: Call, now: float) -> None:
         """A call delivered its headers, failed, or was cancelled. Once per call."""
-        durations = self._measuring(self._providers or self._load())
-        if durations is not None:
+        providers = self._providers or self._load()
+        if not providers.silent() and (durations := self._measuring(providers)) is not None:
             durations.call(call, now)
         if self._changes is not None:
             self._changes.call_ended(call, now)

@@ -42,6 +42,10 @@ class Providers:
         self._meter: Meter | None = None
         self._meter_of: MeterProvider | None = None
 
+    def silent(self) -> bool:
+        """Whether nothing is set up, so that spans and measurements would go nowhere."""
+        return self._read_tracer() is None and self._read_meter() is None
+
     def tracer(self) -> Tracer | None:
         """The tracer; None where spans would go nowhere."""
         provider = self._read_tracer()

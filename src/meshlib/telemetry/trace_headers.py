@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,11 +23,21 @@ class TraceHeaders:
     one, goes through its propagator.
     """
 
-    __slots__ = ("_current_span", "_get_propagator", "_inject", "_invalid", "_known", "_plain", "_with_span")
+    __slots__ = (
+        "_current_context",
+        "_current_span",
+        "_get_propagator",
+        "_inject",
+        "_invalid",
+        "_known",
+        "_plain",
+        "_with_span",
+    )
 
     def __init__(self) -> None:
         from opentelemetry import propagate, trace
 
+        self._current_context = _context_reader()
         self._current_span = trace.get_current_span
         self._invalid = trace.INVALID_SPAN
         self._with_span = trace.set_span_in_context
@@ -40,6 +52,8 @@ class TraceHeaders:
 
     def pass_on(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Add the current trace, if there is one, as it is."""
+        if not self._current_context():
+            return
         current = self._current_span()
         if current is not self._invalid and current.get_span_context().is_valid:
             self.add(headers, current)
@@ -59,6 +73,14 @@ class TraceHeaders:
         for name, value in carrier.items():
             if name.lower() != "baggage":
                 headers.append((name.encode("ascii"), value.encode("latin-1", "replace")))
+
+
+def _context_reader() -> Callable[[], Mapping[str, object]]:
+    """What returns the current context. The way through the API is five calls deep, and mostly there is nothing."""
+    from opentelemetry import context
+
+    variable = getattr(getattr(context, "_RUNTIME_CONTEXT", None), "_current_context", None)
+    return variable.get if isinstance(variable, ContextVar) else context.get_current
 
 
 def _add_w3c(headers: list[tuple[bytes, bytes]], context: SpanContext) -> None:
