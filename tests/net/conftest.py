@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.net.wire_servers import AsyncDriver, SyncDriver, Wire
+from tests.net.wire_servers import AsyncDriver, Resolver, SyncDriver, Wire, soon
 
 
 def _new_uvloop() -> Wire:
@@ -23,3 +25,14 @@ def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
     assert driver.counts()[2:] == (0, 0), "something is still busy or waits"
     driver.shut()
     assert sum(s.open for s in driver.engine.stats()) == 0
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
+    """Stands in for the system's; a lookup that it still holds at the end is let go."""
+    stand_in = Resolver()
+    monkeypatch.setattr(socket, "getaddrinfo", stand_in)
+    yield stand_in
+    if stand_in.hold is not None:
+        stand_in.hold.set()
+    soon(lambda: not any(thread.name.startswith("lookup ") for thread in threading.enumerate()))

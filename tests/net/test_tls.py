@@ -6,7 +6,6 @@ import asyncio
 import gc
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import trustme
 
 from meshlib.balance.endpoint import Endpoint
 from meshlib.config.settings import TlsSettings
-from meshlib.errors import BodyBroken, ConnectFailed, ConnectTimeout, Reset, TLSFailed
+from meshlib.errors import BodyBroken, ConnectTimeout, Reset, TLSFailed
 from meshlib.net.async_engine import AsyncEngine
 from meshlib.net.sync_engine import SyncEngine
 from meshlib.net.wire import Progress, Target, WireLimits
@@ -280,60 +279,6 @@ def test_a_forked_child_sends_no_goodbye_on_its_parents_tls_connections(server: 
         assert progress.reused
         assert runner.run(call())
         sync.close()
-
-
-# Addresses
-
-
-@pytest.mark.parametrize("driver", [SyncDriver, AsyncDriver])
-def test_all_addresses_of_a_name_are_tried(driver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serving(keep_alive) as server:
-        real = socket.getaddrinfo
-
-        def resolve(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
-            if host != "orders.internal":
-                return real(host, port, *args, **kwargs)
-            dead = ("::1", server.port, 0, 0)
-            alive = ("127.0.0.1", server.port)
-            kind = socket.SOCK_STREAM
-            return [(socket.AF_INET6, kind, 6, "", dead), (socket.AF_INET, kind, 6, "", alive)]
-
-        monkeypatch.setattr(socket, "getaddrinfo", resolve)
-        wire = driver()
-        assert wire.call(Target(Endpoint("orders.internal", server.port))).body == b"ok"
-        wire.shut()
-
-
-@pytest.mark.parametrize("driver", [SyncDriver, AsyncDriver])
-def test_a_name_that_does_not_resolve_is_connect_failed(driver: Any) -> None:
-    wire = driver()
-    with pytest.raises(ConnectFailed, match=r"nowhere\.invalid"):
-        wire.send(Target(Endpoint("nowhere.invalid", 80)), get(), connect_s=10)
-    assert wire.counts() == (0, 0, 0, 0)
-    wire.shut()
-
-
-@pytest.mark.parametrize("driver", [SyncDriver, AsyncDriver])
-def test_an_address_that_does_not_answer_costs_the_connect_timeout(driver: Any) -> None:
-    # A listener whose backlog is full drops what else comes, as a firewall does.
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    fillers = []
-    for _ in range(3):
-        filler = socket.socket()
-        filler.setblocking(False)
-        filler.connect_ex(listener.getsockname())
-        fillers.append(filler)
-    threading.Event().wait(0.05)
-    wire = driver()
-    began = time.monotonic()
-    with pytest.raises(ConnectTimeout):
-        wire.send(Target(Endpoint("127.0.0.1", listener.getsockname()[1])), get(), connect_s=0.2)
-    assert 0.15 < time.monotonic() - began < 1
-    wire.shut()
-    for sock in (*fillers, listener):
-        sock.close()
 
 
 # The end of TLS

@@ -92,16 +92,18 @@ Script = Callable[[Peer], None]
 
 
 class RawServer:
-    """Listens on loopback and runs `script` for each connection, in a thread of its own."""
+    """Listens on loopback, or where told, and runs `script` for each connection, in a thread of its own."""
 
-    def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, script: Script, tls: ssl.SSLContext | None = None, listener: socket.socket | None = None
+    ) -> None:
         self.script = script
         self.tls = tls
         self.accepted = 0
         self.failed_handshakes = 0
         self.closed = threading.Semaphore(0)
         """Released once per connection whose script has ended."""
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listener = listener or socket.create_server(("127.0.0.1", 0), backlog=512)
         self._threads: list[threading.Thread] = []
         self._socks: list[socket.socket] = []
         self._acceptor = threading.Thread(target=self._accept, daemon=True)
@@ -155,8 +157,10 @@ class RawServer:
 
 
 @contextlib.contextmanager
-def serving(script: Script, tls: ssl.SSLContext | None = None) -> Iterator[RawServer]:
-    server = RawServer(script, tls)
+def serving(
+    script: Script, tls: ssl.SSLContext | None = None, listener: socket.socket | None = None
+) -> Iterator[RawServer]:
+    server = RawServer(script, tls, listener)
     try:
         yield server
     finally:
@@ -319,6 +323,47 @@ class AsyncDriver(Wire):
     def shut(self) -> None:
         self.runner.run(self.engine.aclose())
         self.runner.close()
+
+
+@contextlib.contextmanager
+def black_hole(host: str = "127.0.0.1") -> Iterator[int]:
+    """A port that answers nothing: a listener whose backlog is full drops what else comes, as a firewall does."""
+    with contextlib.ExitStack() as stack:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = stack.enter_context(socket.socket(family))
+        listener.bind((host, 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        stack.enter_context(socket.create_connection((host, port)))
+        for _ in range(2):
+            filler = stack.enter_context(socket.socket(family))
+            filler.setblocking(False)
+            filler.connect_ex((host, port))
+        yield port
+
+
+class Resolver:
+    """Stands in for ``getaddrinfo``: names that a test knows, and how long one takes."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, list[str]] = {}
+        self.hold: threading.Event | None = None
+        self.asked = 0
+        self._real = socket.getaddrinfo
+
+    def __call__(self, host: Any, port: Any, *args: Any, **options: Any) -> Any:
+        if host not in self.names:
+            return self._real(host, port, *args, **options)
+        if options.get("flags"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        self.asked += 1
+        if self.hold is not None:
+            assert self.hold.wait(10)
+        found = []
+        for address in self.names[host]:
+            ip, _, other_port = address.partition("#")
+            found += self._real(ip, int(other_port or port), type=socket.SOCK_STREAM)
+        return found
 
 
 def open_sockets() -> int:
