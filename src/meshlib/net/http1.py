@@ -1,13 +1,17 @@
 """HTTP/1.1 as the client sees it, without I/O, on httptools (llhttp): bytes of requests out, responses in.
 
 llhttp is strict: it refuses lines that end in LF alone, folded lines, a length that is given twice or beside a
-transfer coding, and characters that do not belong. What it leaves open is decided here: which responses have no body,
-what may be the end of one, what a connection is worth afterwards, and how much is taken in without a byte of a body.
-See `meshlib.net.framing` for how it is used.
+transfer coding, and characters that do not belong. RFC 9112 lets a client be lenient with some of these, and each of
+them has been a way to make two parsers see two different responses; ``wire: h11`` is for servers that need it. Spaces
+after the size of a chunk alone are taken, as old servers pad it and it can be read in one way only.
+
+What llhttp leaves open is decided here: which responses have no body, what may be the end of one, what a connection is
+worth afterwards, and how much is taken in without a byte of a body. See `meshlib.net.framing` for how it is used.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, NoReturn
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -19,9 +23,30 @@ from meshlib.net.wire import Headers, WireRequest
 
 __all__ = ["Http1Framing"]
 
-_LENGTH, _CODING, _CONNECTION = range(1, 4)
 _TOO_MUCH: Final = f"more than {MAX_HEAD_BYTES} bytes of {{}}"
-_MEANT: Final = {b"content-length": _LENGTH, b"transfer-encoding": _CODING, b"connection": _CONNECTION}
+_STRANGER: Final = "the answer does not begin with HTTP/"
+_FINAL_AT_ONCE: Final = re.compile(rb"HTTP/1\.[01] [2-9]").match
+_NOT_IN_REASON: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]").search
+
+_LENGTH, _CODING, _CONNECTION, _UPGRADE = range(1, 5)
+_MEANT: Final = {
+    b"content-length": _LENGTH,
+    b"transfer-encoding": _CODING,
+    b"connection": _CONNECTION,
+    b"upgrade": _UPGRADE,
+}
+_MAX_KNOWN: Final = 1024
+_MAX_KNOWN_BYTES: Final = 64
+_known_names: dict[bytes, int] = {}
+"""Names as peers write them, and which of `_MEANT` each is; 0 for none. Bounded."""
+
+
+def _kind(name: bytes) -> int:
+    """Which of `_MEANT` a name is that is not known yet, 0 for none."""
+    kind = _MEANT.get(name.lower(), 0)
+    if len(_known_names) < _MAX_KNOWN and len(name) <= _MAX_KNOWN_BYTES:
+        _known_names[name] = kind
+    return kind
 
 
 class Http1Framing:
@@ -29,6 +54,8 @@ class Http1Framing:
 
     __slots__ = (
         "_barren",
+        "_begins",
+        "_by_lines",
         "_ended",
         "_fields",
         "_keep",
@@ -52,15 +79,19 @@ class Http1Framing:
     )
 
     def __init__(self) -> None:
-        self._parser: Any = HttpResponseParser(self)
+        self._parser: Any = self._new_parser()
         self._spent = False
         """Whether the parser waits for a body that will not come (HEAD)."""
         self._ended = False
         self._writer: BodyWriter
-        self._request = b""
         self.stained = False
         self._reset(b"")
         self.complete = True  # nothing is asked yet, so whatever comes is too much
+
+    def _new_parser(self) -> Any:
+        parser = HttpResponseParser(self)
+        parser.set_dangerous_leniencies(lenient_spaces_after_chunk_size=True)
+        return parser
 
     def _reset(self, method: bytes) -> None:
         self._request = method
@@ -68,6 +99,10 @@ class Http1Framing:
         self._fields: Headers = []
         self._barren = 0
         """Bytes that came since there was a byte of a body."""
+        self._by_lines: bool | None = None
+        """Whether the parser is given the head line by line; None before there is any of it."""
+        self._begins = b""
+        """The first five bytes of the head that is under way."""
         self._until_end = False
         self._keep = False
         self.body_open = False
@@ -86,7 +121,7 @@ class Http1Framing:
     def begin(self, request: WireRequest) -> bytes:
         head, writer = request_head(request)
         if self._spent:
-            self._parser = HttpResponseParser(self)
+            self._parser = self._new_parser()
             self._spent = False
         self._reset(request.method)
         self._writer = writer
@@ -121,20 +156,55 @@ class Http1Framing:
             had_head = self.head is not None
             self._barren += len(data)
             size = self._barren
+            if self._by_lines is None:
+                self._by_lines = self._request in (b"HEAD", b"CONNECT") or not _FINAL_AT_ONCE(data)
             try:
-                self._parser.feed_data(data)
-            except HttpParserUpgrade as upgrade:
-                self.leftover = data[upgrade.args[0] :]
+                if self._by_lines and not had_head:
+                    self._receive_lines(data)
+                else:
+                    self._parser.feed_data(data)
             except HttpParserError as error:
                 self._stopped(error)
             if size > MAX_HEAD_BYTES:
                 self._limit(had_head)
 
+    def _receive_lines(self, data: bytes) -> None:
+        """Look at where each head begins and ends, which the parser does not tell.
+
+        It takes other protocols for HTTP (RTSP, ICE), and goes on to a body after the answer to a HEAD or CONNECT.
+        """
+        lines = bytes(data).splitlines(keepends=True)
+        for number, line in enumerate(lines, 1):
+            if len(self._begins) < 5:
+                self._begins += line[: 5 - len(self._begins)]
+                if not b"HTTP/".startswith(self._begins):
+                    self.broken = NotHttp(_STRANGER)
+                    return
+            try:
+                self._parser.feed_data(line)
+            except HttpParserUpgrade:
+                pass
+            if self.head is not None:
+                rest = b"".join(lines[number:])
+                if self.switched:
+                    self.leftover = rest
+                elif not rest:
+                    return
+                elif self.complete:
+                    self.stained = True
+                else:
+                    self._parser.feed_data(rest)
+                return
+
     def _stopped(self, error: HttpParserError) -> None:
+        """The parser takes no more, or a signal's handler raised an error while it called one of the methods below."""
+        cause = error.__context__
         if self.complete:
             self.stained = True
         elif self.broken is None:
             self.broken = NotHttp(str(error)[:200])
+        if cause is not None and not isinstance(cause, (NotHttp, HttpParserError)):
+            raise cause
 
     def _limit(self, had_head: bool) -> None:
         """Refuse a head without end, and what else may come for ever without a byte of a body."""
@@ -175,59 +245,71 @@ class Http1Framing:
     def on_headers_complete(self) -> None:
         parser = self._parser
         status = parser.get_status_code()
-        fields, self._fields = self._fields, []
-        reason, self._reason = self._reason, b""
-        if status < 200 and status != 101:
-            if status < 100:
-                self._refuse("a status below 100")
-            self.continued = self.continued or status == 100
-            self._barren = 0
-            return
         version = parser.get_http_version()
         if version not in ("1.1", "1.0"):
             self._refuse(f"version {version}")
-        has_length, coding, connection = False, b"", b""
+        fields, self._fields = self._fields, []
+        reason, self._reason = self._reason, b""
+        if reason != b"OK" and _NOT_IN_REASON(reason):
+            self._refuse("a control character in the status line")
+        length, coding, connection, upgrades = b"", b"", b"", False
         for name, value in fields:
-            kind = _MEANT.get(name.lower())
-            if kind is not None:
+            kind = _known_names.get(name)
+            if kind is None:
+                kind = _kind(name)
+            if kind:
                 if kind == _LENGTH:
-                    has_length = True
+                    length = value
                 elif kind == _CODING:
                     coding += b"," + value if coding else value
-                else:
+                elif kind == _CONNECTION:
                     connection += b"," + value
+                else:
+                    upgrades = True
+        if status < 200:
+            if status < 100:
+                self._refuse("a status below 100")
+            if coding or length.strip(b"0"):
+                # Some would read on after the head for it, others not.
+                self._refuse("an informational response with a body")
+            if status != 101:
+                self.continued = self.continued or status == 100
+                self._barren = 0
+                self._begins = b""
+                return
+            if not self._writer.upgrades or not upgrades:
+                self._refuse("it goes on in another protocol, unasked")
         if coding and coding.lower() != b"chunked":
             self._refuse("a transfer coding other than chunked")
-        if status == 101 and not self._writer.upgrades:
-            self._refuse("it goes on in another protocol, unasked")
         if self._barren > MAX_HEAD_BYTES and sum(len(name) + len(value) + 4 for name, value in fields) > MAX_HEAD_BYTES:
             self._refuse(_TOO_MUCH.format("the head"))
         self.head = Head(status, fields, b"HTTP/1.1" if version == "1.1" else b"HTTP/1.0", reason)
         if status == 101 or (self._request == b"CONNECT" and status < 300):
             self.switched = True
-        elif self._request == b"HEAD":
+            return
+        if connection:
+            self._keep = _keeps(connection, version)
+        else:
+            self._keep = version == "1.1"
+        if (version == "1.0" and coding) or self._writer.closes:
+            self._keep = False  # RFC 9112, sections 6.1 and 9.6
+        if self._request == b"HEAD":
             # The parser does not know what was asked, and now waits for a body.
             self._spent = True
-            self._keep = _keeps(connection, version)
             self.complete = True
         else:
-            self._until_end = not (has_length or coding or status in (204, 304))
+            self._until_end = not (length or coding or status in (204, 304))
 
     def on_body(self, data: bytes) -> None:
         self._barren = 0
-        if self.switched:
-            self.leftover += data
-        elif self._spent:
-            self.stained = True
-        else:
-            self.chunks.append(data)
+        self.chunks.append(data)
 
     def on_message_complete(self) -> None:
-        if self.head is None or self._spent or self.switched:
-            return
-        self._keep = self._parser.should_keep_alive()
-        self.trailers = self._fields
-        self.complete = True
+        if self.head is not None and not self.complete and not self.switched:
+            self.trailers = self._fields
+            self.complete = True
+            if self.trailers and not self._parser.should_keep_alive():
+                self._keep = False  # the parser believes a Connection among them
 
     def _refuse(self, why: str) -> NoReturn:
         self.broken = NotHttp(why)

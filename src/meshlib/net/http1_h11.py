@@ -10,9 +10,9 @@ from typing import Final
 
 import h11
 
-from meshlib.errors import RequestBodyError
 from meshlib.net.connection import Head
 from meshlib.net.framing import MAX_HEAD_BYTES, NotHttp, Truncated
+from meshlib.net.http1_request import BodyWriter, request_head
 from meshlib.net.wire import Headers, WireRequest
 
 __all__ = ["H11Framing"]
@@ -29,8 +29,7 @@ class H11Framing:
         "_ended",
         "_h11",
         "_request",
-        "_trailers",
-        "_upgrades",
+        "_writer",
         "awaits_continue",
         "body_open",
         "broken",
@@ -48,14 +47,13 @@ class H11Framing:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._ended = False
         self._begun = False
+        self._writer: BodyWriter
         self.stained = False
         self._reset(b"")
         self.complete = True  # nothing is asked yet, so whatever comes is too much
 
     def _reset(self, method: bytes) -> None:
         self._request = method
-        self._trailers: Headers = []
-        self._upgrades = False
         self._barren = 0
         self.body_open = False
         self.awaits_continue = False
@@ -71,52 +69,35 @@ class H11Framing:
     # Requests
 
     def begin(self, request: WireRequest) -> bytes:
-        body, headers = request.body, request.headers
-        lower = [(name.lower(), value) for name, value in headers]
-        names = {name for name, _ in lower}
-        if b"transfer-encoding" in names and b"content-length" in names:
-            # As happens where a handler passes on the headers that it was sent. h11 goes by the former and would send
-            # both, which peers read in two ways (RFC 9112, section 6.2).
-            headers = [pair for pair in headers if pair[0].lower() != b"content-length"]
-        if request.trailers and b"transfer-encoding" not in names:
-            raise _invalid("only a chunked body can have trailers")
-        expects = any(name == b"expect" and value.lower() == b"100-continue" for name, value in lower)
-        try:
-            if self._begun:
-                self._h11.start_next_cycle()
-            self._begun = True
-            head = self._send(h11.Request(method=request.method, target=request.target, headers=headers))
-            self._reset(request.method)
-            self._trailers = request.trailers or []
-            self._upgrades = b"upgrade" in names
-            if isinstance(body, bytes) and not (expects and body):
-                if body:
-                    head += self._send(h11.Data(data=body))
-                return head + self._send(h11.EndOfMessage(headers=self._trailers))
-        except h11.LocalProtocolError as error:
-            raise _invalid(_harmless(error)) from None
-        self.awaits_continue = expects
+        head, writer = request_head(request)
+        self._reset(request.method)
+        self._writer = writer
+        # What is sent is not h11's. It is told as much as it needs to know of the request to read the response.
+        if self._begun:
+            self._h11.start_next_cycle()
+        self._begun = True
+        told = [(b"host", b"-")] + [(b"upgrade", b"-")] * writer.upgrades + [(b"connection", b"close")] * writer.closes
+        self._h11.send(h11.Request(method=request.method, target=b"/", headers=told))
+        body = request.body
+        if isinstance(body, bytes):
+            if not writer.expects or not body:
+                head += writer.whole(body)
+                self._h11.send(h11.EndOfMessage())
+                return head
+            self.awaits_continue = True
+        else:
+            self.awaits_continue = writer.expects
         self.body_open = True
         return head
 
     def data(self, chunk: bytes) -> bytes:
-        if not isinstance(chunk, (bytes, bytearray, memoryview)):
-            raise RequestBodyError(f"the request's body gave {type(chunk).__name__}, not bytes", retryable=False)
-        try:
-            return self._send(h11.Data(data=bytes(chunk)))
-        except h11.LocalProtocolError as error:
-            raise _invalid(_harmless(error)) from None
+        return self._writer.data(chunk)
 
     def end(self) -> bytes:
-        try:
-            ended = self._send(h11.EndOfMessage(headers=self._trailers))
-        except h11.LocalProtocolError as error:
-            raise _invalid(_harmless(error)) from None
+        ending = self._writer.end()
+        self._h11.send(h11.EndOfMessage())
         self.body_open = False
-        return ended
-
-    def _send(self, event: h11.Event) -> bytes:
-        return self._h11.send(event) or b""
+        return ending
 
     # Responses
 
@@ -139,7 +120,8 @@ class H11Framing:
             while self._take(self._h11.next_event()):
                 pass
         except h11.RemoteProtocolError as error:
-            self._break(str(error)[:200])
+            # Without what the peer sent, which may be a secret.
+            self._break(str(error).partition(": bytearray(")[0][:200])
         if self.complete and self._h11.trailing_data[0]:
             self.stained = True
         if self._barren > MAX_HEAD_BYTES and not self.complete:
@@ -157,10 +139,14 @@ class H11Framing:
         elif isinstance(event, h11.Response):
             self._final(event)
         elif isinstance(event, h11.InformationalResponse):
-            self.continued = self.continued or event.status_code == 100
-            self._barren = 0
-            if event.status_code == 101:
+            fields = dict(event.headers)
+            if b"transfer-encoding" in fields or fields.get(b"content-length", b"").strip(b"0"):
+                self._break("an informational response with a body")
+            elif event.status_code == 101:
                 self._final(event)
+            else:
+                self.continued = self.continued or event.status_code == 100
+                self._barren = 0
         elif isinstance(event, h11.EndOfMessage):
             self.trailers = event.headers.raw_items()
             self.complete = True
@@ -174,8 +160,10 @@ class H11Framing:
         if all(name in names for name in _FRAMING):
             # RFC 9112, section 6.3: an attempt at smuggling or a broken peer; h11 would believe one of the two.
             self._break("the response has both Content-Length and Transfer-Encoding")
-        elif status == 101 and not self._upgrades:
-            self._break("it goes on in another protocol, unasked")
+        elif event.http_version not in (b"1.1", b"1.0"):
+            self._break(f"version {event.http_version.decode()}")
+        elif status == 101 and b"upgrade" not in names:
+            self._break("it goes on in another protocol, and does not say in which")
         else:
             reason = bytes(event.reason)
             self.head = Head(status, event.headers.raw_items(), b"HTTP/" + event.http_version, reason)
@@ -197,19 +185,7 @@ class H11Framing:
     def finish(self) -> bool:
         state = self._h11
         done = state.our_state is h11.DONE and state.their_state is h11.DONE
-        return done and self.complete and not (self.stained or self._ended or self.switched)
+        return done and self.complete and not (self.stained or self._ended or self.switched or self.body_open)
 
     def close(self) -> None:
         """Nothing to let go of."""
-
-
-def _invalid(why: str) -> RequestBodyError:
-    return RequestBodyError(f"the request is not valid HTTP/1.1: {why}", retryable=False)
-
-
-def _harmless(error: h11.LocalProtocolError) -> str:
-    """What h11 says, without the offending value, which may be a secret."""
-    text = str(error)
-    if "header" in text.lower() or "target" in text.lower() or "method" in text.lower():
-        text = text.split(" b'")[0].split(' b"')[0].split(" bytearray")[0]
-    return text

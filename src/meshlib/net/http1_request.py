@@ -20,17 +20,19 @@ _TARGET: Final = re.compile(rb"[\x21-\x7e]+")
 _IN_VALUES: Final = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 """What may be in a line of the head; what is left of a head without it are the ends of its lines."""
 
-_HOST, _LENGTH, _CODING, _EXPECT, _UPGRADE = range(1, 6)
+_HOST, _LENGTH, _CODING, _EXPECT, _UPGRADE, _CONNECTION = range(1, 7)
 _MEANT: Final = {
     b"host": _HOST,
     b"content-length": _LENGTH,
     b"transfer-encoding": _CODING,
     b"expect": _EXPECT,
     b"upgrade": _UPGRADE,
+    b"connection": _CONNECTION,
 }
 _MAX_KNOWN: Final = 1024
+_MAX_KNOWN_BYTES: Final = 64
 _known_names: dict[bytes, int] = {}
-"""Names that are tokens, as they were written, and which of `_MEANT` each is; 0 for none. Bounded by `_MAX_KNOWN`."""
+"""Names that are tokens, as they were written, and which of `_MEANT` each is; 0 for none. Bounded."""
 _known_methods: set[bytes] = {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"}
 
 
@@ -42,9 +44,10 @@ class BodyWriter:
         left: bytes that are still to come where it is not.
         expects: whether the peer is asked first (``Expect: 100-continue``).
         upgrades: whether the request asks to go on in another protocol.
+        closes: whether it says that no other one follows on its connection.
     """
 
-    __slots__ = ("_trailers", "chunked", "expects", "left", "upgrades")
+    __slots__ = ("_trailers", "chunked", "closes", "expects", "left", "upgrades")
 
     def __init__(self, trailers: Headers | None) -> None:
         self._trailers = trailers
@@ -52,6 +55,7 @@ class BodyWriter:
         self.left = 0
         self.expects = False
         self.upgrades = False
+        self.closes = False
 
     def whole(self, body: bytes) -> bytes:
         """All of the body at once."""
@@ -82,7 +86,7 @@ class BodyWriter:
             return b""
         if not self._trailers:
             return b"0\r\n\r\n"
-        return b"0\r\n%b\r\n\r\n" % _lines(self._trailers)
+        return b"0\r\n%b\r\n\r\n" % _trailer_lines(self._trailers)
 
     def _wrong_length(self, more: bool) -> RequestBodyError:
         what = "more" if more else "less"
@@ -109,8 +113,10 @@ def request_head(request: WireRequest) -> tuple[bytes, BodyWriter]:
                 writer.chunked = value.lower() == b"chunked"
             elif kind == _EXPECT:
                 writer.expects = value.lower() == b"100-continue"
-            else:
+            elif kind == _UPGRADE:
                 writer.upgrades = True
+            elif b"close" in value.lower():
+                writer.closes = b"close" in [option.strip() for option in value.lower().split(b",")]
     if hosts != 1:
         raise _invalid("there is no Host header" if not hosts else "there are several Host headers")
     if codings:
@@ -125,21 +131,28 @@ def request_head(request: WireRequest) -> tuple[bytes, BodyWriter]:
     if request.trailers:
         if not writer.chunked:
             raise _invalid("only a chunked body can have trailers")
-        if any(_kind(name) for name, _ in request.trailers):
-            raise _invalid("a field that says how to read the request cannot be a trailer")
+        _trailer_lines(request.trailers)
     method, target = request.method, request.target
     if method not in _known_methods:
         if not _TOKEN.fullmatch(method):
             raise _invalid("the method is not a token")
-        if len(_known_methods) < _MAX_KNOWN:
+        if len(_known_methods) < _MAX_KNOWN and len(method) <= _MAX_KNOWN_BYTES:
             _known_methods.add(method)
     if not _TARGET.fullmatch(target):
         raise _invalid("the target is empty, or has a space or a control character in it")
     return b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (method, target, _lines(headers)), writer
 
 
+def _trailer_lines(trailers: Headers) -> bytes:
+    """The lines of trailers, as they are now: whoever sends a body may fill them in while it is sent."""
+    for name, _ in trailers:
+        if _kind(name):
+            raise _invalid("a field that says how to read the request cannot be a trailer")
+    return _lines(trailers)
+
+
 def _lines(headers: Headers) -> bytes:
-    """Header lines without the last one's end; the names have been checked, or are now."""
+    """Header lines without the last one's end; the names have been checked."""
     lines = b"\r\n".join([b": ".join(pair) for pair in headers])
     ends = lines.translate(None, _IN_VALUES)
     if (
@@ -169,7 +182,7 @@ def _kind(name: bytes) -> int:
     if not _TOKEN.fullmatch(name):
         raise _invalid("a header's name is not a token")
     kind = _MEANT.get(name.lower(), 0)
-    if len(_known_names) < _MAX_KNOWN:
+    if len(_known_names) < _MAX_KNOWN and len(name) <= _MAX_KNOWN_BYTES:
         _known_names[name] = kind
     return kind
 
