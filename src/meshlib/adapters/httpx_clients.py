@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
 from meshlib.adapters.body import FileBody
 from meshlib.adapters.httpx import AsyncMeshTransport, MeshTransport
+from meshlib.adapters.httpx_lean import METHODS, LeanCall, LeanHeaders, encode_body, encode_pairs, log_call, supported
 from meshlib.adapters.httpx_streams import FileStream
 from meshlib.adapters.httpx_wire import AsyncTransportWire, SyncTransportWire
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
@@ -23,6 +24,19 @@ _HTTPX_TIMEOUT_S = 5.0
 """What an httpx client has for each phase unless told otherwise: what holds where the mesh does not."""
 
 _ABOUT_CONNECTIONS = ("verify", "cert", "http1", "http2", "limits", "proxy")
+
+_NO_PHASES = httpx.Timeout(None)
+
+_PATCHED = ("send", "build_request", "_send_single_request")
+"""Methods that tests and tools replace on a client of their own."""
+
+_INNER = tuple(
+    name
+    for name in {*dir(httpx.Client), *dir(httpx.AsyncClient)}
+    if not name.startswith("__")
+    and name not in ("request", "get", "options", "head", "post", "put", "patch", "delete", "stream", "close", "aclose")
+)
+"""All that a subclass may have changed so that only httpx's own way does what it wants."""
 
 _COMPLETE = replace(NO_OPTIONS, complete_body=True)
 
@@ -109,6 +123,19 @@ class _Requests:
 
     _total_s: float | None = None
     _kept: _Cookies
+    _lean_headers: LeanHeaders = LeanHeaders([])
+    _opened = False
+
+    def _prepare(
+        self, own: type[httpx.Client | httpx.AsyncClient], total_s: float | None, given: dict[str, Any]
+    ) -> None:
+        """Note down what each call needs to know of how the client was made. `own` is which of the two below it is."""
+        self._total_s = total_s
+        self._complete = _COMPLETE if total_s is None else replace(_COMPLETE, timeout_s=total_s)
+        self._text_encoding = given.get("default_encoding", "utf-8")
+        cls = type(self)
+        self._ordinary = all(getattr(cls, name) is getattr(own, name) for name in _INNER if hasattr(own, name))
+        self.cookies = given.get("cookies")
 
     @property
     def cookies(self) -> httpx.Cookies:
@@ -119,24 +146,32 @@ class _Requests:
     def cookies(self, cookies: Any) -> None:
         self._kept = _Cookies(cookies)
 
+    def _times(self, timeout: Any) -> tuple[float | None, float | None, Any]:
+        """What ``timeout`` means: the call's total, the same where the mesh does not hold, and what httpx is told."""
+        if isinstance(timeout, (int, float)) and not isinstance(timeout, bool):
+            return _total(timeout), None, None
+        if timeout is httpx.USE_CLIENT_DEFAULT:
+            return self._total_s, None, timeout
+        return None, math.inf, timeout
+
     def _told(self, build: Callable[..., httpx.Request], args: Any, kwargs: dict[str, Any]) -> httpx.Request:
         timeout = kwargs.get("timeout", httpx.USE_CLIENT_DEFAULT)
-        total_s, plain_s = self._total_s, None
-        if isinstance(timeout, (int, float)) and not isinstance(timeout, bool):
-            total_s = _total(timeout)
-            kwargs["timeout"] = None
-        elif timeout is not httpx.USE_CLIENT_DEFAULT:
-            total_s, plain_s = None, math.inf
+        total_s, plain_s, kwargs["timeout"] = self._times(timeout)
         request = build(*args, **kwargs)
         if total_s is not None or plain_s is not None:
-            options = _options(request)
-            given = [each for each in (total_s, options.timeout_s) if each is not None]
-            least_s = min(given, default=None)
-            request.extensions[EXTENSION] = replace(options, timeout_s=least_s, plain_timeout_s=plain_s)
+            request.extensions[EXTENSION] = _limited(_options(request), total_s, plain_s)
         content = kwargs.get("content")
         if content is not None and not isinstance(content, (str, bytes)):
             _keep_file(request, content)
         return request
+
+
+def _limited(options: CallOptions, total_s: float | None, plain_s: float | None) -> CallOptions:
+    """The options, within limits given besides them."""
+    if total_s is None and plain_s is None:
+        return options
+    given = [each for each in (total_s, options.timeout_s) if each is not None]
+    return replace(options, timeout_s=min(given, default=None), plain_timeout_s=plain_s)
 
 
 def _options(request: httpx.Request) -> CallOptions:
@@ -164,13 +199,129 @@ def _keep_file(request: httpx.Request, content: Any) -> None:
     request.stream = FileStream(FileBody(content))
 
 
+def _lean_call(
+    client: MeshClient | AsyncMeshClient,
+    method: str,
+    url: httpx.URL | str,
+    content: Any,
+    json: Any,
+    headers: Any,
+    timeout: Any,
+    extensions: Any,
+) -> LeanCall | None:
+    """The call, if it is one that can be made without httpx's help; None if not, and for any doubt."""
+    if method not in METHODS or not _is_plain(client):
+        return None
+    if content is not None and type(content) is not bytes and type(content) is not str:
+        return None
+    if extensions is None and timeout is httpx.USE_CLIENT_DEFAULT:
+        options, phases = client._complete, client.timeout
+    else:
+        if type(extensions) is not dict:
+            extensions = {} if extensions is None else {"unknown": extensions}
+        given = extensions.get(EXTENSION, NO_OPTIONS)
+        if len(extensions) > (EXTENSION in extensions) or type(given) is not CallOptions:
+            return None
+        total_s, plain_s, phases = client._times(timeout)
+        options = _limited(_completing(given, True), total_s, plain_s)
+        if phases is httpx.USE_CLIENT_DEFAULT:
+            phases = client.timeout
+        elif phases is None:
+            phases = _NO_PHASES
+        elif type(phases) is not httpx.Timeout:
+            return None
+    unlimited = phases.connect is None and phases.read is None and phases.write is None and phases.pool is None
+    transport: Any = client._transport
+    place = transport.origins.place(url, client.base_url)
+    if place is None or not transport.is_meshed(place.origin.service):
+        return None
+    added = None if headers is None else encode_pairs(headers)
+    if added is None and headers is not None:
+        return None
+    body, fields = encode_body(content, json)
+    raw = client.headers.raw
+    known = client._lean_headers
+    if raw != known.raw:
+        known = client._lean_headers = LeanHeaders(raw)
+    merged = known.of_call(method, place.origin.host_header, added, fields)
+    timeouts = None if unlimited else phases.as_dict()
+    return LeanCall(method, place, merged, body, options, timeouts, client._text_encoding)
+
+
+def _is_plain(client: MeshClient | AsyncMeshClient) -> bool:
+    """Whether the client is as it was made: nothing that httpx would do for each call, nothing put in between."""
+    transport: Any = client._transport
+    return (
+        client._opened
+        and not client.is_closed
+        and client._ordinary
+        and _functions(type(client), type(transport)) in _UNPATCHED
+        and vars(client).keys().isdisjoint(_PATCHED)
+        and "handle_request" not in vars(transport)
+        and "handle_async_request" not in vars(transport)
+        and not client._mounts
+        and not any(client.event_hooks.values())
+        and client.auth is None
+        and not client.params
+        and not client._kept
+    )
+
+
 class MeshClient(_Requests, httpx.Client):
     """An `httpx.Client` whose calls go through the mesh. Closing it closes no pool."""
 
     def __init__(self, *, total_s: float | None = None, **kwargs: Any) -> None:
-        self._total_s = total_s
         super().__init__(**kwargs)
-        self.cookies = kwargs.get("cookies")
+        self._prepare(MeshClient, total_s, kwargs)
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._opened = supported()
+        return self
+
+    def request(
+        self,
+        method: str,
+        url: httpx.URL | str,
+        *,
+        content: Any = None,
+        data: Any = None,
+        files: Any = None,
+        json: Any = None,
+        params: Any = None,
+        headers: Any = None,
+        cookies: Any = None,
+        auth: Any = httpx.USE_CLIENT_DEFAULT,
+        follow_redirects: Any = httpx.USE_CLIENT_DEFAULT,
+        timeout: Any = httpx.USE_CLIENT_DEFAULT,
+        extensions: Any = None,
+    ) -> httpx.Response:
+        """Make a call as httpx does, with less work where that makes no difference."""
+        call = None
+        if data is None and files is None and params is None and cookies is None and auth is httpx.USE_CLIENT_DEFAULT:
+            call = _lean_call(self, method, url, content, json, headers, timeout, extensions)
+        if call is None:
+            return super().request(
+                method,
+                url,
+                content=content,
+                data=data,
+                files=files,
+                json=json,
+                params=params,
+                headers=headers,
+                cookies=cookies,
+                auth=auth,
+                follow_redirects=follow_redirects,
+                timeout=timeout,
+                extensions=extensions,
+            )
+        transport: Any = self._transport
+        response: httpx.Response | None = transport.call(call)
+        if response is None:
+            return super().send(call.request, follow_redirects=follow_redirects)
+        log_call(call, response)
+        return response
 
     def build_request(self, *args: Any, **kwargs: Any) -> httpx.Request:
         """Build a request as httpx does; a number given as ``timeout`` is the call's total."""
@@ -179,6 +330,7 @@ class MeshClient(_Requests, httpx.Client):
     def send(self, request: httpx.Request, *, stream: bool = False, **kwargs: Any) -> httpx.Response:
         """Send a request as httpx does; unless streamed, the call succeeds only when its body is there."""
         request.extensions[EXTENSION] = _completing(_options(request), not stream)
+        self._opened = supported()
         return super().send(request, stream=stream, **kwargs)
 
 
@@ -186,9 +338,57 @@ class AsyncMeshClient(_Requests, httpx.AsyncClient):
     """An `httpx.AsyncClient` whose calls go through the mesh. Closing it closes no pool."""
 
     def __init__(self, *, total_s: float | None = None, **kwargs: Any) -> None:
-        self._total_s = total_s
         super().__init__(**kwargs)
-        self.cookies = kwargs.get("cookies")
+        self._prepare(AsyncMeshClient, total_s, kwargs)
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        self._opened = supported()
+        return self
+
+    async def request(
+        self,
+        method: str,
+        url: httpx.URL | str,
+        *,
+        content: Any = None,
+        data: Any = None,
+        files: Any = None,
+        json: Any = None,
+        params: Any = None,
+        headers: Any = None,
+        cookies: Any = None,
+        auth: Any = httpx.USE_CLIENT_DEFAULT,
+        follow_redirects: Any = httpx.USE_CLIENT_DEFAULT,
+        timeout: Any = httpx.USE_CLIENT_DEFAULT,
+        extensions: Any = None,
+    ) -> httpx.Response:
+        """Make a call as httpx does, with less work where that makes no difference."""
+        call = None
+        if data is None and files is None and params is None and cookies is None and auth is httpx.USE_CLIENT_DEFAULT:
+            call = _lean_call(self, method, url, content, json, headers, timeout, extensions)
+        if call is None:
+            return await super().request(
+                method,
+                url,
+                content=content,
+                data=data,
+                files=files,
+                json=json,
+                params=params,
+                headers=headers,
+                cookies=cookies,
+                auth=auth,
+                follow_redirects=follow_redirects,
+                timeout=timeout,
+                extensions=extensions,
+            )
+        transport: Any = self._transport
+        response: httpx.Response | None = await transport.call(call)
+        if response is None:
+            return await super().send(call.request, follow_redirects=follow_redirects)
+        log_call(call, response)
+        return response
 
     def build_request(self, *args: Any, **kwargs: Any) -> httpx.Request:
         """Build a request as httpx does; a number given as ``timeout`` is the call's total."""
@@ -197,4 +397,21 @@ class AsyncMeshClient(_Requests, httpx.AsyncClient):
     async def send(self, request: httpx.Request, *, stream: bool = False, **kwargs: Any) -> httpx.Response:
         """Send a request as httpx does; unless streamed, the call succeeds only when its body is there."""
         request.extensions[EXTENSION] = _completing(_options(request), not stream)
+        self._opened = supported()
         return await super().send(request, stream=stream, **kwargs)
+
+
+def _functions(client: type[Any], transport: type[Any]) -> tuple[Any, ...]:
+    """What a call of httpx's passes through, and where tools that record, trace or replay calls put themselves in."""
+    own: Any = httpx.Client if issubclass(client, httpx.Client) else httpx.AsyncClient
+    return (
+        client.send,
+        client.build_request,
+        own.send,
+        own.build_request,
+        own._send_single_request,
+        transport.handle_request if own is httpx.Client else transport.handle_async_request,
+    )
+
+
+_UNPATCHED = (_functions(MeshClient, MeshTransport), _functions(AsyncMeshClient, AsyncMeshTransport))

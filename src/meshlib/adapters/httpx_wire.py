@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from meshlib.adapters.httpx_errors import from_httpx
+from meshlib.adapters.httpx_lean_url import Place
 from meshlib.errors import BodyBroken, MeshError
 from meshlib.net.wire import AsyncWireResponse, Progress, SyncWireResponse, Target, WireLimits, WireRequest
 
@@ -59,6 +60,8 @@ class _TransportWire:
 
     def _url(self, target: Target, request: WireRequest) -> httpx.URL:
         url = request.url
+        if isinstance(url, Place):
+            url = url.url
         if self._logical and isinstance(url, httpx.URL):
             return url if url.raw_path == request.target else url.copy_with(raw_path=request.target)
         scheme = "https" if target.tls is not None else "http"

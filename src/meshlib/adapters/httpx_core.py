@@ -1,0 +1,205 @@
+"""What the transports for httpx share: which way a request goes, and the call that is made of it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+import httpx
+
+from meshlib.adapters.exchange import NO_CAPS, Exchange, PhaseCaps
+from meshlib.adapters.httpx_errors import as_httpx, from_httpx
+from meshlib.adapters.httpx_lean import LeanCall
+from meshlib.adapters.httpx_lean_response import Replayed
+from meshlib.adapters.httpx_lean_url import Origins
+from meshlib.adapters.observe import Shadow
+from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
+from meshlib.adapters.plane import DEFAULT_PORTS, DataPlane, RequestFacts
+from meshlib.config.settings import Mode
+from meshlib.context import current_scope
+from meshlib.errors import DeadlineExceeded, EgressRefused, MeshError, Reset, UnknownService
+from meshlib.net.wire import AsyncWireResponse, Headers, SyncWireResponse
+
+__all__ = ["DELIVERED", "NO_PLAIN_OPTIONS", "OUTSIDE", "Core", "again", "delivered", "failed_outside"]
+
+_log = logging.getLogger("meshlib")
+
+_NO_TIMEOUTS = httpx.Timeout(None).as_dict()
+"""What httpx tells a transport where no timeout is set."""
+
+_PHASES = tuple(_NO_TIMEOUTS)
+
+DELIVERED = "meshlib.delivered"
+"""The key in a request's ``extensions`` of what its call gave already: a response, or that it goes outside the mesh."""
+
+OUTSIDE = object()
+
+NO_PLAIN_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
+
+def _locate(
+    plane: DataPlane, own_host: str | None, own_service: str | None, host: str, port: int | None, scheme: str
+) -> str | None:
+    """The service that a URL means; None is a host outside the mesh."""
+    if own_service is not None and host.lower() == own_host:
+        return own_service
+    return plane.locate(host, port or DEFAULT_PORTS.get(scheme))
+
+
+class Core:
+    """What the sync and the async transport share: which way a request goes, and the call that is made of it."""
+
+    def __init__(self, plane: DataPlane, service: str | None, plain_timeout_s: float | None) -> None:
+        self._plane = plane
+        self._host = None if service is None else service.lower()
+        self._service = None if service is None else plane.locate(service, None) or service.lower()
+        self._plain_timeout_s = plain_timeout_s
+        self._service_at = partial(_locate, plane, self._host, self._service)
+        self.origins = Origins(self._service_at)
+
+    def is_meshed(self, service: str | None) -> bool:
+        """Whether calls to the service are made by the mesh, and not just watched or let through."""
+        return service is not None and self._plane.mode_of(service) == "on"
+
+    def _locate(self, request: httpx.Request) -> tuple[str | None, Mode]:
+        """The service that the request is for, and what to do with it; None is a host outside the mesh."""
+        url = request.url
+        host = url.raw_host.decode("ascii")
+        service = self._service_at(host, url.port, url.scheme)
+        if service is not None:
+            return service, self._plane.mode_of(service)
+        if self._plane.mode == "on" and self._plane.settings.egress == "refuse":
+            text = f"{host} is outside the mesh, and the configuration says `egress: refuse`; name it under `services`"
+            raise as_httpx(EgressRefused(text), request)
+        return None, self._plane.mode
+
+    def _exchange(self, service: str, request: httpx.Request, body: Any, *, observe: bool = False) -> Exchange:
+        plane, url = self._plane, request.url
+        options = request.extensions.get(EXTENSION, NO_OPTIONS)
+        if not isinstance(options, CallOptions):
+            options = NO_OPTIONS
+        raw_path = url.raw_path
+        path, _, query = raw_path.partition(b"?")
+        facts = RequestFacts(
+            method=request.method,
+            scheme=url.scheme,
+            host=url.raw_host.decode("ascii"),
+            port=url.port,
+            path=path.decode("ascii"),
+            query=query.decode("ascii"),
+            headers=request.headers,
+        )
+        caps, timeout = NO_CAPS, request.extensions.get("timeout")
+        if timeout is not None and timeout != _NO_TIMEOUTS:
+            caps = PhaseCaps(timeout.get("connect"), timeout.get("read"), timeout.get("write"), timeout.get("pool"))
+        try:
+            view = plane.service(service)
+        except MeshError as error:
+            raise as_httpx(error, request) from error.__cause__
+        call = plane.call(view, plane.route(view, facts), facts, options, observe=observe)
+        return Exchange(
+            plane,
+            call,
+            method=request.method.encode("ascii"),
+            target=request.extensions.get("target", raw_path),
+            headers=request.headers.raw,
+            body=body,
+            caps=caps,
+            secure=url.scheme == "https",
+            server_name=request.extensions.get("sni_hostname"),
+            preview=lambda status, headers: httpx.Response(status, headers=headers, request=request),
+            url=url,
+        )
+
+    def _lean_exchange(self, call: LeanCall, service: str) -> Exchange:
+        try:
+            return call.exchange(self._plane, service)
+        except MeshError as error:
+            raise as_httpx(error, call.request) from error.__cause__
+
+    def _failed(self, error: MeshError, service: str, request: httpx.Request) -> MeshError | None:
+        """What to raise; None where the request is to go outside the mesh after all."""
+        if isinstance(error, UnknownService) and self._is_outside(service):
+            if self._plane.settings.egress == "refuse":
+                text = f"no discovery source knows {service}, and the configuration says `egress: refuse`"
+                refused = EgressRefused(text, service=service, record=error.record)
+                return as_httpx(refused, request)
+            return None
+        return as_httpx(error, request)
+
+    def _plainly(self, request: httpx.Request) -> httpx.Request:
+        """The request with the timeouts that a plain client would have: the mesh's do not bound it outside."""
+        options, limit_s = request.extensions.get(EXTENSION), self._plain_timeout_s
+        if isinstance(options, CallOptions):
+            given = [each for each in (options.timeout_s, options.plain_timeout_s) if each is not None]
+            limit_s = min(given, default=limit_s)
+        if limit_s is not None and not any((request.extensions.get("timeout") or {}).values()) and limit_s < math.inf:
+            request.extensions["timeout"] = httpx.Timeout(limit_s).as_dict()
+        deadline = current_scope().deadline
+        if deadline is not None and self._plane.mode == "on":
+            self._bound(request, deadline - self._plane.clock.now())
+        return request
+
+    def _bound(self, request: httpx.Request, left_s: float) -> None:
+        """Let no phase of a request outside the mesh go on beyond a deadline that was set or inherited.
+
+        Raises:
+            DeadlineExceeded: if it has passed.
+        """
+        if left_s <= 0:
+            text = f"the deadline had passed before the request to {request.url.host} began"
+            raise as_httpx(DeadlineExceeded(text, limit="deadline"), request)
+        given = request.extensions.get("timeout") or {}
+        request.extensions["timeout"] = {
+            phase: left_s if given.get(phase) is None else min(given[phase], left_s) for phase in _PHASES
+        }
+
+    def _shadow(self, service: str, request: httpx.Request) -> Shadow | None:
+        """What would have been done; None where that cannot be told, which must not disturb the call."""
+        try:
+            return Shadow(self._exchange(service, request, b"", observe=True))
+        except Exception as error:
+            _log.warning("a call to %s was not observed: %s", service, error, exc_info=not isinstance(error, MeshError))
+            return None
+
+    def _is_outside(self, service: str) -> bool:
+        """Whether a name that no source knows may be a host outside the mesh: nobody called it a service."""
+        return service != self._service and service not in self._plane.settings.services
+
+
+def delivered(exchange: Exchange, response: SyncWireResponse | AsyncWireResponse, stream: Any) -> httpx.Response:
+    """The response as httpx has it, with the route's edits, and the call for whoever asks for its record."""
+    return httpx.Response(
+        response.status,
+        headers=exchange.edited(response.headers),
+        stream=stream,
+        extensions={**response.extensions, EXTENSION: exchange},
+    )
+
+
+def again(
+    exchange: Exchange,
+    response: SyncWireResponse | AsyncWireResponse,
+    headers: Headers,
+    content: bytes,
+    elapsed_s: float,
+) -> httpx.Response:
+    """A response that was delivered, for httpx to take as if it were just coming in."""
+    stream = Replayed(content, elapsed_s)
+    extensions = {**response.extensions, EXTENSION: exchange}
+    return stream.belongs_to(httpx.Response(response.status, headers=headers, stream=stream, extensions=extensions))
+
+
+def failed_outside(shadow: Shadow, error: BaseException) -> None:
+    """Tell an observed call that what was done in its place failed."""
+    if isinstance(error, httpx.HTTPError):
+        connecting = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
+        shadow.failed(from_httpx(error, ""), "connect" if connecting else "headers")
+    elif isinstance(error, Exception):
+        shadow.failed(Reset(str(error) or type(error).__name__), "headers")
+    else:
+        shadow.cancelled()

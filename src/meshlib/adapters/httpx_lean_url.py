@@ -1,0 +1,183 @@
+"""Where a lean call goes: what httpx makes of a URL, found without taking apart what needs no change.
+
+Nearly every URL in a program is one that httpx leaves as it is: an absolute one, or a path below the client's
+``base_url``, of characters that need no escape and without ``.`` and ``..``. One regular expression says so. Origins,
+which are few, are read by httpx itself and remembered, so that ports, cases, IDNA and IPv6 are its own matter; any
+other URL goes through `httpx.URL` as a whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import httpx
+
+from meshlib.dataclass import dataclass
+
+__all__ = ["Origin", "Origins", "Place"]
+
+MAX_ORIGINS = 256
+"""So many are remembered. A program calls few; one that makes them up must not fill the memory."""
+
+MAX_LENGTH = 8192
+"""Of URLs that are read here. httpx refuses very long ones."""
+
+_PLAIN = r"[A-Za-z0-9._~!$&'()*+,;=:@/-]*"
+_PATH = rf"{_PLAIN}(?:%[0-9A-Fa-f]{{2}}{_PLAIN})*"
+_QUERY = _PATH.replace("=:@/", "=:@/?")
+_URL = re.compile(rf"(https?://[A-Za-z0-9._:\[\]-]+)?(/{_PATH})?(\?{_QUERY})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Scheme, host and port of a URL.
+
+    Attributes:
+        scheme, host, port: as `httpx.URL` has them; the port is None for the scheme's own.
+        host_header: the pair that is sent.
+        service: the service of the mesh that is meant; None for a host outside.
+    """
+
+    scheme: str
+    host: str
+    port: int | None
+    host_header: tuple[bytes, bytes]
+    service: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """A client's ``base_url``: the URLs of calls are put behind its path.
+
+    Attributes:
+        url: it.
+        origin: None where calls cannot be lean.
+        text: without the last slash; None where only httpx can tell what comes of a join.
+        path: the same of its path.
+    """
+
+    url: httpx.URL
+    origin: Origin | None
+    text: str | None
+    path: str
+
+
+class Place:
+    """What one call's URL says.
+
+    Attributes:
+        origin: of the URL.
+        path, query: as sent, percent-encoded.
+        target: both, as in the request line.
+    """
+
+    __slots__ = ("_text", "_url", "origin", "path", "query", "target")
+
+    def __init__(self, origin: Origin, path: str, query: str, target: bytes, text: str, url: httpx.URL | None) -> None:
+        self.origin = origin
+        self.path = path
+        self.query = query
+        self.target = target
+        self._text = text
+        self._url = url
+
+    @property
+    def url(self) -> httpx.URL:
+        """The URL, absolute."""
+        if self._url is None:
+            self._url = httpx.URL(self._text)
+        return self._url
+
+
+class Origins:
+    """Reads the URLs of a client's calls.
+
+    Args:
+        locate: the service that a host and a port mean; None for a host outside the mesh.
+    """
+
+    def __init__(self, locate: Callable[[str, int | None, str], str | None]) -> None:
+        self._locate = locate
+        self._known: dict[str, Origin | None] = {}
+        self._base = _Base(httpx.URL(""), None, None, "")
+
+    def place(self, url: httpx.URL | str, base_url: httpx.URL) -> Place | None:
+        """Where a call goes; None where httpx has to say, or to refuse it.
+
+        Raises:
+            httpx.InvalidURL: as httpx does.
+        """
+        if type(url) is str and len(url) <= MAX_LENGTH:
+            parts = _URL.fullmatch(url)
+            if parts is not None:
+                place = self._plain(url, parts, base_url)
+                if place is not None:
+                    return place
+        return self._any(httpx.URL(url), base_url)
+
+    def _plain(self, url: str, parts: re.Match[str], base_url: httpx.URL) -> Place | None:
+        """A URL of plain characters; None where they are not all that matters."""
+        start, path, query = parts.groups()
+        if path is None:
+            path = "/"
+        elif "/." in path:
+            return None
+        if start is not None:
+            origin = self._origin(start)
+            text = url
+        else:
+            base = self._base
+            if base.url is not base_url:
+                base = self._base = self._read_base(base_url)
+            if base.text is None or path[:2] == "//":
+                return None
+            origin = base.origin
+            path = base.path + path
+            text = base.text + path if query is None else base.text + path + query
+        if origin is None:
+            return None
+        if query is None:
+            return Place(origin, path, "", path.encode("ascii"), text, None)
+        return Place(origin, path, query[1:], (path + query).encode("ascii"), text, None)
+
+    def _any(self, url: httpx.URL, base_url: httpx.URL) -> Place | None:
+        """The same by httpx's own means."""
+        if url.is_relative_url:
+            url = base_url.copy_with(raw_path=base_url.raw_path + url.raw_path.lstrip(b"/"))
+        origin = self._make(url)
+        if origin is None:
+            return None
+        target = url.raw_path
+        path, _, query = target.decode("ascii").partition("?")
+        return Place(origin, path, query, target, "", url)
+
+    def _read_base(self, url: httpx.URL) -> _Base:
+        origin = self._make(url)
+        text = f"{url.scheme}://{url.netloc.decode('ascii')}"
+        path = url.raw_path.decode("ascii").removesuffix("/")
+        parts = _URL.fullmatch(path) if path else None
+        plain = not path or (parts is not None and parts[1] is None and parts[3] is None and "/." not in path)
+        return _Base(url, origin, text if plain and origin is not None else None, path)
+
+    def _origin(self, text: str) -> Origin | None:
+        try:
+            return self._known[text]
+        except KeyError:
+            pass
+        try:
+            origin = self._make(httpx.URL(text))
+        except httpx.InvalidURL:
+            return None
+        if len(self._known) >= MAX_ORIGINS:
+            self._known.clear()
+        self._known[text] = origin
+        return origin
+
+    def _make(self, url: httpx.URL) -> Origin | None:
+        """None for what is no plain http or https URL: with credentials in it, or without a host."""
+        if url.scheme not in ("http", "https") or not url.raw_host or url.userinfo:
+            return None
+        host = url.raw_host.decode("ascii")
+        service = self._locate(host, url.port, url.scheme)
+        return Origin(url.scheme, host, url.port, (b"Host", url.netloc), service)
