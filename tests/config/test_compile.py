@@ -45,6 +45,7 @@ from meshlib.config.override import override_policy
 from meshlib.config.settings import (
     ClusterSettings,
     ConsulSettings,
+    KeepaliveSettings,
     LocalSettings,
     MeshSettings,
     RegisterSettings,
@@ -308,6 +309,26 @@ def test_tls_is_merged_and_can_be_switched_off() -> None:
     defaults = {"tls": {"ca_file": "ca.pem", "cert_file": "c", "key_file": "k"}}
     assert cluster({"tls": {"server_name": "x"}}, defaults=defaults).tls == TlsSettings("x", "ca.pem", "c", "k")
     assert cluster({"tls": {"mode": "off"}}, defaults=defaults).tls is None
+
+
+def test_keepalive_is_merged_and_can_be_switched_off() -> None:
+    defaults = {"pool": {"tcp_keepalive": {"time": "30s", "probes": 3}, "local_address": "10.0.0.5"}}
+    pool = cluster({"pool": {"tcp_keepalive": {"interval": "5s"}}}, defaults=defaults).pool
+    assert (pool.tcp_keepalive, pool.local_address) == (KeepaliveSettings(30.0, 5.0, 3), "10.0.0.5")
+    assert cluster({"pool": {"tcp_keepalive": False}}, defaults=defaults).pool.tcp_keepalive is None
+    off = {"pool": {"tcp_keepalive": False}}
+    assert cluster({"pool": {"idle": "1s"}}, defaults=off).pool.tcp_keepalive is None
+    assert cluster({"pool": {"tcp_keepalive": {}}}, defaults=off).pool.tcp_keepalive == KeepaliveSettings()
+
+
+def test_a_unix_socket_is_an_endpoint_without_a_port() -> None:
+    written = ["unix:/run/Orders.sock", "unix:///run/b.sock", Endpoint(address="unix:@orders", weight=2)]
+    (static, _) = compiled(services={"orders": {"endpoints": written}}).discovery
+    assert isinstance(static, StaticSettings)
+    endpoints = static.services["orders"]
+    assert [each.address for each in endpoints] == ["unix:/run/Orders.sock", "unix:/run/b.sock", "unix:@orders"]
+    assert [each.socket_path for each in endpoints] == ["/run/Orders.sock", "/run/b.sock", "@orders"]
+    assert {(each.port, each.authority) for each in endpoints} == {(0, "localhost")}
 
 
 def test_a_service_that_is_not_named_gets_the_defaults() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -214,7 +215,11 @@ def _socket_path(path: str) -> str:
     if not path.startswith(("/", "@")) or len(path) < 2:
         reject("is not the path of a socket: write it from the root, like unix:/run/orders.sock")
     _text(path)
-    if len(path.encode("utf-8", "replace")) > _LONGEST_SOCKET_PATH:
+    try:
+        length = len(os.fsencode(path))
+    except UnicodeEncodeError:
+        reject("is not the path of a socket: the file system cannot hold its characters")
+    if length > _LONGEST_SOCKET_PATH:
         reject(f"is too long: the system takes {_LONGEST_SOCKET_PATH} bytes for the path of a socket")
     return path
 
