@@ -13,7 +13,7 @@ import yaml
 
 from meshlib.config import yaml12
 from meshlib.config.documents import MAX_BYTES
-from meshlib.config.load import find_file, load_default, load_file, load_mapping
+from meshlib.config.load import load_file, load_mapping
 from meshlib.config.yaml12 import read_yaml
 from meshlib.errors import ConfigError
 
@@ -339,30 +339,6 @@ def test_includes_of_a_map_are_relative_to_the_directory_given(tmp_path: Path) -
     config = load_mapping({"include": ["a.yaml"]}, directory=tmp_path)
     assert list(config.services) == ["a"]
     assert config.sources == ("a.yaml",)
-
-
-# Which file
-
-
-def test_the_file_of_the_variable_comes_first(tmp_path: Path) -> None:
-    path = write(tmp_path, named_yaml="service: named", mesh_yaml="service: here")
-    config = load_default({"MESHLIB_CONFIG": str(path)}, tmp_path)
-    assert config is not None
-    assert config.service == "named"
-
-
-def test_a_missing_file_in_the_variable_is_an_error_that_names_the_variable(tmp_path: Path) -> None:
-    write(tmp_path, mesh_yaml="")
-    with pytest.raises(ConfigError, match=r"\$MESHLIB_CONFIG names .*mesh.yml, and there is no such file; did"):
-        load_default({"MESHLIB_CONFIG": str(tmp_path / "mesh.yml")}, tmp_path)
-
-
-def test_files_in_the_directory_are_looked_for_in_order(tmp_path: Path) -> None:
-    assert find_file({}, tmp_path) is None
-    assert load_default({"MESHLIB_CONFIG": ""}, tmp_path) is None
-    for name in ["mesh.json", "mesh.toml", "mesh.yml", "mesh.yaml"]:
-        (tmp_path / name).write_text("")
-        assert find_file({}, tmp_path) == str(tmp_path / name)
 
 
 def test_a_map_is_not_changed_by_loading_it() -> None:

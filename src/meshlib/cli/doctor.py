@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 from meshlib._version import __version__
 from meshlib.config.choose import choose_settings
-from meshlib.config.load import find_file
+from meshlib.config.find import find_file
 from meshlib.config.settings import ConsulSettings, DiscoverySettings, LocalSettings, MeshSettings
 from meshlib.errors import ConfigError, DiscoveryUnavailable, MeshError
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
+from meshlib.config.find import find_file
+from meshlib.config.plain import plain_settings
 from meshlib.config.settings import MeshSettings, RegisterSettings
 from meshlib.dataclass import replace
 from meshlib.errors import ConfigError
@@ -35,25 +37,29 @@ def choose_settings(config: Any, fields: dict[str, Any]) -> MeshSettings:
 
 def read_settings(config: Any, fields: dict[str, Any]) -> MeshSettings:
     """The compiled configuration as it is written, without what the environment says over it; see `choose_settings`."""
-    from meshlib.config.compile import compile_config
-    from meshlib.config.load import load_default, load_file, load_mapping
-    from meshlib.config.model import MeshConfig
-
     if config is not None and fields:
         raise ConfigError("give a configuration or its fields, not both")
+    if config is None and not fields:
+        config = find_file()
+        if config is None:
+            _log.info("no configuration found ($MESHLIB_CONFIG, ./mesh.yaml): using defaults")
+            return MeshSettings()
+    return plain_settings(fields or config) or _read_by_model(config, fields)
+
+
+def _read_by_model(config: Any, fields: dict[str, Any]) -> MeshSettings:
+    # Imported only here: pydantic and the models take longer to load than all the rest of the mesh.
+    from meshlib.config.compile import compile_config
+    from meshlib.config.load import load_file, load_mapping
+    from meshlib.config.model import MeshConfig
+
     if isinstance(config, MeshConfig):
         return compile_config(config)
     if isinstance(config, Mapping):
         return compile_config(load_mapping(config))
     if config is not None:
         return compile_config(load_file(config))
-    if fields:
-        return compile_config(load_mapping(fields, origin="Mesh(...)", variables=False))
-    found = load_default()
-    if found is None:
-        _log.info("no configuration found ($MESHLIB_CONFIG, ./mesh.yaml): using defaults")
-        return MeshSettings()
-    return compile_config(found)
+    return compile_config(load_mapping(fields, origin="Mesh(...)", variables=False))
 
 
 def _check_extras(settings: MeshSettings) -> None:

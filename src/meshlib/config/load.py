@@ -14,19 +14,14 @@ from pydantic import ValidationError
 
 from meshlib.config.checks import contradictions
 from meshlib.config.documents import Document, DocumentError, check_bounds, read_document
-from meshlib.config.fields import closest
+from meshlib.config.find import nearest_file
 from meshlib.config.model import MeshConfig
 from meshlib.config.problems import Path, Problem, dotted, problems_of, refuse
 from meshlib.config.substitute import substitute
 from meshlib.config.yaml12 import SourceError
 from meshlib.dataclass import dataclass, field
-from meshlib.errors import ConfigError
 
-__all__ = ["CONFIG_VARIABLE", "FILE_NAMES", "find_file", "load_default", "load_file", "load_mapping"]
-
-CONFIG_VARIABLE: Final = "MESHLIB_CONFIG"
-FILE_NAMES: Final = ("mesh.yaml", "mesh.yml", "mesh.toml", "mesh.json")
-"""What is looked for in the working directory, in this order."""
+__all__ = ["load_file", "load_mapping"]
 
 MAX_FILES: Final = 1000
 """How many files one configuration may have."""
@@ -82,50 +77,6 @@ def load_mapping(
         raise refuse([Problem(origin, (), error.text)], "the configuration is wrong") from None
     loading.add(Document(origin, dict(data), directory=FilePath(directory)), (), ())
     return loading.finish("the configuration is wrong")
-
-
-def find_file(environ: Mapping[str, str] | None = None, directory: str | os.PathLike[str] = ".") -> str | None:
-    """The file of a mesh that is given none: ``$MESHLIB_CONFIG``, else the first of `FILE_NAMES` in `directory`.
-
-    Returns:
-        Its path; None where there is none, and the defaults hold.
-
-    Raises:
-        ConfigError: if ``$MESHLIB_CONFIG`` names a file that does not exist. (An empty variable is as good as none.)
-    """
-    named = (os.environ if environ is None else environ).get(CONFIG_VARIABLE)
-    if named:
-        if not os.path.exists(named):
-            hint = _nearest_file(FilePath(named))
-            raise ConfigError(f"${CONFIG_VARIABLE} names {named}, and there is no such file{hint}")
-        return named
-    for name in FILE_NAMES:
-        path = FilePath(directory) / name
-        if path.is_file():
-            return os.fspath(path)
-    return None
-
-
-def load_default(
-    environ: Mapping[str, str] | None = None, directory: str | os.PathLike[str] = "."
-) -> MeshConfig | None:
-    """What `Mesh()` reads: the file that `find_file` finds, or None.
-
-    Raises:
-        ConfigError: as `find_file` and `load_file` do.
-    """
-    path = find_file(environ, directory)
-    return None if path is None else load_file(path, environ=environ)
-
-
-def _nearest_file(path: FilePath) -> str:
-    try:
-        # A directory can be as large as it likes; a hint may not take time for it.
-        names = [entry.name for entry in islice(os.scandir(path.parent), 1000)]
-    except (OSError, ValueError):
-        return ""
-    nearest = closest(path.name, names)
-    return f"; did you mean {os.fspath(path.parent / nearest)!r}?" if nearest else ""
 
 
 @dataclass(slots=True)
@@ -234,7 +185,7 @@ class _Loading:
         except (OSError, ValueError) as error:
             self._note(document, place, f"cannot be looked for: {error}")
             return []
-        hint = _nearest_file(base / pattern)
+        hint = nearest_file(base / pattern)
         self._note(document, place, f"there is no file {pattern!r}{hint}")
         return []
 
