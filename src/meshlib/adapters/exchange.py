@@ -17,6 +17,7 @@ from meshlib.policy.call import Call
 from meshlib.policy.classify import OVERLOAD_STATUSES, parse_retry_after
 from meshlib.policy.record import Record
 from meshlib.propagation import outgoing_headers
+from meshlib.routing.route import NO_EDITS
 
 __all__ = ["Destination", "Exchange", "PhaseCaps", "make_destination"]
 
@@ -146,7 +147,7 @@ class Exchange:
         self._url = url
         self._handle: object | None = None
         edits = call.facts.route.request_edits
-        if edits:
+        if edits is not NO_EDITS and edits:
             headers = edits.apply(headers)
         self._headers = [pair for pair in headers if len(pair[0]) < _SHORTEST or pair[0].lower() not in OURS]
 
@@ -170,7 +171,12 @@ class Exchange:
             headers = [pair for pair in headers if pair[0].lower() not in said]
         facts, caps = self.call.facts, self._caps
         request = WireRequest(
-            self._method, self._target, [*headers, *added], self._body, facts.safe and self.replayable, self._url
+            self._method,
+            self._target,
+            [*headers, *added],
+            self._body,
+            facts.safe and (self._in_memory or self.replayable),
+            self._url,
         )
         connect_s, idle_s = destination.target.pool.connect_timeout_s, facts.body_idle_s
         if caps is NO_CAPS:

@@ -50,7 +50,6 @@ from meshlib.policy.actions import Action, Cancel, Start
 from meshlib.policy.attempt import Attempt
 from meshlib.policy.classify import FAILURE_STATUSES, OVERLOAD_STATUSES, is_to_blame
 from meshlib.policy.holdings import DELIVERED, DONE, NEW, RUNNING, WAITING, CallState, Holdings
-from meshlib.policy.journal import Journal
 from meshlib.policy.placement import AWAIT_ENDPOINTS, is_granted
 from meshlib.policy.record import Record
 from meshlib.policy.retry import AttemptState, Failure, decide, is_retryable
@@ -67,6 +66,7 @@ class Call(Holdings):
         path, query, inherited, replayable, why: what is its own.
         state: where it is.
         attempts: all so far, by number.
+        journal: what it notes of itself: the parts of the record that cost nothing to read.
         wait_on: what it waits for besides `next_wakeup`, if anything.
         deadline: when it must be over, on the monotonic clock; set by `begin`.
     """
@@ -87,14 +87,9 @@ class Call(Holdings):
             return None
         return min([time for time in times if time is not None], default=None)
 
-    @property
-    def journal(self) -> Journal:
-        """What it notes of itself: the parts of the record that cost nothing to read."""
-        return self._journal
-
     def record(self, now: float) -> Record:
         """What happened so far."""
-        return self._journal.record(self.facts, self.path, self.attempts, self.why, now)
+        return self.journal.record(self.facts, self.path, self.attempts, self.why, now)
 
     # Events
 
@@ -102,9 +97,8 @@ class Call(Holdings):
         """Start the call."""
         if self.state is not NEW:
             return []
-        self._journal.began = now
-        self._begin_timeouts(now)
-        if self._passed(now):
+        self.journal.began = now
+        if self._begin_timeouts(now):
             return self._cut(now)
         self._look()
         return self._enter(now)
@@ -154,7 +148,8 @@ class Call(Holdings):
             attempt.failed(now, self._rng, retry_after_s or 0.0)
         else:
             attempt.answered(now, retry_after_s, self._rng)
-            self._probe_answered(now)
+            if self._probe is not None:
+                self._probe_answered(now)
         policy = self.facts.policy.retry
         # Most responses are good ones, so the common case is decided without making a `Failure`.
         if policy.retry is not None or status >= 400 or status in policy.on:
@@ -162,7 +157,7 @@ class Call(Holdings):
             if self._wants_retry(now, failure):
                 return self._retry(attempt, now, failure)
             if failed:
-                self._journal.no_retry = "the policy does not name this failure"
+                self.journal.no_retry = "the policy does not name this failure"
         if self.facts.complete_body and not failed:
             # The per-try timeout ends with the headers; the body has what is left of the call's.
             attempt.phase = "body"
@@ -192,7 +187,7 @@ class Call(Holdings):
             if self._passed(now, CLOCK_SLACK_S):
                 return self._cut(now)
             own = attempt.deadline is not None and now >= attempt.deadline - CLOCK_SLACK_S
-            self._journal.limit = attempt.limit if own else "client"
+            self.journal.limit = attempt.limit if own else "client"
         attempt.error = error
         if not is_to_blame(error):
             return self._not_sent(attempt, now, error)
@@ -203,7 +198,7 @@ class Call(Holdings):
         attempt.close(now)
         if any(other.open for other in self.attempts):
             return []
-        self._journal.no_retry = "the policy does not name this failure"
+        self.journal.no_retry = "the policy does not name this failure"
         return self._fail(now, error, success=False)
 
     def cancelled(self, now: float, n: int | None = None) -> list[Action]:
@@ -222,8 +217,8 @@ class Call(Holdings):
         actions = self._cancel_open(now)
         if self.state is not DELIVERED:
             if self.state is NEW:
-                self._journal.began = now
-            self._journal.outcome = "cancelled"
+                self.journal.began = now
+            self.journal.outcome = "cancelled"
             self._end(now, None)
         self._leave_cluster()
         self.state = DONE
@@ -241,8 +236,8 @@ class Call(Holdings):
             self.cancelled(now)
             return
         self._cancel_open(now)
-        self._journal.status, self._journal.error = status, error
-        self._journal.outcome = "success" if error is None else "failure"
+        self.journal.status, self.journal.error = status, error
+        self.journal.outcome = "success" if error is None else "failure"
         self._end(now, error is None and status not in FAILURE_STATUSES)
         self._leave_cluster()
         self.state = DONE
@@ -254,7 +249,7 @@ class Call(Holdings):
                 return self._cut(now)
             if self._wake_at is None or now < self._wake_at:
                 return []
-            reason = self._journal.waiting_for
+            reason = self.journal.waiting_for
             self._stop_waiting(now)
             if reason == "endpoints":
                 self._look()
@@ -273,7 +268,7 @@ class Call(Holdings):
 
     def woken(self, now: float) -> list[Action]:
         """What `wait_on` stands for is ready."""
-        token, reason = self.wait_on, self._journal.waiting_for
+        token, reason = self.wait_on, self.journal.waiting_for
         if self.state is not WAITING or token is None or not is_granted(token):
             return []
         if self._passed(now):
@@ -299,7 +294,7 @@ class Call(Holdings):
         if answer is not AWAIT_ENDPOINTS:
             assert not isinstance(answer, str)
             return self._wait(now, "limit", answer)
-        give_up_at = (self._journal.began or 0.0) + self.facts.policy.endpoint_wait_s
+        give_up_at = (self.journal.began or 0.0) + self.facts.policy.endpoint_wait_s
         if give_up_at <= now or self.facts.endpoints_ready is None:
             return self._fail(now, self._no_way(), success=None)
         return self._wait(now, "endpoints", self.facts.endpoints_ready(), give_up_at)
@@ -307,15 +302,18 @@ class Call(Holdings):
     def _start(self, now: float) -> list[Action]:
         """Start an attempt in the cluster that was entered."""
         facts, attempts = self.facts, self.attempts
-        member, lease = self._pick(now, self._tried() if attempts else ())
-        cluster = self.cluster
-        if member is None or cluster is None:
+        cluster, tried = self.cluster, self._tried() if attempts else ()
+        assert cluster is not None
+        outlier = cluster.state.outlier
+        lease = self._lease(now, outlier, tried) if outlier is not None and outlier.ejected else None
+        member = cluster.pick(now, self._rng, tried) if lease is None else lease.member
+        if member is None:
             return self._fail(now, self._no_way(), success=None)
         deadline, limit = self._attempt_limit(now)
         n = len(attempts) + 1
         probing = self._probe is not None
         attempts.append(Attempt(n, cluster, member, now, deadline, limit, lease, probing, facts.observe))
-        self._journal.limit = None
+        self.journal.limit = None
         self.state = RUNNING
         timeout_s = None if deadline is None else deadline - now
         body_deadline = self.deadline if facts.complete_body else self.inherited
@@ -359,7 +357,7 @@ class Call(Holdings):
         if policy.retry is None:
             return is_retryable(policy, failure)
         return bool(
-            policy.retry(AttemptState(len(self.attempts), failure, self._elapsed_s(now), self._journal.idle_s()))
+            policy.retry(AttemptState(len(self.attempts), failure, self._elapsed_s(now), self.journal.idle_s()))
         )
 
     def _retry(self, attempt: Attempt, now: float, failure: Failure) -> list[Action]:
@@ -383,7 +381,7 @@ class Call(Holdings):
             budget_open=facts.budget.open,
             elsewhere=asked and more and self._has_other(self._tried()),
             elapsed_s=self._elapsed_s(now),
-            idle_s=self._journal.idle_s(),
+            idle_s=self.journal.idle_s(),
             left_s=self._left_s(now),
             rng=self._rng,
         )
@@ -393,7 +391,7 @@ class Call(Holdings):
                 return [*actions, *self._again(now)]
             return [*actions, *self._wait(now, verdict.reason, None, now + verdict.delay_s)]
         self._pay()
-        self._journal.no_retry = verdict.reason
+        self.journal.no_retry = verdict.reason
         if failure.error is None:
             return self._deliver(attempt, now, good=False)
         attempt.close(now)

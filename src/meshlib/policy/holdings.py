@@ -41,7 +41,7 @@ DELIVERED, DONE = CallState.DELIVERED, CallState.DONE
 class Holdings(Placement):
     """The data of a call, and its end. `meshlib.policy.call.Call` adds the events."""
 
-    __slots__ = ("_journal", "_owed", "_wake_at", "attempts", "path", "query", "state", "wait_on")
+    __slots__ = ("_owed", "_wake_at", "attempts", "journal", "path", "query", "state", "wait_on")
 
     def __init__(
         self,
@@ -77,11 +77,11 @@ class Holdings(Placement):
         self._probe = None
         self._holds_place = False
         self._owed = 0  # failures that the budget has not been charged for
-        self._journal = Journal()
+        self.journal = Journal()
         self._wake_at: float | None = None
 
     def _elapsed_s(self, now: float) -> float:
-        return now - (now if self._journal.began is None else self._journal.began)
+        return now - (now if self.journal.began is None else self.journal.began)
 
     def _deliver(self, attempt: Attempt, now: float, *, good: bool) -> list[Action]:
         """Hand a response to the caller; a `good` one is none that the policy would have retried."""
@@ -90,7 +90,7 @@ class Holdings(Placement):
         success = attempt.status not in FAILURE_STATUSES
         if success:
             attempt.completed()
-        journal = self._journal
+        journal = self.journal
         journal.status = attempt.status
         journal.outcome = "success"
         journal.ended = now
@@ -106,8 +106,8 @@ class Holdings(Placement):
         if is_to_blame(error) and attempt.outcome == "success":
             attempt.failed(now, self._rng)
         attempt.close(now)
-        self._journal.outcome = "failure"
-        self._journal.error = error
+        self.journal.outcome = "failure"
+        self.journal.error = error
         self._finish()
         return []
 
@@ -119,12 +119,12 @@ class Holdings(Placement):
             # Another endpoint's pool may have room, and an attempt there be under way.
             if any(other.open for other in self.attempts):
                 return []
-            self._journal.no_retry = "too much is under way in this process, and a retry would add to it"
+            self.journal.no_retry = "too much is under way in this process, and a retry would add to it"
         return [*self._cancel_open(now), *self._fail(now, error, success=None)]
 
     def _fail(self, now: float, error: MeshError, *, success: bool | None) -> list[Action]:
-        self._journal.error = error
-        self._journal.outcome = "failure"
+        self.journal.error = error
+        self.journal.outcome = "failure"
         self._end(now, success)
         self._leave_cluster()
         self.state = DONE
@@ -132,9 +132,9 @@ class Holdings(Placement):
 
     def _cut(self, now: float) -> list[Action]:
         """The deadline has come."""
-        self._journal.limit = self._limit
+        self.journal.limit = self._limit
         under_way = [attempt for attempt in self.attempts if attempt.open]
-        phase = under_way[0].stage() if under_way else self._journal.waiting_for
+        phase = under_way[0].stage() if under_way else self.journal.waiting_for
         error = self._exceeded(self.attempts, phase)
         for attempt in under_way:
             attempt.phase = attempt.stage()
@@ -147,7 +147,7 @@ class Holdings(Placement):
 
     def _end(self, now: float, success: bool | None) -> None:
         """The outcome is known; None is neither good nor bad."""
-        self._journal.ended = now
+        self.journal.ended = now
         self._stop_waiting(now)
         self._judge(now, success)
 
@@ -175,12 +175,12 @@ class Holdings(Placement):
         self.state = WAITING
         self.wait_on = token
         self._wake_at = until
-        self._journal.wait_began(now, reason)
+        self.journal.wait_began(now, reason)
         return []
 
     def _stop_waiting(self, now: float) -> None:
         if self.wait_on is not None:
             self.wait_on.leave()
             self.wait_on = None
-        self._journal.wait_ended(now)
+        self.journal.wait_ended(now)
         self._wake_at = None

@@ -25,7 +25,7 @@ from meshlib.errors import (
 from meshlib.policy.breaker import BreakerProbe, BreakerState, Rejected
 from meshlib.policy.facts import Ready
 from meshlib.policy.limit import LimitFull, Waiter
-from meshlib.policy.outlier import EjectionProbe
+from meshlib.policy.outlier import EjectionProbe, OutlierDetector
 from meshlib.policy.timeouts import Timeouts
 from meshlib.routing.route import draw
 
@@ -113,17 +113,9 @@ class Placement(Timeouts):
                 return LimitExceeded(text, service=self.facts.service)
             return place
 
-    def _pick(self, now: float, tried: Sequence[Member]) -> tuple[Member | None, EjectionProbe | None]:
-        """An endpoint for an attempt, None if there is none; and the lease, if it is the probe of an ejected one."""
-        cluster = self.cluster
-        if cluster is None:
-            return None, None
-        outlier = cluster.state.outlier
-        if outlier is not None and outlier.ejected:
-            lease = outlier.due(now, self.facts.safe and self.replayable, tried)
-            if lease is not None:
-                return lease.member, lease
-        return cluster.pick(now, self._rng, tried), None
+    def _lease(self, now: float, outlier: OutlierDetector, tried: Sequence[Member]) -> EjectionProbe | None:
+        """The probe of an ejected endpoint, if one is due and the call suits."""
+        return outlier.due(now, self.facts.safe and self.replayable, tried)
 
     def _has_other(self, tried: Sequence[Member]) -> bool:
         """Whether the cluster has an endpoint that the call has not tried."""

@@ -40,7 +40,8 @@ class Timeouts:
     _began: float
     _limit: str  # what set it: ``timeout`` or ``client`` for the call's own, ``deadline`` for an inherited one
 
-    def _begin_timeouts(self, now: float) -> None:
+    def _begin_timeouts(self, now: float) -> bool:
+        """Set them. Whether the time is up before the call began."""
         facts, inherited = self.facts, self.inherited
         own_s = facts.policy.timeout_s
         deadline = None if own_s is None else now + own_s
@@ -50,6 +51,7 @@ class Timeouts:
             self._limit = "deadline"
         self.deadline = deadline
         self._began = now
+        return deadline is not None and now >= deadline
 
     def _passed(self, now: float, slack_s: float = 0.0) -> bool:
         """Whether the call's time is up."""

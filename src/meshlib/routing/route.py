@@ -9,7 +9,7 @@ from meshlib.dataclass import dataclass, field
 from meshlib.policy.settings import CallPolicy
 from meshlib.routing.match import RequestView, RouteMatch
 
-__all__ = ["Backend", "HeaderEdits", "Route", "draw", "find_route"]
+__all__ = ["NO_EDITS", "Backend", "HeaderEdits", "Route", "draw", "find_route"]
 
 HeaderList: TypeAlias = list[tuple[bytes, bytes]]
 
@@ -45,7 +45,7 @@ class HeaderEdits:
         return [*((name, value) for name, value in headers if name.lower() not in gone), *self.set, *self.add]
 
 
-_NO_EDITS = HeaderEdits()
+NO_EDITS = HeaderEdits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +65,8 @@ class Route:
     backends: tuple[Backend, ...]
     policy: CallPolicy
     matches: tuple[RouteMatch, ...] = ()
-    request_edits: HeaderEdits = _NO_EDITS
-    response_edits: HeaderEdits = _NO_EDITS
+    request_edits: HeaderEdits = NO_EDITS
+    response_edits: HeaderEdits = NO_EDITS
     template: str | None = None
 
     def accepts(self, request: RequestView) -> bool:

@@ -28,23 +28,24 @@ class Providers:
 
     Args:
         tracer_provider, meter_provider: instead of the global ones.
+
+    Attributes:
+        silent: tells whether nothing is set up, so that spans and measurements would go nowhere.
     """
 
-    __slots__ = ("_meter", "_meter_of", "_read_meter", "_read_tracer", "_tracer", "_tracer_of")
+    __slots__ = ("_meter", "_meter_of", "_read_meter", "_read_tracer", "_tracer", "_tracer_of", "silent")
 
     def __init__(
         self, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
     ) -> None:
         self._read_tracer = _fixed(tracer_provider) if tracer_provider is not None else _global_tracer_provider()
         self._read_meter = _fixed(meter_provider) if meter_provider is not None else _global_meter_provider()
+        given = tracer_provider is not None or meter_provider is not None
+        self.silent = _never if given else _global_silence(self._read_tracer, self._read_meter)
         self._tracer: Tracer | None = None
         self._tracer_of: TracerProvider | None = None
         self._meter: Meter | None = None
         self._meter_of: MeterProvider | None = None
-
-    def silent(self) -> bool:
-        """Whether nothing is set up, so that spans and measurements would go nowhere."""
-        return self._read_tracer() is None and self._read_meter() is None
 
     def tracer(self) -> Tracer | None:
         """The tracer; None where spans would go nowhere."""
@@ -85,6 +86,19 @@ def _global_meter_provider() -> Callable[[], Any]:
     if hasattr(_internal, "_METER_PROVIDER"):
         return lambda: _internal._METER_PROVIDER
     return _unless_proxy(metrics.get_meter_provider, "_ProxyMeterProvider")
+
+
+def _never() -> bool:
+    return False
+
+
+def _global_silence(read_tracer: Callable[[], Any], read_meter: Callable[[], Any]) -> Callable[[], bool]:
+    from opentelemetry import trace
+    from opentelemetry.metrics import _internal
+
+    if hasattr(trace, "_TRACER_PROVIDER") and hasattr(_internal, "_METER_PROVIDER"):
+        return lambda: trace._TRACER_PROVIDER is None and _internal._METER_PROVIDER is None
+    return lambda: read_tracer() is None and read_meter() is None
 
 
 def _unless_proxy(get: Callable[[], Any], proxy: str) -> Callable[[], Any]:
