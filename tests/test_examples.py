@@ -40,6 +40,21 @@ def test_the_quickstart_makes_a_call_and_shows_its_record(tmp_path: Path) -> Non
     assert record.startswith("GET orders/orders/42 (default): 200 in ")
 
 
+def test_a_service_behind_a_unix_socket_is_called(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "unix_socket.py")],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=tmp_path,
+        env=environment(tmp_path),
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["order 42, asked of orders", "unix:.../orders.sock"]
+
+
 @contextmanager
 def example(name: str, port: int, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
     monkeypatch.setenv("MESHLIB_LOCAL_DIR", str(directory / "registry"))

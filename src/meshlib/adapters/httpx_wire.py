@@ -16,7 +16,7 @@ import httpx
 
 from meshlib.adapters.httpx_errors import from_httpx
 from meshlib.adapters.httpx_lean_url import Place
-from meshlib.errors import BodyBroken, MeshError
+from meshlib.errors import BodyBroken, ConnectFailed, MeshError
 from meshlib.net.wire import AsyncWireResponse, Progress, SyncWireResponse, Target, WireLimits, WireRequest
 
 __all__ = [
@@ -64,6 +64,11 @@ class _TransportWire:
             url = url.url
         if self._logical and isinstance(url, httpx.URL):
             return url if url.raw_path == request.target else url.copy_with(raw_path=request.target)
+        if target.endpoint.socket_path is not None:
+            text = (
+                f"cannot connect to {target.endpoint.address}: a `transport=` of httpx's is told a URL, which has none"
+            )
+            raise ConnectFailed(text, endpoint=target.endpoint.address)
         scheme = "https" if target.tls is not None else "http"
         return httpx.URL(f"{scheme}://{target.endpoint.address}{request.target.decode('ascii')}")
 

@@ -58,7 +58,7 @@ class Endpoint:
     @property
     def address(self) -> str:
         """``10.0.0.1:8080``, ``[::1]:8080``, or ``unix:/run/orders.sock``."""
-        if not self.port:
+        if self.socket_path is not None:
             return self.host
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
@@ -66,12 +66,12 @@ class Endpoint:
     @property
     def socket_path(self) -> str | None:
         """The path of the Unix socket; None if it is none."""
-        return None if self.port else self.host.removeprefix("unix:")
+        return self.host[5:] if not self.port and self.host.startswith("unix:") else None
 
     @property
     def authority(self) -> str:
         """What a ``Host`` header calls it: its address; a Unix socket, which has no name, is ``localhost``."""
-        return self.address if self.port else "localhost"
+        return self.address if self.socket_path is None else "localhost"
 
     @property
     def key(self) -> tuple[str, str, int]:
