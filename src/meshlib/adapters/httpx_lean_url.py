@@ -153,12 +153,12 @@ class Origins:
         return Place(origin, path, query, target, "", url)
 
     def _read_base(self, url: httpx.URL) -> _Base:
+        base, url = url, url.copy_with(raw_path=url.raw_path)  # as a join does, which may normalize once more
         origin = self._make(url)
         text = f"{url.scheme}://{url.netloc.decode('ascii')}"
         path = url.raw_path.decode("ascii").removesuffix("/")
-        parts = _URL.fullmatch(path) if path else None
-        plain = not path or (parts is not None and parts[1] is None and parts[3] is None and "/." not in path)
-        return _Base(url, origin, text if plain and origin is not None else None, path)
+        plain = re.fullmatch(f"(/{_PATH})?", path) is not None and "/." not in path and "#" not in str(url)
+        return _Base(base, origin, text if plain and origin is not None else None, path)
 
     def _origin(self, text: str) -> Origin | None:
         try:
@@ -176,7 +176,7 @@ class Origins:
 
     def _make(self, url: httpx.URL) -> Origin | None:
         """None for what is no plain http or https URL: with credentials in it, or without a host."""
-        if url.scheme not in ("http", "https") or not url.raw_host or url.userinfo:
+        if url.scheme not in ("http", "https") or not url.host or url.userinfo:
             return None
         host = url.raw_host.decode("ascii")
         service = self._locate(host, url.port, url.scheme)
