@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from opentelemetry import context as otel_context
 from opentelemetry import propagate
 from opentelemetry.metrics import NoOpMeterProvider
@@ -32,16 +33,38 @@ def test_importing_telemetry_imports_no_opentelemetry() -> None:
     assert run(code) == "False\n"
 
 
+CALLS_ONCE = (
+    "from tests.telemetry.calls import Drive, a_call\n"
+    "from meshlib.telemetry.observer import Observer\n"
+    "drive = Drive(Observer(), a_call(), [503, 200])\n"
+    "assert drive.sent == [[], []], drive.sent\n"
+)
+
+
 def test_a_call_without_an_sdk_imports_none() -> None:
-    code = (
-        "from tests.telemetry.calls import Drive, a_call\n"
-        "from meshlib.telemetry.observer import Observer\n"
-        "drive = Drive(Observer(), a_call(), [503, 200])\n"
-        "assert drive.sent == [[], []], drive.sent\n"
-        "print([name for name in sys.modules if name.startswith('opentelemetry.sdk')])"
-    )
+    code = f"import opentelemetry.trace\n{CALLS_ONCE}"
+    code += "print([name for name in sys.modules if name.startswith('opentelemetry.sdk')])"
 
     assert run(code) == "[]\n"
+
+
+def test_a_call_of_a_program_that_does_not_use_opentelemetry_does_not_import_it() -> None:
+    assert run(f"{CALLS_ONCE}print('opentelemetry' in sys.modules)") == "False\n"
+
+
+@pytest.mark.parametrize("variable", ["OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER"])
+def test_a_provider_that_the_environment_names_is_looked_for_at_the_first_call(variable: str) -> None:
+    code = (
+        f"import os; os.environ[{variable!r}] = 'nobody_has_installed_this'\n"
+        "import logging; logging.disable()\n"
+        "from tests.telemetry.calls import Drive, a_call\n"
+        "from meshlib.telemetry.observer import Observer\n"
+        "try:\n    Drive(Observer(), a_call(), [200])\n"
+        "except Exception as error:\n    print(type(error).__name__)\n"
+        "print('opentelemetry' in sys.modules)"
+    )
+
+    assert run(code).endswith("True\n")
 
 
 def test_a_provider_that_is_set_late_is_used_from_then_on() -> None:

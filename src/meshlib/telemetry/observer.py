@@ -6,6 +6,8 @@ variable and a look at whether a trace is to be passed on.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["NullObserver", "Observer", "SpanMode"]
 
 SpanMode = Literal["attempts", "off"]
+
+_PROVIDER_VARIABLES = ("OTEL_PYTHON_TRACER_PROVIDER", "OTEL_PYTHON_METER_PROVIDER")
+"""By these the environment names providers, which OpenTelemetry loads when it is first asked for them."""
 
 
 class NullObserver:
@@ -97,6 +102,7 @@ class Observer:
         self._changes = changes
         self._given = (tracer_provider, meter_provider)
         self._providers: Providers | None = None
+        self._wanted = self._given != (None, None) or any(map(os.environ.get, _PROVIDER_VARIABLES))
         self._trace_headers: TraceHeaders
         self._spans: tuple[Tracer, Spans] | None = None
         self._durations: tuple[Meter, Durations] | None = None
@@ -115,6 +121,8 @@ class Observer:
         if start.n > 1:
             self._count_retry(start.cluster)
         providers = self._providers or self._load()
+        if providers is None:
+            return None
         if providers.silent():
             self._trace_headers.pass_on(headers)
             return None
@@ -163,7 +171,7 @@ class Observer:
     def call_ended(self, call: Call, now: float) -> None:
         """A call delivered its headers, failed, or was cancelled. Once per call."""
         providers = self._providers or self._load()
-        if not providers.silent() and (durations := self._measuring(providers)) is not None:
+        if providers is not None and not providers.silent() and (durations := self._measuring(providers)) is not None:
             durations.call(call, now)
         if self._changes is not None:
             self._changes.call_ended(call, now)
@@ -185,7 +193,10 @@ class Observer:
         with self._lock:
             self._retries[cluster] = self._retries.get(cluster, 0) + 1
 
-    def _load(self) -> Providers:
+    def _load(self) -> Providers | None:
+        # A program that has not imported OpenTelemetry has neither set a provider nor begun a trace.
+        if not self._wanted and "opentelemetry" not in sys.modules:
+            return None
         self._trace_headers = TraceHeaders()
         providers = self._providers = Providers(*self._given)
         return providers
