@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshlib.balance.balancer import Member, pick_two, pick_uniform
+from meshlib.balance.balancer import Member, draw_two, pick_two, pick_uniform
 from meshlib.balance.edf import EdfSchedule
 from meshlib.balance.endpoint import Endpoint
 from meshlib.balance.health import EndpointHealth
@@ -21,6 +21,7 @@ from meshlib.balance.table import BALANCERS
 from meshlib.policy.settings import BalancerName
 from tests.core import NOW, cluster_state, endpoints
 
+RNG = Random(1)
 NAMES: list[BalancerName] = list(BALANCERS)
 
 
@@ -91,7 +92,7 @@ def test_any_weights_work(name: BalancerName, weights: list[float], seed: int) -
 def test_a_schedule_is_exact_over_any_stretch() -> None:
     some = members(3, (1.0, 2.0, 3.0))
     schedule = EdfSchedule(some, Random(1))
-    picked = Counter(some.index(schedule.pick(NOW, None)) for _ in range(600))  # type: ignore[arg-type]
+    picked = Counter(some.index(schedule.pick(NOW, RNG, None)) for _ in range(600))  # type: ignore[arg-type]
     assert [picked[i] for i in range(3)] == pytest.approx([100, 200, 300], abs=1)
 
 
@@ -99,9 +100,48 @@ def test_one_that_was_out_does_not_make_up_for_its_turns() -> None:
     some = members(3, (1.0, 1.0, 2.0))
     schedule = EdfSchedule(some, Random(1))
     for _ in range(1000):
-        schedule.pick(NOW, lambda member: member is not some[0])
-    picked = Counter(some.index(schedule.pick(NOW, None)) for _ in range(40))  # type: ignore[arg-type]
+        schedule.pick(NOW, RNG, lambda member: member is not some[0])
+    picked = Counter(some.index(schedule.pick(NOW, RNG, None)) for _ in range(40))  # type: ignore[arg-type]
     assert picked[0] <= 11
+
+
+@pytest.mark.parametrize("one_after_another", [True, False])
+@given(
+    costs=st.lists(st.sampled_from([0.001, 0.01, 0.1]), min_size=2, max_size=5),
+    busy=st.lists(st.integers(0, 12), min_size=5, max_size=5),
+    failed=st.sets(st.integers(0, 4)),
+    seed=st.integers(0, 2**32),
+)
+def test_a_pick_by_cells_is_the_pick_by_loads(
+    one_after_another: bool, costs: list[float], busy: list[int], failed: set[int], seed: int
+) -> None:
+    some = members(len(costs))
+    if not one_after_another:
+        some.reverse()
+    for at, (member, cost_s) in enumerate(zip(some, costs, strict=True)):
+        member.load.answered(NOW + at, cost_s)
+        if at in failed:
+            member.load.failed(NOW + at, 0.001, 0.01)
+        for _ in range(busy[at]):
+            member.node.enter()
+    balancer, now = BALANCERS["peak_ewma"](some, NOW, RNG), NOW + 10
+    one, other = draw_two(len(some), Random(seed))
+    loads = [some[at].load.cost(now) * (some[at].node.in_flight + 1) for at in (one, other)]
+    if loads[0] != pytest.approx(loads[1]):
+        assert balancer.pick(now, Random(seed), None) is some[one if loads[0] < loads[1] else other]
+
+
+@given(st.integers(2, 10**6), st.floats(0, 1, exclude_max=True))
+def test_one_number_gives_two_different_indexes(count: int, number: float) -> None:
+    class Fixed(Random):
+        def random(self) -> float:
+            return number
+
+    for rng in (Fixed(), Random(number)):
+        one, other = draw_two(count, rng)
+        assert one != other
+        assert 0 <= one < count
+        assert 0 <= other < count
 
 
 class Watched(Sequence[Member]):

@@ -1,8 +1,9 @@
 """The protocol of a balancer: one file per balancer, and one line in `meshlib.balance.table`.
 
-A balancer is made for one immutable list of members and picks among them. It may keep state of its own (a position, a
-schedule); that state starts anew when the list changes. Which members may be picked at all (health, ejection, endpoints
-already tried) is decided elsewhere and comes in as `usable`; it is None on the usual path, where all may.
+A balancer is made for one immutable list of members, by the function in its file, and picks among them. It may keep
+state of its own (a position, a schedule); that state starts anew when the list changes. Which members may be picked at
+all (health, ejection, endpoints already tried) is decided elsewhere and comes in as `usable`; it is None on the usual
+path, where all may.
 """
 
 from __future__ import annotations
@@ -16,7 +17,17 @@ from meshlib.balance.health import EndpointHealth
 from meshlib.balance.load import EndpointNode, Load
 from meshlib.dataclass import dataclass, field
 
-__all__ = ["RESAMPLES", "Balancer", "Member", "Usable", "pick_two", "pick_uniform"]
+__all__ = [
+    "RESAMPLES",
+    "Balancer",
+    "MakeBalancer",
+    "Member",
+    "Usable",
+    "draw_two",
+    "is_even",
+    "pick_two",
+    "pick_uniform",
+]
 
 RESAMPLES = 32
 """How often a random pick is repeated when it hits a member that may not be used. At least half of a cluster may be
@@ -56,10 +67,6 @@ Usable: TypeAlias = Callable[[Member], bool]
 class Balancer(Protocol):
     """Picks a member."""
 
-    def __init__(self, members: Sequence[Member], now: float, rng: Random) -> None:
-        """Prepare to pick among `members`, which is never empty."""
-        ...
-
     def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
         """Pick a member; None only if `usable` holds for none.
 
@@ -69,6 +76,28 @@ class Balancer(Protocol):
             usable: which may be picked; None for all.
         """
         ...
+
+
+MakeBalancer: TypeAlias = Callable[[Sequence[Member], float, Random], Balancer]
+"""Makes a balancer over members, of which there is at least one, at a time."""
+
+
+def is_even(members: Sequence[Member]) -> bool:
+    """Whether all weights are the same."""
+    weight = members[0].weight
+    return all(member.weight == weight for member in members)
+
+
+def draw_two(count: int, rng: Random) -> tuple[int, int]:
+    """Two different indexes below `count`, which is at least 2, each pair as likely.
+
+    One random number gives both: its whole part, once it is multiplied, and what is left of it. Of its 53 bits the
+    second index has those that the first one leaves, 36 among 100 000, so chances are even to a millionth.
+    """
+    drawn = rng.random() * count
+    one = int(drawn)
+    other = int((drawn - one) * (count - 1))
+    return one, other + (other >= one)
 
 
 def pick_uniform(members: Sequence[Member], rng: Random, usable: Usable | None) -> Member | None:
@@ -88,11 +117,10 @@ def pick_two(members: Sequence[Member], rng: Random, usable: Usable | None) -> t
     """Two different members at random (the same one twice, if there is only one); None if there is none."""
     count = len(members)
     if usable is None:
-        one = int(rng.random() * count)
         if count == 1:
             return members[0], members[0]
-        other = int(rng.random() * (count - 1))
-        return members[one], members[other + (other >= one)]
+        one, other = draw_two(count, rng)
+        return members[one], members[other]
     first = pick_uniform(members, rng, usable)
     if first is None:
         return None

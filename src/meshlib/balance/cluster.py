@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from random import Random
 
 from meshlib.balance.balancer import Balancer, Member, Usable
@@ -30,6 +31,7 @@ __all__ = ["REMEMBER_S", "Cluster", "ClusterState", "Known"]
 
 REMEMBER_S = 300.0
 _MEDIAN_SAMPLE = 15
+_SEED_SAMPLE = 1000
 
 
 class Known(enum.Enum):
@@ -120,34 +122,39 @@ class ClusterState:
             target_of: what the wire needs to send to an endpoint.
         """
         with self._lock:
-            seed_s = self._seed(now)
+            kept, left = self._members, self._left
+            seed_s: float | None = None
             present: dict[tuple[str, str, int], Member] = {}
             for endpoint in endpoints:
                 key = endpoint.key
-                member = self._members.get(key)
-                if member is None or member.endpoint != endpoint:
+                member = kept.get(key)
+                # The same object, mostly; to compare the fields of many takes longer than all the rest.
+                if member is None or (member.endpoint is not endpoint and member.endpoint != endpoint):
+                    if seed_s is None:
+                        seed_s = self._seed()
                     member = self._renew(member, endpoint, now, seed_s)
                     member.target = target_of(endpoint) if target_of is not None else None
-                    self._members[key] = member
+                    kept[key] = member
                 present[key] = member
-            for key in self._members.keys() - present.keys() - self._left.keys():
-                self._left[key] = now
-            for key in [key for key, at in self._left.items() if key in present or now - at > REMEMBER_S]:
-                del self._left[key]
-                if key not in present:
-                    del self._members[key]
-            members = tuple(present.values())
+            for key in left.keys() & present.keys():
+                del left[key]
+            if len(kept) > len(present) + len(left):
+                left.update(dict.fromkeys(kept.keys() - present.keys() - left.keys(), now))
+            for key in [key for key, at in left.items() if now - at > REMEMBER_S]:
+                del left[key], kept[key]
+            cluster = Cluster(self, tuple(present.values()), now, rng, known, detail)
             if self.outlier is not None:
-                self.outlier.rebind([member for member in members if member.endpoint.health is not Health.DRAINING])
-        return Cluster(self, members, now, rng, known, detail)
+                self.outlier.rebind(cluster.members)
+            return cluster
 
-    def _seed(self, now: float) -> float:
+    def _seed(self) -> float:
         """What a newcomer is thought to take: as long as its fellows do, and no longer than the default.
 
         With the default alone, one that joins a cluster which answers in a millisecond would hardly be called for half
-        a minute, and a deploy would leave the last of the old ones with everything.
+        a minute, and a deploy would leave the last of the old ones with everything. Of many fellows a sample is asked.
         """
-        known = sorted(member.load.mean_s for member in self._members.values() if member.load.has_answered)
+        sample = islice(self._members.values(), 0, None, 1 + len(self._members) // _SEED_SAMPLE)
+        known = sorted(member.load.mean_s for member in sample if member.load.has_answered)
         default_s = self.load_balancing.default_latency_s
         return min(default_s, known[len(known) // 2]) if known else default_s
 
@@ -163,7 +170,7 @@ class ClusterState:
             self.panics += 1
 
     def renew_locks(self) -> None:
-        """After a fork, in the child."""
+        """After a fork, in the child: the parent's attempts are not ours."""
         self._lock = threading.Lock()
         self.limit.renew_lock()
         if self.breaker is not None:
@@ -171,7 +178,7 @@ class ClusterState:
         if self.outlier is not None:
             self.outlier.renew_lock()
         for member in self._members.values():
-            member.node.renew_lock()
+            member.node.after_fork()
 
 
 class Cluster:
@@ -181,6 +188,7 @@ class Cluster:
         "_balancer",
         "_balancer_of_all",
         "_calm",
+        "_outlier",
         "_panic_at",
         "detail",
         "healthy",
@@ -201,8 +209,12 @@ class Cluster:
         self.state = state
         self.known = known
         self.detail = detail
-        self.members = tuple(member for member in members if member.endpoint.health is not Health.DRAINING)
-        self.healthy = tuple(member for member in self.members if member.endpoint.health is Health.HEALTHY)
+        healthy = [member for member in members if member.endpoint.health is Health.HEALTHY]
+        if len(healthy) < len(members):
+            members = tuple(member for member in members if member.endpoint.health is not Health.DRAINING)
+        self.members = members
+        self.healthy = members if len(healthy) == len(members) else tuple(healthy)
+        self._outlier = state.outlier
         self._panic_at = len(self.members) * state.load_balancing.panic_percent / 100.0
         self._calm = len(self.healthy) >= self._panic_at
         self._balancer: Balancer | None
@@ -223,7 +235,7 @@ class Cluster:
 
     def panicking(self) -> bool:
         """Whether so few members are left that all are used."""
-        outlier = self.state.outlier
+        outlier = self._outlier
         return len(self.healthy) - (0 if outlier is None else outlier.ejected_healthy) < self._panic_at
 
     def pick(self, now: float, rng: Random, tried: Sequence[Member] = ()) -> Member | None:
@@ -237,12 +249,13 @@ class Cluster:
         Returns:
             The member; None if there is none.
         """
-        outlier = self.state.outlier
-        ejected = outlier is not None and bool(outlier.ejected)
-        if not ejected and not tried and self._calm:
-            return None if self._balancer is None else self._balancer.pick(now, rng, None)
+        balancer = self._balancer
+        ejected = self._outlier is not None and self._outlier.ejected
+        if self._calm and not tried and not ejected:
+            return None if balancer is None else balancer.pick(now, rng, None)
         panic = self.panicking()
-        balancer = self._balancer_of_all if panic else self._balancer
+        if panic:
+            balancer = self._balancer_of_all
         if balancer is None:
             return None
         allowed = _not_ejected if ejected and not panic else None

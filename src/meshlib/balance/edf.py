@@ -24,7 +24,7 @@ __all__ = ["EdfSchedule"]
 
 
 class EdfSchedule:
-    """The schedule over one list of members. Safe under threads."""
+    """The schedule over one list of members, a balancer in itself. Safe under threads."""
 
     __slots__ = ("_correction", "_heap", "_lock")
 
@@ -47,7 +47,7 @@ class EdfSchedule:
         self._correction = correction
         self._lock = threading.Lock()
 
-    def pick(self, now: float, usable: Usable | None) -> Member | None:
+    def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
         """The member whose turn it is; None if `usable` holds for none."""
         passed: list[tuple[float, int, Member]] = []
         with self._lock:

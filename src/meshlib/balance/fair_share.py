@@ -46,18 +46,23 @@ class ClusterAverage:
 
 
 class FairShare:
-    """How far a member's attempts in flight exceed what its weight entitles it to.
+    """Corrects a member's weight by how far its attempts in flight exceed what the weight entitles it to.
 
     Up to twice its share plus 2 there is no correction: below that the differences are those of chance, and correcting
     them would bend the shares that the weights ask for.
+
+    Attributes:
+        average: of the cluster, as of some of the last picks.
     """
 
-    __slots__ = ("_total_weight",)
+    __slots__ = ("_total_weight", "average")
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[Member], rng: Random) -> None:
+        self.average = ClusterAverage(members, rng)
         self._total_weight = sum(member.weight for member in members)
 
-    def excess(self, member: Member, in_flight: float) -> float:
-        """1 within bounds, above 1 by how often the bound is exceeded; `in_flight` is that of all members."""
-        bound = 2.0 * in_flight * member.weight / self._total_weight + 2.0
-        return max(1.0, member.node.in_flight / bound)
+    def __call__(self, member: Member, now: float) -> float:
+        """A factor on its weight, at most 1. To be called once per pick, under the caller's lock."""
+        self.average.refresh(now)
+        bound = 2.0 * self.average.in_flight * member.weight / self._total_weight + 2.0
+        return min(1.0, bound / max(1, member.node.in_flight))

@@ -7,38 +7,39 @@ back.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from random import Random
 
-from meshlib.balance.balancer import Member, Usable, pick_two
+from meshlib.balance.balancer import Balancer, Member, Usable, draw_two, is_even, pick_two
+from meshlib.balance.cells import CELLS
 from meshlib.balance.edf import EdfSchedule
-from meshlib.balance.fair_share import ClusterAverage, FairShare
+from meshlib.balance.fair_share import FairShare
 
-__all__ = ["LeastRequest"]
+__all__ = ["LeastRequest", "least_request"]
+
+
+def least_request(members: Sequence[Member], now: float, rng: Random) -> Balancer:
+    """By attempts in flight, or by corrected weight where weights differ."""
+    return LeastRequest(members) if is_even(members) else EdfSchedule(members, rng, FairShare(members, rng))
 
 
 class LeastRequest:
-    """Of two drawn at random, the one with fewer in flight; by weight where weights differ."""
+    """Of two drawn at random, the one with fewer in flight."""
 
-    __slots__ = ("_average", "_fair", "_members", "_schedule")
+    __slots__ = ("_cells", "_count", "_members")
 
-    def __init__(self, members: Sequence[Member], now: float, rng: Random) -> None:
+    def __init__(self, members: Sequence[Member]) -> None:
         self._members = members
-        self._schedule: EdfSchedule | None = None
-        if len({member.weight for member in members}) > 1:
-            self._average = ClusterAverage(members, rng)
-            self._fair = FairShare(members)
-            self._schedule = EdfSchedule(members, rng, self._correction)
+        self._count = len(members)
+        self._cells = array("i", [member.node.cell for member in members])
 
     def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
-        if self._schedule is not None:
-            return self._schedule.pick(now, usable)
+        if usable is None and self._count > 1:
+            one, other = draw_two(self._count, rng)
+            return self._members[one if CELLS[self._cells[one]] <= CELLS[self._cells[other]] else other]
         pair = pick_two(self._members, rng, usable)
         if pair is None:
             return None
-        one, other = pair
-        return one if one.node.in_flight <= other.node.in_flight else other
-
-    def _correction(self, member: Member, now: float) -> float:
-        self._average.refresh(now)
-        return 1.0 / self._fair.excess(member, self._average.in_flight)
+        first, second = pair
+        return first if first.node.in_flight <= second.node.in_flight else second

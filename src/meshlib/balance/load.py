@@ -12,8 +12,12 @@ Two things are ours, because without them a balancer by latency is drawn to what
   under the median, or an endpoint that only ever fails would in time look like the fastest of all.
 - *Cancellations.* An attempt that was given up says only that the answer would have taken longer. The times given up
   since the last answer add up: for an exponential latency, total time over number of answers is the estimate of the
-      mean that censored samples give (maximum likelihood), and with no answer at all it grows without bound. So an
-      endpoint that hangs is left alone even when callers give up early.
+  mean that censored samples give (maximum likelihood), and with no answer at all it grows without bound. So an
+  endpoint that hangs is left alone even when callers give up early.
+
+What a pick compares is the *score*, the logarithm of the cost with the decay taken out: ``log(cost) + stamp / decay``.
+All costs in a cluster decay by the same factor, so the one with the lower score costs less, now and later, until either
+changes. While there is a penalty, which decays at a pace of its own, the score is NaN: ask `Load.cost`.
 
 A schedule by weight needs a second figure. The peak and the decay both depend on how often an endpoint is called, so as
 a correction to weights they would bend the very shares that the weights ask for. `mean_s` counts samples, not seconds.
@@ -21,8 +25,9 @@ a correction to weights they would bend the very shares that the weights ask for
 
 from __future__ import annotations
 
-import threading
-from math import exp
+from math import exp, inf, log, nan
+
+from meshlib.balance.cells import CELLS, give_back, take
 
 __all__ = ["FAILURE_FACTOR", "PENALTY_DECAY_S", "EndpointNode", "Load"]
 
@@ -33,31 +38,63 @@ _LONGEST_HOLD_S = 300.0
 
 
 class EndpointNode:
-    """What is counted per endpoint, whatever cluster a call comes through: attempts in flight. Exact under threads."""
+    """What is counted per endpoint, whatever cluster a call comes through: attempts in flight. Exact under threads.
 
-    __slots__ = ("_lock", "in_flight", "left_at", "started")
+    The count is the length of a list, whose `append` and `pop` are atomic, so no lock is needed. Its cell is a copy for
+    the pick. Whoever changes the list writes the cell and then looks whether the list still is as long: so the last to
+    write has seen the last change, and once all are done the cell is right too.
+
+    Attributes:
+        cell: where the copy is, in `CELLS`.
+        left_at: when the endpoint was seen to have gone; None while it is there.
+    """
+
+    __slots__ = ("_running", "cell", "left_at")
 
     def __init__(self) -> None:
-        self.in_flight = 0
-        self.started = 0
+        self.cell = take()
         self.left_at: float | None = None
-        self._lock = threading.Lock()
+        self._running: list[None] = []
+        CELLS[self.cell] = 0
+
+    def __del__(self) -> None:
+        give_back(self.cell)
+
+    @property
+    def in_flight(self) -> int:
+        """Attempts under way."""
+        return len(self._running)
 
     def enter(self) -> None:
         """An attempt began."""
-        with self._lock:
-            self.in_flight += 1
-            self.started += 1
+        running = self._running
+        running.append(None)
+        CELLS[self.cell] = count = len(running)
+        if len(running) != count:
+            self._copy()
 
     def exit(self) -> None:
         """An attempt ended, its response's body included."""
-        with self._lock:
-            self.in_flight -= 1
+        running = self._running
+        try:
+            running.pop()
+        except IndexError:  # begun by the parent of this process
+            return
+        CELLS[self.cell] = count = len(running)
+        if len(running) != count:
+            self._copy()
 
-    def renew_lock(self) -> None:
-        """After a fork, in the child: the parent's attempts are not ours."""
-        self._lock = threading.Lock()
-        self.in_flight = 0
+    def after_fork(self) -> None:
+        """In the child: the parent's attempts are not ours."""
+        self._running.clear()
+        self._copy()
+
+    def _copy(self) -> None:
+        running = self._running
+        while True:
+            CELLS[self.cell] = count = len(running)
+            if len(running) == count:
+                return
 
 
 class Load:
@@ -66,6 +103,7 @@ class Load:
     Writes from several threads may overlap; then one sample is lost, which an average does not notice.
 
     Attributes:
+        cell: where the score is, in `CELLS`.
         cost_s: the peak-sensitive average, as it was at `stamp`.
         mean_s: the plain average over about the last 20 answers; as long as there is none, what an endpoint is thought
             to take.
@@ -74,6 +112,7 @@ class Load:
 
     __slots__ = (
         "_samples",
+        "cell",
         "censored_s",
         "cost_s",
         "decay_s",
@@ -85,6 +124,7 @@ class Load:
     )
 
     def __init__(self, now: float, default_latency_s: float, decay_s: float) -> None:
+        self.cell = take()
         self.cost_s = default_latency_s
         self.mean_s = default_latency_s
         self.decay_s = decay_s
@@ -94,6 +134,10 @@ class Load:
         self.penalty_hold_until = now
         self.censored_s = 0.0
         self._samples = 0
+        self._score()
+
+    def __del__(self) -> None:
+        give_back(self.cell)
 
     @property
     def has_answered(self) -> bool:
@@ -119,8 +163,10 @@ class Load:
     def answered(self, now: float, latency_s: float) -> None:
         """An answer came after `latency_s`."""
         self.censored_s = 0.0
-        self._observe(now, latency_s)
-        self._average(latency_s)
+        if latency_s >= 0.0:  # the clock may have gone back
+            self._observe(now, latency_s)
+            self._average(latency_s)
+            self._score()
 
     def failed(self, now: float, elapsed_s: float, median_s: float, retry_after_s: float = 0.0) -> None:
         """An attempt failed.
@@ -138,12 +184,14 @@ class Load:
         self.penalty_at = now
         # A second failure, without the header, does not cut short what the first one asked for.
         self.penalty_hold_until = max(now + retry_after_s, min(self.penalty_hold_until, now + _LONGEST_HOLD_S))
+        self._score()
 
     def given_up(self, now: float, elapsed_s: float) -> None:
         """An attempt was cancelled after `elapsed_s`: a lower bound of what the answer would have taken."""
         self.censored_s += max(0.0, elapsed_s)
         if self.censored_s > self.latency(now):
             self._observe(now, self.censored_s)
+            self._score()
 
     def _penalty(self, now: float) -> float:
         since = now - max(self.penalty_at, self.penalty_hold_until)
@@ -151,6 +199,7 @@ class Load:
             return self.penalty_s
         if since > 20 * PENALTY_DECAY_S:
             self.penalty_s = 0.0
+            self._score()
             return 0.0
         return self.penalty_s * exp(-since / PENALTY_DECAY_S)
 
@@ -166,3 +215,10 @@ class Load:
         if sample_s >= 0.0:
             self._samples = samples = min(self._samples + 1, _MEAN_SAMPLES)
             self.mean_s += (sample_s - self.mean_s) / samples
+
+    def _score(self) -> None:
+        cost_s = self.cost_s
+        CELLS[self.cell] = log(cost_s) + self.stamp / self.decay_s if cost_s > 0.0 else -inf
+        # Asked only now, or another thread's penalty, put down since, would be overwritten.
+        if self.penalty_s:
+            CELLS[self.cell] = nan

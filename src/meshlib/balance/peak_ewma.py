@@ -10,49 +10,88 @@ proportion, down to a hundredth. A fast one gets no more than its weight: who gi
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
+from math import log
 from random import Random
 
-from meshlib.balance.balancer import Member, Usable, pick_two
+from meshlib.balance.balancer import Balancer, Member, Usable, is_even, pick_two
+from meshlib.balance.cells import CELLS
 from meshlib.balance.edf import EdfSchedule
-from meshlib.balance.fair_share import ClusterAverage, FairShare
+from meshlib.balance.fair_share import FairShare
 
-__all__ = ["PeakEwma"]
+__all__ = ["PeakEwma", "peak_ewma"]
 
 _ALIKE = 1.5
 _LEAST = 0.01
 
 
+def peak_ewma(members: Sequence[Member], now: float, rng: Random) -> Balancer:
+    """By load, or by corrected weight where weights differ."""
+    return PeakEwma(members) if is_even(members) else EdfSchedule(members, rng, FairCost(members, rng))
+
+
 class PeakEwma:
-    """Of two drawn at random, the one with the lower load; by corrected weight where weights differ."""
+    """Of two drawn at random, the one with the lower load."""
 
-    __slots__ = ("_average", "_fair", "_members", "_schedule")
+    __slots__ = ("_cells", "_count", "_first", "_members")
 
-    def __init__(self, members: Sequence[Member], now: float, rng: Random) -> None:
+    def __init__(self, members: Sequence[Member]) -> None:
         self._members = members
-        self._schedule: EdfSchedule | None = None
-        if len({member.weight for member in members}) > 1:
-            self._average = ClusterAverage(members, rng)
-            self._fair = FairShare(members)
-            self._schedule = EdfSchedule(members, rng, self._correction)
+        self._count = len(members)
+        # Of each member, where its attempts in flight are, and then its score. As long as the members are those that
+        # the cluster began with, these mostly follow one another, and then there is no need to look them up.
+        self._cells = array("i", [cell for member in members for cell in (member.node.cell, member.load.cell)])
+        first = self._cells[0]
+        self._first = first if self._cells == array("i", range(first, first + 2 * len(members))) else None
 
     def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
-        if self._schedule is not None:
-            return self._schedule.pick(now, usable)
-        pair = pick_two(self._members, rng, usable)
-        if pair is None:
-            return None
-        one, other = pair
-        if one is other:
-            return one
-        one_load = one.load.cost(now) * (one.node.in_flight + 1)
-        other_load = other.load.cost(now) * (other.node.in_flight + 1)
-        return one if one_load <= other_load else other
+        count = self._count
+        if usable is not None or count == 1:
+            pair = pick_two(self._members, rng, usable)
+            return None if pair is None else lighter(*pair, now)
+        # Two different indexes out of one number, as `draw_two` makes them.
+        drawn = rng.random() * count
+        one = int(drawn)
+        other = int((drawn - one) * (count - 1))
+        if other >= one:
+            other += 1
+        at, at_other, first = 2 * one, 2 * other, self._first
+        if first is not None:
+            at += first
+            at_other += first
+            in_flight, in_flight_other = CELLS[at], CELLS[at_other]
+            more = CELLS[at_other + 1] - CELLS[at + 1]
+        else:
+            cells = self._cells
+            in_flight, in_flight_other = CELLS[cells[at]], CELLS[cells[at_other]]
+            more = CELLS[cells[at_other + 1]] - CELLS[cells[at + 1]]
+        # Scores are logarithms, so loads are compared by theirs.
+        if in_flight != in_flight_other:
+            more += log((in_flight_other + 1.0) / (in_flight + 1.0))
+        if more >= 0.0:
+            return self._members[one]
+        if more < 0.0:
+            return self._members[other]
+        return lighter(self._members[one], self._members[other], now)  # a score is NaN
 
-    def _correction(self, member: Member, now: float) -> float:
-        self._average.refresh(now)
-        factor = 1.0 / self._fair.excess(member, self._average.in_flight)
-        cost, bound = member.load.plain_cost(now), self._average.cost_s * _ALIKE
+
+def lighter(one: Member, other: Member, now: float) -> Member:
+    """The one with the lower load, penalties included; the first of two that are alike."""
+    if one is other:
+        return one
+    load = one.load.cost(now) * (CELLS[one.node.cell] + 1.0)
+    return one if load <= other.load.cost(now) * (CELLS[other.node.cell] + 1.0) else other
+
+
+class FairCost(FairShare):
+    """Besides what it has in flight, a member that is slow for this cluster is corrected by its cost."""
+
+    __slots__ = ()
+
+    def __call__(self, member: Member, now: float) -> float:
+        factor = super().__call__(member, now)
+        cost, bound = member.load.plain_cost(now), self.average.cost_s * _ALIKE
         if cost > bound:
             factor *= bound / cost
         return max(factor, _LEAST)

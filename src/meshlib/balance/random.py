@@ -7,27 +7,40 @@ from collections.abc import Sequence
 from itertools import accumulate
 from random import Random
 
-from meshlib.balance.balancer import RESAMPLES, Member, Usable, pick_uniform
+from meshlib.balance.balancer import RESAMPLES, Balancer, Member, Usable, is_even, pick_uniform
 
-__all__ = ["RandomChoice"]
+__all__ = ["RandomChoice", "WeightedChoice", "random_choice"]
+
+
+def random_choice(members: Sequence[Member], now: float, rng: Random) -> Balancer:
+    """By chance, in proportion to weights where they differ."""
+    return RandomChoice(members) if is_even(members) else WeightedChoice(members)
 
 
 class RandomChoice:
+    """Each member as likely as any other."""
+
+    __slots__ = ("_members",)
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._members = members
+
+    def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
+        return pick_uniform(self._members, rng, usable)
+
+
+class WeightedChoice:
     """Each member with a probability in proportion to its weight."""
 
     __slots__ = ("_cumulative", "_last", "_members", "_total")
 
-    def __init__(self, members: Sequence[Member], now: float, rng: Random) -> None:
+    def __init__(self, members: Sequence[Member]) -> None:
         self._members = members
-        self._cumulative: list[float] | None = None
-        if len({member.weight for member in members}) > 1:
-            self._cumulative = list(accumulate(member.weight for member in members))
-            self._total = self._cumulative[-1]
-            self._last = len(members) - 1
+        self._cumulative = list(accumulate(member.weight for member in members))
+        self._total = self._cumulative[-1]
+        self._last = len(members) - 1
 
     def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
-        if self._cumulative is None:
-            return pick_uniform(self._members, rng, usable)
         for _ in range(1 if usable is None else min(len(self._members), RESAMPLES)):
             member = self._members[min(bisect(self._cumulative, rng.random() * self._total), self._last)]
             if usable is None or usable(member):

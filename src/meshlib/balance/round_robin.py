@@ -6,28 +6,29 @@ import itertools
 from collections.abc import Sequence
 from random import Random
 
-from meshlib.balance.balancer import Member, Usable, pick_uniform
+from meshlib.balance.balancer import Balancer, Member, Usable, is_even, pick_uniform
 from meshlib.balance.edf import EdfSchedule
 
-__all__ = ["RoundRobin"]
+__all__ = ["RoundRobin", "round_robin"]
+
+
+def round_robin(members: Sequence[Member], now: float, rng: Random) -> Balancer:
+    """In turn, or by weight where weights differ."""
+    return RoundRobin(members, rng) if is_even(members) else EdfSchedule(members, rng)
 
 
 class RoundRobin:
     """Each member in turn, starting at a random one."""
 
-    __slots__ = ("_count", "_members", "_next", "_schedule")
+    __slots__ = ("_count", "_members", "_next")
 
-    def __init__(self, members: Sequence[Member], now: float, rng: Random) -> None:
+    def __init__(self, members: Sequence[Member], rng: Random) -> None:
         self._members = members
         self._count = len(members)
-        even = len({member.weight for member in members}) == 1
-        self._schedule = None if even else EdfSchedule(members, rng)
         # next() of a count is atomic, so that threads need no lock here.
         self._next = itertools.count(int(rng.random() * self._count)).__next__
 
     def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
-        if self._schedule is not None:
-            return self._schedule.pick(now, usable)
         member = self._members[self._next() % self._count]
         if usable is None or usable(member):
             return member

@@ -191,7 +191,7 @@ class Snapshots:
             for cluster in view.clusters.values():
                 cluster.after_fork(self._now(), self._rng)
         for node in self._nodes.values():
-            node.renew_lock()
+            node.after_fork()
 
     def _begin(self, name: str) -> ServiceView:
         with self._lock:
