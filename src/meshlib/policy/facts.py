@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from meshlib.balance.cluster import Cluster
 from meshlib.dataclass import dataclass, field
@@ -47,6 +47,7 @@ class CallFacts:
         operation: a low-cardinality name of what is called, if the caller gave one; else the route's template stands.
         body_idle_s: how long each read of the response's body may take. Where the whole body is wanted, an endpoint
             that falls silent in the middle of it has failed the attempt, and is given no longer than an attempt has.
+        told: what telemetry says alike of all these calls, kept here by itself.
     """
 
     service: str
@@ -65,7 +66,9 @@ class CallFacts:
     port: int | None = None
     operation: str | None = None
     body_idle_s: float | None = field(init=False)
+    told: dict[object, Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         limits = [self.policy.body_idle_s, self.policy.per_try_timeout_s if self.complete_body else None]
+        object.__setattr__(self, "told", {})
         object.__setattr__(self, "body_idle_s", min([each for each in limits if each is not None], default=None))

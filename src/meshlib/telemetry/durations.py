@@ -21,20 +21,19 @@ _MAX_KNOWN = 4096
 
 
 class Durations:
-    """Measures attempts and calls. The sets of attributes are few and made once each."""
+    """Measures attempts and calls. The sets of attributes are few, and made once for each kind of call."""
 
-    __slots__ = ("_attempt", "_call", "_known")
+    __slots__ = ("_attempt", "_call")
 
     def __init__(self, meter: Meter) -> None:
         self._attempt = _histogram(meter, ATTEMPT_DURATION, "Duration of HTTP client requests.")
         what = "Duration of calls up to the response's headers, with all attempts and waits."
         self._call = _histogram(meter, CALL_DURATION, what)
-        self._known: dict[tuple[object, ...], dict[str, AttributeValue]] = {}
 
     def attempt(self, facts: CallFacts, duration_s: float, status: int | None, failure: str | None, http: str) -> None:
         """An attempt is over."""
-        key = (facts.service, facts.port, facts.scheme, facts.method, status, failure, http)
-        attributes = self._known.get(key)
+        key = (status, failure, http)
+        attributes: dict[str, AttributeValue] | None = facts.told.get(key)
         if attributes is None:
             attributes = {
                 semconv.METHOD: semconv.known_method(facts.method),
@@ -43,7 +42,7 @@ class Durations:
             }
             if http:
                 attributes[semconv.PROTOCOL_VERSION] = http
-            self._keep(key, attributes, status, failure)
+            _keep(facts, key, attributes, status, failure)
         self._attempt.record(max(0.0, duration_s), attributes)
 
     def call(self, call: Call, now: float) -> None:
@@ -57,29 +56,34 @@ class Durations:
             failure = "cancelled"
         elif status is not None and status >= 400:
             failure = str(status)
-        key = (facts.service, facts.route.name, facts.method, status, failure)
-        attributes = self._known.get(key)
+        key = (status, failure)
+        attributes: dict[str, AttributeValue] | None = facts.told.get(key)
         if attributes is None:
             attributes = {
                 semconv.METHOD: semconv.known_method(facts.method),
                 semconv.SERVER_ADDRESS: facts.service,
                 semconv.ROUTE: facts.route.name,
             }
-            self._keep(key, attributes, status, failure)
+            _keep(facts, key, attributes, status, failure)
         began = now if journal.began is None else journal.began
         ended = now if journal.ended is None else journal.ended
         self._call.record(max(0.0, ended - began), attributes)
 
-    def _keep(
-        self, key: tuple[object, ...], attributes: dict[str, AttributeValue], status: int | None, failure: str | None
-    ) -> None:
-        if status is not None:
-            attributes[semconv.STATUS] = status
-        if failure is not None:
-            attributes[semconv.ERROR_TYPE] = failure
-        if len(self._known) >= _MAX_KNOWN:
-            self._known.clear()
-        self._known[key] = attributes
+
+def _keep(
+    facts: CallFacts,
+    key: tuple[object, ...],
+    attributes: dict[str, AttributeValue],
+    status: int | None,
+    failure: str | None,
+) -> None:
+    if status is not None:
+        attributes[semconv.STATUS] = status
+    if failure is not None:
+        attributes[semconv.ERROR_TYPE] = failure
+    if len(facts.told) >= _MAX_KNOWN:
+        facts.told.clear()
+    facts.told[key] = attributes
 
 
 def _histogram(meter: Meter, name: str, description: str) -> Histogram:

@@ -216,14 +216,15 @@ class Observer:
     def _observe(
         self, call: Call, start: Start, headers: list[tuple[bytes, bytes]], tracer: Tracer | None, measured: bool
     ) -> _Attempt | None:
-        suppressed = is_suppressed()
+        context = self._trace_headers.current_context()
+        suppressed = bool(context) and is_suppressed(context)
         span: Span | None = None
         adopted = False
         if tracer is not None and not self._spans_off:
             known = self._spans
             if known is None or known[0] is not tracer:
                 known = self._spans = (tracer, Spans(tracer))
-            if start.n == 1:
+            if context and start.n == 1:
                 current = self._trace_headers.current_span()
                 adopted = known[1].adoptable(current)
                 if adopted:
@@ -245,6 +246,8 @@ class Observer:
 def _protocol(target: object, status: int | None, progress: Progress | None) -> str:
     """The version of HTTP that was spoken; empty if that is not known."""
     told = getattr(progress, "http_version", b"")
+    if told == b"HTTP/1.1":
+        return "1.1"
     if told:
         return (told.decode("ascii", "replace") if isinstance(told, bytes) else str(told)).removeprefix("HTTP/")
     if status is None:

@@ -16,7 +16,7 @@ Others may trace the same request. What really happens with ``opentelemetry-inst
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -33,18 +33,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Spans", "fate_of", "is_suppressed", "quiet"]
 
-_MAX_KNOWN = 1024
 _CANCELLED = "cancelled"
 EVENT_FAILED = "meshlib.attempt.failed"
 
 
 class _Shape:
-    """What all spans of one route, method and origin have in common."""
+    """What all spans of calls of one kind have in common."""
 
-    __slots__ = ("attributes", "base", "name", "route")
+    __slots__ = ("attributes", "base", "name")
 
     def __init__(self, facts: CallFacts) -> None:
-        self.route = facts.route
         method = semconv.known_method(facts.method)
         template = facts.operation or facts.route.template
         shown = "HTTP" if method == semconv.OTHER else method
@@ -67,7 +65,7 @@ class _Shape:
 class Spans:
     """Starts and ends the spans of attempts."""
 
-    __slots__ = ("_client", "_error", "_shapes", "_status", "_tracer")
+    __slots__ = ("_client", "_error", "_status", "_tracer")
 
     def __init__(self, tracer: Tracer) -> None:
         from opentelemetry.trace import SpanKind, Status, StatusCode
@@ -76,12 +74,13 @@ class Spans:
         self._client = SpanKind.CLIENT
         self._status = Status
         self._error = StatusCode.ERROR
-        self._shapes: dict[tuple[object, ...], _Shape] = {}
 
     def start(self, call: Call, start: Start) -> Span:
         """The span of an attempt, a child of the current one; not made current."""
         facts = call.facts
-        shape = self._shape(facts)
+        shape: _Shape | None = facts.told.get(_Shape)
+        if shape is None:
+            shape = facts.told[_Shape] = _Shape(facts)
         # All of it at the start, since a sampler may look at it.
         attributes = shape.attributes.copy()
         query = semconv.redact_query(call.query)
@@ -139,18 +138,6 @@ class Spans:
             attributes[semconv.STATUS] = status
         span.add_event(EVENT_FAILED, attributes)
 
-    def _shape(self, facts: CallFacts) -> _Shape:
-        route = facts.route
-        # By identity, since hashing a route hashes its whole policy; the entry keeps the route, so the id stays its
-        # own.
-        key = (id(route), facts.method, facts.service, facts.host, facts.port, facts.scheme, facts.operation)
-        shape = self._shapes.get(key)
-        if shape is None:
-            if len(self._shapes) >= _MAX_KNOWN:
-                self._shapes.clear()
-            shape = self._shapes[key] = _Shape(facts)
-        return shape
-
 
 def fate_of(call: Call, attempt: Attempt, status: int | None, error: BaseException | None) -> str | None:
     """The ``error.type`` of an attempt that is over; None if it went well.
@@ -167,11 +154,9 @@ def fate_of(call: Call, attempt: Attempt, status: int | None, error: BaseExcepti
     return _CANCELLED if error is not None or cause is None else semconv.error_type(cause)
 
 
-def is_suppressed() -> bool:
-    """Whether instrumentation, or that of HTTP, is suppressed in this context."""
-    current = _context().get_current()
-    # Most contexts hold nothing but a span.
-    return any(current.get(key) for key in _suppression_keys()) if current else False
+def is_suppressed(context: Mapping[str, object]) -> bool:
+    """Whether instrumentation, or that of HTTP, is suppressed in a context of OpenTelemetry's."""
+    return any(map(context.get, _suppression_keys()))
 
 
 @functools.cache

@@ -21,10 +21,12 @@ class TraceHeaders:
 
     Nearly every application uses W3C Trace Context, where the headers are one line of formatting; anything else, B3 for
     one, goes through its propagator.
+
+    Attributes:
+        current_context: returns OpenTelemetry's context of here and now; mostly it is empty.
     """
 
     __slots__ = (
-        "_current_context",
         "_current_span",
         "_get_propagator",
         "_inject",
@@ -32,12 +34,13 @@ class TraceHeaders:
         "_known",
         "_plain",
         "_with_span",
+        "current_context",
     )
 
     def __init__(self) -> None:
         from opentelemetry import propagate, trace
 
-        self._current_context = _context_reader()
+        self.current_context = _context_reader()
         self._current_span = trace.get_current_span
         self._invalid = trace.INVALID_SPAN
         self._with_span = trace.set_span_in_context
@@ -52,7 +55,7 @@ class TraceHeaders:
 
     def pass_on(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Add the current trace, if there is one, as it is."""
-        if not self._current_context():
+        if not self.current_context():
             return
         current = self._current_span()
         if current is not self._invalid and current.get_span_context().is_valid:
