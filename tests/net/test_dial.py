@@ -180,12 +180,6 @@ def test_an_address_that_swallows_everything_is_overtaken_by_the_next(wire: Wire
         assert 0.25 <= progress.connect_s < 5  # the first one's lead, and not the connect timeout
 
 
-def test_many_addresses_all_have_their_turn_before_the_time_is_up(wire: Wire, resolver: Resolver) -> None:
-    with serving(keep_alive) as server, black_hole() as hole:
-        resolver.names[NAME] = [f"127.0.0.1#{hole}"] * 8 + [f"127.0.0.1#{server.port}"]
-        assert wire.call(Target(Endpoint(NAME, server.port)), connect_s=1.5).body == b"ok"
-
-
 def test_an_address_that_refuses_makes_way(wire: Wire, resolver: Resolver) -> None:
     with serving(keep_alive) as server:
         resolver.names[NAME] = ["::1#1", "127.0.0.1#1", f"127.0.0.1#{server.port}"]

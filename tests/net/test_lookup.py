@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from typing import Any
@@ -118,3 +119,36 @@ def test_a_loop_ends_without_waiting_for_a_lookup(resolver: Resolver) -> None:
 
     asyncio.run(main())
     assert any(thread.name == f"lookup {NAME}" for thread in threading.enumerate())
+
+
+def test_who_asks_again_after_an_answer_gets_a_new_one(wire: Wire, resolver: Resolver) -> None:
+    resolver.names[NAME] = ["127.0.0.1#1"]
+    for times in range(1, 20):
+        with pytest.raises(ConnectFailed):
+            wire.send(Target(Endpoint(NAME, 1)), get())
+        assert resolver.asked == times
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_lookup_that_breaks_off_is_connect_failed_and_the_next_one_goes_well(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = socket.getaddrinfo
+    asked: list[Any] = []
+
+    def breaks(host: Any, port: Any, *args: Any, **options: Any) -> Any:
+        if host != NAME:
+            return real(host, port, *args, **options)
+        if options.get("flags"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        asked.append(host)
+        if len(asked) == 1:
+            raise MemoryError
+        return real("127.0.0.1", port, type=socket.SOCK_STREAM)
+
+    monkeypatch.setattr(socket, "getaddrinfo", breaks)
+    with serving(keep_alive) as server:
+        target = Target(Endpoint(NAME, server.port))
+        with pytest.raises(ConnectFailed, match="broke off"):
+            wire.send(target, get(), connect_s=10)
+        assert wire.call(target, connect_s=10).body == b"ok"

@@ -141,12 +141,14 @@ class _Lookups:
         return answer
 
     def _run(self, key: tuple[str, int], answer: Future[_Answer]) -> None:
+        found: _Answer = OSError("the lookup of its name broke off")
         try:
-            answer.set_result(_ask(*key))
+            found = _ask(*key)
         finally:
             with self._lock:
-                if self._under_way.get(key) is answer:
-                    del self._under_way[key]
+                # Before anybody is told: who asks again after that is to get a new answer.
+                self._under_way.pop(key, None)
+            answer.set_result(found)
 
     def after_fork_in_child(self) -> None:
         """Start anew: the threads are the parent's."""
