@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from math import log
+from math import isnan, log
 from random import Random
 
 from meshlib.balance.balancer import Balancer, Member, Usable, is_even, pick_two
@@ -80,8 +80,11 @@ def lighter(one: Member, other: Member, now: float) -> Member:
     """The one with the lower load, penalties included; the first of two that are alike."""
     if one is other:
         return one
-    load = one.load.cost(now) * (CELLS[one.node.cell] + 1.0)
-    return one if load <= other.load.cost(now) * (CELLS[other.node.cell] + 1.0) else other
+    busy, busy_other = CELLS[one.node.cell] + 1.0, CELLS[other.node.cell] + 1.0
+    more = CELLS[other.load.cell] - CELLS[one.load.cell] + log(busy_other / busy)
+    if isnan(more):
+        more = other.load.cost(now) * busy_other - one.load.cost(now) * busy
+    return one if more >= 0.0 else other
 
 
 class FairCost(FairShare):
