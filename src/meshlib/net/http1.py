@@ -252,7 +252,8 @@ class Http1Framing:
         reason, self._reason = self._reason, b""
         if reason != b"OK" and _NOT_IN_REASON(reason):
             self._refuse("a control character in the status line")
-        length, coding, connection, upgrades = b"", b"", b"", False
+        length, connection, upgrades = b"", b"", False
+        coding: bytes | None = None
         for name, value in fields:
             kind = _known_names.get(name)
             if kind is None:
@@ -260,8 +261,10 @@ class Http1Framing:
             if kind:
                 if kind == _LENGTH:
                     length = value
+                    if len(value) > 20:
+                        self._refuse("a Content-Length of more than 20 digits")
                 elif kind == _CODING:
-                    coding += b"," + value if coding else value
+                    coding = value if coding is None else coding + b"," + value
                 elif kind == _CONNECTION:
                     connection += b"," + value
                 else:
@@ -269,7 +272,7 @@ class Http1Framing:
         if status < 200:
             if status < 100:
                 self._refuse("a status below 100")
-            if coding or length.strip(b"0"):
+            if coding is not None or length.strip(b"0"):
                 # Some would read on after the head for it, others not.
                 self._refuse("an informational response with a body")
             if status != 101:
@@ -279,7 +282,7 @@ class Http1Framing:
                 return
             if not self._writer.upgrades or not upgrades:
                 self._refuse("it goes on in another protocol, unasked")
-        if coding and coding.lower() != b"chunked":
+        if coding is not None and coding.lower() != b"chunked":
             self._refuse("a transfer coding other than chunked")
         if self._barren > MAX_HEAD_BYTES and sum(len(name) + len(value) + 4 for name, value in fields) > MAX_HEAD_BYTES:
             self._refuse(_TOO_MUCH.format("the head"))

@@ -70,24 +70,22 @@ class H11Framing:
 
     def begin(self, request: WireRequest) -> bytes:
         head, writer = request_head(request)
+        body = request.body
+        whole = isinstance(body, bytes) and not (writer.expects and body)
+        if whole:
+            head += writer.whole(body)
         self._reset(request.method)
         self._writer = writer
+        self.body_open = not whole
+        self.awaits_continue = writer.expects and not whole
         # What is sent is not h11's. It is told as much as it needs to know of the request to read the response.
         if self._begun:
             self._h11.start_next_cycle()
         self._begun = True
         told = [(b"host", b"-")] + [(b"upgrade", b"-")] * writer.upgrades + [(b"connection", b"close")] * writer.closes
         self._h11.send(h11.Request(method=request.method, target=b"/", headers=told))
-        body = request.body
-        if isinstance(body, bytes):
-            if not writer.expects or not body:
-                head += writer.whole(body)
-                self._h11.send(h11.EndOfMessage())
-                return head
-            self.awaits_continue = True
-        else:
-            self.awaits_continue = writer.expects
-        self.body_open = True
+        if whole:
+            self._h11.send(h11.EndOfMessage())
         return head
 
     def data(self, chunk: bytes) -> bytes:
@@ -160,6 +158,8 @@ class H11Framing:
         if all(name in names for name in _FRAMING):
             # RFC 9112, section 6.3: an attempt at smuggling or a broken peer; h11 would believe one of the two.
             self._break("the response has both Content-Length and Transfer-Encoding")
+        elif sum(len(name) + len(value) + 4 for name, value in event.headers) > MAX_HEAD_BYTES:
+            self._break(f"more than {MAX_HEAD_BYTES} bytes of the head")
         elif event.http_version not in (b"1.1", b"1.0"):
             self._break(f"version {event.http_version.decode()}")
         elif status == 101 and b"upgrade" not in names:
