@@ -407,8 +407,6 @@ def test_a_request_that_is_not_http_is_refused_without_showing_its_values(wire: 
 @pytest.mark.parametrize("kind", ["bytes", "iterator"])
 @pytest.mark.parametrize("end", ["close", "stay"])
 def test_an_early_answer_to_an_upload_is_delivered(wire: Wire, kind: str, end: str) -> None:
-    if wire.name == "uvloop" and end == "close":
-        pytest.skip("uvloop has closed the socket before it says that a write failed")
     answer = b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig"
 
     def script(peer: Peer) -> None:

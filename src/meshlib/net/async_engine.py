@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, Literal
 
 from meshlib.errors import MeshClosed, Reset
 from meshlib.net.async_pool import AsyncPool
@@ -27,6 +28,15 @@ __all__ = ["AsyncEngine"]
 
 MAX_TURNS = 5
 """How many turns of the loop a kept connection gets to take in what its peer has said meanwhile."""
+
+UNSEEN_S = 0.005
+"""A kept connection that was last used so short a time ago is not looked at before a request that may be sent twice.
+
+The loop has read from it since, but for what came in that time, and then the request is sent once more on another
+connection. A look is a system call, and could not see what is still on its way either. One that may not be sent twice
+always pays for it."""
+
+MAX_KNOWN = 1024
 
 _inherited: list[_LoopPools] = []
 """What a forked child got from its parent's loops: kept for ever, since even to forget it would touch the loop."""
@@ -63,7 +73,12 @@ class AsyncEngine:
         """
         pool = self._pool(target)
         progress.phase = "pool"
-        entry = await _kept(pool, request, limits)
+        now = time.monotonic()
+        entry = pool.acquire_now(now, request.resendable)
+        if entry is False or (
+            entry is not None and entry.served and not (request.resendable and now - entry.idle_since < UNSEEN_S)
+        ):
+            entry = await _kept(pool, request, limits, entry)
         while True:
             if entry is None:
                 entry = await self._open(pool, target, limits, progress)
@@ -75,7 +90,7 @@ class AsyncEngine:
                     pool.release(entry, False)
                     raise
                 progress.resent = True
-                entry = None if pool.replace(entry) else await _kept(pool, request, limits)
+                entry = None if pool.replace(entry) else await _kept(pool, request, limits, False)
             except BaseException:
                 pool.release(entry, True)  # the connection knows whether it is of further use
                 raise
@@ -97,12 +112,22 @@ class AsyncEngine:
         pools = self._loops.get(loop)
         if pools is None:
             pools = self._new_loop(loop)
+        known = pools.known.get(id(target))
+        if known is not None:
+            return known[1]
+        pool = self._find_pool(pools, target)
+        if len(pools.known) >= MAX_KNOWN:
+            pools.known.clear()
+        pools.known[id(target)] = target, pool
+        return pool
+
+    def _find_pool(self, pools: _LoopPools, target: Target) -> AsyncPool:
         key = target.key
         pool = pools.active.get(key)
         if pool is None:
             if self._closed:
                 raise MeshClosed("the mesh is closed")
-            pool = pools.active[key] = AsyncPool(target, loop)
+            pool = pools.active[key] = AsyncPool(target, pools.loop)
         elif pool.target.pool is not target.pool:
             pool.book.settings = target.pool
         return pool
@@ -194,6 +219,9 @@ class _LoopPools:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.active: dict[tuple[Any, ...], AsyncPool] = {}
+        self.known: dict[int, tuple[Target, AsyncPool]] = {}
+        """The active pool of each target that was used, by the target's id, since to hash a target takes long. Each is
+        held, so that no other has its id; forgotten whenever one is no longer active, and when they are many."""
         self.draining: list[AsyncPool] = []
         self._end: AsyncGenerator[None, None] | None = None
 
@@ -220,6 +248,7 @@ class _LoopPools:
                 await asyncio.sleep(0)
 
     def drain(self, key: tuple[Any, ...]) -> None:
+        self.known.clear()
         self.draining = [pool for pool in self.draining if pool.book.open]
         for k in [k for k, pool in self.active.items() if key in (k, pool.target.endpoint.key)]:
             pool = self.active.pop(k)
@@ -227,21 +256,25 @@ class _LoopPools:
             pool.drain()
 
     def reap(self, now: float) -> None:
+        self.known.clear()
         self.draining = [pool for pool in self.draining if pool.book.open]
         for pool in self.all():
             if pool.expire(now) and self.active.get(pool.target.key) is pool:
                 del self.active[pool.target.key]
 
     def close(self) -> None:
+        self.known.clear()
         self.draining = self.all()
         self.active.clear()
         for pool in self.draining:
             pool.close(MeshClosed("the mesh was closed while this request waited for a connection"))
 
 
-async def _kept(pool: AsyncPool, request: WireRequest, limits: WireLimits) -> Entry[AsyncConnection] | None:
+async def _kept(
+    pool: AsyncPool, request: WireRequest, limits: WireLimits, entry: Entry[AsyncConnection] | Literal[False] | None
+) -> Entry[AsyncConnection] | None:
+    """Go on from what the pool gave first: wait, and look at a kept connection before it is used."""
     while True:
-        entry = pool.acquire_now(request.resendable)
         if entry is False:
             entry = await pool.wait(limits)
         if entry is None or entry.served == 0:
@@ -260,24 +293,25 @@ async def _kept(pool: AsyncPool, request: WireRequest, limits: WireLimits) -> En
             return entry
         if pool.replace(entry):
             return None
+        entry = pool.acquire_now(time.monotonic(), request.resendable)
 
 
 def _respond(pool: AsyncPool, entry: Entry[AsyncConnection], exchange: AsyncExchange) -> AsyncWireResponse:
-    try:
+    head, content, extensions = exchange.head, exchange.content, exchange.extensions
+    body: ReadyBody | AsyncBodyReader
+    if content is not None:
+        # The whole response came with its head, as small ones do: the connection is free already.
+        body = ReadyBody([content] if content else [])
+        pool.release(entry, exchange.finish())
+    else:
         fetched = exchange.prefetch()
-        body: ReadyBody | AsyncBodyReader
-        if fetched.complete or fetched.error is not None:
-            # The whole response came with its head, as small ones do: the connection is free already.
+        if fetched.error is not None:
             body = ReadyBody(fetched.chunks, fetched.error)
             pool.release(entry, exchange.finish())
         else:
             body = AsyncBodyReader(
                 exchange, fetched, functools.partial(pool.release, entry), functools.partial(pool.drop, entry)
             )
-    except BaseException:
-        pool.release(entry, False)
-        raise
-    head = exchange.head
     return AsyncWireResponse(
-        head.status, head.headers, body, body.aclose, head.http_version, head.reason, exchange.extensions
+        head.status, head.headers, body, body.aclose, head.http_version, head.reason, extensions, content
     )

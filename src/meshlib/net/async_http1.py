@@ -1,11 +1,19 @@
-"""HTTP/1.1 over an asyncio stream: moves bytes between a `Framing` and an `AsyncStream`."""
+"""HTTP/1.1 as an asyncio protocol: the loop gives what comes to a `Framing`, and the one who waits is woken once.
+
+A small reply costs one write, one call of `data_received`, one future and one turn of the loop: when the task is woken,
+head and body are parsed, and the connection is free. Between exchanges the protocol notes what a peer says unasked.
+"""
 
 from __future__ import annotations
 
-import time
-from typing import Any
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Any, cast
+from weakref import WeakKeyDictionary
 
-from meshlib.errors import RequestBodyError
+from meshlib.errors import MeshError, RequestBodyError
+from meshlib.net.async_link import MAX_BUFFERED, AsyncLink, AsyncNetworkStream
 from meshlib.net.async_stream import AsyncStream
 from meshlib.net.connection import (
     DeadlinePassed,
@@ -18,223 +26,292 @@ from meshlib.net.connection import (
     reset,
     time_is_up,
 )
-from meshlib.net.framing import Framing, NotHttp, Truncated
+from meshlib.net.framing import CONTINUE_WAIT_S, Framing, Truncated
 from meshlib.net.http1 import Http1Framing
 from meshlib.net.wire import Progress, WireLimits, WireRequest
 
-__all__ = ["AsyncHttp1", "AsyncNetworkStream"]
+__all__ = ["AsyncHttp1", "take_over"]
 
 
-class AsyncNetworkStream:
-    """The connection beneath a response, as ``extensions["network_stream"]`` gives it to httpx users."""
-
-    __slots__ = ("_leading", "_stream")
-
-    def __init__(self, stream: AsyncStream, leading: bytes = b"") -> None:
-        self._stream = stream
-        self._leading = leading
-
-    def get_extra_info(self, info: str) -> Any:
-        """``ssl_object``, ``socket``, ``client_addr``, ``server_addr`` or ``is_readable``."""
-        return self._stream.get_extra_info(info)
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read, after the connection switched to another protocol; `timeout` in seconds.
-
-        Raises:
-            TimeoutError, OSError: as for a socket.
-        """
-        if not self._leading:
-            try:
-                self._leading = await self._stream.read(earlier(timeout, None))
-            except DeadlinePassed:
-                raise TimeoutError from None
-        data, self._leading = self._leading[:max_bytes], self._leading[max_bytes:]
-        return data
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Write, after the connection switched to another protocol; `timeout` in seconds.
-
-        Raises:
-            TimeoutError, OSError: as for a socket.
-        """
-        until = earlier(timeout, None)
-        if self._stream.lost:
-            raise ConnectionResetError("the connection is closed")
-        self._stream.write_now(buffer)
-        try:
-            while not self._stream.writable:
-                await self._stream.wait(until)
-        except DeadlinePassed:
-            raise TimeoutError from None
-
-    async def aclose(self) -> None:
-        """Close the connection."""
-        self._stream.close()
+_NONE: dict[str, Any] = {}
+_buffers: WeakKeyDictionary[asyncio.AbstractEventLoop, memoryview] = WeakKeyDictionary()
 
 
-class AsyncHttp1:
-    """One HTTP/1.1 connection of an event loop."""
+def _buffer_of(loop: asyncio.AbstractEventLoop) -> memoryview:
+    """What all connections of a loop read into: each takes out what came before another one can."""
+    buffer = _buffers.get(loop)
+    if buffer is None:
+        buffer = _buffers[loop] = memoryview(bytearray(MAX_BUFFERED))
+    return buffer
 
-    __slots__ = ("_cut", "_early", "_endpoint", "_framing", "_network_stream", "_stream", "capacity")
 
-    def __init__(self, stream: AsyncStream, endpoint: str) -> None:
-        self._stream = stream
+class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
+    """One HTTP/1.1 connection of an event loop.
+
+    It has one exchange at a time, so it is also the exchange that `exchange` returns. asyncio allocates 256 KiB
+    for each read unless it is given a buffer, which can cost more than the rest of the call; so it is given one.
+
+    Attributes:
+        head, content, extensions: of the exchange under way.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_buffer",
+        "_cut",
+        "_endpoint",
+        "_framing",
+        "_limits",
+        "_second_fd",
+        "_unread",
+        "capacity",
+        "content",
+        "extensions",
+        "head",
+    )
+
+    def __init__(self, stream: AsyncStream, endpoint: str, framing: Callable[[], Framing]) -> None:
+        super().__init__(stream._loop)
         self._endpoint = endpoint
-        self._framing: Framing = Http1Framing()
-        self._network_stream = AsyncNetworkStream(stream)
-        self._early: Head | None = None
+        self._framing = framing()
+        self._buffer = _buffer_of(stream._loop)
+        self._answered = False
         self._cut = False
         """Whether some of a request was not written, since the peer answered or left before."""
+        self._unread = 0
+        """Bytes of a body that came since somebody last read."""
+        self._second_fd = -1
+        """The socket once more, while something is uploaded over a loop that closes it when a write fails."""
+        self._limits: WireLimits
         self.capacity = 1
+        self.head: Head
+        self.content: bytes | None = None
+        self.extensions = _NONE
+        self._take_over(stream)
+        if early := stream.read_now():
+            self._framing.receive(early)  # unasked, so it is no answer: it only marks the connection
+        if self.eof:
+            self._peer_left()
 
     def __repr__(self) -> str:
-        return f"<AsyncHttp1 {self._endpoint} [{'closed' if self._stream.lost else 'open'}]>"
+        return f"<AsyncHttp1 {self._endpoint} [{'closed' if self.lost else 'open'}]>"
+
+    # What the loop calls
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._buffer[:nbytes]))
+
+    def data_received(self, data: bytes) -> None:
+        framing = self._framing
+        framing.receive(data)
+        self._answered = True
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+        if not framing.complete:
+            if framing.head is not None:
+                self._unread += len(data)
+                if self._unread > MAX_BUFFERED and not self._read_paused:
+                    self._pause_reading()
+        elif framing.stained:
+            self.capacity = 0
+
+    def eof_received(self) -> bool:
+        stay_open = super().eof_received()
+        self._peer_left()
+        return stay_open
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._peer_left()
+        self._close_second()
+        self._framing.close()
+
+    def _peer_left(self) -> None:
+        self.capacity = 0
+        if self.error is None and not self.truncated:
+            self._framing.receive(b"")
+
+    def _salvage(self) -> None:
+        if self._second_fd >= 0:
+            self._read_all(self._second_fd)
+        else:
+            super()._salvage()
+
+    # What a pool calls
 
     @property
     def closed(self) -> bool:
         """Whether its socket is gone."""
-        return self._stream.lost
+        return self.lost
 
     def usable(self) -> bool:
         """Whether the peer has neither closed it nor said anything unasked."""
-        stream = self._stream
-        return not (stream.eof or stream.has_data or stream.readable())
-
-    def close(self) -> None:
-        """Close it, at peace with the peer, without waiting."""
-        self._stream.close()
+        return self.capacity > 0 and not self.readable()
 
     def abort(self) -> None:
         """Close it at once."""
         self.capacity = 0
-        self._stream.abort()
+        self._close_second()
+        super().abort()
 
     def abandon(self) -> None:
         """Let go of it in a forked child."""
-        self._stream.abandon()
+        self._close_second()
+        super().abandon()
 
     def forsake(self) -> None:
         """Free the socket after its loop was closed."""
-        self._stream.forsake()
+        self._close_second()
+        super().forsake()
+        self._framing.close()
 
-    async def exchange(self, request: WireRequest, limits: WireLimits, progress: Progress) -> AsyncHttp1Exchange:
+    # An exchange
+
+    async def exchange(self, request: WireRequest, limits: WireLimits, progress: Progress) -> AsyncHttp1:
         """Send a request and return when the response's head is there.
 
         Raises:
             WireError, RequestBodyError, or what the request's body raised.
         """
+        framing, transport = self._framing, self._transport
         try:
-            head = await self._round_trip(request, limits, progress)
-        except BaseException:
-            # Whatever it was, a half-spoken connection is of no use to anybody.
-            self.capacity = 0
-            self._stream.abort()
-            raise
-        return AsyncHttp1Exchange(self, head, limits)
-
-    async def _round_trip(self, request: WireRequest, limits: WireLimits, progress: Progress) -> Head:
-        progress.phase = "write"
-        first = self._framing.begin(request)
-        if limits.deadline is not None and time.monotonic() >= limits.deadline:
-            raise time_is_up("write", limits, self._endpoint)
-        progress.bytes_written = True
-        if not await self._put(first, limits, progress):
-            self._cut = True
-        elif self._framing.body_open:
-            await self._upload(request.body, limits, progress)
-        progress.phase = "headers"
-        head = self._early or await self._receive_head(limits, progress)
-        progress.phase = "body"
-        self._early = None
-        return head
-
-    async def _upload(self, body: Any, limits: WireLimits, progress: Progress) -> None:
-        if not hasattr(body, "__aiter__"):
-            raise RequestBodyError(f"the request's body, {type(body).__name__}, is not bytes nor an async iterable")
-        # What the iterator raises passes through as it is: it is not the wire's.
-        async for chunk in body:
-            if await self._stream.peer_spoke() and not self._wants_more(progress):
-                return
-            if not await self._put(self._framing.data(chunk), limits, progress):
-                return
-        self._cut = not await self._put(self._framing.end(), limits, progress)
-
-    async def _put(self, data: bytes, limits: WireLimits, progress: Progress) -> bool:
-        """Write; False if the peer has gone or has answered, so that it wants no more."""
-        stream = self._stream
-        until = earlier(limits.write_s, limits.deadline)
-        try:
-            done = await stream.write(data, until)
-            while not done:
-                if not self._wants_more(progress):
-                    return False
-                done = await stream.drain(until)
-        except DeadlinePassed as error:
-            raise time_is_up("write", limits, self._endpoint) from error
-        return True
-
-    def _wants_more(self, progress: Progress) -> bool:
-        data = self._stream.read_now()
-        if data:
-            progress.answered = True
-            self._early = self._take(data)
-            if self._early is not None:
-                return False
-        return not self._stream.eof
-
-    async def _receive_head(self, limits: WireLimits, progress: Progress) -> Head:
-        while True:
-            try:
-                data = await self._stream.read(earlier(limits.read_s, limits.deadline))
-            except DeadlinePassed as error:
-                raise time_is_up("headers", limits, self._endpoint) from error
-            except OSError as error:
-                raise reset(self._endpoint, error) from error
-            if not data:
-                raise reset(self._endpoint)
-            progress.answered = True
-            head = self._take(data)
-            if head is not None:
-                return head
-            # A read that finds something does not look at the time, and a peer may go on for ever with 1xx responses.
+            progress.phase = "write"
+            first = framing.begin(request)
+            self._answered = False
             if has_passed(limits.deadline):
-                raise time_is_up("headers", limits, self._endpoint)
-
-    def _take(self, data: bytes) -> Head | None:
-        """Take in what came; the head, if it is there now."""
-        framing = self._framing
-        framing.receive(data)
-        if framing.head is None and framing.broken is not None:
-            make = reset if isinstance(framing.broken, Truncated) else not_http
-            raise make(self._endpoint, framing.broken)
-        return framing.head
-
-
-class AsyncHttp1Exchange:
-    """One request and its response on an HTTP/1.1 connection."""
-
-    __slots__ = ("_connection", "_limits", "extensions", "head")
-
-    def __init__(self, connection: AsyncHttp1, head: Head, limits: WireLimits) -> None:
-        self._connection = connection
-        self._limits = limits
+                raise DeadlinePassed
+            if not transport.is_closing():
+                progress.bytes_written = True
+                transport.write(first)
+            if framing.body_open or self._write_paused:
+                self._cut = not await self._send_rest(request.body, limits)
+            progress.phase = "headers"
+            head = framing.head
+            while head is None:
+                if self.eof or framing.broken is not None:
+                    raise self._no_head()
+                await self.wait(earlier(limits.read_s, limits.deadline))
+                head = framing.head
+                # News may come for ever, as 1xx responses, and a wait that ends by news does not look at the time.
+                if head is None and has_passed(limits.deadline):
+                    raise DeadlinePassed
+        except BaseException as error:
+            # Whatever it was, a half-spoken connection is of no use to anybody.
+            progress.answered = progress.answered or self._answered
+            self.abort()
+            if isinstance(error, DeadlinePassed):
+                raise time_is_up(progress.phase, limits, self._endpoint) from error
+            raise
+        progress.answered = True
+        progress.phase = "body"
         self.head = head
-        network_stream = connection._network_stream
-        if connection._framing.switched:
-            network_stream = AsyncNetworkStream(connection._stream, connection._framing.leftover)
-        self.extensions: dict[str, Any] = {
+        self.extensions = {
             "http_version": head.http_version,
             "reason_phrase": head.reason,
-            "network_stream": network_stream,
+            "network_stream": AsyncNetworkStream(self),
         }
+        if framing.complete:
+            self.content = self._take_chunks()
+            if framing.trailers:
+                self.extensions["trailers"] = framing.trailers
+        else:
+            self._limits = limits
+        return self
+
+    def _no_head(self) -> MeshError:
+        broken = self._framing.broken
+        if broken is None or isinstance(broken, Truncated):
+            return reset(self._endpoint, self.ending() or broken)
+        return not_http(self._endpoint, broken)
+
+    # The request's body
+
+    async def _send_rest(self, body: Any, limits: WireLimits) -> bool:
+        """See to it that all of it goes out; False if the peer answered or left before, so that it wants no more."""
+        framing = self._framing
+        if not (self.of_asyncio or self.is_tls) and not self.lost:
+            self._second_fd = os.dup(self.fileno())
+        if not await self._drained(limits):
+            return False
+        if not framing.body_open:
+            return True
+        if framing.awaits_continue and not await self._invited(limits):
+            return False
+        if isinstance(body, bytes):
+            if not await self._put(framing.data(body), limits):
+                return False
+        elif hasattr(body, "__aiter__"):
+            # What the iterator raises passes through as it is: it is not the wire's.
+            async for chunk in body:
+                if self.readable():
+                    await asyncio.sleep(0)  # the iterator may never have let the loop look
+                if self._has_news() or not await self._put(framing.data(chunk), limits):
+                    return False
+        else:
+            raise RequestBodyError(f"the request's body, {type(body).__name__}, is not bytes nor an async iterable")
+        return await self._put(framing.end(), limits)
+
+    def _has_news(self) -> bool:
+        """Whether there is an answer, or will be none."""
+        return self._framing.head is not None or self._framing.broken is not None or self.eof
+
+    async def _put(self, data: bytes, limits: WireLimits) -> bool:
+        if self._transport.is_closing():
+            return False
+        self._transport.write(data)
+        return not self._write_paused or await self._drained(limits)
+
+    async def _drained(self, limits: WireLimits) -> bool:
+        if self._write_paused:
+            until = earlier(limits.write_s, limits.deadline)
+            while self._write_paused:
+                if self._has_news():
+                    return False
+                await self.wait(until)
+        return not self.lost
+
+    async def _invited(self, limits: WireLimits) -> bool:
+        """Wait to be asked for the body, or long enough; False if there is a final answer already."""
+        framing, deadline = self._framing, limits.deadline
+        until = cast(float, earlier(CONTINUE_WAIT_S, deadline))
+        while not framing.continued:
+            if self._has_news():
+                return False
+            try:
+                await self.wait(until)
+            except DeadlinePassed:
+                if deadline is not None and until >= deadline:
+                    raise
+                return True
+        return True
+
+    def _close_second(self) -> None:
+        if self._second_fd >= 0:
+            os.close(self._second_fd)
+            self._second_fd = -1
+
+    # The response's body
 
     def prefetch(self) -> Prefetched:
         """What of the body came with the head."""
-        framing = self._connection._framing
+        broken = self._framing.broken
+        error = None if broken is None else body_broken(self._endpoint, broken)
+        data = self._take_chunks()
+        return Prefetched([data] if data else [], self._framing.complete, error)
+
+    def _take_chunks(self) -> bytes:
+        framing = self._framing
         chunks, framing.chunks = framing.chunks, []
-        error = None if framing.broken is None else body_broken(self._connection._endpoint, framing.broken)
-        return Prefetched(chunks, framing.complete, error)
+        self._unread = 0
+        if self._read_paused:
+            self._resume_reading()
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def read(self) -> bytes:
         """The next bytes of the body; ``b""`` at its end.
@@ -242,32 +319,51 @@ class AsyncHttp1Exchange:
         Raises:
             AttemptTimeout, BodyBroken.
         """
-        connection, limits = self._connection, self._limits
-        framing = connection._framing
-        if framing.switched:
-            return b""
+        framing, limits = self._framing, self._limits
         try:
-            while not framing.chunks:
-                if framing.complete:
-                    return b""
-                if framing.broken is not None:
-                    raise framing.broken
-                if has_passed(limits.body_deadline):
+            # The time is looked at for each piece: they may come for ever.
+            while not framing.complete or framing.chunks:
+                if not framing.complete and has_passed(limits.body_deadline):
                     raise DeadlinePassed
-                framing.receive(await connection._stream.read(earlier(limits.body_idle_s, limits.body_deadline)))
-            return framing.chunks.pop(0)
+                if framing.chunks:
+                    return self._take_chunks()
+                if framing.switched:
+                    return b""
+                if self.eof or framing.broken is not None:
+                    cause = self.ending() or framing.broken
+                    raise body_broken(self._endpoint, cause) from cause
+                await self.wait(earlier(limits.body_idle_s, limits.body_deadline))
         except DeadlinePassed as error:
-            raise time_is_up("body", limits, connection._endpoint) from error
-        except (NotHttp, OSError) as error:
-            raise body_broken(connection._endpoint, error) from error
+            raise time_is_up("body", limits, self._endpoint) from error
+        if framing.trailers:
+            self.extensions["trailers"] = framing.trailers
+        return b""
+
+    def _take_raw(self) -> bytes:
+        framing = self._framing
+        data, framing.leftover = framing.leftover, b""
+        self._unread = 0
+        if self._read_paused:
+            self._resume_reading()
+        return data
 
     def finish(self) -> bool:
         """End the exchange; True if the connection may take another request."""
-        connection = self._connection
-        stream = connection._stream
-        whole = connection._framing.finish() and not connection._cut
-        if whole and stream.writable and not stream.has_data and not stream.eof:
+        self.content, self.extensions = None, _NONE  # they hold this connection, and what it brought
+        if self._second_fd >= 0:
+            self._close_second()
+        if self._framing.finish() and not (self._cut or self.eof or self._write_paused):
             return True
-        connection.capacity = 0
-        stream.abort()
+        self.abort()
         return False
+
+
+class _Unbuffered(AsyncHttp1, asyncio.Protocol):
+    """The same for loops that have a buffer of their own, as uvloop."""
+
+    __slots__ = ()
+
+
+def take_over(stream: AsyncStream, endpoint: str, framing: Callable[[], Framing] = Http1Framing) -> AsyncHttp1:
+    """Go on with a stream's transport in HTTP/1.1."""
+    return (AsyncHttp1 if stream.of_asyncio else _Unbuffered)(stream, endpoint, framing)

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from meshlib.errors import ConnectFailed, RequestBodyError
-from meshlib.net.async_http1 import AsyncNetworkStream
+from meshlib.net.async_link import AsyncNetworkStream
 from meshlib.net.async_stream import AsyncStream
 from meshlib.net.connection import DeadlinePassed, Head, Prefetched, body_broken, earlier, has_passed, reset, time_is_up
 from meshlib.net.http2 import Http2, Refused, Stream
@@ -44,7 +44,7 @@ class AsyncHttp2:
         until = earlier(limits.connect_s, limits.deadline)
         while not self._state.settled:
             try:
-                self._state.receive(await stream.read(until))
+                self._state.receive(await stream.read_raw(until))
             except DeadlinePassed as error:
                 raise time_is_up("connect", limits, self._endpoint) from error
             except OSError as error:
@@ -196,13 +196,14 @@ class AsyncHttp2:
 class AsyncHttp2Exchange:
     """One request and its response on an HTTP/2 connection."""
 
-    __slots__ = ("_connection", "_limits", "_stream", "extensions", "head")
+    __slots__ = ("_connection", "_limits", "_stream", "content", "extensions", "head")
 
     def __init__(self, connection: AsyncHttp2, stream: Stream, head: Head, limits: WireLimits) -> None:
         self._connection = connection
         self._stream = stream
         self._limits = limits
         self.head = head
+        self.content = b"" if stream.ended and not stream.chunks else None
         self.extensions: dict[str, Any] = {
             "http_version": b"HTTP/2",
             "reason_phrase": b"",

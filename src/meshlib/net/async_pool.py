@@ -48,9 +48,9 @@ class AsyncPool:
     def __repr__(self) -> str:
         return repr(self.book)
 
-    def acquire_now(self, resendable: bool) -> Entry[AsyncConnection] | Literal[False] | None:
+    def acquire_now(self, now: float, resendable: bool) -> Entry[AsyncConnection] | Literal[False] | None:
         """A connection, None for leave to open one, False if one has to `wait`."""
-        granted = self.book.acquire(time.monotonic(), resendable)
+        granted = self.book.acquire(now, resendable)
         if self.book.to_close:
             self._settle()
         return granted
@@ -101,11 +101,13 @@ class AsyncPool:
         """Give a connection back."""
         if self._abandoned:
             return
+        book = self.book
         if reusable:
-            self.book.release(entry, time.monotonic())
+            book.release(entry, time.monotonic())
         else:
-            self.book.discard(entry, time.monotonic())
-        self._settle()
+            book.discard(entry, time.monotonic())
+        if book.to_wake or book.to_close:
+            self._settle()
 
     def replace(self, entry: Entry[AsyncConnection]) -> bool:
         """Give back a connection that proved stale. True: open another in its place; False: acquire again."""

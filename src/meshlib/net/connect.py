@@ -1,6 +1,7 @@
 """Opens the connection that a target asks for: the stream, then the protocol that speaks on it.
 
-These are the default `connect` functions of the engines. h2 is an optional package, imported when first needed.
+These are the default `connect` functions of the engines. h2 is an optional package, imported when first needed; so is
+what only one of threads and loops needs.
 """
 
 from __future__ import annotations
@@ -8,11 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshlib.errors import ConnectFailed
-from meshlib.net.async_dial import open_async_stream
-from meshlib.net.async_http1 import AsyncHttp1
 from meshlib.net.connection import AsyncConnection, SyncConnection, VerifyPeer
-from meshlib.net.sync_dial import open_sync_stream
-from meshlib.net.sync_http1 import SyncHttp1
 from meshlib.net.wire import Progress, Target, WireLimits
 
 __all__ = ["connect_async", "connect_sync"]
@@ -26,6 +23,9 @@ def connect_sync(
     Raises:
         ConnectFailed, ConnectTimeout, TLSFailed: with nothing left open.
     """
+    from meshlib.net.sync_dial import open_sync_stream
+    from meshlib.net.sync_http1 import SyncHttp1
+
     if target.http2:
         _need_h2(target)
     stream = open_sync_stream(target, limits, progress, verify_peer)
@@ -48,6 +48,9 @@ async def connect_async(
     Raises:
         ConnectFailed, ConnectTimeout, TLSFailed: with nothing left open.
     """
+    from meshlib.net.async_dial import open_async_stream
+    from meshlib.net.async_http1 import take_over
+
     if target.http2:
         _need_h2(target)
     stream = await open_async_stream(target, limits, progress, verify_peer)
@@ -56,7 +59,7 @@ async def connect_async(
             from meshlib.net.async_http2 import AsyncHttp2
 
             return await AsyncHttp2.open(stream, target, limits)
-        return AsyncHttp1(stream, target.endpoint.address)
+        return take_over(stream, target.endpoint.address)
     except BaseException:
         stream.abort()
         raise

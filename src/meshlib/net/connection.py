@@ -110,9 +110,14 @@ class SyncExchange(Protocol):
 
 
 class AsyncExchange(Protocol):
-    """One request and its response, from its head on, for an event loop."""
+    """One request and its response, from its head on, for an event loop.
+
+    Attributes:
+        content: the whole body, if it came with the head; then there is nothing left to do but `finish`.
+    """
 
     head: Head
+    content: bytes | None
     extensions: dict[str, Any]
 
     def prefetch(self) -> Prefetched:

@@ -167,21 +167,29 @@ class Pool(Generic[C]):
             resendable: whether the request may be sent twice. One that may not is given no connection that the server
                 may just be about to close.
         """
-        spare = self._spare
-        if spare:
-            self._expire(now)
-        max_age = self.settings.idle_s if resendable else self.settings.idle_unsafe_s
+        spare, settings = self._spare, self.settings
+        idle_s = settings.idle_s
+        while spare and spare[0].uses == 0 and now - spare[0].idle_since >= idle_s:
+            self._retire(spare[0])
+        max_age = idle_s if resendable else settings.idle_unsafe_s
         while spare:
             entry = spare[-1]
-            if entry.uses >= entry.connection.capacity:
+            uses, capacity = entry.uses, entry.connection.capacity
+            if uses >= capacity:
                 self._unspare(entry)
-                if entry.connection.capacity <= 0:
+                if capacity <= 0:
                     self._retire(entry)
                 continue
-            if entry.uses == 0 and now - entry.idle_since >= max_age:
-                # It is the youngest, so all the others are too old as well.
-                break
-            self._use(entry)
+            if uses == 0:
+                if now - entry.idle_since >= max_age:
+                    # It is the youngest, so all the others are too old as well.
+                    break
+                self.idle -= 1
+            self.busy += 1
+            entry.uses = uses + 1
+            if uses + 1 >= capacity:
+                entry.is_spare = False
+                spare.pop()
             return entry
         if self.multiplexed and self.connecting and not self._may_connect_more():
             return False
@@ -221,11 +229,11 @@ class Pool(Generic[C]):
         self.entries.add(entry)
         self.connecting -= 1
         self.busy -= 1
-        self.idle += 1
+        self.busy += 1
+        entry.uses = 1
         if connection.capacity <= 1:
             self.multiplexed = False  # the peer speaks HTTP/1.1
-        self._use(entry)
-        if entry.uses < connection.capacity:
+        if connection.capacity > 1:
             self._spare.append(entry)
             entry.is_spare = True
         self._serve_queue(now)
@@ -243,22 +251,21 @@ class Pool(Generic[C]):
     def release(self, entry: Entry[C], now: float) -> None:
         """The request is done and the connection can take another one."""
         self.busy -= 1
-        entry.uses -= 1
+        uses = entry.uses = entry.uses - 1
         entry.served += 1
-        if entry.uses == 0:
+        if uses == 0:
             self.idle += 1
             entry.idle_since = now
-        if entry.retired or entry.connection.capacity <= 0:
+        capacity = entry.connection.capacity
+        if entry.retired or capacity <= 0:
             self._retire(entry)
-        elif not entry.is_spare and entry.uses < entry.connection.capacity:
+        elif not entry.is_spare and uses < capacity:
             self._spare.append(entry)
             entry.is_spare = True
         if self._queue:
             self._serve_queue(now)
         if self.draining and not self._queue:
             self._retire(entry)
-        elif self._spare:
-            self._expire(now)
 
     def discard(self, entry: Entry[C], now: float) -> None:
         """The request is done and the connection must not be used again."""
@@ -316,14 +323,6 @@ class Pool(Generic[C]):
 
     # Parts
 
-    def _use(self, entry: Entry[C]) -> None:
-        if entry.uses == 0:
-            self.idle -= 1
-        self.busy += 1
-        entry.uses += 1
-        if entry.is_spare and entry.uses >= entry.connection.capacity:
-            self._unspare(entry)
-
     def _unspare(self, entry: Entry[C]) -> None:
         entry.is_spare = False
         if self._spare[-1] is entry:
@@ -351,11 +350,6 @@ class Pool(Generic[C]):
             self.open -= 1
             self.idle -= 1
             self.to_close.append(entry.connection)
-
-    def _expire(self, now: float) -> None:
-        spare, idle_s = self._spare, self.settings.idle_s
-        while spare and spare[0].uses == 0 and now - spare[0].idle_since >= idle_s:
-            self._retire(spare[0])
 
     def _serve_queue(self, now: float) -> None:
         while self._queue:
