@@ -107,7 +107,7 @@ class LeanResponse(httpx.Response):
         return response
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return self.plain().__reduce_ex__(protocol)
+        return self.plain().__reduce_ex__(0)  # the later protocols insist on one class for both
 
 
 class AsyncLeanResponse(LeanResponse):
