@@ -5,7 +5,7 @@ python3 dev.py demo     see the mesh at work
 python3 dev.py test     run the tests, on each Python from 3.11 on that this machine has
 python3 dev.py lint     check style; with --fix, mend it
 python3 dev.py types    check types
-python3 dev.py bench    measure
+python3 dev.py bench    measure; with --all, everything
 python3 dev.py docs     build the documentation into docs/_build/html
 
 What follows the name is handed on: `python3 dev.py test tests/policy -x`. On its first run it makes `.venv` with nox in

@@ -1,102 +1,186 @@
 """How each contender makes a call. All make the same one, read the whole body, and look at the status.
 
-Every client has its own defaults and is given an absolute URL. (httpx keeps 20 idle connections. To let it keep all 32
-would make it dearer, not cheaper: its pool looks over all that it has at each request.)
+Every client has its own defaults and is given an absolute URL; sessions are kept, as each client's documentation asks.
+Where a load needs more connections than a default allows, the limit is lifted to just what the load needs, for each
+client that this does not harm: the pools of httpx and httpx2 look over all their connections at each request, so they
+are left with the 20 idle ones of their default, and httpx2 with its 100 open ones too, which is their best.
 """
 
 from __future__ import annotations
 
+import importlib
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from itertools import repeat
+from typing import Any
 
-import httpx
-
+from benchmarks.handmade import handmade
 from benchmarks.limit import LimitClient
+from benchmarks.loads import Load
 from benchmarks.rounds import AsyncCall, SyncCall
-from benchmarks.servers import PATH, REPLY, Peers
+from benchmarks.servers import Peers, checker
 from meshlib import Mesh
 
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.export import SpanExporter
+AsyncContender = Callable[[Peers, Load], AbstractAsyncContextManager[AsyncCall]]
+SyncContender = Callable[[Peers, Load], AbstractContextManager[SyncCall]]
 
-MESHED_URL = f"http://orders{PATH}"
-
-
-def make_mesh(peers: Peers) -> Mesh:
-    """A mesh with all defaults, and one service of three endpoints."""
-    endpoints = [f"127.0.0.1:{port}" for port in peers.ports]
-    return Mesh.from_dict({"service": "bench", "services": {"orders": {"endpoints": endpoints}}})
+_KEPT_S = 60
+_PATIENCE_S = 30
 
 
-def _check(status: int, body: bytes) -> None:
-    if status != 200 or body != REPLY:
-        raise RuntimeError(f"status {status} and {body[:100]!r}: the wrong reply")
+def make_mesh(peers: Peers, load: Load) -> Mesh:
+    """A mesh with all defaults, but for the limits of its pools under a large load, and one service."""
+    orders: dict[str, Any] = {"endpoints": peers.endpoints(load)}
+    if load.tls:
+        orders["tls"] = {"ca_file": peers.ca_file, "server_name": "localhost"}
+    if load.is_large:
+        orders["pool"] = {"max_connections": max(100, load.in_flight), "idle": _KEPT_S, "idle_unsafe": _KEPT_S}
+        orders["connect_timeout"] = _PATIENCE_S
+    return Mesh.from_dict({"service": "bench", "services": {"orders": orders}})
+
+
+def verification(peers: Peers, load: Load) -> ssl.SSLContext | bool:
+    """How a client checks the servers' certificate."""
+    return ssl.create_default_context(cafile=peers.ca_file) if load.tls else True
+
+
+def _call(client: Any, urls: Iterator[str], load: Load) -> AsyncCall:
+    """With a client of httpx's interface."""
+    send = partial(client.post, content=bytes(load.upload)) if load.upload else client.get
+    check = checker(load)
+
+    async def call() -> None:
+        response = await send(next(urls))
+        check(response.status_code, response.content)
+
+    return call
+
+
+def _call_sync(client: Any, urls: Iterator[str], load: Load) -> SyncCall:
+    send = partial(client.post, content=bytes(load.upload)) if load.upload else client.get
+    check = checker(load)
+
+    def call() -> None:
+        response = send(next(urls))
+        check(response.status_code, response.content)
+
+    return call
 
 
 @asynccontextmanager
-async def meshed(peers: Peers) -> AsyncIterator[AsyncCall]:
+async def meshed(peers: Peers, load: Load) -> AsyncIterator[AsyncCall]:
     """`mesh.async_client()`."""
-    mesh = make_mesh(peers)
-    async with mesh, mesh.async_client("orders") as client:
-
-        async def call() -> None:
-            response = await client.get(MESHED_URL)
-            _check(response.status_code, response.content)
-
-        yield call
+    async with make_mesh(peers, load) as mesh, mesh.async_client("orders") as client:
+        yield _call(client, repeat(f"http://orders{load.path}"), load)
 
 
-def _bare(module: Any, url: Callable[[Peers], str]) -> Callable[[Peers], AbstractAsyncContextManager[AsyncCall]]:
+@contextmanager
+def meshed_sync(peers: Peers, load: Load) -> Iterator[SyncCall]:
+    """`mesh.client()`."""
+    with make_mesh(peers, load) as mesh, mesh.client("orders") as client:
+        yield _call_sync(client, repeat(f"http://orders{load.path}"), load)
+
+
+def _httpx_options(module: Any, peers: Peers, load: Load) -> dict[str, Any]:
+    options: dict[str, Any] = {"verify": verification(peers, load)}
+    if load.is_large:
+        options["timeout"] = _PATIENCE_S
+        if module.__name__ == "httpx":
+            most = max(100, load.in_flight)
+            options["limits"] = module.Limits(max_connections=most, max_keepalive_connections=20)
+    return options
+
+
+def _bare(name: str, *, sidecar: bool = False) -> AsyncContender:
+    """The `AsyncClient` of httpx or httpx2, perhaps with a sidecar before it."""
+
     @asynccontextmanager
-    async def contender(peers: Peers) -> AsyncIterator[AsyncCall]:
-        target = url(peers)
-        async with module.AsyncClient() as client:
-
-            async def call() -> None:
-                response = await client.get(target)
-                _check(response.status_code, response.content)
-
-            yield call
+    async def contender(peers: Peers, load: Load) -> AsyncIterator[AsyncCall]:
+        module = importlib.import_module(name)
+        urls = repeat(peers.envoy_url(load)) if sidecar else peers.urls(load)
+        async with module.AsyncClient(**_httpx_options(module, peers, load)) as client:
+            yield _call(client, urls, load)
 
     return contender
 
 
-bare_httpx = _bare(httpx, lambda peers: peers.url)
-through_envoy = _bare(httpx, lambda peers: f"http://127.0.0.1:{peers.envoy_port}{PATH}")
+def _bare_sync(name: str) -> SyncContender:
+    """The `Client` of httpx or httpx2."""
+
+    @contextmanager
+    def contender(peers: Peers, load: Load) -> Iterator[SyncCall]:
+        module = importlib.import_module(name)
+        with module.Client(**_httpx_options(module, peers, load)) as client:
+            yield _call_sync(client, peers.urls(load), load)
+
+    return contender
 
 
 @asynccontextmanager
-async def bare_httpx2(peers: Peers) -> AsyncIterator[AsyncCall]:
-    """`httpx2.AsyncClient`."""
-    import httpx2
-
-    async with _bare(httpx2, lambda peers: peers.url)(peers) as call:
-        yield call
-
-
-@asynccontextmanager
-async def bare_aiohttp(peers: Peers) -> AsyncIterator[AsyncCall]:
+async def bare_aiohttp(peers: Peers, load: Load) -> AsyncIterator[AsyncCall]:
     """`aiohttp.ClientSession`."""
     import aiohttp
 
-    url = peers.url
-    async with aiohttp.ClientSession() as session:
+    lifted = {"limit": max(100, load.in_flight), "keepalive_timeout": _KEPT_S} if load.is_large else {}
+    connector = aiohttp.TCPConnector(ssl=verification(peers, load), **lifted)
+    urls, check = peers.urls(load), checker(load)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        send: Any = partial(session.post, data=bytes(load.upload)) if load.upload else session.get
 
         async def call() -> None:
-            async with session.get(url) as response:
-                _check(response.status, await response.read())
+            async with send(next(urls)) as response:
+                check(response.status, await response.read())
+
+        yield call
+
+
+@contextmanager
+def bare_requests(peers: Peers, load: Load) -> Iterator[SyncCall]:
+    """One `requests.Session` for all threads; it keeps a connection for each."""
+    import requests
+    from requests.adapters import HTTPAdapter
+
+    urls, check = peers.urls(load), checker(load)
+    adapter = HTTPAdapter(pool_connections=max(10, load.addresses), pool_maxsize=max(10, load.in_flight))
+    with requests.Session() as session:
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        session.verify = peers.ca_file if load.tls else True
+        send = partial(session.post, data=bytes(load.upload)) if load.upload else session.get
+
+        def call() -> None:
+            response = send(next(urls))
+            check(response.status_code, response.content)
+
+        yield call
+
+
+@contextmanager
+def bare_urllib3(peers: Peers, load: Load) -> Iterator[SyncCall]:
+    """One `urllib3.PoolManager` for all threads; it keeps a connection for each."""
+    import urllib3
+
+    urls, check = peers.urls(load), checker(load)
+    options = {"ca_certs": peers.ca_file} if load.tls else {}
+    with urllib3.PoolManager(max(10, load.addresses), maxsize=max(10, load.in_flight), **options) as pool:
+        send = partial(pool.request, "POST", body=bytes(load.upload)) if load.upload else partial(pool.request, "GET")
+
+        def call() -> None:
+            response = send(next(urls))
+            check(response.status, response.data)
 
         yield call
 
 
 @asynccontextmanager
-async def limit(peers: Peers) -> AsyncIterator[AsyncCall]:
+async def limit(peers: Peers, load: Load) -> AsyncIterator[AsyncCall]:
     """See `benchmarks.limit`."""
-    client = LimitClient(peers.ports[0], PATH)
+    client, check = LimitClient(peers.ports[0], load.path), checker(load)
 
     async def call() -> None:
-        _check(200, await client.get())
+        check(*await client.get())
 
     try:
         yield call
@@ -104,105 +188,19 @@ async def limit(peers: Peers) -> AsyncIterator[AsyncCall]:
         client.close()
 
 
-class _Unavailable(Exception):
-    pass
-
-
-@asynccontextmanager
-async def handmade(peers: Peers) -> AsyncIterator[AsyncCall]:
-    """What careful teams build today: retries, a breaker, traces and metrics around httpx. `trace_all` comes first."""
-    import pybreaker
-    import tenacity
-    from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
-
-    url = peers.url
-    breaker = pybreaker.CircuitBreaker(fail_max=5, reset_timeout=5)
-    async with httpx.AsyncClient() as client:
-        HTTPXClientInstrumentor.instrument_client(client)
-
-        @tenacity.retry(
-            stop=tenacity.stop_after_attempt(3),
-            wait=tenacity.wait_random_exponential(multiplier=0.025, max=0.25),
-            retry=tenacity.retry_if_exception_type((httpx.TransportError, _Unavailable)),
-            reraise=True,
-        )
-        async def call() -> None:
-            with breaker.calling():
-                response = await client.get(url)
-                if response.status_code in (502, 503, 504):
-                    raise _Unavailable(response.status_code)
-            _check(response.status_code, response.content)
-
-        yield call
-
-
-@contextmanager
-def trace_all() -> Iterator[None]:
-    """An OpenTelemetry SDK for the whole process: every span is sampled, batched and dropped, every duration kept."""
-    from opentelemetry import metrics, trace
-    from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-
-    tracers = TracerProvider(sampler=ALWAYS_ON)
-    tracers.add_span_processor(BatchSpanProcessor(_nowhere(), max_queue_size=65536, schedule_delay_millis=200))
-    meters = MeterProvider([InMemoryMetricReader()])
-    trace.set_tracer_provider(tracers)
-    metrics.set_meter_provider(meters)
-    try:
-        yield
-    finally:
-        tracers.shutdown()
-        meters.shutdown()
-
-
-def _nowhere() -> SpanExporter:
-    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-
-    class Nowhere(SpanExporter):
-        def export(self, spans: Any) -> SpanExportResult:
-            return SpanExportResult.SUCCESS
-
-    return Nowhere()
-
-
-@contextmanager
-def meshed_sync(peers: Peers) -> Iterator[SyncCall]:
-    """`mesh.client()`."""
-    with make_mesh(peers) as mesh, mesh.client("orders") as client:
-
-        def call() -> None:
-            response = client.get(MESHED_URL)
-            _check(response.status_code, response.content)
-
-        yield call
-
-
-@contextmanager
-def bare_httpx_sync(peers: Peers) -> Iterator[SyncCall]:
-    """`httpx.Client`."""
-    url = peers.url
-    with httpx.Client() as client:
-
-        def call() -> None:
-            response = client.get(url)
-            _check(response.status_code, response.content)
-
-        yield call
-
-
-ASYNC: dict[str, Callable[[Peers], AbstractAsyncContextManager[AsyncCall]]] = {
+ASYNC: dict[str, AsyncContender] = {
     "mesh": meshed,
-    "httpx": bare_httpx,
-    "httpx2": bare_httpx2,
+    "httpx": _bare("httpx"),
+    "httpx2": _bare("httpx2"),
     "aiohttp": bare_aiohttp,
-    "envoy": through_envoy,
+    "envoy": _bare("httpx", sidecar=True),
     "limit": limit,
     "handmade": handmade,
 }
-SYNC: dict[str, Callable[[Peers], AbstractContextManager[SyncCall]]] = {
+SYNC: dict[str, SyncContender] = {
     "mesh": meshed_sync,
-    "httpx": bare_httpx_sync,
+    "httpx": _bare_sync("httpx"),
+    "httpx2": _bare_sync("httpx2"),
+    "requests": bare_requests,
+    "urllib3": bare_urllib3,
 }

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import httpx
 
-from benchmarks.contenders import MESHED_URL
+from benchmarks.loads import TASKS
 from benchmarks.rounds import SyncCall
-from benchmarks.servers import PATH, REPLY
+from benchmarks.servers import REPLY
 from meshlib.adapters import sync_driver
 from meshlib.adapters.exchange import Exchange
 from meshlib.adapters.options import CallOptions
@@ -20,6 +20,8 @@ from meshlib.balance.endpoint import Endpoint
 from meshlib.mesh import Mesh, MeshParts
 from meshlib.net.wire import Headers, Progress, SyncWireResponse, Target, WireLimits, WireRequest
 
+PATH = TASKS.path
+MESHED_URL = f"http://orders{PATH}"
 _REPLY_HEADERS: Headers = [
     (b"Server", b"nginx"),
     (b"Date", b"Thu, 01 Jan 2026 00:00:00 GMT"),

@@ -17,7 +17,7 @@ class _Connection(asyncio.Protocol):
         self._loop = loop
         self._transport = cast(asyncio.Transport, None)
         self._parser: Any = httptools.HttpResponseParser(self)
-        self._done: asyncio.Future[bytes] | None = None
+        self._done: asyncio.Future[tuple[int, bytes]] | None = None
         self._chunks: list[bytes] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -33,13 +33,13 @@ class _Connection(asyncio.Protocol):
         done, chunks = self._done, self._chunks
         self._chunks = []
         if done is not None:
-            done.set_result(b"".join(chunks))
+            done.set_result((self._parser.get_status_code(), b"".join(chunks)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._done is not None and not self._done.done():
             self._done.set_exception(exc or ConnectionResetError("the server closed the connection"))
 
-    def request(self, data: bytes) -> asyncio.Future[bytes]:
+    def request(self, data: bytes) -> asyncio.Future[tuple[int, bytes]]:
         self._done = self._loop.create_future()
         self._transport.write(data)
         return self._done
@@ -56,16 +56,16 @@ class LimitClient:
         self._request = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\naccept: */*\r\n\r\n".encode("ascii")
         self._idle: list[_Connection] = []
 
-    async def get(self) -> bytes:
-        """The reply's body."""
+    async def get(self) -> tuple[int, bytes]:
+        """The reply's status and body."""
         if self._idle:
             connection = self._idle.pop()
         else:
             loop = asyncio.get_running_loop()
             _, connection = await loop.create_connection(lambda: _Connection(loop), "127.0.0.1", self._port)
-        body = await connection.request(self._request)
+        reply = await connection.request(self._request)
         self._idle.append(connection)
-        return body
+        return reply
 
     def close(self) -> None:
         """Close all connections; none is in use."""

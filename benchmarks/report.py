@@ -1,14 +1,20 @@
-"""Results for people: the table at the terminal, and the tables of docs/performance.md."""
+"""Results as tables of cells, and the whole of them for a terminal. `pages` puts the same tables into the docs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from statistics import median
 from typing import Any
 
-BEGIN = "<!-- figures: begin (written by `python -m benchmarks --docs`) -->"
-END = "<!-- figures: end -->"
+from benchmarks.loads import MIB, TABLES, Table
+from benchmarks.streaming import DIRECTIONS, HELD_AGAINST
+
+Cells = list[list[str]]
+"""Lines of a table, its heading first."""
+
 _FUNCTIONS = 15
+_CONSTANT_MIB = 16
+"""By no more than that may memory grow while 1 GiB goes through it."""
 
 
 def verdict(row: Mapping[str, Any]) -> str:
@@ -21,108 +27,152 @@ def verdict(row: Mapping[str, Any]) -> str:
     return f"{over:.1f} x the goal" if over >= 1.1 else f"{over - 1:.1%} over the goal"
 
 
-def amount(us: float, measure: str) -> str:
+def amount(us: float, measure: str = "cpu") -> str:
     """Microseconds as people read them."""
     return f"{us / 1000:.1f} ms" if measure != "cpu" else f"{us:.1f}" if us < 100 else f"{us:.0f}"
 
 
-def as_text(results: Mapping[str, Any]) -> str:
-    """The whole result for a terminal."""
-    table = [["row", "the mesh against", "in flight", "mesh", "other", "ratio", "quartiles", "goal", ""]]
-    for row in results["rows"]:
+def rows(found: Mapping[str, Any]) -> Cells:
+    """The rows with their goals."""
+    table = [["row", "the mesh against", "in flight", "mesh", "other", "ratio (quartiles)", "goal", ""]]
+    for row in found["rows"]:
         low, high = row["ratio_quartiles"]
         table.append(
             [
                 row["name"],
-                row["title"],
+                row["title"] + (f" ({row['note']})" if row["note"] else ""),
                 str(row["in_flight"] or ""),
                 amount(row["ours_us"], row["measure"]),
                 amount(row["theirs_us"], row["measure"]),
-                f"{row['ratio']:.2f}",
-                f"{low:.2f}-{high:.2f}",
-                "" if row["goal"] is None else f"<= {row['goal']:.2f}",
+                f"{row['ratio']:.2f} ({low:.2f}-{high:.2f})",
+                "" if row["goal"] is None else f"≤ {row['goal']:.2f}",
                 verdict(row),
             ]
         )
-    lines = ["CPU time per request in us, unless a unit stands there; medians", "", *_aligned(table)]
-    lines += [f"left out: {name}: {reason}" for name, reason in results["left_out"].items()]
-    if (rate := results.get("rate_per_s")) is not None:
-        lines += ["", f"p99 at {rate:.0f} requests per second"]
-    for name, profile in results["profiles"].items():
-        lines += ["", f"where the time of a call goes: {name}, {profile['samples']} samples", ""]
-        lines += _aligned([["layer", "share", "us"], *_layers(profile)])
-        lines += ["", *_aligned([["function", "share", "us"], *_functions(profile)])]
-    return "\n".join(lines)
+    return table
 
 
-def as_markdown(results: Mapping[str, Any]) -> str:
-    """The tables of the documentation."""
-    machine = results["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    lines = [
-        f"Measured on {results['date']}: {machine['cpus']} CPUs ({machine['processor']}, {machine['architecture']}, "
-        f"{machine['system']}), {machine['python']}; {results['rounds']} rounds. With {versions}.",
-        "",
-        "| the mesh against | in flight | mesh | other | ratio (quartiles) | goal | |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in results["rows"]:
-        low, high = row["ratio_quartiles"]
-        goal = "" if row["goal"] is None else f"≤ {row['goal']:.2f}"
-        note = f"<br>{row['note']}" if row["note"] else ""
-        cells = [
-            f"{row['title']}{note}",
-            str(row["in_flight"] or ""),
-            amount(row["ours_us"], row["measure"]),
-            amount(row["theirs_us"], row["measure"]),
-            f"{row['ratio']:.2f} ({low:.2f}-{high:.2f})",
-            goal,
-            verdict(row),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    if (rate := results.get("rate_per_s")) is not None:
-        lines += ["", f"Half of bare httpx's peak rate was {rate:.0f} requests per second in this run."]
-    for name, reason in results["left_out"].items():
-        lines += ["", f"Left out: {name}: {reason}"]
-    for name, profile in results["profiles"].items():
-        lines += ["", f"### Where the time goes: {name}", ""]
-        lines += [
-            f"{profile['us']:.0f} us a call with {profile['in_flight']} in flight, {profile['samples']} samples.",
-            "",
-        ]
-        lines += ["| layer | share | us |", "|---|---|---|", *(f"| {' | '.join(line)} |" for line in _layers(profile))]
-    if (mesh := results["profiles"].get("mesh")) is not None:
-        lines += ["", f"The {_FUNCTIONS} functions of the meshed call in which most of it is spent:", ""]
-        lines += ["| function | share | us |", "|---|---|---|"]
-        lines += [f"| `{name}` | {share} | {us} |" for name, share, us in _functions(mesh)]
-    return "\n".join(lines)
+def layers(profile: Mapping[str, Any]) -> Cells:
+    """Where the time of a call goes, by layer."""
+    return [["layer", "share", "us"], *([layer, *_share(profile, n)] for layer, n in profile["layers"].items())]
 
 
-def write_docs(page: Path, results: Mapping[str, Any]) -> None:
-    """Put the tables into a page, between its two marks.
-
-    Raises:
-        ValueError: if the page has not got them.
-    """
-    text = page.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page} has no place for the figures: {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{as_markdown(results)}\n\n{END}{after}")
-
-
-def _layers(profile: Mapping[str, Any]) -> list[list[str]]:
-    return [[layer, *_share(profile, count)] for layer, count in profile["layers"].items()]
-
-
-def _functions(profile: Mapping[str, Any]) -> list[list[str]]:
-    return [[name, *_share(profile, count)] for _, name, count in profile["functions"][:_FUNCTIONS]]
+def functions(profile: Mapping[str, Any]) -> Cells:
+    """Where most of it goes, by function."""
+    most = profile["functions"][:_FUNCTIONS]
+    return [["function", "share", "us"], *([f"`{name}`", *_share(profile, n)] for _, name, n in most)]
 
 
 def _share(profile: Mapping[str, Any], count: int) -> list[str]:
     part = count / max(1, profile["samples"])
     return [f"{part:.1%}", f"{part * profile['us']:.1f}"]
+
+
+def matrix(found: Mapping[str, Any], table: Table) -> Cells:
+    """Microseconds per call of each contender; nothing if none was measured."""
+    measured = [(label, found["matrix"][name]) for label, name in table.rows if name in found.get("matrix", {})]
+    names = list(dict.fromkeys(name for _, cell in measured for name in cell))
+    lines = [[label, *(amount(cell[name]["us"]) if name in cell else "" for name in names)] for label, cell in measured]
+    return [[table.column, *map(called, names)], *lines] if lines else []
+
+
+def called(name: str) -> str:
+    """A contender's name for people."""
+    return "httpx through Envoy" if name == "envoy" else name
+
+
+def rates(found: Mapping[str, Any], style: str) -> Cells:
+    """Percentiles of latency in milliseconds; nothing if none was measured."""
+    callers = found.get("rates", {}).get(style, {})
+    asked = sorted({int(rate) for caller in callers.values() for rate in caller["rates"]})
+    lines = []
+    for rate in asked:
+        for name, caller in callers.items():
+            if (at := caller["rates"].get(str(rate))) is not None:
+                percentiles = [f"{at[percent]:.2f}" for percent in ("p50", "p99", "p99.9")]
+                lines.append([str(rate), called(name), *percentiles, str(at["count"])])
+    return [["per second", "", "p50", "p99", "p99.9", "requests"], *lines] if lines else []
+
+
+def reach(found: Mapping[str, Any], style: str) -> str:
+    """What each contender could do at most, in a sentence."""
+    callers = sorted(found["rates"][style].items(), key=lambda named: -named[1]["peak_per_s"])
+    peaks = ", ".join(f"{called(name)} {caller['peak_per_s']}" for name, caller in callers)
+    failed = [
+        f" {called(name)} failed at {rate}: {error}."
+        for name, caller in callers
+        for rate, error in caller["failed"].items()
+    ]
+    return f"Peak rates per second: {peaks}." + "".join(failed)
+
+
+def streams(found: Mapping[str, Any]) -> Cells:
+    """Speed, CPU time and memory of long bodies; nothing if none was measured."""
+    streaming = found.get("streaming")
+    if not streaming:
+        return []
+    mib, samples = streaming["bytes"] / MIB, streaming["samples"]
+    heads = [f"{direction} {what}" for direction in DIRECTIONS for what in ("MiB/s", "CPU s", "growth MiB")]
+    lines = []
+    for name in samples[DIRECTIONS[0]]:
+        line = [name]
+        for direction in DIRECTIONS:
+            of = samples[direction][name]
+            line += [f"{mib / median(of['wall_s']):.0f}", f"{median(of['cpu_s']):.2f}", f"{max(of['growth_mib']):.1f}"]
+        lines.append(line)
+    return [["", *heads], *lines]
+
+
+def streaming_goals(found: Mapping[str, Any]) -> Cells:
+    """Whether the mesh is as fast as the best of those it is held against, in constant memory."""
+    streaming = found.get("streaming")
+    if not streaming:
+        return []
+    table = [["a mesh's", "time, against the best", "ratio", "goal", "", "memory", "goal", ""]]
+    for direction in DIRECTIONS:
+        times = {name: median(of["wall_s"]) for name, of in streaming["samples"][direction].items()}
+        best = min(HELD_AGAINST, key=lambda name: times[name])
+        for ours in ("mesh async", "mesh sync"):
+            ratio = times[ours] / times[best]
+            growth = max(streaming["samples"][direction][ours]["growth_mib"])
+            table.append(
+                [
+                    f"{direction}, {ours.partition(' ')[2]}",
+                    best,
+                    f"{ratio:.2f}",
+                    "≤ 1.00",
+                    verdict({"goal": 1.0, "passed": ratio <= 1.0, "ratio": ratio}),
+                    f"+ {growth:.1f} MiB",
+                    f"≤ {_CONSTANT_MIB} MiB",
+                    "PASS" if growth <= _CONSTANT_MIB else "missed",
+                ]
+            )
+    return table
+
+
+def as_text(found: Mapping[str, Any]) -> str:
+    """The whole result for a terminal."""
+    parts: list[tuple[str, Cells]] = []
+    if found["rows"]:
+        parts.append(("CPU time per request in us, unless a unit stands there; medians", rows(found)))
+    parts += [(f"{table.title}: us of CPU time per call", cells) for table in TABLES if (cells := matrix(found, table))]
+    parts += [(f"latency in ms, {style}", rates(found, style)) for style in found.get("rates", {})]
+    parts += [("long bodies", streams(found)), ("and the goals", streaming_goals(found))]
+    for name, profile in found["profiles"].items():
+        parts.append((f"where the time of a call goes: {name}, {profile['samples']} samples", layers(profile)))
+        parts.append(("in which functions", functions(profile)))
+    lines = []
+    for title, cells in parts:
+        if cells:
+            lines += ["", title, "", *_aligned(cells)]
+    lines += [f"{style}: {reach(found, style)}" for style in found.get("rates", {})]
+    if (rate := found.get("rate_per_s")) is not None:
+        lines += ["", f"p99 at {rate:.0f} requests per second"]
+    lines += [f"left out: {name}: {reason}" for name, reason in found["left_out"].items()]
+    lines += [f"failed: {name}: {reason}; its own words are above" for name, reason in found.get("failed", {}).items()]
+    if "minutes" in found:
+        lines += ["", f"all of it took {found['minutes']} minutes"]
+    return "\n".join(lines).lstrip("\n")
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> list[str]:

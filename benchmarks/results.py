@@ -15,7 +15,19 @@ from typing import Any
 from benchmarks.rows import Row
 
 _PACKAGES = (
-    *("httpx", "httpcore", "anyio", "sniffio", "h11", "httpx2", "aiohttp", "httptools"),
+    *(
+        "httpx",
+        "httpcore",
+        "anyio",
+        "sniffio",
+        "h11",
+        "httpx2",
+        "aiohttp",
+        "requests",
+        "urllib3",
+        "httptools",
+        "uvloop",
+    ),
     *("tenacity", "pybreaker", "opentelemetry-sdk", "opentelemetry-instrumentation-httpx"),
 )
 
@@ -31,6 +43,8 @@ def compare(row: Row, ours: Sequence[float], theirs: Sequence[float]) -> dict[st
     return {
         "name": row.name,
         "title": row.title,
+        "group": row.group,
+        "theirs": row.theirs,
         "measure": row.measure,
         "in_flight": row.in_flight,
         "ours_us": round(median(ours), 3),
@@ -41,6 +55,12 @@ def compare(row: Row, ours: Sequence[float], theirs: Sequence[float]) -> dict[st
         "passed": None if row.goal is None else ratio <= row.goal,
         "note": row.note,
     }
+
+
+def summary(samples: Sequence[float]) -> dict[str, Any]:
+    """One contender's figures under one load, in microseconds."""
+    low, high = quartiles(samples)
+    return {"us": round(median(samples), 2), "quartiles": [round(low, 2), round(high, 2)]}
 
 
 def quartiles(numbers: Sequence[float]) -> tuple[float, float]:

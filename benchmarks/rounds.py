@@ -41,7 +41,7 @@ def take_turns(runners: Mapping[str, Runner], *, rounds: int, seconds: float, wa
         runners: by name.
         rounds: how many each gets.
         seconds: of CPU time that a round should take.
-        warm: calls before each round that are not counted.
+        warm: calls before the first round that are not counted; before each later one, some of them.
     """
     calls = {}
     for name, runner in runners.items():
@@ -57,7 +57,7 @@ def take_turns(runners: Mapping[str, Runner], *, rounds: int, seconds: float, wa
         shift = number % len(order)
         for name in order[shift:] + order[:shift]:
             runner = runners[name]
-            runner.burst(warm)
+            runner.burst(min(warm, _TRIAL_CALLS))
             samples[name].append(_cpu_s(runner, calls[name]) * 1e6)
     gc.unfreeze()
     return samples

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmarks.loads import Load
+
 Measure = Literal["cpu", "p99", "cpu once"]
 """CPU time per request or pick; the 99th percentile of latency; CPU time of a process that does a thing once."""
 
@@ -17,7 +19,7 @@ class Row:
         name: for `--rows`.
         title: what the mesh is held against.
         group: rows of one group are measured in one process, in turns; its contenders share one load.
-        ours, theirs: names in `contenders.CONTENDERS`, or of the group's own.
+        ours, theirs: names in `contenders`, or of the group's own.
         in_flight: requests at once; 0 where that says nothing.
         goal: the greatest ratio of ours to theirs that will do; None for a figure that is only to be watched.
         needs: servers and packages, without which the row is left out.
@@ -35,6 +37,12 @@ class Row:
     needs: tuple[str, ...] = ()
     note: str = ""
 
+    @property
+    def load(self) -> Load:
+        """What its contenders are asked to do."""
+        kind = self.group.partition("-")[0]
+        return Load(in_flight=self.in_flight or 32, threads=kind == "threads", uvloop=kind == "uvloop")
+
 
 ROWS = (
     Row("aiohttp-32", "bare aiohttp", "async-32", "mesh", "aiohttp", 32, 1.0, needs=("nginx", "aiohttp")),
@@ -42,6 +50,29 @@ ROWS = (
     Row("httpx-1", "bare httpx.AsyncClient", "async-1", "mesh", "httpx", 1, 0.22, needs=("nginx",)),
     Row("httpx2-32", "bare httpx2.AsyncClient", "async-32", "mesh", "httpx2", 32, 0.25, needs=("nginx", "httpx2")),
     Row("threads-16", "bare httpx.Client, 16 threads", "threads-16", "mesh", "httpx", 16, 0.40, needs=("nginx",)),
+    Row(
+        "requests-16",
+        "bare requests, 16 threads",
+        "threads-16",
+        "mesh",
+        "requests",
+        16,
+        None,
+        needs=("nginx", "requests"),
+    ),
+    Row(
+        "urllib3-16", "bare urllib3, 16 threads", "threads-16", "mesh", "urllib3", 16, None, needs=("nginx", "urllib3")
+    ),
+    Row(
+        "uvloop-32",
+        "bare aiohttp, both on uvloop",
+        "uvloop-32",
+        "mesh",
+        "aiohttp",
+        32,
+        None,
+        needs=("nginx", "aiohttp", "uvloop"),
+    ),
     Row(
         "envoy-32",
         "httpx through an Envoy sidecar",

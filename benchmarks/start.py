@@ -6,7 +6,8 @@ import os
 import sys
 
 from benchmarks import cpu
-from benchmarks.servers import PATH, Peers
+from benchmarks.loads import TASKS
+from benchmarks.servers import Peers
 
 _PROGRAMS = {
     "nothing": "pass",
@@ -29,11 +30,11 @@ def measure(names: set[str], peers: Peers, rounds: int) -> dict[str, list[float]
     """CPU microseconds of each program beyond those of an interpreter that does nothing, one for each round."""
     port = peers.ports[0] if peers.ports else 0
     programs = {
-        name: [sys.executable, "-c", text.format(port=port, path=PATH)]
+        name: [sys.executable, "-c", text.format(port=port, path=TASKS.path)]
         for name, text in _PROGRAMS.items()
         if name in names or name == "nothing"
     }
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("MESHLIB_")}
+    environment = dict(os.environ)
     for argv in programs.values():
         cpu.of_run(argv, environment)  # compiles what was not compiled
     samples: dict[str, list[float]] = {name: [] for name in programs}

@@ -1,4 +1,4 @@
-"""Measures one group of rows in a process of its own. Reads what to do from its argument, and prints the results."""
+"""Measures one group of contenders in a process of its own. Reads what to do from its argument, prints the results."""
 
 from __future__ import annotations
 
@@ -6,32 +6,43 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
-from benchmarks import cpu, rounds
+from benchmarks import cpu, latency, rounds
+from benchmarks.loads import Load
 from benchmarks.servers import Peers
 
 _PROFILE_SECONDS = 40  # times the seconds of a round
+_LATENCY_SECONDS = 10  # times the seconds of a round: a percentile needs more requests than a mean of CPU time does
+_RATES_SECONDS = 12
+_RATES_REQUESTS = 6667  # times the same: 2 000 a round, so that p99.9 is of 4 000 at least
+_RATES_ROUNDS = 2
 
 
 def run(order: dict[str, Any]) -> dict[str, Any]:
     """Measure a group.
 
     Args:
-        order: `group`, `contenders`, `in_flight`, `rounds`, `seconds` and `peers`.
+        order: `group`, `contenders`, `load`, `rounds`, `seconds` and `peers`; for some groups more.
 
     Returns:
-        `samples` by contender, and for some groups more.
+        `samples` by contender; for some groups something else.
     """
-    peers = Peers(**{**order["peers"], "ports": tuple(order["peers"]["ports"])})
+    peers, load = Peers.from_dict(order["peers"]), Load(**order["load"])
     names, group = list(order["contenders"]), order["group"]
     options = {"rounds": order["rounds"], "seconds": order["seconds"]}
     if group == "start":
         from benchmarks import start
 
         return {"samples": start.measure(set(names), peers, order["rounds"])}
+    if group == "streaming":
+        from benchmarks import streaming
+
+        return streaming.measure(peers, rounds=order["rounds"], size=order["size"])
     if group == "pick":
         from benchmarks import core
 
@@ -40,17 +51,36 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
         return {"samples": rounds.take_turns(runners, warm=1000, **options)}
     if group == "core-1":
         return _without_io(names, options)
-    if group == "threads-16":
-        return _threads(names, peers, order["in_flight"], options)
     with ExitStack() as stack:
         if group == "traced-32":
-            from benchmarks.contenders import trace_all
+            from benchmarks.handmade import trace_all
 
             # Both sides write the stable conventions, or the instrumentation would measure nothing by them.
             os.environ["OTEL_SEMCONV_STABILITY_OPT_IN"] = "http"
             stack.enter_context(trace_all())
-        runner = stack.enter_context(asyncio.Runner())
-        return _async(runner, group, names, peers, order["in_flight"], options)
+        callers = stack.enter_context((_in_threads if load.threads else _in_tasks)(names, peers, load))
+        if group == "latency":
+            return _p99(callers, options)
+        if group == "rates":
+            return latency.at_rates(
+                callers,
+                rates=order["rates"],
+                rounds=_RATES_ROUNDS,
+                seconds=options["seconds"] * _RATES_SECONDS,
+                requests=options["seconds"] * _RATES_REQUESTS,
+            )
+        runners = {}
+        for name, caller in callers.items():
+            clock = cpu.with_process(peers.envoy_pid) if name == "envoy" else cpu.own
+            runners[name] = rounds.Runner(caller.burst, clock)
+        if group == "profile":
+            return _profile(runners, options)
+        return {"samples": rounds.take_turns(runners, warm=_warm(load), **options)}
+
+
+def _warm(load: Load) -> int:
+    """Calls that open what has to be open."""
+    return max(2 * load.in_flight if load.in_flight <= 100 else load.in_flight, load.endpoints)
 
 
 def _without_io(names: list[str], options: dict[str, Any]) -> dict[str, Any]:
@@ -61,49 +91,54 @@ def _without_io(names: list[str], options: dict[str, Any]) -> dict[str, Any]:
         return {"samples": rounds.take_turns(runners, warm=50, **options)}
 
 
-def _threads(names: list[str], peers: Peers, threads: int, options: dict[str, Any]) -> dict[str, Any]:
+@contextmanager
+def _in_threads(names: list[str], peers: Peers, load: Load) -> Iterator[dict[str, latency.Caller]]:
     from benchmarks.contenders import SYNC
 
     with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(threads))
-        runners = {
-            name: rounds.Runner(rounds.in_threads(pool, stack.enter_context(SYNC[name](peers)), threads))
-            for name in names
+        pool = stack.enter_context(ThreadPoolExecutor(load.in_flight))
+        calls = {name: stack.enter_context(SYNC[name](peers, load)) for name in names}
+        yield {
+            name: latency.Caller(
+                rounds.in_threads(pool, call, load.in_flight), partial(latency.at_rate_in_threads, pool, call)
+            )
+            for name, call in calls.items()
         }
-        return {"samples": rounds.take_turns(runners, warm=2 * threads, **options)}
 
 
-def _async(
-    runner: asyncio.Runner, group: str, names: list[str], peers: Peers, in_flight: int, options: dict[str, Any]
-) -> dict[str, Any]:
+@contextmanager
+def _in_tasks(names: list[str], peers: Peers, load: Load) -> Iterator[dict[str, latency.Caller]]:
     from benchmarks.contenders import ASYNC
 
-    loop, stack = runner.get_loop(), AsyncExitStack()
-    try:
-        calls = {name: runner.run(stack.enter_async_context(ASYNC[name](peers))) for name in names}
-        if group == "latency":
-            return _latency(runner, calls, options)
-        runners = {}
-        for name, call in calls.items():
-            clock = cpu.with_process(peers.envoy_pid) if name == "envoy" else cpu.own
-            runners[name] = rounds.Runner(rounds.in_tasks(loop, call, in_flight), clock)
-        if group == "profile":
-            return _profile(runners, options)
-        return {"samples": rounds.take_turns(runners, warm=2 * in_flight, **options)}
-    finally:
-        runner.run(stack.aclose())
+    with _runner(load) as runner:
+        loop, stack = runner.get_loop(), AsyncExitStack()
+
+        def at_rate(call: rounds.AsyncCall, rate: float, seconds: float) -> list[float]:
+            return runner.run(latency.at_rate(call, rate, seconds))
+
+        try:
+            calls = {name: runner.run(stack.enter_async_context(ASYNC[name](peers, load))) for name in names}
+            yield {
+                name: latency.Caller(rounds.in_tasks(loop, call, load.in_flight), partial(at_rate, call))
+                for name, call in calls.items()
+            }
+        finally:
+            runner.run(stack.aclose())
 
 
-def _latency(runner: asyncio.Runner, calls: dict[str, rounds.AsyncCall], options: dict[str, Any]) -> dict[str, Any]:
-    from benchmarks import latency
+def _runner(load: Load) -> asyncio.Runner:
+    if not load.uvloop:
+        return asyncio.Runner()
+    import uvloop
 
-    # A percentile of latency needs more requests than a mean of CPU time does.
-    count, seconds = max(1, options["rounds"] // 3), options["seconds"] * 10
-    found = runner.run(latency.measure(calls, base="httpx", rounds=count, seconds=seconds))
-    rate = found.pop("rate")["per second"][0]
-    samples = {name: [ms * 1e3 for ms in each["p99"]] for name, each in found.items()}
-    medians = {name: [ms * 1e3 for ms in each["p50"]] for name, each in found.items()}
-    return {"samples": samples, "rate_per_s": rate, "p50_us": medians}
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+def _p99(callers: dict[str, latency.Caller], options: dict[str, Any]) -> dict[str, Any]:
+    count, seconds = max(1, options["rounds"] // 3), options["seconds"] * _LATENCY_SECONDS
+    found = latency.at_half_of_peak(callers, base="httpx", rounds=count, seconds=seconds)
+    samples = {name: [ms * 1e3 for ms in values] for name, values in found["p99_ms"].items()}
+    return {"samples": samples, "rate_per_s": found["rate_per_s"]}
 
 
 def _profile(runners: dict[str, rounds.Runner], options: dict[str, Any]) -> dict[str, Any]:

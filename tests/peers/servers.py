@@ -18,7 +18,7 @@ worker_processes {workers};
 {user}
 pid {directory}/nginx.pid;
 error_log stderr warn;
-events {{ worker_connections 4096; }}
+events {{ worker_connections {connections}; }}
 http {{
     access_log off;
     client_body_temp_path {directory}/body;
@@ -40,16 +40,27 @@ class Nginx(Process):
         body: what stands in the `http` block; `@port@` is its first port, `@port2@` the second, and so on.
         ports: how many ports it listens on.
         workers: how many worker processes it has.
+        connections: how many each of them can have open.
     """
 
-    def __init__(self, binary: Path, directory: Path, body: str, *, ports: int = 1, workers: int = 1) -> None:
+    def __init__(
+        self,
+        binary: Path,
+        directory: Path,
+        body: str,
+        *,
+        ports: int = 1,
+        workers: int = 1,
+        connections: int = 4096,
+    ) -> None:
         self.ports = tuple(free_port() for _ in range(ports))
         for number, port in enumerate(self.ports, start=1):
             body = body.replace("@port@" if number == 1 else f"@port{number}@", str(port))
         # Started by root, its workers would become `nobody`, who may not read a test's directory.
         user = "user root;" if os.geteuid() == 0 else ""
         file = directory / "nginx.conf"
-        file.write_text(_NGINX_CONF.format(directory=directory, body=body, workers=workers, user=user))
+        text = _NGINX_CONF.format(directory=directory, body=body, workers=workers, user=user, connections=connections)
+        file.write_text(text)
         super().__init__(
             [str(binary), "-p", str(directory), "-c", str(file), "-e", "stderr"],
             ready=lambda: all(accepts(port) for port in self.ports),
