@@ -1,40 +1,39 @@
 """Mesh: puts the parts together, and their lifecycle.
 
 Making a `Mesh` reads the configuration and nothing else: no thread is started and nothing is asked until the first
-call, or `start`, `ready` or `register`. One `Mesh` serves threads and event loops at once, and a forked child.
+call, or `start`, `ready` or `register`. One `Mesh` serves threads and event loops at once, and a forked child. What a
+first call does not need is imported where it is used.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from meshlib.adapters.options import PolicyBlock
-from meshlib.adapters.plan import Plan, make_plan
-from meshlib.adapters.readiness import wait_until_ready
 from meshlib.config.choose import MODES, choose_settings, register_settings
 from meshlib.config.settings import MeshSettings, Mode
-from meshlib.discovery.registration import Registration, find_registrar, make_instance
-from meshlib.discovery.source import Instance
 from meshlib.durations import Duration, parse_duration
 from meshlib.errors import ConfigError
-from meshlib.propagation import Ignored
-from meshlib.status import MeshStatus, make_status
-from meshlib.telemetry.events import Event
 from meshlib.wiring import MeshParts, Wiring
 
 if TYPE_CHECKING:
     import httpx
 
+    from meshlib.adapters.plan import Plan
     from meshlib.config.model import MeshConfig, Retry
+    from meshlib.discovery.registration import Registration
+    from meshlib.discovery.source import Instance
+    from meshlib.propagation import Ignored
+    from meshlib.status import MeshStatus
+    from meshlib.telemetry.events import Event
 
 __all__ = ["Mesh", "MeshParts"]
 
 T = TypeVar("T")
-S = TypeVar("S", bound=Callable[[Event], object])
+S = TypeVar("S", bound="Callable[[Event], object]")
 
 
 class Mesh:
@@ -171,6 +170,8 @@ class Mesh:
         Raises:
             ValueError: if `url` is not absolute.
         """
+        from meshlib.adapters.plan import make_plan
+
         return make_plan(self._wiring.plane, method, url, headers)
 
     async def ready(self, *services: str, timeout: Duration = "30s") -> None:
@@ -179,10 +180,14 @@ class Mesh:
         Raises:
             DeadlineExceeded: if it takes longer than `timeout`; the message says what is missing.
         """
+        import asyncio
+
         await asyncio.to_thread(self.wait_ready, *services, timeout=timeout)
 
     def wait_ready(self, *services: str, timeout: Duration = "30s") -> None:
         """Do what `ready` does, in a thread."""
+        from meshlib.adapters.readiness import wait_until_ready
+
         wait_until_ready(self._wiring.plane, services or tuple(self._wiring.settings.services), parse_duration(timeout))
 
     def on_event(self, function: S) -> S:
@@ -195,6 +200,8 @@ class Mesh:
 
     def status(self) -> MeshStatus:
         """The state of everything, as plain data with a readable text."""
+        from meshlib.status import make_status
+
         return make_status(self._wiring.settings, self._wiring.plane, self._wiring.view)
 
     def report_ignored(self, counts: Ignored) -> None:
@@ -252,6 +259,8 @@ class Mesh:
         Raises:
             ConfigError: if the name or the port is missing, a value is wrong, or no source takes registrations.
         """
+        from meshlib.discovery.registration import make_instance
+
         if port is None:
             settings = self._wiring.settings.register
             if settings is None:
@@ -273,6 +282,8 @@ class Mesh:
         return registration
 
     def _registration(self, instance: Instance) -> Registration:
+        from meshlib.discovery.registration import Registration, find_registrar
+
         return Registration(self._wiring.control, find_registrar(self._wiring.sources), instance)
 
     def start(self) -> Self:
@@ -289,6 +300,8 @@ class Mesh:
 
     async def aclose(self) -> None:
         """Do what `close` does, in an event loop."""
+        import asyncio
+
         await self._wiring.aclose_here()
         await asyncio.to_thread(self.close)
 

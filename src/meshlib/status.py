@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from meshlib.adapters.plane import DataPlane
 from meshlib.balance.cluster import Cluster
@@ -12,11 +13,13 @@ from meshlib.config.snapshot import Snapshots
 from meshlib.dataclass import dataclass
 from meshlib.discovery.watch import Directory
 from meshlib.durations import format_duration
-from meshlib.net.async_engine import AsyncEngine
 from meshlib.net.pool import PoolStats
-from meshlib.net.sync_engine import SyncEngine
 from meshlib.policy.budget import RetryBudget
 from meshlib.propagation import IGNORED_KINDS, Ignored
+
+if TYPE_CHECKING:
+    from meshlib.net.async_engine import AsyncEngine
+    from meshlib.net.sync_engine import SyncEngine
 
 __all__ = ["ClusterStatus", "EndpointStatus", "MeshStatus", "MeshView", "ServiceStatus", "make_status"]
 
@@ -131,7 +134,7 @@ class MeshView:
         served: what each middleware counts.
     """
 
-    def __init__(self, snapshots: Snapshots, directory: Directory, *engines: SyncEngine | AsyncEngine) -> None:
+    def __init__(self, snapshots: Snapshots, directory: Directory, engines: Sequence[SyncEngine | AsyncEngine]) -> None:
         self.directory = directory
         self.served: list[Ignored] = []
         self._snapshots = snapshots

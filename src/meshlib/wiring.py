@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 import os
 import random
@@ -25,7 +24,6 @@ from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.resolver import Resolution, ResolutionState
 from meshlib.discovery.source import Source
 from meshlib.discovery.watch import Directory
-from meshlib.net.async_engine import AsyncEngine
 from meshlib.net.sync_engine import SyncEngine
 from meshlib.net.wire import AsyncWire, SyncWire
 from meshlib.status import MeshView
@@ -36,6 +34,7 @@ from meshlib.telemetry.observer import Observer
 
 if TYPE_CHECKING:
     from meshlib.adapters.httpx_wire import AsyncStockWire, StockWire
+    from meshlib.net.async_engine import AsyncEngine
 
 __all__ = ["MeshParts", "Wiring"]
 
@@ -83,7 +82,7 @@ class Wiring:
         sources: discovery, in the order in which it is asked.
         bus: hands events on.
         view: what telemetry and the status read.
-        engine, async_engine: connections.
+        engines: connections; those of event loops from the first of their calls on.
         closed: whether the mesh was closed.
     """
 
@@ -100,7 +99,9 @@ class Wiring:
         # A slow subscriber delays the control loop rather than the call that an event happens in.
         self.bus = EventBus(clock=clock.now, deliver=self.control.call_soon)
         self._changes = Changes(self.bus, clock.now)
-        self.engine, self.async_engine = SyncEngine(), AsyncEngine()
+        engine = SyncEngine()
+        self.engines: list[SyncEngine | AsyncEngine] = [engine]
+        self._async_engine: AsyncEngine | None = None
         self.sources = tuple(map(make_source, settings.discovery)) if parts.sources is None else parts.sources
         self._directory = Directory(
             self.sources, self.control, self._publish, clock=clock.now, rng=parts.rng, on_event=self._discovered
@@ -114,10 +115,10 @@ class Wiring:
             on_ejection=self._changes.on_ejection,
             on_left=self._left,
         )
-        self.view = MeshView(self.snapshots, self._directory, self.engine, self.async_engine)
+        self.view = MeshView(self.snapshots, self._directory, self.engines)
         self._observer = Observer(self.view, changes=self._changes)
-        sync_wire: SyncWire = parts.sync_wire or self.engine
-        async_wire: AsyncWire = parts.async_wire or self.async_engine
+        sync_wire: SyncWire = parts.sync_wire or engine
+        async_wire = parts.async_wire
         use = parts.use or self._use
         self._stock: tuple[StockWire, AsyncStockWire] | None = None
         if settings.wire == "stock" and parts.sync_wire is None:
@@ -132,7 +133,7 @@ class Wiring:
             clock=clock,
             rng=rng,
             sync_wire=sync_wire,
-            async_wire=async_wire,
+            async_wire=self._open_async_engine if async_wire is None else lambda: async_wire,
             observer=self._observer,
         )
         _live.add(self)
@@ -152,6 +153,8 @@ class Wiring:
         """A mode for a name that nobody uses is most likely a slip, and a kill switch that does nothing must say so."""
         names = [*self.settings.services, *self.snapshots.current.services]
         if service not in names:
+            import difflib
+
             near = difflib.get_close_matches(service, names, 1)
             hint = f"; the nearest is {near[0]!r}" if near else ""
             _log.warning("mode %s for %r, which is neither configured nor in use%s", mode, service, hint)
@@ -166,8 +169,8 @@ class Wiring:
         if self.control.started:
             self._directory.close()
         self.control.close()
-        self.engine.close()
-        self.async_engine.close()
+        for engine in self.engines:
+            engine.close()
         if self._stock is not None:
             self._stock[0].close()
         self._observer.close()
@@ -175,7 +178,8 @@ class Wiring:
 
     async def aclose_here(self) -> None:
         """Close the connections of the running event loop."""
-        await self.async_engine.aclose()
+        if self._async_engine is not None:
+            await self._async_engine.aclose()
         if self._stock is not None:
             await self._stock[1].aclose()
 
@@ -193,10 +197,22 @@ class Wiring:
         self.bus.emit(events.from_discovery(kind, service, detail))
 
     def _left(self, endpoint: Endpoint) -> None:
-        self.engine.drain(endpoint.key)
-        self.async_engine.drain(endpoint.key)
+        for engine in self.engines:
+            engine.drain(endpoint.key)
 
     # What calls ask for
+
+    def _open_async_engine(self) -> AsyncEngine:
+        # Loaded here, not above: a program of threads alone has no use for it.
+        from meshlib.net.async_engine import AsyncEngine
+
+        with self._lock:
+            if self._async_engine is None:
+                self._async_engine = AsyncEngine()
+                self.engines.append(self._async_engine)
+                if self.closed:
+                    self._async_engine.close()
+            return self._async_engine
 
     def _use(self, name: str) -> None:
         """See that a service is watched."""
@@ -215,8 +231,8 @@ class Wiring:
         while True:
             await asyncio.sleep(_HOUSEKEEPING_S)
             now = self.clock.now()
-            self.engine.reap(now)
-            self.async_engine.reap(now)
+            for engine in self.engines:
+                engine.reap(now)
             self.plane.settle()
             self._changes.look_at_all(self.view.clusters(), now)
             self.bus.flush()

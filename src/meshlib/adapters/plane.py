@@ -70,7 +70,7 @@ class DataPlane:
         clock: tells the time and waits.
         rng: all randomness of the calls.
         mode: ``off``, ``observe`` or ``on``; may be changed at any time.
-        sync_wire, async_wire: the last hop.
+        sync_wire: the last hop of calls from threads.
         observer: spans and metrics.
         closed: whether the mesh was closed.
         abandoned: calls whose response nobody read or closed before it was collected; see `settle`.
@@ -85,7 +85,7 @@ class DataPlane:
         clock: Clock,
         rng: Random,
         sync_wire: SyncWire,
-        async_wire: AsyncWire,
+        async_wire: Callable[[], AsyncWire],
         observer: Observer | NullObserver,
     ) -> None:
         """Put the parts together.
@@ -97,7 +97,7 @@ class DataPlane:
             clock: tells the time and waits.
             rng: for all randomness of the calls.
             sync_wire: the last hop of calls from threads.
-            async_wire: the last hop of calls from event loops.
+            async_wire: gives the last hop of calls from event loops, when there is the first.
             observer: spans and metrics.
         """
         self.settings = settings
@@ -107,7 +107,7 @@ class DataPlane:
         self.mode: Mode = settings.mode
         self.service_modes: dict[str, Mode] = {}
         self.sync_wire = sync_wire
-        self.async_wire = async_wire
+        self._async_wire = async_wire
         self.observer = observer
         self.closed = False
         self.abandoned: deque[tuple[Call, int]] = deque()
@@ -117,6 +117,11 @@ class DataPlane:
             self._hosts[service.name.lower()] = service.name
             for host in service.hosts:
                 self._hosts[host.lower()] = service.name
+
+    @property
+    def async_wire(self) -> AsyncWire:
+        """The last hop of calls from event loops."""
+        return self._async_wire()
 
     def locate(self, host: str, port: int | None) -> str | None:
         """The service that a URL's host means; None if the host is outside the mesh. Asks nobody.
