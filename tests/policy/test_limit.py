@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from meshlib.policy.limit import LIMIT_FULL, InFlightLimit, Waiter
 from meshlib.policy.settings import LimitSettings
 
@@ -73,3 +75,14 @@ def test_counts_are_exact_under_sixteen_threads() -> None:
         thread.join()
     assert (limit.in_flight, limit.pending, inside) == (0, 0, 0)
     assert most <= 5
+
+
+@pytest.mark.parametrize("max_in_flight", [None, 2])
+def test_in_a_child_process_a_call_of_the_parent_gives_back_no_place_of_the_childs(max_in_flight: int | None) -> None:
+    limit = InFlightLimit(LimitSettings(max_in_flight=max_in_flight))
+    limit.enter()
+    limit.renew_lock()
+    limit.exit()
+    assert limit.in_flight == 0
+    limit.enter()
+    assert limit.in_flight == 1

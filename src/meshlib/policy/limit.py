@@ -93,7 +93,7 @@ class InFlightLimit:
     def exit(self) -> None:
         """Give a place back; the first in line gets it."""
         if self.settings.max_in_flight is None:
-            self._taken.pop()
+            self._give_back()
             return
         callback = None
         with self._lock:
@@ -102,9 +102,15 @@ class InFlightLimit:
                 waiter.granted = True
                 callback = waiter._callback
             else:
-                self._taken.pop()
+                self._give_back()
         if callback is not None:
             callback()
+
+    def _give_back(self) -> None:
+        try:
+            self._taken.pop()
+        except IndexError:  # it was taken in the parent of this process
+            return
 
     def _leave(self, waiter: Waiter) -> None:
         with self._lock:
