@@ -23,10 +23,12 @@ import ast
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -258,6 +260,66 @@ def test_importing_the_package_imports_no_dependency(statement: str) -> None:
     after = run_isolated(path + code)
 
     assert set(after) & set(NOT_IMPORTED_EARLY) - set(before) == set()
+
+
+NOT_IMPORTED_BY_A_CALL = (
+    *("pydantic", "pydantic_core", "yaml", "tenacity", "opentelemetry", "consul", "httpcore", "h11", "h2", "anyio"),
+    *("certifi", "difflib", "xxhash", "dns", "jwt", "cryptography"),
+    *("meshlib.config.model", "meshlib.config.compile", "meshlib.config.load", "meshlib.config.documents"),
+    *("meshlib.net.http2", "meshlib.net.sync_http2", "meshlib.net.async_http2", "meshlib.net.http1_h11"),
+    *("meshlib.adapters.plan", "meshlib.adapters.readiness", "meshlib.discovery.registration"),
+    *("meshlib.discovery.consul", "meshlib.telemetry.otlp", "meshlib.server", "meshlib.cli", "meshlib.testing"),
+)
+"""What the first call of a mesh with a plain configuration leaves alone, besides what httpx itself imports: so it is as
+soon done as one of bare httpx, which makes a TLS context and a pool before its own.
+"""
+
+CALL = """
+import meshlib
+with meshlib.Mesh(services={{"orders": {{"endpoints": ["{address}"], "timeout": "5s"}}}}) as mesh:
+    assert mesh.client("orders").get("/").status_code == 204
+"""
+ASYNC_CALL = """
+import asyncio, meshlib
+async def main():
+    async with meshlib.Mesh(services={{"orders": {{"endpoints": ["{address}"], "timeout": "5s"}}}}) as mesh:
+        assert (await mesh.async_client("orders").get("/")).status_code == 204
+asyncio.run(main())
+"""
+
+
+class _NoContent(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("call", "others"),
+    [
+        (CALL, ("meshlib.net.async_engine", "meshlib.net.async_dial", "meshlib.net.async_http1")),
+        (ASYNC_CALL, ("meshlib.net.sync_dial", "meshlib.net.sync_http1")),
+    ],
+    ids=["sync", "async"],
+)
+def test_a_first_call_imports_only_what_it_uses(call: str, others: tuple[str, ...]) -> None:
+    path = f"import sys; sys.path.insert(0, {str(SOURCE.parent)!r})\n"
+    show = "import json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    before = run_isolated(f"import httpx\n{show}")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _NoContent) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            after = run_isolated(f"{path}{call.format(address=f'127.0.0.1:{server.server_port}')}{show}")
+        finally:
+            server.shutdown()
+            thread.join()
+
+    assert set(after) & {*NOT_IMPORTED_BY_A_CALL, *others} - set(before) == set()
+    assert "meshlib.net.sync_engine" in after
 
 
 def run_isolated(code: str) -> list[str]:
