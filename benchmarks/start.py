@@ -34,7 +34,8 @@ def measure(names: set[str], peers: Peers, rounds: int) -> dict[str, list[float]
         for name, text in _PROGRAMS.items()
         if name in names or name == "nothing"
     }
-    environment = dict(os.environ)
+    # Modules are compiled once and kept, as where they are installed, whatever the environment of this run says.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     for argv in programs.values():
         cpu.of_run(argv, environment)  # compiles what was not compiled
     samples: dict[str, list[float]] = {name: [] for name in programs}
