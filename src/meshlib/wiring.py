@@ -9,6 +9,7 @@ import random
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.adapters.clock import Clock, RealClock
@@ -24,6 +25,7 @@ from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.resolver import Resolution, ResolutionState
 from meshlib.discovery.source import Source
 from meshlib.discovery.watch import Directory
+from meshlib.net.connect import connect_async, connect_sync
 from meshlib.net.sync_engine import SyncEngine
 from meshlib.net.wire import AsyncWire, SyncWire
 from meshlib.status import MeshView
@@ -35,6 +37,7 @@ from meshlib.telemetry.observer import Observer
 if TYPE_CHECKING:
     from meshlib.adapters.httpx_wire import AsyncStockWire, StockWire
     from meshlib.net.async_engine import AsyncEngine
+    from meshlib.net.framing import Framing
 
 __all__ = ["MeshParts", "Wiring"]
 
@@ -99,7 +102,7 @@ class Wiring:
         # A slow subscriber delays the control loop rather than the call that an event happens in.
         self.bus = EventBus(clock=clock.now, deliver=self.control.call_soon)
         self._changes = Changes(self.bus, clock.now)
-        engine = SyncEngine()
+        engine = SyncEngine(connect=partial(connect_sync, framing=_framing(settings)))
         self.engines: list[SyncEngine | AsyncEngine] = [engine]
         self._async_engine: AsyncEngine | None = None
         self.sources = tuple(map(make_source, settings.discovery)) if parts.sources is None else parts.sources
@@ -208,7 +211,7 @@ class Wiring:
 
         with self._lock:
             if self._async_engine is None:
-                self._async_engine = AsyncEngine()
+                self._async_engine = AsyncEngine(connect=partial(connect_async, framing=_framing(self.settings)))
                 self.engines.append(self._async_engine)
                 if self.closed:
                     self._async_engine.close()
@@ -247,6 +250,15 @@ class Wiring:
         self.bus.renew_lock()
         self._changes.renew_lock()
         self._observer.renew_lock()
+
+
+def _framing(settings: MeshSettings) -> Callable[[], Framing] | None:
+    """What parses HTTP/1.1; None for the default."""
+    if settings.wire != "h11":
+        return None
+    from meshlib.net.http1_h11 import H11Framing
+
+    return H11Framing
 
 
 def _written(settings: MeshSettings) -> dict[str, tuple[Endpoint, ...]]:

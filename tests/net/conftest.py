@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import functools
 import socket
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from meshlib.net.connect import connect_async, connect_sync
+from meshlib.net.http1_h11 import H11Framing
 from tests.net.wire_servers import AsyncDriver, Resolver, SyncDriver, Wire, soon
 
 
@@ -14,12 +17,25 @@ def _new_uvloop() -> Wire:
     return AsyncDriver(uvloop.new_event_loop)
 
 
-_DRIVERS: dict[str, Callable[[], Wire]] = {"sync": SyncDriver, "async": AsyncDriver, "uvloop": _new_uvloop}
+_DRIVERS: dict[str, Callable[[], Wire]] = {
+    "sync": SyncDriver,
+    "async": AsyncDriver,
+    "uvloop": _new_uvloop,
+    "sync-h11": lambda: SyncDriver(connect=functools.partial(connect_sync, framing=H11Framing)),
+    "async-h11": lambda: AsyncDriver(connect=functools.partial(connect_async, framing=H11Framing)),
+}
 
 
-@pytest.fixture(params=list(_DRIVERS))
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each engine in turn; where HTTP/1.1 itself is tested, with each framing."""
+    if "wire" in metafunc.fixturenames:
+        both = metafunc.module.__name__.endswith("test_http1")
+        metafunc.parametrize("wire", [name for name in _DRIVERS if both or "h11" not in name], indirect=True)
+
+
+@pytest.fixture
 def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
-    """Each engine in turn; what it left open or busy fails the test."""
+    """An engine; what it left open or busy fails the test."""
     driver = _DRIVERS[request.param]()
     yield driver
     assert driver.counts()[2:] == (0, 0), "something is still busy or waits"

@@ -70,7 +70,7 @@ def _check_extras(settings: MeshSettings) -> None:
     """
     services = [*settings.services.values(), settings.fallback("any")]
     wanting = [service.name for service in services if any(each.http2 for each in service.clusters.values())]
-    if wanting and settings.wire == "native" and find_spec("h2") is None:
+    if wanting and settings.wire != "stock" and find_spec("h2") is None:
         whom = "the defaults" if wanting == ["any"] else ", ".join(name for name in wanting if name != "any")
         raise ConfigError(f'`http2: true` of {whom} needs h2: pip install "meshlib-http[http2]"')
 
@@ -101,7 +101,7 @@ def _with_environment(settings: MeshSettings) -> MeshSettings:
             raise ConfigError(f"$MESHLIB_MODE is {mode!r}; it can be {', '.join(MODES)}")
         settings = replace(settings, mode=mode)  # type: ignore[arg-type]
     if wire:
-        if wire not in ("native", "stock"):
-            raise ConfigError(f"$MESHLIB_WIRE is {wire!r}; it can be native, stock")
+        if wire not in ("native", "h11", "stock"):
+            raise ConfigError(f"$MESHLIB_WIRE is {wire!r}; it can be native, h11, stock")
         settings = replace(settings, wire=wire)  # type: ignore[arg-type]
     return settings

@@ -290,7 +290,7 @@ class MeshConfig(Part):
         discovery: sources, in the order in which they are asked.
         defaults: a policy for every service.
         services: by name.
-        wire: ``native``, or ``stock`` for the client's own transport.
+        wire: ``native``; ``h11`` for the same with h11 as the parser; or ``stock`` for the client's own transport.
         registration: how this process enters itself into the registry (``register`` in a file).
         server: the callee's side.
         include: further files, as paths and globs relative to this one.
@@ -306,7 +306,7 @@ class MeshConfig(Part):
     services: Annotated[Mapping[Name, Annotated[Service, BeforeValidator(_empty)]], BeforeValidator(_empty)] = Field(
         default_factory=dict
     )
-    wire: Literal["native", "stock"] = _MESH.wire
+    wire: Literal["native", "h11", "stock"] = _MESH.wire
     # An abstract base class has a method `register`, which a field of that name would hide.
     registration: Register | None = Field(default=None, alias="register")
     server: Server = Server()

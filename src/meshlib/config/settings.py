@@ -249,7 +249,8 @@ class MeshSettings:
         mode: ``off``, ``observe`` or ``on``.
         egress: what to do with hosts outside the mesh.
         domains: patterns of names that are looked up in discovery: ``*.mesh``.
-        wire: ``native`` (the mesh's own connections) or ``stock`` (the client's own transport).
+        wire: ``native`` (the mesh's own connections), ``h11`` (the same, with h11 as the parser of HTTP/1.1, which is
+            slower and takes more from old servers) or ``stock`` (the client's own transport).
         discovery: sources, in the order in which they are asked (static endpoints come before all).
         services: those that the configuration names.
         fallback: builds the settings of a service that it does not name.
@@ -261,7 +262,7 @@ class MeshSettings:
     egress: Literal["pass", "refuse"] = "pass"
     domains: tuple[str, ...] = ("*.mesh", "*.svc.cluster.local")
     locality: Locality = Locality()
-    wire: Literal["native", "stock"] = "native"
+    wire: Literal["native", "h11", "stock"] = "native"
     discovery: tuple[DiscoverySettings, ...] = (LocalSettings(),)
     services: Mapping[str, ServiceSettings] = field(default_factory=dict)
     fallback: Callable[[str], ServiceSettings] = field(default=lambda name: default_service(name), repr=False)

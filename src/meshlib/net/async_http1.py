@@ -27,7 +27,6 @@ from meshlib.net.connection import (
     time_is_up,
 )
 from meshlib.net.framing import CONTINUE_WAIT_S, Framing, Truncated
-from meshlib.net.http1 import Http1Framing
 from meshlib.net.wire import Progress, WireLimits, WireRequest
 
 __all__ = ["AsyncHttp1", "take_over"]
@@ -364,6 +363,6 @@ class _Unbuffered(AsyncHttp1, asyncio.Protocol):
     __slots__ = ()
 
 
-def take_over(stream: AsyncStream, endpoint: str, framing: Callable[[], Framing] = Http1Framing) -> AsyncHttp1:
+def take_over(stream: AsyncStream, endpoint: str, framing: Callable[[], Framing]) -> AsyncHttp1:
     """Go on with a stream's transport in HTTP/1.1."""
     return (AsyncHttp1 if stream.of_asyncio else _Unbuffered)(stream, endpoint, framing)

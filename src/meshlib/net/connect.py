@@ -1,28 +1,36 @@
 """Opens the connection that a target asks for: the stream, then the protocol that speaks on it.
 
 These are the default `connect` functions of the engines. h2 is an optional package, imported when first needed; so is
-what only one of threads and loops needs.
+what only one of threads and loops needs. HTTP/1.1 is parsed by httptools unless another framing is given, as
+`functools.partial` can for an engine.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from meshlib.errors import ConnectFailed
 from meshlib.net.connection import AsyncConnection, SyncConnection, VerifyPeer
+from meshlib.net.framing import Framing
 from meshlib.net.wire import Progress, Target, WireLimits
 
 __all__ = ["connect_async", "connect_sync"]
 
 
 def connect_sync(
-    target: Target, limits: WireLimits, progress: Progress, verify_peer: VerifyPeer | None
+    target: Target,
+    limits: WireLimits,
+    progress: Progress,
+    verify_peer: VerifyPeer | None,
+    framing: Callable[[], Framing] | None = None,
 ) -> SyncConnection:
     """Open a connection for threads.
 
     Raises:
         ConnectFailed, ConnectTimeout, TLSFailed: with nothing left open.
     """
+    from meshlib.net.http1 import Http1Framing
     from meshlib.net.sync_dial import open_sync_stream
     from meshlib.net.sync_http1 import SyncHttp1
 
@@ -34,14 +42,18 @@ def connect_sync(
             from meshlib.net.sync_http2 import SyncHttp2
 
             return SyncHttp2.open(stream, target, limits)
-        return SyncHttp1(stream, target.endpoint.address)
+        return SyncHttp1(stream, target.endpoint.address, framing or Http1Framing)
     except BaseException:
         stream.close()
         raise
 
 
 async def connect_async(
-    target: Target, limits: WireLimits, progress: Progress, verify_peer: VerifyPeer | None
+    target: Target,
+    limits: WireLimits,
+    progress: Progress,
+    verify_peer: VerifyPeer | None,
+    framing: Callable[[], Framing] | None = None,
 ) -> AsyncConnection:
     """Open a connection for the running loop; may be cancelled at any point.
 
@@ -50,6 +62,7 @@ async def connect_async(
     """
     from meshlib.net.async_dial import open_async_stream
     from meshlib.net.async_http1 import take_over
+    from meshlib.net.http1 import Http1Framing
 
     if target.http2:
         _need_h2(target)
@@ -59,7 +72,7 @@ async def connect_async(
             from meshlib.net.async_http2 import AsyncHttp2
 
             return await AsyncHttp2.open(stream, target, limits)
-        return take_over(stream, target.endpoint.address)
+        return take_over(stream, target.endpoint.address, framing or Http1Framing)
     except BaseException:
         stream.abort()
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import time
+from collections.abc import Callable
 from typing import Any
 
 from meshlib.errors import RequestBodyError
@@ -19,7 +20,6 @@ from meshlib.net.connection import (
     time_is_up,
 )
 from meshlib.net.framing import Framing, NotHttp, Truncated
-from meshlib.net.http1 import Http1Framing
 from meshlib.net.sync_stream import SyncStream
 from meshlib.net.wire import Progress, WireLimits, WireRequest
 
@@ -80,10 +80,10 @@ class SyncHttp1:
 
     __slots__ = ("_cut", "_early", "_endpoint", "_framing", "_network_stream", "_stream", "capacity")
 
-    def __init__(self, stream: SyncStream, endpoint: str) -> None:
+    def __init__(self, stream: SyncStream, endpoint: str, framing: Callable[[], Framing]) -> None:
         self._stream = stream
         self._endpoint = endpoint
-        self._framing: Framing = Http1Framing()
+        self._framing = framing()
         self._network_stream = SyncNetworkStream(stream)
         self._early: Head | None = None
         self._cut = False
