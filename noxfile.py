@@ -5,7 +5,7 @@ nox -s tests      the test suite on the Python that runs nox; with `tests-3.12` 
 nox -s soak       a million calls to servers that go wrong now and then
 nox -s lint       ruff
 nox -s types      mypy --strict
-nox -s bench      the benchmarks; with `-- --all`, every one of them
+nox -s bench      the benchmarks; with `-- --all`, all there are
 nox -s fuzz       bytes of peers that break the parsers of HTTP/1.1, looked for by atheris
 nox -s docs       the documentation, warnings as errors
 """

@@ -123,7 +123,9 @@ async def bare_aiohttp(peers: Peers, load: Load) -> AsyncIterator[AsyncCall]:
     """`aiohttp.ClientSession`."""
     import aiohttp
 
-    lifted = {"limit": max(100, load.in_flight), "keepalive_timeout": _KEPT_S} if load.is_large else {}
+    lifted: dict[str, Any] = {}
+    if load.is_large:
+        lifted = {"limit": max(100, load.in_flight), "keepalive_timeout": _KEPT_S}
     connector = aiohttp.TCPConnector(ssl=verification(peers, load), **lifted)
     urls, check = peers.urls(load), checker(load)
     async with aiohttp.ClientSession(connector=connector) as session:
@@ -163,7 +165,7 @@ def bare_urllib3(peers: Peers, load: Load) -> Iterator[SyncCall]:
     import urllib3
 
     urls, check = peers.urls(load), checker(load)
-    options = {"ca_certs": peers.ca_file} if load.tls else {}
+    options: dict[str, Any] = {"ca_certs": peers.ca_file} if load.tls else {}
     with urllib3.PoolManager(max(10, load.addresses), maxsize=max(10, load.in_flight), **options) as pool:
         send = partial(pool.request, "POST", body=bytes(load.upload)) if load.upload else partial(pool.request, "GET")
 

@@ -56,13 +56,16 @@ async def at_rate(call: AsyncCall, rate: float, seconds: float) -> list[float]:
 
     async with asyncio.TaskGroup() as tasks:
 
+        def start(due: float) -> None:
+            tasks.create_task(one(due))
+
         def tick() -> None:
             # A thread, since the loop's own timers are coarse by a millisecond.
             for number in range(max(2, int(rate * seconds))):
                 due = began + number / rate
                 if (delay_s := due - time.monotonic()) > 0:
                     time.sleep(delay_s)
-                loop.call_soon_threadsafe(lambda due=due: tasks.create_task(one(due)))
+                loop.call_soon_threadsafe(start, due)
 
         await asyncio.to_thread(tick)
     return latencies

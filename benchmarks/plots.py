@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from benchmarks.loads import TABLES, Table
 from benchmarks.report import called
@@ -30,7 +32,7 @@ _COLOURS = {
     "limit": _GREY,
 }
 _LAYERS = ("#e8590c", "#2f80d0", "#2b8a9e", "#b8860b", "#7c6ee6", "#c2569b", "#5a9e4b", _GREY, "#a56a43")
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "meshlib",
     "font.family": "sans-serif",
@@ -99,7 +101,7 @@ def _matrix(found: Mapping[str, Any]) -> Figure | None:
     for number, table in enumerate(tables, start=1):
         with _panel(figure, (len(tables) + 1) // 2, number, table.title) as axes:
             _lines(axes, found["matrix"], table)
-            axes.set(xscale="log", yscale="log", xlabel=table.column, ylabel="us of CPU time per call")
+            axes.set(xlabel=table.column, ylabel="us of CPU time per call")
     return figure
 
 
@@ -118,12 +120,13 @@ def _rates(found: Mapping[str, Any]) -> Figure | None:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     for number, style in enumerate(styles, start=1):
         with _panel(figure, 1, number, f"{style}: p99, and p50 dotted") as axes:
-            for name, caller in found["rates"][style].items():
+            able = {name: caller for name, caller in found["rates"][style].items() if caller["rates"]}
+            for name, caller in able.items():
                 asked = [int(rate) for rate in caller["rates"]]
                 p50, p99 = ([at[percent] for at in caller["rates"].values()] for percent in ("p50", "p99"))
                 axes.plot(asked, p99, marker="o", markersize=4, color=_COLOURS[name], label=called(name))
                 axes.plot(asked, p50, linestyle=":", color=_COLOURS[name])
-            axes.set(xscale="log", yscale="log", xlabel="requests per second", ylabel="ms from when it was due")
+            axes.set(xlabel="requests per second", ylabel="ms from when it was due")
     return figure
 
 
@@ -150,9 +153,13 @@ def _profile(found: Mapping[str, Any]) -> Figure | None:
 
 @contextmanager
 def _panel(figure: Figure, rows: int, number: int, title: str) -> Iterator[Axes]:
+    """One of several, with both scales logarithmic, and ticks where something was measured."""
     axes = figure.add_subplot(rows, 2, number)
     axes.set_title(title)
+    axes.set(xscale="log", yscale="log")
     yield axes
+    axes.set_xticks(sorted({float(x) for line in axes.get_lines() for x in np.asarray(line.get_xdata())}))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.minorticks_off()
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter("{x:g}")

@@ -52,12 +52,12 @@ class Effort:
 
     @property
     def fewer(self) -> Effort:
-        """For one load of the matrix, or the streams."""
+        """For one load of the matrix."""
         return replace(self, rounds=max(1, self.rounds // 3), seconds=self.seconds / 2)
 
     @property
     def fewest(self) -> Effort:
-        """For a load under which a round takes a thousand calls, of milliseconds each with some clients."""
+        """For the streams, and for loads under which a round takes a thousand calls, of milliseconds each with some."""
         return replace(self.fewer, rounds=max(1, self.rounds // 5))
 
 
@@ -169,7 +169,7 @@ class _Run:
         if not self._has(STREAMING, ("nginx",)):
             return {}
         size = QUICK_STREAM_BYTES if self._effort.quick else STREAM_BYTES
-        return self._work(STREAMING, [], TASKS, self._effort.fewer, size=size)
+        return self._work(STREAMING, [], TASKS, self._effort.fewest, size=size)
 
     def _has(self, name: str, needs: Sequence[str]) -> bool:
         """Whether this can be measured here; if not, it is noted down."""

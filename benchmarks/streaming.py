@@ -186,14 +186,13 @@ async def _transfer(peers: Peers, name: str, upload: bool, size: int) -> dict[st
             import aiohttp
 
             client: Any = await stack.enter_async_context(aiohttp.ClientSession())
-            receive, send = _receive_aiohttp, _send_aiohttp
         else:
-            receive, send = _receive, _send
             if name == "mesh":
                 mesh = await stack.enter_async_context(_mesh(peers))
                 client = await stack.enter_async_context(mesh.async_client())
             else:
                 client = await stack.enter_async_context(importlib.import_module(name).AsyncClient(timeout=None))
+        receive, send = (_receive_aiohttp, _send_aiohttp) if name == "aiohttp" else (_receive, _send)
         await receive(client, _urls(peers, name == "mesh", 64 * KIB)[0])
         await send(client, up, 64 * KIB)
         meter = _Meter()
