@@ -237,9 +237,10 @@ def test_an_answer_in_the_middle_of_the_body_of_the_request_ends_the_connection(
 # Other protocols
 
 
-def test_a_switch_that_was_asked_for_hands_over_what_follows(framing: Framing) -> None:
+@pytest.mark.parametrize("answer", [SWITCH, SWITCH.replace(b"Connection: upgrade\r\n", b"")])
+def test_a_switch_that_was_asked_for_hands_over_what_follows(framing: Framing, answer: bytes) -> None:
     ask(framing, headers=UPGRADE)
-    framing.receive(b"HTTP/1.1 103 Early Hints\r\n\r\n" + SWITCH + b"HTTP/1.1")
+    framing.receive(b"HTTP/1.1 103 Early Hints\r\n\r\n" + answer + b"HTTP/1.1")
     framing.receive(b" hi")
     assert framing.switched
     assert framing.leftover == b"HTTP/1.1 hi"

@@ -23,6 +23,7 @@ from meshlib.net.wire import Headers, WireRequest
 
 __all__ = ["Http1Framing"]
 
+_STOPPED: Final = (HttpParserError, HttpParserUpgrade)
 _TOO_MUCH: Final = f"more than {MAX_HEAD_BYTES} bytes of {{}}"
 _STRANGER: Final = "the answer does not begin with HTTP/"
 _FINAL_AT_ONCE: Final = re.compile(rb"HTTP/1\.[01] [2-9]").match
@@ -163,7 +164,7 @@ class Http1Framing:
                     self._receive_lines(data)
                 else:
                     self._parser.feed_data(data)
-            except HttpParserError as error:
+            except _STOPPED as error:
                 self._stopped(error)
             if size > MAX_HEAD_BYTES:
                 self._limit(had_head)
@@ -182,8 +183,9 @@ class Http1Framing:
                     return
             try:
                 self._parser.feed_data(line)
-            except HttpParserUpgrade:
-                pass
+            except _STOPPED:
+                if not self.switched:
+                    raise
             if self.head is not None:
                 rest = b"".join(lines[number:])
                 if self.switched:
@@ -196,7 +198,7 @@ class Http1Framing:
                     self._parser.feed_data(rest)
                 return
 
-    def _stopped(self, error: HttpParserError) -> None:
+    def _stopped(self, error: Exception) -> None:
         """The parser takes no more, or a signal's handler raised an error while it called one of the methods below."""
         cause = error.__context__
         if self.complete:
