@@ -233,9 +233,13 @@ def made(
     return [results, server_saw(list(pair.origin.seen)), log.lines, cookies, told_of], lean
 
 
+def _based(url: Any, pair: Pair) -> Any:
+    return url.replace("BASE", pair.base) if isinstance(url, str) else url
+
+
 def assert_same(pair: Pair, kind: str, options: dict[str, Any], calls: list[Call]) -> list[bool]:
     """Make the calls both ways; which of the meshed ones were lean."""
-    calls = [(method, url.replace("BASE", pair.base), arguments) for method, url, arguments in calls]
+    calls = [(method, _based(url, pair), arguments) for method, url, arguments in calls]
     options = {"timeout": None, **options}
     options = {**options, "base_url": str(options.get("base_url", "BASE")).replace("BASE", pair.base)}
     bare, _ = made(pair, kind, False, options, calls)
