@@ -86,7 +86,7 @@ def _run(found: Mapping[str, Any]) -> str:
 
 
 def _rows(found: Mapping[str, Any]) -> list[str]:
-    parts = [_table([line[1:] for line in report.rows(found)])] if found["rows"] else []
+    parts = [_table([line[1:] for line in report.rows(found, notes=True)])] if found["rows"] else []
     if (rate := found.get("rate_per_s")) is not None:
         parts.append(f"Half of bare httpx's peak rate was {rate:.0f} requests per second in this run.")
     parts += [f"Left out: {name}: {reason}" for name, reason in found["left_out"].items()]

@@ -32,7 +32,7 @@ def amount(us: float, measure: str = "cpu") -> str:
     return f"{us / 1000:.1f} ms" if measure != "cpu" else f"{us:.1f}" if us < 100 else f"{us:.0f}"
 
 
-def rows(found: Mapping[str, Any]) -> Cells:
+def rows(found: Mapping[str, Any], *, notes: bool) -> Cells:
     """The rows with their goals."""
     table = [["row", "the mesh against", "in flight", "mesh", "other", "ratio (quartiles)", "goal", ""]]
     for row in found["rows"]:
@@ -40,7 +40,7 @@ def rows(found: Mapping[str, Any]) -> Cells:
         table.append(
             [
                 row["name"],
-                row["title"] + (f" ({row['note']})" if row["note"] else ""),
+                row["title"] + (f" ({row['note']})" if notes and row["note"] else ""),
                 str(row["in_flight"] or ""),
                 amount(row["ours_us"], row["measure"]),
                 amount(row["theirs_us"], row["measure"]),
@@ -154,7 +154,7 @@ def as_text(found: Mapping[str, Any]) -> str:
     """The whole result for a terminal."""
     parts: list[tuple[str, Cells]] = []
     if found["rows"]:
-        parts.append(("CPU time per request in us, unless a unit stands there; medians", rows(found)))
+        parts.append(("CPU time per request in us, unless a unit stands there; medians", rows(found, notes=False)))
     parts += [(f"{table.title}: us of CPU time per call", cells) for table in TABLES if (cells := matrix(found, table))]
     parts += [(f"latency in ms, {style}", rates(found, style)) for style in found.get("rates", {})]
     parts += [("long bodies", streams(found)), ("and the goals", streaming_goals(found))]
