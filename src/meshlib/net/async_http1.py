@@ -101,9 +101,9 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._buffer[:nbytes]))
+        self.data_received(self._buffer[:nbytes])
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         framing = self._framing
         framing.receive(data)
         self._answered = True
@@ -247,10 +247,15 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
                 return False
         elif hasattr(body, "__aiter__"):
             # What the iterator raises passes through as it is: it is not the wire's.
+            unseen = 0
             async for chunk in body:
-                if self.readable():
-                    await asyncio.sleep(0)  # the iterator may never have let the loop look
-                if self._has_news() or not await self._put(framing.data(chunk), limits):
+                data = framing.data(chunk)
+                unseen += len(data)
+                if unseen >= MAX_BUFFERED:
+                    unseen = 0
+                    if self.readable():
+                        await asyncio.sleep(0)  # the iterator may never have let the loop look
+                if self._has_news() or not await self._put(data, limits):
                     return False
         else:
             raise RequestBodyError(f"the request's body, {type(body).__name__}, is not bytes nor an async iterable")

@@ -91,8 +91,11 @@ class Framing(Protocol):
         """
         ...
 
-    def receive(self, data: bytes) -> None:
-        """Take in what the peer sent; ``b""`` for its end. Does not raise: see `broken`."""
+    def receive(self, data: bytes | memoryview) -> None:
+        """Take in what the peer sent; ``b""`` for its end. Does not raise: see `broken`.
+
+        Nothing of `data` itself is kept: it may be a view of a buffer that is used again.
+        """
         ...
 
     def finish(self) -> bool:

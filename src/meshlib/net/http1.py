@@ -146,7 +146,7 @@ class Http1Framing:
 
     # Responses
 
-    def receive(self, data: bytes) -> None:
+    def receive(self, data: bytes | memoryview) -> None:
         if not data:
             self._end()
         elif self.switched:
@@ -169,7 +169,7 @@ class Http1Framing:
             if size > MAX_HEAD_BYTES:
                 self._limit(had_head)
 
-    def _receive_lines(self, data: bytes) -> None:
+    def _receive_lines(self, data: bytes | memoryview) -> None:
         """Look at where each head begins and ends, which the parser does not tell.
 
         It takes other protocols for HTTP (RTSP, ICE), and goes on to a body after the answer to a HEAD or CONNECT.

@@ -99,7 +99,7 @@ class H11Framing:
 
     # Responses
 
-    def receive(self, data: bytes) -> None:
+    def receive(self, data: bytes | memoryview) -> None:
         if self.switched:
             self.leftover += data
             return
@@ -114,7 +114,7 @@ class H11Framing:
                 return
         self._barren += len(data)
         try:
-            self._h11.receive_data(data)
+            self._h11.receive_data(bytes(data))
             while self._take(self._h11.next_event()):
                 pass
         except h11.RemoteProtocolError as error:
