@@ -174,12 +174,17 @@ def may_resend(request: WireRequest, progress: Progress, error: Reset) -> bool:
 
 
 def _respond(pool: SyncPool, entry: Entry[SyncConnection], exchange: SyncExchange) -> SyncWireResponse:
+    # Read before the connection is given back: it may be its own exchange, and another thread's then.
+    head, extensions = exchange.head, exchange.extensions
+    content: bytes | None = None
     try:
         fetched = exchange.prefetch()
         body: ReadyBody | SyncBodyReader
         if fetched.complete or fetched.error is not None:
             # The whole response came with its head, as small ones do: the connection is free already.
             body = ReadyBody(fetched.chunks, fetched.error)
+            if fetched.error is None:
+                content = b"".join(fetched.chunks)
             pool.release(entry, exchange.finish())
         else:
             body = SyncBodyReader(
@@ -188,7 +193,6 @@ def _respond(pool: SyncPool, entry: Entry[SyncConnection], exchange: SyncExchang
     except BaseException:
         pool.release(entry, False)
         raise
-    head = exchange.head
     return SyncWireResponse(
-        head.status, head.headers, body, body.close, head.http_version, head.reason, exchange.extensions
+        head.status, head.headers, body, body.close, head.http_version, head.reason, extensions, content
     )

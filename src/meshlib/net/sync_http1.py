@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import select
-import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from meshlib.errors import RequestBodyError
 from meshlib.net.connection import (
@@ -19,7 +18,7 @@ from meshlib.net.connection import (
     reset,
     time_is_up,
 )
-from meshlib.net.framing import Framing, NotHttp, Truncated
+from meshlib.net.framing import CONTINUE_WAIT_S, Framing, NotHttp, Truncated
 from meshlib.net.sync_stream import SyncStream
 from meshlib.net.wire import Progress, WireLimits, WireRequest
 
@@ -76,19 +75,31 @@ class SyncNetworkStream:
 
 
 class SyncHttp1:
-    """One HTTP/1.1 connection for threads; used by one at a time."""
+    """One HTTP/1.1 connection for threads, and its exchange: used by one thread at a time."""
 
-    __slots__ = ("_cut", "_early", "_endpoint", "_framing", "_network_stream", "_stream", "capacity")
+    __slots__ = (
+        "_cut",
+        "_endpoint",
+        "_framing",
+        "_limits",
+        "_network_stream",
+        "_stream",
+        "capacity",
+        "extensions",
+        "head",
+    )
 
     def __init__(self, stream: SyncStream, endpoint: str, framing: Callable[[], Framing]) -> None:
         self._stream = stream
         self._endpoint = endpoint
         self._framing = framing()
         self._network_stream = SyncNetworkStream(stream)
-        self._early: Head | None = None
         self._cut = False
         """Whether some of a request was not written, since the peer answered or left before."""
+        self._limits: WireLimits
         self.capacity = 1
+        self.head: Head
+        self.extensions: dict[str, Any]
 
     def __repr__(self) -> str:
         return f"<SyncHttp1 {self._endpoint} [{'closed' if self._stream.eof else 'open'}]>"
@@ -103,62 +114,96 @@ class SyncHttp1:
     def close(self) -> None:
         """Close it."""
         self._stream.close()
+        self._framing.close()
 
     def abandon(self) -> None:
         """Let go of it in a forked child."""
         self._stream.close()
 
-    def exchange(self, request: WireRequest, limits: WireLimits, progress: Progress) -> SyncHttp1Exchange:
+    # An exchange
+
+    def exchange(self, request: WireRequest, limits: WireLimits, progress: Progress) -> SyncHttp1:
         """Send a request and return when the response's head is there.
 
         Raises:
             WireError, RequestBodyError, or what the request's body raised.
         """
+        framing = self._framing
         try:
-            head = self._round_trip(request, limits, progress)
+            progress.phase = "write"
+            first = framing.begin(request)
+            if has_passed(limits.deadline):
+                raise time_is_up("write", limits, self._endpoint)
+            if not self._put(first, limits, progress) or (
+                framing.body_open and not self._upload(request.body, limits, progress)
+            ):
+                self._cut = True
+            progress.phase = "headers"
+            head = framing.head or self._receive_head(limits, progress)
         except BaseException:
             # Whatever it was, a half-spoken connection is of no use to anybody.
             self.capacity = 0
-            self._stream.close()
+            self.close()
             raise
-        return SyncHttp1Exchange(self, head, limits)
-
-    def _round_trip(self, request: WireRequest, limits: WireLimits, progress: Progress) -> Head:
-        progress.phase = "write"
-        first = self._framing.begin(request)
-        if limits.deadline is not None and time.monotonic() >= limits.deadline:
-            raise time_is_up("write", limits, self._endpoint)
-        if not self._put(first, limits, progress):
-            self._cut = True
-        elif self._framing.body_open:
-            self._upload(request.body, limits, progress)
-        progress.phase = "headers"
-        head = self._early or self._receive_head(limits, progress)
         progress.phase = "body"
-        self._early = None
-        return head
+        self._limits = limits
+        self.head = head
+        network_stream = self._network_stream
+        if framing.switched:
+            network_stream = SyncNetworkStream(self._stream, framing.leftover)
+        self.extensions = {
+            "http_version": head.http_version,
+            "reason_phrase": head.reason,
+            "network_stream": network_stream,
+        }
+        if framing.trailers:
+            self.extensions["trailers"] = framing.trailers
+        return self
 
-    def _upload(self, body: Any, limits: WireLimits, progress: Progress) -> None:
-        if not hasattr(body, "__iter__"):
+    # The request
+
+    def _upload(self, body: Any, limits: WireLimits, progress: Progress) -> bool:
+        """Send what is left of it; False if the peer answered or left before, so that it wants no more."""
+        framing = self._framing
+        if framing.awaits_continue and not self._invited(limits, progress):
+            return False
+        if isinstance(body, bytes):
+            body = (body,)
+        elif not hasattr(body, "__iter__"):
             raise RequestBodyError(f"the request's body, {type(body).__name__}, is not bytes nor an iterable")
         # What the iterator raises passes through as it is: it is not the wire's.
         for chunk in body:
-            if not self._wants_more(progress) or not self._put(self._framing.data(chunk), limits, progress):
-                return
-        self._cut = not self._put(self._framing.end(), limits, progress)
+            if not self._wants_more(progress) or not self._put(framing.data(chunk), limits, progress):
+                return False
+        return self._put(framing.end(), limits, progress)
+
+    def _invited(self, limits: WireLimits, progress: Progress) -> bool:
+        """Wait to be asked for the body, or long enough; False if there is a final answer already."""
+        framing, stream, deadline = self._framing, self._stream, limits.deadline
+        until = cast(float, earlier(CONTINUE_WAIT_S, deadline))
+        while not framing.continued:
+            try:
+                stream.wait(select.POLLIN, until)
+            except DeadlinePassed as error:
+                if deadline is not None and until >= deadline:
+                    raise time_is_up("headers", limits, self._endpoint) from error
+                return True
+            if not self._wants_more(progress):
+                return False
+        return True
 
     def _put(self, data: bytes, limits: WireLimits, progress: Progress) -> bool:
         """Write; False if the peer has gone or has answered, so that it wants no more."""
         stream = self._stream
-        view = memoryview(data)
         until = earlier(limits.write_s, limits.deadline)
         # TLS may have let a part of a record go when it fails; a plain socket that fails has taken nothing.
         progress.bytes_written = progress.bytes_written or stream.is_tls
         stream.sent_any = False
+        written = 0
         try:
-            while view:
-                view = view[stream.write(view, until) :]
-                if view and not self._wants_more(progress):
+            while written < len(data):
+                written += stream.write(memoryview(data)[written:] if written else data, until)
+                if written < len(data) and not self._wants_more(progress):
                     return False
         except DeadlinePassed as error:
             raise time_is_up("write", limits, self._endpoint) from error
@@ -179,13 +224,17 @@ class SyncHttp1:
         if not data:
             return False
         progress.answered = True
-        self._early = self._take(data)
-        return self._early is None
+        return self._take(data) is None
+
+    # The response
 
     def _receive_head(self, limits: WireLimits, progress: Progress) -> Head:
+        stream = self._stream
         while True:
             try:
-                data = self._stream.read(earlier(limits.read_s, limits.deadline))
+                until = earlier(limits.read_s, limits.deadline)
+                stream.wait_for_answer(until)
+                data = stream.read(until)
             except DeadlinePassed as error:
                 raise time_is_up("headers", limits, self._endpoint) from error
             except OSError as error:
@@ -209,30 +258,11 @@ class SyncHttp1:
             raise make(self._endpoint, framing.broken)
         return framing.head
 
-
-class SyncHttp1Exchange:
-    """One request and its response on an HTTP/1.1 connection."""
-
-    __slots__ = ("_connection", "_limits", "extensions", "head")
-
-    def __init__(self, connection: SyncHttp1, head: Head, limits: WireLimits) -> None:
-        self._connection = connection
-        self._limits = limits
-        self.head = head
-        network_stream = connection._network_stream
-        if connection._framing.switched:
-            network_stream = SyncNetworkStream(connection._stream, connection._framing.leftover)
-        self.extensions: dict[str, Any] = {
-            "http_version": head.http_version,
-            "reason_phrase": head.reason,
-            "network_stream": network_stream,
-        }
-
     def prefetch(self) -> Prefetched:
         """What of the body came with the head."""
-        framing = self._connection._framing
+        framing = self._framing
         chunks, framing.chunks = framing.chunks, []
-        error = None if framing.broken is None else body_broken(self._connection._endpoint, framing.broken)
+        error = None if framing.broken is None else body_broken(self._endpoint, framing.broken)
         return Prefetched(chunks, framing.complete, error)
 
     def read(self) -> bytes:
@@ -241,30 +271,31 @@ class SyncHttp1Exchange:
         Raises:
             AttemptTimeout, BodyBroken.
         """
-        connection, limits = self._connection, self._limits
-        framing = connection._framing
+        limits, framing = self._limits, self._framing
         if framing.switched:
             return b""
         try:
             while not framing.chunks:
                 if framing.complete:
+                    if framing.trailers:
+                        self.extensions["trailers"] = framing.trailers
                     return b""
                 if framing.broken is not None:
                     raise framing.broken
                 if has_passed(limits.body_deadline):
                     raise DeadlinePassed
-                framing.receive(connection._stream.read(earlier(limits.body_idle_s, limits.body_deadline)))
-            return framing.chunks.pop(0)
+                framing.receive(self._stream.read(earlier(limits.body_idle_s, limits.body_deadline)))
         except DeadlinePassed as error:
-            raise time_is_up("body", limits, connection._endpoint) from error
+            raise time_is_up("body", limits, self._endpoint) from error
         except (NotHttp, OSError) as error:
-            raise body_broken(connection._endpoint, error) from error
+            raise body_broken(self._endpoint, error) from error
+        chunks, framing.chunks = framing.chunks, []
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def finish(self) -> bool:
         """End the exchange; True if the connection may take another request."""
-        connection = self._connection
-        if connection._framing.finish() and not connection._cut and not connection._stream.eof:
+        if self._framing.finish() and not self._cut and not self._stream.eof:
             return True
-        connection.capacity = 0
-        connection._stream.close()
+        self.capacity = 0
+        self.close()
         return False

@@ -30,7 +30,7 @@ LONGEST_WAIT_S = 2_000_000.0
 class SyncStream:
     """A connected socket, plain or TLS."""
 
-    __slots__ = ("_early", "_lock", "_sock", "eof", "is_tls", "sent_any", "truncated")
+    __slots__ = ("_early", "_lock", "_pollers", "_sock", "eof", "is_tls", "sent_any", "truncated")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -40,6 +40,9 @@ class SyncStream:
         # calls that cannot block.
         self._lock = threading.Lock() if self.is_tls else None
         self._early = b""
+        # Those that nobody waits with just now, as one takes a while to make. HTTP/2 waits in several threads at once,
+        # each with its own.
+        self._pollers: list[select.poll] = []
         self.eof = False
         self.truncated = False
         """Whether the end came without a goodbye in TLS: anybody on the way could have cut what the peer sent."""
@@ -118,8 +121,17 @@ class SyncStream:
         return data is not None
 
     def readable(self) -> bool:
-        """Whether the socket has something to read, its end included."""
-        return bool(self._poller(select.POLLIN).poll(0)) or self._pending() > 0
+        """Whether there is something to read, the stream's end included."""
+        return bool(self._early) or self._poll(0) or self._pending() > 0
+
+    def wait_for_answer(self, deadline: float | None) -> None:
+        """Wait for what cannot be there yet, so that to try to read it first would be in vain.
+
+        Raises:
+            DeadlinePassed: if it was not there by `deadline`.
+        """
+        if not (self.is_tls or self._early or self.eof):
+            self.wait(select.POLLIN, deadline)
 
     def wait(self, events: int, deadline: float | None) -> None:
         """Wait until the socket is ready.
@@ -127,13 +139,12 @@ class SyncStream:
         Raises:
             DeadlinePassed: if it was not by `deadline`.
         """
-        poller = self._poller(events)
         if deadline is None:
-            poller.poll()
+            self._poll(None, events)
             return
         left = deadline - time.monotonic()
         # Rounded up: poll counts in milliseconds, and to wake too early would be to spin.
-        if left <= 0 or not poller.poll(int(min(left, LONGEST_WAIT_S) * 1000) + 1):
+        if left <= 0 or not self._poll(int(min(left, LONGEST_WAIT_S) * 1000) + 1, events):
             raise DeadlinePassed
 
     def close(self) -> None:
@@ -189,14 +200,23 @@ class SyncStream:
         with self._lock:
             return self._sock.send(view)
 
-    def _poller(self, events: int) -> select.poll:
-        # One for each wait: HTTP/2 waits in several threads, which one object refuses, and to make one costs little.
+    def _poll(self, timeout_ms: int | None, events: int = select.POLLIN) -> bool:
         fd = self._sock.fileno()
         if fd < 0:
             raise OSError(errno.EBADF, "the connection was closed")
-        poller = select.poll()
-        poller.register(fd, events)
-        return poller
+        if events == select.POLLIN and self._pollers:
+            try:
+                poller = self._pollers.pop()
+            except IndexError:  # another thread was faster
+                poller = select.poll()
+                poller.register(fd, events)
+        else:
+            poller = select.poll()
+            poller.register(fd, events)
+        ready = bool(poller.poll(timeout_ms))
+        if events == select.POLLIN:
+            self._pollers.append(poller)
+        return ready
 
     def _pending(self) -> int:
         return self._sock.pending() if isinstance(self._sock, ssl.SSLSocket) else 0
