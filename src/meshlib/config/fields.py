@@ -72,7 +72,13 @@ WIRE_HEADERS: Final = frozenset(
 class Part(BaseModel):
     """The base of every part of a configuration: immutable, and strict about the fields it has."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        hide_input_in_errors=True,
+        defer_build=True,  # most parts are only ever validated as parts of the whole
+    )
 
     def __init__(self, /, **fields: Any) -> None:
         try:
