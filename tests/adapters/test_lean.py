@@ -37,7 +37,13 @@ def mesh(server: RawServer) -> Iterator[Mesh]:
 
 
 def is_lean(response: httpx.Response) -> bool:
-    return isinstance(response, LeanResponse)
+    """Whether httpx was not asked for anything, not even for a request."""
+    return isinstance(response, LeanResponse) and response._lean[0]._request is None
+
+
+def is_sent_lean(response: httpx.Response) -> bool:
+    """Whether httpx made the request, and was asked for nothing more."""
+    return isinstance(response, LeanResponse) and response._lean[0]._request is not None
 
 
 def opened(caller: Caller, mesh: Mesh, **options: Any) -> Any:
@@ -78,42 +84,57 @@ def test_a_usual_call_is_lean(caller: Caller, mesh: Mesh, method: str, url: str,
     ("method", "url", "arguments"),
     [
         ("PURGE", "/x", {}),
-        ("GET", "http://u:p@orders/x", {}),
         ("GET", "/x", {"params": {}}),
         ("POST", "/x", {"data": {"a": "1"}}),
-        ("POST", "/x", {"files": {"f": b"x"}}),
-        ("POST", "/x", {"content": Chunks(b"x")}),
         ("GET", "/x", {"headers": httpx.Headers({"a": "1"})}),
         ("GET", "/x", {"headers": {b"a": b"1"}}),
-        ("GET", "/x", {"cookies": {}}),
-        ("GET", "/x", {"auth": ("u", "p")}),
+        ("GET", "/x", {"cookies": {"a": "1"}}),
         ("GET", "/x", {"auth": None}),
         ("GET", "/x", {"timeout": (1.0, 1.0, 1.0, 1.0)}),
-        ("GET", "/x", {"extensions": {"sni_hostname": "orders"}}),
         ("GET", "/x", {"extensions": {"timeout": httpx.Timeout(1.0).as_dict()}}),
     ],
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore:Setting per-request cookies")
-def test_an_unusual_call_goes_httpxs_way(
+def test_of_other_calls_httpx_makes_the_request(
     caller: Caller, mesh: Mesh, method: str, url: str, arguments: dict[str, Any]
 ) -> None:
-    response = opened(caller, mesh)(method, url, **arguments)
-    assert response.status_code == 200 and not is_lean(response)
+    assert is_sent_lean(opened(caller, mesh)(method, url, **arguments))
+
+
+@pytest.mark.parametrize("options", [{"params": {"a": "1"}}, {"cookies": {"a": "1"}}], ids=str)
+def test_of_calls_to_which_the_client_adds_httpx_makes_the_request(
+    caller: Caller, mesh: Mesh, options: dict[str, Any]
+) -> None:
+    assert is_sent_lean(opened(caller, mesh, **options)("GET", "/x"))
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("url", "arguments"),
     [
-        {"params": {"a": "1"}},
-        {"cookies": {"a": "1"}},
-        {"auth": ("u", "p")},
-        {"mounts": {"http://elsewhere": None}},
+        ("http://u:p@orders/x", {}),
+        ("/x", {"files": {"f": b"x"}}),
+        ("/x", {"content": Chunks(b"x")}),
+        ("/x", {"auth": ("u", "p")}),
+        ("/x", {"extensions": {"sni_hostname": "orders"}}),
     ],
     ids=str,
 )
-def test_a_client_that_adds_to_its_calls_goes_httpxs_way(caller: Caller, mesh: Mesh, options: dict[str, Any]) -> None:
-    assert not is_lean(opened(caller, mesh, **options)("GET", "/x"))
+def test_what_only_httpx_can_do_goes_its_way(caller: Caller, mesh: Mesh, url: str, arguments: dict[str, Any]) -> None:
+    response = opened(caller, mesh)("POST", url, **arguments)
+    assert response.status_code == 200 and not isinstance(response, LeanResponse)
+
+
+@pytest.mark.parametrize("options", [{"auth": ("u", "p")}, {"mounts": {"http://elsewhere": None}}], ids=str)
+def test_a_client_that_does_more_for_each_call_goes_httpxs_way(
+    caller: Caller, mesh: Mesh, options: dict[str, Any]
+) -> None:
+    assert not isinstance(opened(caller, mesh, **options)("GET", "/x"), LeanResponse)
+
+
+def test_a_stream_goes_httpxs_way(mesh: Mesh) -> None:
+    with mesh.client("orders") as client, client.stream("GET", "/x") as response:
+        assert response.read() == b"ok" and not isinstance(response, LeanResponse)
 
 
 @pytest.mark.parametrize(
@@ -268,8 +289,9 @@ def test_limits_given_for_a_call_hold(caller: Caller, mesh: Mesh) -> None:
     ]
     for given, expected in limits:
         response = call("GET", "/x", **given)
+        assert is_lean(response)
         options = response.request.extensions["meshlib"]
-        assert is_lean(response) and options.complete_body
+        assert options.complete_body
         assert options.timeout_s == expected
     response = call("GET", "/x", timeout=httpx.Timeout(5.0, read=2.0))
     assert response.request.extensions["timeout"] == {"connect": 5.0, "read": 2.0, "write": 5.0, "pool": 5.0}

@@ -336,7 +336,42 @@ def test_every_kind_of_answer(pair: Pair, kind: str, method: str, arguments: dic
     ]
     for path in SETS_COOKIES:
         calls = [(method, f"/{path}", {**arguments, "follow_redirects": follow}), (method, "/json", arguments)]
-        assert assert_same(pair, kind, {}, calls) == [False, False]
+        assert assert_same(pair, kind, {}, calls) == [False, True]
+
+
+@KINDS
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_request_that_was_made_before_is_sent_as_it_is(pair: Pair, kind: str, follow: bool) -> None:
+    def make() -> list[httpx.Request]:
+        extensions = {"timeout": httpx.Timeout(None).as_dict()}
+        urls = [f"{pair.base}/{path}" for path in ("json", "to-post", "gzip")]
+        return [
+            httpx.Request("POST", url, json=[1], headers={"x": "\xe4".encode()}, extensions=extensions) for url in urls
+        ]
+
+    def in_thread(client: httpx.Client, requests: list[httpx.Request]) -> list[httpx.Response]:
+        with client:
+            return [client.send(request, follow_redirects=follow) for request in requests]
+
+    async def in_loop(client: httpx.AsyncClient, requests: list[httpx.Request]) -> list[httpx.Response]:
+        async with client:
+            return [await client.send(request, follow_redirects=follow) for request in requests]
+
+    results, seen = [], []
+    for meshed in (True, False):
+        pair.origin.seen.clear()
+        requests = make()
+        if kind == "sync":
+            responses = in_thread(pair.mesh.client("orders") if meshed else httpx.Client(), requests)
+        else:
+            client = pair.mesh.async_client("orders") if meshed else httpx.AsyncClient()
+            responses = asyncio.run(in_loop(client, requests))
+        assert isinstance(responses[0], LeanResponse) is meshed
+        assert responses[0].request is requests[0]
+        results.append([outcome(each) for each in responses])
+        seen.append(server_saw(list(pair.origin.seen)))
+    assert results[0] == results[1]
+    assert seen[0] == seen[1]
 
 
 @KINDS

@@ -10,7 +10,8 @@ import httpx
 
 from meshlib.adapters.body import FileBody
 from meshlib.adapters.httpx import AsyncMeshTransport, MeshTransport
-from meshlib.adapters.httpx_lean import METHODS, LeanCall, LeanHeaders, encode_body, encode_pairs, log_call, supported
+from meshlib.adapters.httpx_lean import LeanHeaders, log_call, supported
+from meshlib.adapters.httpx_lean_client import COMPLETE, completing, functions, lean_call, lean_send, limited
 from meshlib.adapters.httpx_streams import FileStream
 from meshlib.adapters.httpx_wire import AsyncTransportWire, SyncTransportWire
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
@@ -25,11 +26,6 @@ _HTTPX_TIMEOUT_S = 5.0
 
 _ABOUT_CONNECTIONS = ("verify", "cert", "http1", "http2", "limits", "proxy")
 
-_NO_PHASES = httpx.Timeout(None)
-
-_PATCHED = ("send", "build_request", "_send_single_request")
-"""Methods that tests and tools replace on a client of their own."""
-
 _INNER = tuple(
     name
     for name in {*dir(httpx.Client), *dir(httpx.AsyncClient)}
@@ -37,8 +33,6 @@ _INNER = tuple(
     and name not in ("request", "get", "options", "head", "post", "put", "patch", "delete", "stream", "close", "aclose")
 )
 """All that a subclass may have changed so that only httpx's own way does what it wants."""
-
-_COMPLETE = replace(NO_OPTIONS, complete_body=True)
 
 
 def make_client(
@@ -123,6 +117,7 @@ class _Requests:
 
     _total_s: float | None = None
     _kept: _Cookies
+    _unpatched: tuple[Any, ...]
     _lean_headers: LeanHeaders = LeanHeaders([])
     _opened = False
 
@@ -131,7 +126,7 @@ class _Requests:
     ) -> None:
         """Note down what each call needs to know of how the client was made. `own` is which of the two below it is."""
         self._total_s = total_s
-        self._complete = _COMPLETE if total_s is None else replace(_COMPLETE, timeout_s=total_s)
+        self._complete = COMPLETE if total_s is None else replace(COMPLETE, timeout_s=total_s)
         self._text_encoding = given.get("default_encoding", "utf-8")
         cls = type(self)
         self._ordinary = all(getattr(cls, name) is getattr(own, name) for name in _INNER if hasattr(own, name))
@@ -159,31 +154,16 @@ class _Requests:
         total_s, plain_s, kwargs["timeout"] = self._times(timeout)
         request = build(*args, **kwargs)
         if total_s is not None or plain_s is not None:
-            request.extensions[EXTENSION] = _limited(_options(request), total_s, plain_s)
+            request.extensions[EXTENSION] = limited(_options(request), total_s, plain_s)
         content = kwargs.get("content")
         if content is not None and not isinstance(content, (str, bytes)):
             _keep_file(request, content)
         return request
 
 
-def _limited(options: CallOptions, total_s: float | None, plain_s: float | None) -> CallOptions:
-    """The options, within limits given besides them."""
-    if total_s is None and plain_s is None:
-        return options
-    given = [each for each in (total_s, options.timeout_s) if each is not None]
-    return replace(options, timeout_s=min(given, default=None), plain_timeout_s=plain_s)
-
-
 def _options(request: httpx.Request) -> CallOptions:
     options = request.extensions.get(EXTENSION, NO_OPTIONS)
     return options if isinstance(options, CallOptions) else NO_OPTIONS
-
-
-def _completing(options: CallOptions, complete_body: bool) -> CallOptions:
-    """The options, with whether the whole body is wanted; most calls have no others."""
-    if options is NO_OPTIONS:
-        return _COMPLETE if complete_body else NO_OPTIONS
-    return replace(options, complete_body=complete_body)
 
 
 def _keep_file(request: httpx.Request, content: Any) -> None:
@@ -199,76 +179,11 @@ def _keep_file(request: httpx.Request, content: Any) -> None:
     request.stream = FileStream(FileBody(content))
 
 
-def _lean_call(
-    client: MeshClient | AsyncMeshClient,
-    method: str,
-    url: httpx.URL | str,
-    content: Any,
-    json: Any,
-    headers: Any,
-    timeout: Any,
-    extensions: Any,
-) -> LeanCall | None:
-    """The call, if it is one that can be made without httpx's help; None if not, and for any doubt."""
-    if method not in METHODS or not _is_plain(client):
-        return None
-    if content is not None and type(content) is not bytes and type(content) is not str:
-        return None
-    if extensions is None and timeout is httpx.USE_CLIENT_DEFAULT:
-        options, phases = client._complete, client.timeout
-    else:
-        if type(extensions) is not dict:
-            extensions = {} if extensions is None else {"unknown": extensions}
-        given = extensions.get(EXTENSION, NO_OPTIONS)
-        if len(extensions) > (EXTENSION in extensions) or type(given) is not CallOptions:
-            return None
-        total_s, plain_s, phases = client._times(timeout)
-        options = _limited(_completing(given, True), total_s, plain_s)
-        if phases is httpx.USE_CLIENT_DEFAULT:
-            phases = client.timeout
-        elif phases is None:
-            phases = _NO_PHASES
-        elif type(phases) is not httpx.Timeout:
-            return None
-    unlimited = phases.connect is None and phases.read is None and phases.write is None and phases.pool is None
-    transport: Any = client._transport
-    place = transport.origins.place(url, client.base_url)
-    if place is None or not transport.is_meshed(place.origin.service):
-        return None
-    added = None if headers is None else encode_pairs(headers)
-    if added is None and headers is not None:
-        return None
-    body, fields = encode_body(content, json)
-    raw = client.headers.raw
-    known = client._lean_headers
-    if raw != known.raw:
-        known = client._lean_headers = LeanHeaders(raw)
-    merged = known.of_call(method, place.origin.host_header, added, fields)
-    timeouts = None if unlimited else phases.as_dict()
-    return LeanCall(method, place, merged, body, options, timeouts, client._text_encoding)
-
-
-def _is_plain(client: MeshClient | AsyncMeshClient) -> bool:
-    """Whether the client is as it was made: nothing that httpx would do for each call, nothing put in between."""
-    transport: Any = client._transport
-    return (
-        client._opened
-        and not client.is_closed
-        and client._ordinary
-        and _functions(type(client), type(transport)) in _UNPATCHED
-        and vars(client).keys().isdisjoint(_PATCHED)
-        and "handle_request" not in vars(transport)
-        and "handle_async_request" not in vars(transport)
-        and not client._mounts
-        and not any(client.event_hooks.values())
-        and client.auth is None
-        and not client.params
-        and not client._kept
-    )
-
-
 class MeshClient(_Requests, httpx.Client):
     """An `httpx.Client` whose calls go through the mesh. Closing it closes no pool."""
+
+    _httpx: type[Any] = httpx.Client
+    _handle = "handle_request"
 
     def __init__(self, *, total_s: float | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -299,7 +214,7 @@ class MeshClient(_Requests, httpx.Client):
         """Make a call as httpx does, with less work where that makes no difference."""
         call = None
         if data is None and files is None and params is None and cookies is None and auth is httpx.USE_CLIENT_DEFAULT:
-            call = _lean_call(self, method, url, content, json, headers, timeout, extensions)
+            call = lean_call(self, method, url, content, json, headers, timeout, extensions)
         if call is None:
             return super().request(
                 method,
@@ -329,13 +244,26 @@ class MeshClient(_Requests, httpx.Client):
 
     def send(self, request: httpx.Request, *, stream: bool = False, **kwargs: Any) -> httpx.Response:
         """Send a request as httpx does; unless streamed, the call succeeds only when its body is there."""
-        request.extensions[EXTENSION] = _completing(_options(request), not stream)
-        self._opened = supported()
-        return super().send(request, stream=stream, **kwargs)
+        options = request.extensions[EXTENSION] = completing(_options(request), not stream)
+        call = None
+        if not stream:
+            call = lean_send(self, request, options, kwargs.get("auth", httpx.USE_CLIENT_DEFAULT))
+        if call is None:
+            self._opened = supported()
+            return super().send(request, stream=stream, **kwargs)
+        transport: Any = self._transport
+        response: httpx.Response | None = transport.call(call)
+        if response is None:
+            return super().send(request, **kwargs)
+        log_call(call, response)
+        return response
 
 
 class AsyncMeshClient(_Requests, httpx.AsyncClient):
     """An `httpx.AsyncClient` whose calls go through the mesh. Closing it closes no pool."""
+
+    _httpx: type[Any] = httpx.AsyncClient
+    _handle = "handle_async_request"
 
     def __init__(self, *, total_s: float | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -366,7 +294,7 @@ class AsyncMeshClient(_Requests, httpx.AsyncClient):
         """Make a call as httpx does, with less work where that makes no difference."""
         call = None
         if data is None and files is None and params is None and cookies is None and auth is httpx.USE_CLIENT_DEFAULT:
-            call = _lean_call(self, method, url, content, json, headers, timeout, extensions)
+            call = lean_call(self, method, url, content, json, headers, timeout, extensions)
         if call is None:
             return await super().request(
                 method,
@@ -396,22 +324,20 @@ class AsyncMeshClient(_Requests, httpx.AsyncClient):
 
     async def send(self, request: httpx.Request, *, stream: bool = False, **kwargs: Any) -> httpx.Response:
         """Send a request as httpx does; unless streamed, the call succeeds only when its body is there."""
-        request.extensions[EXTENSION] = _completing(_options(request), not stream)
-        self._opened = supported()
-        return await super().send(request, stream=stream, **kwargs)
+        options = request.extensions[EXTENSION] = completing(_options(request), not stream)
+        call = None
+        if not stream:
+            call = lean_send(self, request, options, kwargs.get("auth", httpx.USE_CLIENT_DEFAULT))
+        if call is None:
+            self._opened = supported()
+            return await super().send(request, stream=stream, **kwargs)
+        transport: Any = self._transport
+        response: httpx.Response | None = await transport.call(call)
+        if response is None:
+            return await super().send(request, **kwargs)
+        log_call(call, response)
+        return response
 
 
-def _functions(client: type[Any], transport: type[Any]) -> tuple[Any, ...]:
-    """What a call of httpx's passes through, and where tools that record, trace or replay calls put themselves in."""
-    own: Any = httpx.Client if issubclass(client, httpx.Client) else httpx.AsyncClient
-    return (
-        client.send,
-        client.build_request,
-        own.send,
-        own.build_request,
-        own._send_single_request,
-        transport.handle_request if own is httpx.Client else transport.handle_async_request,
-    )
-
-
-_UNPATCHED = (_functions(MeshClient, MeshTransport), _functions(AsyncMeshClient, AsyncMeshTransport))
+MeshClient._unpatched = functions(MeshClient, MeshTransport)
+AsyncMeshClient._unpatched = functions(AsyncMeshClient, AsyncMeshTransport)

@@ -33,11 +33,14 @@ __all__ = ["METHODS", "LeanCall", "LeanHeaders", "encode_body", "encode_pairs", 
 _log = logging.getLogger("httpx")
 
 METHODS = {
-    name: (method, method.encode("ascii"), method in ("POST", "PUT", "PATCH"))
+    name: method
     for method in ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
     for name in (method, method.lower())
 }
-"""By how it is written: the method, the same on the wire, and whether httpx announces a body that is empty."""
+"""The methods of lean calls, by how they are written."""
+
+_WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
+"""Methods with which httpx announces an empty body."""
 
 _NO_TIMEOUTS = httpx.Timeout(None).as_dict()
 
@@ -49,15 +52,16 @@ class LeanCall:
     """A call as it goes out; stands in for the `httpx.Request`, which is made if somebody asks.
 
     Attributes:
-        method: in upper case.
+        method: as in the request line.
         place: where it goes.
+        headers: complete.
         body: all of it.
         options: of the call.
         timeouts: on the phases of each attempt, as httpx writes them; None for none.
         default_encoding: of the response's text.
     """
 
-    __slots__ = ("_method", "_request", "body", "default_encoding", "headers", "method", "options", "place", "timeouts")
+    __slots__ = ("_request", "body", "default_encoding", "headers", "method", "options", "place", "timeouts")
 
     def __init__(
         self,
@@ -68,19 +72,20 @@ class LeanCall:
         options: CallOptions,
         timeouts: dict[str, float | None] | None,
         default_encoding: str | Callable[[bytes], str],
+        request: httpx.Request | None = None,
     ) -> None:
-        self.method, self._method, _ = METHODS[method]
+        self.method = method
         self.place = place
         self.headers = headers
         self.body = body
         self.options = options
         self.timeouts = timeouts
         self.default_encoding = default_encoding
-        self._request: httpx.Request | None = None
+        self._request = request
 
     @property
     def request(self) -> httpx.Request:
-        """The same, as httpx would have made it."""
+        """The request that the caller made; without, the one that httpx would have made."""
         if self._request is None:
             timeouts = _NO_TIMEOUTS if self.timeouts is None else self.timeouts
             request = httpx.Request(
@@ -107,13 +112,13 @@ class LeanCall:
         )
         caps, timeouts = NO_CAPS, self.timeouts
         if timeouts is not None:
-            caps = PhaseCaps(timeouts["connect"], timeouts["read"], timeouts["write"], timeouts["pool"])
+            caps = PhaseCaps(*(timeouts.get(phase) for phase in ("connect", "read", "write", "pool")))
         view = plane.service(service)
         call = plane.call(view, plane.route(view, facts), facts, options)
         return Exchange(
             plane,
             call,
-            method=self._method,
+            method=self.method.encode("ascii"),
             target=place.target,
             headers=headers,
             body=self.body,
@@ -166,7 +171,7 @@ class LeanHeaders:
         """What httpx sends: the host, the client's headers without those given for the call, those, the body's.
 
         Args:
-            method: a key of `METHODS`.
+            method: in upper case.
             host: the pair to send unless another is given.
             given: for this call.
             fields: that describe the body, unless others are given.
@@ -188,7 +193,7 @@ class LeanHeaders:
                     merged.append(pair)
             has_host = b"host" in known
             framed = bool(fields) or b"content-length" in known or b"transfer-encoding" in known
-        if not framed and METHODS[method][2]:
+        if not framed and method in _WITH_BODY:
             merged = [_NO_BODY, *merged]
         return merged if has_host else [host, *merged]
 

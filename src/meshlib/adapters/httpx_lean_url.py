@@ -114,7 +114,19 @@ class Origins:
                 place = self._plain(url, parts, base_url)
                 if place is not None:
                     return place
-        return self._any(httpx.URL(url), base_url)
+        parsed = httpx.URL(url)
+        if parsed.is_relative_url:
+            parsed = base_url.copy_with(raw_path=base_url.raw_path + parsed.raw_path.lstrip(b"/"))
+        return self.place_of(parsed)
+
+    def place_of(self, url: httpx.URL) -> Place | None:
+        """The same of an absolute URL that httpx has read."""
+        origin = self._make(url)
+        if origin is None:
+            return None
+        target = url.raw_path
+        path, _, query = target.decode("ascii").partition("?")
+        return Place(origin, path, query, target, "", url)
 
     def _plain(self, url: str, parts: re.Match[str], base_url: httpx.URL) -> Place | None:
         """A URL of plain characters; None where they are not all that matters."""
@@ -140,17 +152,6 @@ class Origins:
         if query is None:
             return Place(origin, path, "", path.encode("ascii"), text, None)
         return Place(origin, path, query[1:], (path + query).encode("ascii"), text, None)
-
-    def _any(self, url: httpx.URL, base_url: httpx.URL) -> Place | None:
-        """The same by httpx's own means."""
-        if url.is_relative_url:
-            url = base_url.copy_with(raw_path=base_url.raw_path + url.raw_path.lstrip(b"/"))
-        origin = self._make(url)
-        if origin is None:
-            return None
-        target = url.raw_path
-        path, _, query = target.decode("ascii").partition("?")
-        return Place(origin, path, query, target, "", url)
 
     def _read_base(self, url: httpx.URL) -> _Base:
         base, url = url, url.copy_with(raw_path=url.raw_path)  # as a join does, which may normalize once more

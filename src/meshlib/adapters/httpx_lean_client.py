@@ -1,0 +1,140 @@
+"""Which calls of a client are lean. Every doubt means no: httpx's own way is right for every call, and only dearer.
+
+`lean_call` decides before a request is made, `lean_send` of one that somebody made. Both ask whether the client is as
+it was made: tools that record, trace or replay calls replace methods of httpx, of its classes or of one client, and
+tests do; then every call has to pass there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from meshlib.adapters.httpx_lean import METHODS, LeanCall, LeanHeaders, encode_body, encode_pairs
+from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
+from meshlib.dataclass import replace
+
+__all__ = ["COMPLETE", "completing", "functions", "lean_call", "lean_send", "limited"]
+
+_NO_PHASES = httpx.Timeout(None)
+
+_NO_TIMEOUTS = _NO_PHASES.as_dict()
+
+_PATCHED = ("send", "build_request", "_send_single_request")
+"""Methods that tests and tools replace on a client of their own."""
+
+COMPLETE = replace(NO_OPTIONS, complete_body=True)
+
+
+def lean_call(
+    client: Any,
+    method: str,
+    url: httpx.URL | str,
+    content: Any,
+    json: Any,
+    headers: Any,
+    timeout: Any,
+    extensions: Any,
+) -> LeanCall | None:
+    """The call, if it is one that can be made without httpx's help; None if not, and for any doubt."""
+    if method not in METHODS or client.params or client._kept or not _is_untouched(client):
+        return None
+    if content is not None and type(content) is not bytes and type(content) is not str:
+        return None
+    if extensions is None and timeout is httpx.USE_CLIENT_DEFAULT:
+        options, phases = client._complete, client.timeout
+    else:
+        if type(extensions) is not dict:
+            extensions = {} if extensions is None else {"unknown": extensions}
+        given = extensions.get(EXTENSION, NO_OPTIONS)
+        if len(extensions) > (EXTENSION in extensions) or type(given) is not CallOptions:
+            return None
+        total_s, plain_s, phases = client._times(timeout)
+        options = limited(completing(given, True), total_s, plain_s)
+        if phases is httpx.USE_CLIENT_DEFAULT:
+            phases = client.timeout
+        elif phases is None:
+            phases = _NO_PHASES
+        elif type(phases) is not httpx.Timeout:
+            return None
+    unlimited = phases.connect is None and phases.read is None and phases.write is None and phases.pool is None
+    transport: Any = client._transport
+    place = transport.origins.place(url, client.base_url)
+    if place is None or not transport.is_meshed(place.origin.service):
+        return None
+    added = None if headers is None else encode_pairs(headers)
+    if added is None and headers is not None:
+        return None
+    body, fields = encode_body(content, json)
+    raw = client.headers.raw
+    known = client._lean_headers
+    if raw != known.raw:
+        known = client._lean_headers = LeanHeaders(raw)
+    method = METHODS[method]
+    merged = known.of_call(method, place.origin.host_header, added, fields)
+    timeouts = None if unlimited else phases.as_dict()
+    return LeanCall(method, place, merged, body, options, timeouts, client._text_encoding)
+
+
+def lean_send(client: Any, request: httpx.Request, options: CallOptions, auth: Any) -> LeanCall | None:
+    """The same for a request that is made already."""
+    given = request.extensions
+    if len(given) != 2 or "timeout" not in given or (auth is not httpx.USE_CLIENT_DEFAULT and auth is not None):
+        return None
+    stream = request.stream
+    if type(request) is not httpx.Request or type(stream) is not httpx.ByteStream or not _is_untouched(client):
+        return None
+    transport: Any = client._transport
+    place = transport.origins.place_of(request.url)
+    if place is None or not transport.is_meshed(place.origin.service):
+        return None
+    timeouts = given["timeout"]
+    if timeouts == _NO_TIMEOUTS:
+        timeouts = None
+    headers, body = request.headers.raw, b"".join(stream)
+    return LeanCall(request.method, place, headers, body, options, timeouts, client._text_encoding, request)
+
+
+def _is_untouched(client: Any) -> bool:
+    """Whether the client is as it was made: nothing that httpx would do for each call, nothing put in between."""
+    transport: Any = client._transport
+    return (
+        client._opened
+        and not client.is_closed
+        and client._ordinary
+        and functions(type(client), type(transport)) == client._unpatched
+        and vars(client).keys().isdisjoint(_PATCHED)
+        and client._handle not in vars(transport)
+        and not client._mounts
+        and not any(client.event_hooks.values())
+        and client.auth is None
+    )
+
+
+def limited(options: CallOptions, total_s: float | None, plain_s: float | None) -> CallOptions:
+    """The options, within limits given besides them."""
+    if total_s is None and plain_s is None:
+        return options
+    given = [each for each in (total_s, options.timeout_s) if each is not None]
+    return replace(options, timeout_s=min(given, default=None), plain_timeout_s=plain_s)
+
+
+def completing(options: CallOptions, complete_body: bool) -> CallOptions:
+    """The options, with whether the whole body is wanted; most calls have no others."""
+    if options is NO_OPTIONS:
+        return COMPLETE if complete_body else NO_OPTIONS
+    return replace(options, complete_body=complete_body)
+
+
+def functions(client: type[Any], transport: type[Any]) -> tuple[Any, ...]:
+    """What a call of httpx's passes through, and where tools that record, trace or replay calls put themselves in."""
+    own = client._httpx
+    return (
+        getattr(transport, client._handle, None),
+        client.send,
+        client.build_request,
+        own.send,
+        own.build_request,
+        own._send_single_request,
+    )
