@@ -29,8 +29,11 @@ _DRIVERS: dict[str, Callable[[], Wire]] = {
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Each engine in turn; where HTTP/1.1 itself is tested, with each framing."""
     if "wire" in metafunc.fixturenames:
-        both = metafunc.module.__name__.endswith("test_http1")
-        metafunc.parametrize("wire", [name for name in _DRIVERS if both or "h11" not in name], indirect=True)
+        module = metafunc.module.__name__.rpartition(".")[2]
+        names = [name for name in _DRIVERS if module.endswith("http1") or "h11" not in name]
+        metafunc.parametrize(
+            "wire", [n for n in names if module != "test_async_http1" or n.partition("-")[0] != "sync"], indirect=True
+        )
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ __all__ = ["AsyncEngine"]
 MAX_TURNS = 5
 """How many turns of the loop a kept connection gets to take in what its peer has said meanwhile."""
 
-UNSEEN_S = 0.005
+UNSEEN_S = 0.001
 """A kept connection that was last used so short a time ago is not looked at before a request that may be sent twice.
 
 The loop has read from it since, but for what came in that time, and then the request is sent once more on another

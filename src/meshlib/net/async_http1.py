@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -235,7 +236,8 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
         """See to it that all of it goes out; False if the peer answered or left before, so that it wants no more."""
         framing = self._framing
         if not (self.of_asyncio or self.is_tls) and not self.lost:
-            self._second_fd = os.dup(self.fileno())
+            with suppress(OSError):  # where there are too many open files, an early answer may be lost
+                self._second_fd = os.dup(self.fileno())
         if not await self._drained(limits):
             return False
         if not framing.body_open:

@@ -235,8 +235,11 @@ class AsyncLink(asyncio.BaseProtocol):
     def readable(self) -> bool:
         """Whether the socket has something to read that the loop has not seen yet, its end included."""
         if self._poll is None:
+            fd = self.fileno()
+            if fd < 0:
+                return True
             self._poll = select.poll()
-            self._poll.register(self.fileno(), select.POLLIN)
+            self._poll.register(fd, select.POLLIN)
         return bool(self._poll.poll(0))
 
     def fileno(self) -> int:
@@ -285,7 +288,7 @@ class AsyncLink(asyncio.BaseProtocol):
     def get_extra_info(self, name: str) -> Any:
         """As httpx users know it: ``ssl_object``, ``socket``, ``client_addr``, ``server_addr``, ``is_readable``."""
         if name == "is_readable":
-            return self.eof or self.fileno() < 0 or self.readable()
+            return self.eof or self.readable()
         transport_name = {"client_addr": "sockname", "server_addr": "peername"}.get(name, name)
         return self._transport.get_extra_info(transport_name)
 
