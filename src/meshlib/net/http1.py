@@ -292,10 +292,10 @@ class Http1Framing:
         if status == 101 or (self._request == b"CONNECT" and status < 300):
             self.switched = True
             return
-        if connection:
-            self._keep = _keeps(connection, version)
-        else:
+        if not connection:
             self._keep = version == "1.1"
+        else:
+            self._keep = connection == b",keep-alive" or _keeps(connection, version)
         if (version == "1.0" and coding) or self._writer.closes:
             self._keep = False  # RFC 9112, sections 6.1 and 9.6
         if self._request == b"HEAD":

@@ -102,7 +102,10 @@ def request_head(request: WireRequest) -> tuple[bytes, BodyWriter]:
     headers, writer = request.headers, BodyWriter(request.trailers)
     hosts, lengths, codings = 0, 0, 0
     for name, value in headers:
-        if kind := _kind(name):
+        kind = _known_names.get(name)
+        if kind is None:
+            kind = _kind(name)
+        if kind:
             if kind == _HOST:
                 hosts += 1
             elif kind == _LENGTH:
@@ -175,10 +178,11 @@ def _check_each(headers: Headers) -> None:
 
 
 def _kind(name: bytes) -> int:
-    """Which of `_MEANT` it is, 0 for none."""
-    kind = _known_names.get(name)
-    if kind is not None:
-        return kind
+    """Which of `_MEANT` it is, 0 for none.
+
+    Raises:
+        RequestBodyError: if it is no token.
+    """
     if not _TOKEN.fullmatch(name):
         raise _invalid("a header's name is not a token")
     kind = _MEANT.get(name.lower(), 0)
