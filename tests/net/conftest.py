@@ -29,11 +29,13 @@ _DRIVERS: dict[str, Callable[[], Wire]] = {
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Each engine in turn; where HTTP/1.1 itself is tested, with each framing."""
     if "wire" in metafunc.fixturenames:
-        module = metafunc.module.__name__.rpartition(".")[2]
-        names = [name for name in _DRIVERS if module.endswith("http1") or "h11" not in name]
-        metafunc.parametrize(
-            "wire", [n for n in names if module != "test_async_http1" or n.partition("-")[0] != "sync"], indirect=True
-        )
+        tested = metafunc.module.__name__.rpartition(".test_")[2]
+        names = list(_DRIVERS)
+        if not tested.endswith("http1"):
+            names = [name for name in names if not name.endswith("h11")]
+        if tested.startswith("async_"):
+            names = [name for name in names if not name.startswith("sync")]
+        metafunc.parametrize("wire", names, indirect=True)
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from meshlib.errors import AttemptTimeout, MeshError, Reset
+from meshlib.errors import AttemptTimeout, BodyBroken, MeshError, Reset
 from meshlib.net import async_http1
 from meshlib.net.async_dial import open_async_stream
 from meshlib.net.async_engine import AsyncEngine
@@ -297,3 +297,58 @@ def test_a_reset_while_an_iterator_uploads_is_a_reset(wire: Wire) -> None:
 
     with serving(script) as server, pytest.raises(Reset):
         wire.send(server.target(), post(wire.body(chunks()), length=20_000_000))
+
+
+@pytest.mark.parametrize("how", ["asked", "slowly", "at once"])
+def test_an_upload_cancelled_at_every_turn_leaves_the_pool_whole(wire: Wire, how: str) -> None:
+    def script(peer: Peer) -> None:
+        while peer.head() is not None:
+            if how == "asked":
+                peer.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            while len(peer.buffer) < 400_000:
+                if not peer._more():
+                    return
+            peer.buffer = peer.buffer[400_000:]
+            peer.send(OK)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(8):
+            if how == "slowly":
+                await asyncio.sleep(0)
+            yield b"x" * 50_000
+
+    async def main(target: Target) -> None:
+        for turns in range(25):
+            request = post(pieces(), length=400_000)
+            if how == "asked":
+                request.headers.append(EXPECT)
+            task = asyncio.ensure_future(wire.engine.send(target, request, WireLimits(), Progress()))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            assert sum(stats.busy + stats.pending for stats in wire.engine.stats()) == 0
+            response = await wire.engine.send(target, post(b"y" * 400_000), WireLimits(), Progress())
+            assert response.content == b"ok"
+
+    with serving(script) as server:
+        wire.runner.run(main(server.target(max_connections=1)))  # type: ignore[attr-defined]
+
+
+def test_a_body_that_only_the_end_of_the_loop_ends_is_broken(wire: Wire) -> None:
+    def script(peer: Peer) -> None:
+        peer.request()
+        peer.send(b"HTTP/1.1 200 OK\r\n\r\nhalf of it")
+        peer.wait_until_gone()
+
+    async def main(target: Target) -> None:
+        response = await wire.engine.send(target, get(), WireLimits(), Progress())
+        assert await anext(response.body) == b"half of it"
+        reading = asyncio.ensure_future(anext(response.body))
+        await asyncio.sleep(0)
+        response.body._exchange.abort()
+        with pytest.raises(BodyBroken):
+            await reading
+
+    with serving(script) as server:
+        wire.runner.run(main(server.target()))  # type: ignore[attr-defined]

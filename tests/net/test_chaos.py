@@ -20,7 +20,7 @@ from meshlib.errors import AttemptTimeout, ConnectTimeout, PoolTimeout, Reset
 from meshlib.net.async_engine import AsyncEngine
 from meshlib.net.sync_engine import SyncEngine
 from meshlib.net.wire import Progress, Target, WireLimits, WireRequest
-from tests.net.wire_servers import Peer, get, keep_alive, open_sockets, post, serving, soon
+from tests.net.wire_servers import Peer, Wire, get, keep_alive, open_sockets, post, serving, soon
 
 
 def moody(peer: Peer) -> None:
@@ -196,6 +196,28 @@ def test_threads_and_tasks_at_once() -> None:
         assert stats.open <= 8
         sync.close()
     assert open_sockets() == before
+
+
+@pytest.mark.parametrize("resendable", [True, False], ids=["again", "once"])
+def test_a_peer_that_resets_after_any_byte_of_a_request_costs_no_connection(wire: Wire, resendable: bool) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: svc\r\nContent-Length: 4\r\n\r\nbody"
+
+    def script(peer: Peer) -> None:
+        if peer.number % 2:
+            keep_alive(peer)
+        else:
+            got = 0
+            while got < peer.number // 2 and (data := peer.sock.recv(peer.number // 2 - got)):
+                got += len(data)
+            peer.reset()
+
+    with serving(script) as server:
+        for _ in range(len(head)):
+            with pytest.raises(Reset):
+                wire.send(server.target(), post(b"body", resendable=resendable))
+            assert wire.counts() == (0, 0, 0, 0)
+            assert wire.call(server.target(), post(b"body")).body == b"body"
+            wire.engine.reap(time.monotonic() + 100)
 
 
 # Forks

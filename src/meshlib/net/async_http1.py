@@ -91,7 +91,7 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
         if early := stream.read_now():
             self._framing.receive(early)  # unasked, so it is no answer: it only marks the connection
         if self.eof:
-            self._peer_left()
+            self.capacity = 0
 
     def __repr__(self) -> str:
         return f"<AsyncHttp1 {self._endpoint} [{'closed' if self.lost else 'open'}]>"
@@ -123,19 +123,17 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         stay_open = super().eof_received()
-        self._peer_left()
+        self.capacity = 0
+        if not self.truncated:
+            self._framing.receive(b"")
         return stay_open
 
     def connection_lost(self, exc: Exception | None) -> None:
+        # The framing is not told: without an end from the peer itself, what came may not be all.
         super().connection_lost(exc)
-        self._peer_left()
+        self.capacity = 0
         self._close_second()
         self._framing.close()
-
-    def _peer_left(self) -> None:
-        self.capacity = 0
-        if self.error is None and not self.truncated:
-            self._framing.receive(b"")
 
     def _salvage(self) -> None:
         if self._second_fd >= 0:
@@ -186,7 +184,7 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
             self._answered = False
             if has_passed(limits.deadline):
                 raise DeadlinePassed
-            if not transport.is_closing():
+            if not (self.eof or transport.is_closing()):
                 progress.bytes_written = True
                 transport.write(first)
             if framing.body_open or self._write_paused:
