@@ -167,6 +167,7 @@ class Hook:
 @pytest.mark.parametrize(
     ("cls", "name"),
     [
+        (httpx.Client, "request"),
         (httpx.Client, "send"),
         (httpx.Client, "build_request"),
         (httpx.Client, "_send_single_request"),

@@ -134,6 +134,7 @@ def functions(client: type[Any], transport: type[Any]) -> tuple[Any, ...]:
         getattr(transport, client._handle, None),
         client.send,
         client.build_request,
+        own.request,
         own.send,
         own.build_request,
         own._send_single_request,
