@@ -189,3 +189,20 @@ def test_names_that_are_remembered_are_bounded() -> None:
     for names in known:
         assert len(names) <= 1024
         assert max(map(len, names)) <= 64
+
+
+@pytest.mark.parametrize("framed", [CHUNKED, (b"Content-Length", b"100000")])
+def test_a_large_body_is_not_copied_into_the_head(framing: Framing, framed: tuple[bytes, bytes]) -> None:
+    body = b"x" * 100_000
+    assert framing.begin(WireRequest(b"POST", b"/", [HOST, framed], body)).endswith(b"\r\n\r\n")
+    assert framing.body_open
+    assert not framing.awaits_continue
+    sent = framing.data(body) + framing.end()
+    assert sent == (body if framed != CHUNKED else b"186a0\r\n" + body + b"\r\n0\r\n\r\n")
+    framing.receive(OK)
+    assert framing.finish()
+
+
+def test_a_large_body_of_another_length_than_announced_is_refused_at_once(framing: Framing) -> None:
+    with pytest.raises(RequestBodyError):
+        framing.begin(WireRequest(b"POST", b"/", [HOST, (b"Content-Length", b"99999")], b"x" * 100_000))

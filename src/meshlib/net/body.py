@@ -29,7 +29,10 @@ class ReadyBody:
             return self._chunks.pop(0)
         if self._error is not None:
             error, self._error = self._error, None
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
         raise StopIteration
 
     def __aiter__(self) -> ReadyBody:
@@ -50,7 +53,10 @@ class ReadyBody:
         if self._error is not None:
             error = self._error
             self.close()
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
         chunks = self._chunks
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()

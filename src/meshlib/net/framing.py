@@ -68,7 +68,7 @@ class Framing(Protocol):
     stained: bool
 
     def begin(self, request: WireRequest) -> bytes:
-        """The bytes of the head, and of the body if it is in memory and need not wait.
+        """The bytes of the head, and of the body if it is in memory, small, and need not wait.
 
         Raises:
             RequestBodyError: if the request is not valid HTTP/1.1; nothing was sent.

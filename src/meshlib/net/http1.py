@@ -126,13 +126,9 @@ class Http1Framing:
             self._spent = False
         self._reset(request.method)
         self._writer = writer
-        body = request.body
-        if isinstance(body, bytes):
-            if not writer.expects or not body:
-                return head + writer.whole(body)
-            self.awaits_continue = True
-        else:
-            self.awaits_continue = writer.expects
+        if writer.joins(request.body):
+            return head + writer.whole(request.body)
+        self.awaits_continue = writer.expects
         self.body_open = True
         return head
 

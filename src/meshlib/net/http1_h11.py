@@ -70,10 +70,9 @@ class H11Framing:
 
     def begin(self, request: WireRequest) -> bytes:
         head, writer = request_head(request)
-        body = request.body
-        whole = isinstance(body, bytes) and not (writer.expects and body)
+        whole = writer.joins(request.body)
         if whole:
-            head += writer.whole(body)
+            head += writer.whole(request.body)
         self._reset(request.method)
         self._writer = writer
         self.body_open = not whole

@@ -29,6 +29,7 @@ _MEANT: Final = {
     b"upgrade": _UPGRADE,
     b"connection": _CONNECTION,
 }
+MAX_JOINED_BYTES: Final = 64 * 1024
 _MAX_KNOWN: Final = 1024
 _MAX_KNOWN_BYTES: Final = 64
 _known_names: dict[bytes, int] = {}
@@ -57,12 +58,22 @@ class BodyWriter:
         self.upgrades = False
         self.closes = False
 
+    def joins(self, body: Any) -> bool:
+        """Whether it goes out together with the head: if it is in memory, need not wait, and is soon copied.
+
+        Raises:
+            RequestBodyError: if it is in memory and not as long as was announced.
+        """
+        if not isinstance(body, bytes):
+            return False
+        if len(body) != self.left and not self.chunked:
+            raise self._wrong_length(len(body) > self.left)
+        return not body or (len(body) <= MAX_JOINED_BYTES and not self.expects)
+
     def whole(self, body: bytes) -> bytes:
-        """All of the body at once."""
+        """All of it at once, where it `joins` the head."""
         if self.chunked:
             return b"%x\r\n%b\r\n%b" % (len(body), body, self.end()) if body else self.end()
-        if len(body) != self.left:
-            raise self._wrong_length(len(body) > self.left)
         self.left = 0
         return body
 

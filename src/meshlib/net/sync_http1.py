@@ -18,7 +18,7 @@ from meshlib.net.connection import (
     reset,
     time_is_up,
 )
-from meshlib.net.framing import CONTINUE_WAIT_S, Framing, NotHttp, Truncated
+from meshlib.net.framing import CONTINUE_WAIT_S, Framing, Truncated
 from meshlib.net.sync_stream import SyncStream
 from meshlib.net.wire import Progress, WireLimits, WireRequest
 
@@ -281,13 +281,13 @@ class SyncHttp1:
                         self.extensions["trailers"] = framing.trailers
                     return b""
                 if framing.broken is not None:
-                    raise framing.broken
+                    raise body_broken(self._endpoint, framing.broken) from framing.broken
                 if has_passed(limits.body_deadline):
                     raise DeadlinePassed
                 framing.receive(self._stream.read(earlier(limits.body_idle_s, limits.body_deadline)))
         except DeadlinePassed as error:
             raise time_is_up("body", limits, self._endpoint) from error
-        except (NotHttp, OSError) as error:
+        except OSError as error:
             raise body_broken(self._endpoint, error) from error
         chunks, framing.chunks = framing.chunks, []
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
