@@ -190,8 +190,12 @@ DIFFERENCES = {
     "chunk-extension-cr": (CHUNKED + b"2;a\rb\r\nok\r\n" + END, b"ok"),
     "chunk-extension-nul": (CHUNKED + b"2;a\0b\r\nok\r\n" + END, b"ok"),
     "chunk-extension-open-quote": (CHUNKED + b'2;a="\r\nok\r\n' + END, b"ok"),
-    # A length may not come when the body is over; h11 takes it for a field like any other.
+    # What says how long a body is may not come when it is over; h11 takes it for a field like any other.
     "trailer-length": (CHUNKED + b"2\r\nok\r\n0\r\nContent-Length: 9\r\n\r\n", b"ok"),
+    "trailer-coding": (CHUNKED + b"2\r\nok\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n", b"ok"),
+    # llhttp would read the chunks as the body itself.
+    "tab-after-coding": (codings(b" chunked\t"), b"ok"),
+    "spaces-and-tab-after-coding": (codings(b" chunked \t "), b"ok"),
     # A connection that is said to close and goes on.
     "100-close": (b"HTTP/1.1 100 Continue\r\nConnection: close\r\n\r\n" + OK, b"ok"),
 }

@@ -238,7 +238,10 @@ class Http1Framing:
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._fields.append((name, value.rstrip(b" \t")))
+        bare = value.rstrip(b" \t")
+        if bare is not value and b"\t" in value[len(bare) :] and name.lower() == b"transfer-encoding":
+            self._refuse("a tab after the transfer coding")  # the parser does not know the coding then
+        self._fields.append((name, bare))
 
     def on_headers_complete(self) -> None:
         parser = self._parser
@@ -307,10 +310,13 @@ class Http1Framing:
 
     def on_message_complete(self) -> None:
         if self.head is not None and not self.complete and not self.switched:
+            if self._fields:
+                if any(name.lower() == b"transfer-encoding" for name, _ in self._fields):
+                    self._refuse("a transfer coding among the trailers")
+                if not self._parser.should_keep_alive():
+                    self._keep = False  # the parser believes a Connection among them
             self.trailers = self._fields
             self.complete = True
-            if self.trailers and not self._parser.should_keep_alive():
-                self._keep = False  # the parser believes a Connection among them
 
     def _refuse(self, why: str) -> NoReturn:
         self.broken = NotHttp(why)
