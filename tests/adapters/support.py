@@ -142,6 +142,9 @@ class Chunks:
     def __init__(self, *chunks: bytes) -> None:
         self.chunks = chunks
 
+    def __repr__(self) -> str:
+        return f"Chunks{self.chunks}"  # without an address: a test's name must be the same in every process
+
 
 def sync_body(content: Any) -> Any:
     def once() -> Iterable[bytes]:
