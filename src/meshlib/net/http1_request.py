@@ -8,6 +8,7 @@ has a control character (so no line can be smuggled in), there is exactly one ``
 from __future__ import annotations
 
 import re
+from operator import itemgetter
 from typing import Any, Final
 
 from meshlib.errors import RequestBodyError
@@ -34,6 +35,11 @@ _MAX_KNOWN: Final = 1024
 _MAX_KNOWN_BYTES: Final = 64
 _known_names: dict[bytes, int] = {}
 """Names that are tokens, as they were written, and which of `_MEANT` each is; 0 for none. Bounded."""
+_NAME: Final = itemgetter(0)
+_NOT_PLAIN: Final = -2
+_known_heads: dict[tuple[int | None, ...], int] = {}
+"""Which of `_MEANT` the names of a whole head are, in their order, where nothing but ``Connection`` says how to read the
+request; and where that one stands, -1 for nowhere. Most heads of a client are alike. Bounded."""
 _known_methods: set[bytes] = {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"}
 
 
@@ -111,6 +117,35 @@ def request_head(request: WireRequest) -> tuple[bytes, BodyWriter]:
         RequestBodyError: if it is not valid HTTP/1.1.
     """
     headers, writer = request.headers, BodyWriter(request.trailers)
+    kinds = tuple(map(_known_names.get, map(_NAME, headers)))
+    connection = _known_heads.get(kinds, _NOT_PLAIN)
+    if connection == _NOT_PLAIN or (connection >= 0 and headers[connection][1] != b"keep-alive") or request.trailers:
+        headers = _read_framing(headers, writer, request.trailers)
+        if not (writer.chunked or writer.left or writer.expects or writer.upgrades or writer.closes):
+            _learn_head(tuple(_known_names.get(name) for name, _ in headers))
+    method, target = request.method, request.target
+    if method not in _known_methods:
+        if not _TOKEN.fullmatch(method):
+            raise _invalid("the method is not a token")
+        if len(_known_methods) < _MAX_KNOWN and len(method) <= _MAX_KNOWN_BYTES:
+            _known_methods.add(method)
+    if not _TARGET.fullmatch(target):
+        raise _invalid("the target is empty, or has a space or a control character in it")
+    return b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (method, target, _lines(headers)), writer
+
+
+def _learn_head(kinds: tuple[int | None, ...]) -> None:
+    plain = kinds.count(0) + kinds.count(_HOST) + kinds.count(_CONNECTION) == len(kinds)
+    if plain and kinds.count(_CONNECTION) <= 1 and len(kinds) <= _MAX_KNOWN_BYTES and len(_known_heads) < _MAX_KNOWN:
+        _known_heads[kinds] = kinds.index(_CONNECTION) if _CONNECTION in kinds else -1
+
+
+def _read_framing(headers: Headers, writer: BodyWriter, trailers: Headers | None) -> Headers:
+    """Tell the writer what the headers say of the body and the connection. Returns those to send.
+
+    Raises:
+        RequestBodyError: if they contradict each other, or a name is no token.
+    """
     hosts, lengths, codings = 0, 0, 0
     for name, value in headers:
         kind = _known_names.get(name)
@@ -142,19 +177,11 @@ def request_head(request: WireRequest) -> tuple[bytes, BodyWriter]:
             headers = [pair for pair in headers if _kind(pair[0]) != _LENGTH]
     elif lengths > 1:
         raise _invalid("there are several Content-Length headers")
-    if request.trailers:
+    if trailers:
         if not writer.chunked:
             raise _invalid("only a chunked body can have trailers")
-        _trailer_lines(request.trailers)
-    method, target = request.method, request.target
-    if method not in _known_methods:
-        if not _TOKEN.fullmatch(method):
-            raise _invalid("the method is not a token")
-        if len(_known_methods) < _MAX_KNOWN and len(method) <= _MAX_KNOWN_BYTES:
-            _known_methods.add(method)
-    if not _TARGET.fullmatch(target):
-        raise _invalid("the target is empty, or has a space or a control character in it")
-    return b"%b %b HTTP/1.1\r\n%b\r\n\r\n" % (method, target, _lines(headers)), writer
+        _trailer_lines(trailers)
+    return headers
 
 
 def _trailer_lines(trailers: Headers) -> bytes:
@@ -167,7 +194,7 @@ def _trailer_lines(trailers: Headers) -> bytes:
 
 def _lines(headers: Headers) -> bytes:
     """Header lines without the last one's end; the names have been checked."""
-    lines = b"\r\n".join([b": ".join(pair) for pair in headers])
+    lines = b"\r\n".join(map(b": ".join, headers))
     ends = lines.translate(None, _IN_VALUES)
     if (
         ends != b"\r\n" * (len(headers) - 1)

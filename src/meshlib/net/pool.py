@@ -228,12 +228,10 @@ class Pool(Generic[C]):
         entry = Entry(connection, now)
         self.entries.add(entry)
         self.connecting -= 1
-        self.busy -= 1
-        self.busy += 1
         entry.uses = 1
         if connection.capacity <= 1:
             self.multiplexed = False  # the peer speaks HTTP/1.1
-        if connection.capacity > 1:
+        else:
             self._spare.append(entry)
             entry.is_spare = True
         self._serve_queue(now)
