@@ -16,7 +16,7 @@ import ssl
 import time
 from typing import Any, cast
 
-from meshlib.net.connection import NO_GOODBYE, DeadlinePassed, earlier
+from meshlib.net.connection import NO_GOODBYE, DeadlinePassed
 
 __all__ = ["MAX_BUFFERED", "AsyncLink", "AsyncNetworkStream"]
 
@@ -158,7 +158,11 @@ class AsyncLink(asyncio.BaseProtocol):
 
     def wait(self, deadline: float | None) -> asyncio.Future[None]:
         """What to await for any change; `DeadlinePassed` comes out of it if there was none by `deadline`."""
-        waiter = self._waiter = self._loop.create_future()
+        before, waiter = self._waiter, self._loop.create_future()
+        if before is not None and not before.done():
+            # One reads and another one writes, after a switch of protocols: what ends this wait lets both look again.
+            waiter.add_done_callback(lambda _: before.done() or before.set_result(None))
+        self._waiter = waiter
         self._deadline = deadline
         if deadline is not None and (self._timer is None or deadline < self._timer_at):
             self._set_timer(deadline)
@@ -313,10 +317,8 @@ class AsyncNetworkStream:
             TimeoutError, OSError: as for a socket.
         """
         if not self._leading:
-            try:
-                self._leading = await self._link.read_raw(earlier(timeout, None))
-            except DeadlinePassed:
-                raise TimeoutError from None
+            async with asyncio.timeout(timeout):
+                self._leading = await self._link.read_raw(None)
         data, self._leading = self._leading[:max_bytes], self._leading[max_bytes:]
         return data
 
@@ -326,15 +328,13 @@ class AsyncNetworkStream:
         Raises:
             TimeoutError, OSError: as for a socket.
         """
-        until = earlier(timeout, None)
-        if self._link.lost:
+        link = self._link
+        link.write_now(buffer)
+        async with asyncio.timeout(timeout):
+            while not (link.writable or link.lost):
+                await link.wait(None)
+        if link.lost:
             raise ConnectionResetError("the connection is closed")
-        self._link.write_now(buffer)
-        try:
-            while not self._link.writable:
-                await self._link.wait(until)
-        except DeadlinePassed:
-            raise TimeoutError from None
 
     async def aclose(self) -> None:
         """Close the connection."""
