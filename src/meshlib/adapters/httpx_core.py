@@ -16,6 +16,7 @@ from meshlib.adapters.httpx_errors import as_httpx, from_httpx
 from meshlib.adapters.httpx_lean import LeanCall
 from meshlib.adapters.httpx_lean_response import Replayed
 from meshlib.adapters.httpx_lean_url import Origins
+from meshlib.adapters.httpx_streams import ResponseStream
 from meshlib.adapters.observe import Shadow
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
 from meshlib.adapters.plane import DEFAULT_PORTS, DataPlane, RequestFacts
@@ -173,12 +174,15 @@ class Core:
 
 def delivered(exchange: Exchange, response: SyncWireResponse | AsyncWireResponse, stream: Any) -> httpx.Response:
     """The response as httpx has it, with the route's edits, and the call for whoever asks for its record."""
-    return httpx.Response(
+    made = httpx.Response(
         response.status,
         headers=exchange.edited(response.headers),
         stream=stream,
         extensions={**response.extensions, EXTENSION: exchange},
     )
+    if isinstance(stream, ResponseStream):
+        stream.extensions = made.extensions
+    return made
 
 
 def again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx
 
@@ -12,7 +13,7 @@ from meshlib.adapters.httpx_errors import as_httpx
 from meshlib.errors import MeshError
 from meshlib.net.wire import AsyncWireResponse, SyncWireResponse
 
-__all__ = ["AsyncResponseStream", "FileStream", "SyncResponseStream"]
+__all__ = ["AsyncResponseStream", "FileStream", "ResponseStream", "SyncResponseStream"]
 
 
 class FileStream(httpx.SyncByteStream, httpx.AsyncByteStream):
@@ -29,16 +30,23 @@ class FileStream(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield chunk
 
 
-class _Delivered:
-    """A response that the caller reads: tells the call how its body ends, also if nobody ever reads or closes it."""
+class ResponseStream:
+    """A response that the caller reads: tells the call how its body ends, also if nobody ever reads or closes it.
+
+    Attributes:
+        extensions: those of the httpx response. What comes behind the body, its trailers, is added to them.
+    """
 
     def __init__(self, exchange: Exchange, n: int, request: httpx.Request) -> None:
+        self.extensions: dict[str, Any] = {}
         self._exchange = exchange
         self._n = n
         self._request = request
         self._open = True
 
-    def _end(self) -> None:
+    def _end(self, response: SyncWireResponse | AsyncWireResponse) -> None:
+        if "trailers" in response.extensions:
+            self.extensions["trailers"] = response.extensions["trailers"]
         if self._open:
             self._open = False
             self._exchange.call.body_end(self._exchange.plane.clock.now(), self._n)
@@ -64,7 +72,7 @@ class _Delivered:
             self._exchange.plane.abandoned.append((self._exchange.call, self._n))
 
 
-class SyncResponseStream(_Delivered, httpx.SyncByteStream):
+class SyncResponseStream(ResponseStream, httpx.SyncByteStream):
     """The body of a response to a call from a thread."""
 
     def __init__(self, exchange: Exchange, n: int, request: httpx.Request, response: SyncWireResponse) -> None:
@@ -76,7 +84,7 @@ class SyncResponseStream(_Delivered, httpx.SyncByteStream):
             yield from self._response.body
         except MeshError as error:
             raise self._broken(error) from error.__cause__
-        self._end()
+        self._end(self._response)
 
     def close(self) -> None:
         """Give the connection back, or close it if the body was not read to its end."""
@@ -84,7 +92,7 @@ class SyncResponseStream(_Delivered, httpx.SyncByteStream):
         self._leave()
 
 
-class AsyncResponseStream(_Delivered, httpx.AsyncByteStream):
+class AsyncResponseStream(ResponseStream, httpx.AsyncByteStream):
     """The body of a response to a call from an event loop."""
 
     def __init__(self, exchange: Exchange, n: int, request: httpx.Request, response: AsyncWireResponse) -> None:
@@ -97,7 +105,7 @@ class AsyncResponseStream(_Delivered, httpx.AsyncByteStream):
                 yield chunk
         except MeshError as error:
             raise self._broken(error) from error.__cause__
-        self._end()
+        self._end(self._response)
 
     async def aclose(self) -> None:
         """Give the connection back, or close it if the body was not read to its end."""
