@@ -151,8 +151,7 @@ class AsyncLink(asyncio.BaseProtocol):
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+            _end(waiter)
 
     # Waiting
 
@@ -161,7 +160,7 @@ class AsyncLink(asyncio.BaseProtocol):
         before, waiter = self._waiter, self._loop.create_future()
         if before is not None and not before.done():
             # One reads and another one writes, after a switch of protocols: what ends this wait lets both look again.
-            waiter.add_done_callback(lambda _: before.done() or before.set_result(None))
+            waiter.add_done_callback(lambda _: _end(before))
         self._waiter = waiter
         self._deadline = deadline
         if deadline is not None and (self._timer is None or deadline < self._timer_at):
@@ -295,6 +294,11 @@ class AsyncLink(asyncio.BaseProtocol):
             return self.eof or self.readable()
         transport_name = {"client_addr": "sockname", "server_addr": "peername"}.get(name, name)
         return self._transport.get_extra_info(transport_name)
+
+
+def _end(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class AsyncNetworkStream:
