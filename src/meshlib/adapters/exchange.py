@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from meshlib.adapters.names import Lookout
 from meshlib.adapters.plane import DataPlane
 from meshlib.balance.endpoint import Endpoint
 from meshlib.config.settings import ClusterSettings, TlsSettings
@@ -21,17 +22,13 @@ from meshlib.routing.route import NO_EDITS
 
 __all__ = ["Destination", "Exchange", "PhaseCaps", "make_destination"]
 
-OURS = frozenset(
-    {
-        b"x-meshlib-deadline-ms",
-        b"x-envoy-expected-rq-timeout-ms",
-        b"x-envoy-attempt-count",
-        b"x-meshlib-criticality",
-    }
+OURS = Lookout(
+    b"x-meshlib-deadline-ms",
+    b"x-envoy-expected-rq-timeout-ms",
+    b"x-envoy-attempt-count",
+    b"x-meshlib-criticality",
 )
 """Headers that the mesh alone sets: what a handler copied over from the request it serves is replaced."""
-
-_SHORTEST = min(map(len, OURS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +146,9 @@ class Exchange:
         edits = call.facts.route.request_edits
         if edits is not NO_EDITS and edits:
             headers = edits.apply(headers)
-        self._headers = [pair for pair in headers if len(pair[0]) < _SHORTEST or pair[0].lower() not in OURS]
+        if OURS.sees_any(headers):
+            headers = [pair for pair in headers if pair[0].lower() not in OURS.names]
+        self._headers = headers
 
     def started(self, start: Start) -> tuple[Target, WireRequest, WireLimits, Progress]:
         """What to give the wire for this attempt."""

@@ -39,6 +39,8 @@ METHODS = {
 }
 """The methods of lean calls, by how they are written."""
 
+_AS_BYTES = {method: method.encode("ascii") for method in METHODS.values()}
+
 _WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
 """Methods with which httpx announces an empty body."""
 
@@ -115,18 +117,9 @@ class LeanCall:
             caps = PhaseCaps(*(timeouts.get(phase) for phase in ("connect", "read", "write", "pool")))
         view = plane.service(service)
         call = plane.call(view, plane.route(view, facts), facts, options)
-        return Exchange(
-            plane,
-            call,
-            method=self.method.encode("ascii"),
-            target=place.target,
-            headers=headers,
-            body=self.body,
-            caps=caps,
-            secure=origin.scheme == "https",
-            preview=self._preview,
-            url=place,
-        )
+        method, secure = _AS_BYTES.get(self.method) or self.method.encode("ascii"), origin.scheme == "https"
+        # By position, which costs less.
+        return Exchange(plane, call, method, place.target, headers, self.body, caps, secure, None, self._preview, place)
 
     def _preview(self, status: int, headers: Headers) -> httpx.Response:
         return httpx.Response(status, headers=headers, request=self.request)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from meshlib.adapters.names import Lookout
 from meshlib.adapters.options import EXTENSION
 from meshlib.net.wire import Headers
 
@@ -22,17 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncLeanResponse", "LeanResponse", "Replayed", "to_be_replayed"]
 
-_FOR_HTTPX = frozenset({b"content-encoding", b"set-cookie"})
+_for_httpx = Lookout(b"content-encoding", b"set-cookie")
+_redirects = Lookout(b"location")
 
 
 def to_be_replayed(status: int, headers: Headers) -> bool:
     """Whether httpx has work with a response: a coding of its content, cookies to keep, a redirect to make."""
-    redirects = 300 <= status < 400
-    for name, _ in headers:
-        name = name.lower()
-        if name in _FOR_HTTPX or (redirects and name == b"location"):
-            return True
-    return False
+    return _for_httpx.sees_any(headers) or (300 <= status < 400 and _redirects.sees_any(headers))
 
 
 class _Spent(httpx.SyncByteStream):

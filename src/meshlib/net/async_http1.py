@@ -62,6 +62,7 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
         "_endpoint",
         "_framing",
         "_limits",
+        "_network_stream",
         "_second_fd",
         "_unread",
         "capacity",
@@ -83,6 +84,7 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
         self._second_fd = -1
         """The socket once more, while something is uploaded over a loop that closes it when a write fails."""
         self._limits: WireLimits
+        self._network_stream: AsyncNetworkStream | None = None
         self.capacity = 1
         self.head: Head
         self.content: bytes | None = None
@@ -133,6 +135,7 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
         super().connection_lost(exc)
         self.capacity = 0
         self._close_second()
+        self._network_stream = None  # it holds this connection
         self._framing.close()
 
     def _salvage(self) -> None:
@@ -167,6 +170,7 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
         """Free the socket after its loop was closed."""
         self._close_second()
         super().forsake()
+        self._network_stream = None
         self._framing.close()
 
     # An exchange
@@ -209,10 +213,13 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
         progress.answered = True
         progress.phase = "body"
         self.head = head
+        network_stream = self._network_stream
+        if network_stream is None:
+            network_stream = self._network_stream = AsyncNetworkStream(self)
         self.extensions = {
             "http_version": head.http_version,
             "reason_phrase": head.reason,
-            "network_stream": AsyncNetworkStream(self),
+            "network_stream": network_stream,
         }
         if framing.complete:
             self.content = self._take_chunks()

@@ -12,6 +12,8 @@ worth afterwards, and how much is taken in without a byte of a body. See `meshli
 from __future__ import annotations
 
 import re
+from itertools import compress
+from operator import itemgetter
 from typing import Any, Final, NoReturn
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -38,12 +40,13 @@ _MEANT: Final = {
 }
 _MAX_KNOWN: Final = 1024
 _MAX_KNOWN_BYTES: Final = 64
+_NAME: Final = itemgetter(0)
 _known_names: dict[bytes, int] = {}
 """Names as peers write them, and which of `_MEANT` each is; 0 for none. Bounded."""
 
 
 def _kind(name: bytes) -> int:
-    """Which of `_MEANT` a name is that is not known yet, 0 for none."""
+    """Which of `_MEANT` a name is, 0 for none."""
     kind = _MEANT.get(name.lower(), 0)
     if len(_known_names) < _MAX_KNOWN and len(name) <= _MAX_KNOWN_BYTES:
         _known_names[name] = kind
@@ -255,21 +258,20 @@ class Http1Framing:
             self._refuse("a control character in the status line")
         length, connection, upgrades = b"", b"", False
         coding: bytes | None = None
-        for name, value in fields:
-            kind = _known_names.get(name)
-            if kind is None:
-                kind = _kind(name)
-            if kind:
-                if kind == _LENGTH:
-                    length = value
-                    if len(value) > 20:
-                        self._refuse("a Content-Length of more than 20 digits")
-                elif kind == _CODING:
-                    coding = value if coding is None else coding + b"," + value
-                elif kind == _CONNECTION:
-                    connection += b"," + value
-                else:
-                    upgrades = True
+        kinds = [*map(_known_names.get, map(_NAME, fields))]
+        if None in kinds:
+            kinds = [_kind(name) for name, _ in fields]
+        for kind, (_, value) in zip(filter(None, kinds), compress(fields, kinds), strict=True):
+            if kind == _LENGTH:
+                length = value
+                if len(value) > 20:
+                    self._refuse("a Content-Length of more than 20 digits")
+            elif kind == _CODING:
+                coding = value if coding is None else coding + b"," + value
+            elif kind == _CONNECTION:
+                connection += b"," + value
+            else:
+                upgrades = True
         if status < 200:
             if status < 100:
                 self._refuse("a status below 100")

@@ -38,7 +38,7 @@ _known_names: dict[bytes, int] = {}
 _NAME: Final = itemgetter(0)
 _NOT_PLAIN: Final = -2
 _known_heads: dict[tuple[int | None, ...], int] = {}
-"""Which of `_MEANT` the names of a whole head are, in their order, where nothing but ``Connection`` says how to read the
+"""Which of `_MEANT` the names of a whole head are, in order, where nothing but ``Connection`` says how to read the
 request; and where that one stands, -1 for nowhere. Most heads of a client are alike. Bounded."""
 _known_methods: set[bytes] = {b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"}
 
