@@ -355,6 +355,36 @@ def test_a_body_that_only_the_end_of_the_loop_ends_is_broken(wire: Wire) -> None
         wire.runner.run(main(server.target()))  # type: ignore[attr-defined]
 
 
+def test_a_task_that_waits_for_a_body_which_another_closes_does_not_read_the_next_one(wire: Wire) -> None:
+    def script(peer: Peer) -> None:
+        while (request := peer.request()) is not None:
+            peer.send(OK[:-2])
+            if b" /first " in request:
+                peer.sock.recv(1)
+                peer.send(b"ok")
+            else:
+                time.sleep(0.05)
+                peer.send(b"no")
+
+    async def main(target: Target) -> None:
+        engine = AsyncEngine()
+        first = await engine.send(target, get(b"/first"), WireLimits(), Progress())
+        reading = asyncio.create_task(anext(first.body, b""))
+        await first.extensions["network_stream"].write(b"!")
+        framing = first.body._exchange._framing
+        while not framing.complete:
+            await asyncio.sleep(0)
+        await first.aclose()
+        # Without a turn of the loop in between: whoever waits has been woken, and does not run yet.
+        second = await engine.send(target, get(), WireLimits(), Progress())
+        assert b"".join([chunk async for chunk in second.body]) == b"no"
+        assert await reading == b"ok"
+        await engine.aclose()
+
+    with serving(script) as server:
+        wire.runner.run(main(server.target()))  # type: ignore[attr-defined]
+
+
 # After a switch of protocols
 
 

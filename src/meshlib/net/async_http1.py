@@ -63,6 +63,7 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
         "_framing",
         "_limits",
         "_network_stream",
+        "_reads",
         "_second_fd",
         "_unread",
         "capacity",
@@ -79,6 +80,8 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
         self._answered = False
         self._cut = False
         """Whether some of a request was not written, since the peer answered or left before."""
+        self._reads = False
+        """Whether somebody waits for more of a body. If another task ends the exchange then, he may wake in the next one."""
         self._unread = 0
         """Bytes of a body that came since somebody last read."""
         self._second_fd = -1
@@ -343,7 +346,9 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
                 if self.eof or framing.broken is not None:
                     cause = self.ending() or framing.broken
                     raise body_broken(self._endpoint, cause) from cause
+                self._reads = True
                 await self.wait(earlier(limits.body_idle_s, limits.body_deadline))
+                self._reads = False
         except DeadlinePassed as error:
             raise time_is_up("body", limits, self._endpoint) from error
         if framing.trailers:
@@ -363,7 +368,7 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
         self.content, self.extensions = None, _NONE  # they hold this connection, and what it brought
         if self._second_fd >= 0:
             self._close_second()
-        if self._framing.finish() and not (self._cut or self.eof or self._write_paused):
+        if self._framing.finish() and not (self._cut or self._reads or self.eof or self._write_paused):
             return True
         self.abort()
         return False
