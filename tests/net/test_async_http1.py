@@ -373,7 +373,7 @@ def test_a_task_that_waits_for_a_body_which_another_closes_does_not_read_the_nex
         await first.extensions["network_stream"].write(b"!")
         framing = first.body._exchange._framing
         while not framing.complete:
-            await asyncio.sleep(0)
+            await turn()
         await first.aclose()
         # Without a turn of the loop in between: whoever waits has been woken, and does not run yet.
         second = await engine.send(target, get(), WireLimits(), Progress())
@@ -383,6 +383,10 @@ def test_a_task_that_waits_for_a_body_which_another_closes_does_not_read_the_nex
 
     with serving(script) as server:
         wire.runner.run(main(server.target()))  # type: ignore[attr-defined]
+
+
+async def turn() -> None:
+    await asyncio.sleep(0)
 
 
 # After a switch of protocols

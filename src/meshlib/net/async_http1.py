@@ -81,7 +81,7 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
         self._cut = False
         """Whether some of a request was not written, since the peer answered or left before."""
         self._reads = False
-        """Whether somebody waits for more of a body. If another task ends the exchange then, he may wake in the next one."""
+        """Whether somebody waits for more of a body: if another task ends the exchange, he may wake in the next one."""
         self._unread = 0
         """Bytes of a body that came since somebody last read."""
         self._second_fd = -1
