@@ -23,36 +23,39 @@ def environment(directory: Path) -> dict[str, str]:
     return {**env, "MESHLIB_LOCAL_DIR": str(directory / "registry")}
 
 
-def test_the_quickstart_makes_a_call_and_shows_its_record(tmp_path: Path) -> None:
+def what_it_prints(name: str, directory: Path) -> list[str]:
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "quickstart.py")],
+        [sys.executable, str(EXAMPLES / name)],
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
-        cwd=tmp_path,
-        env=environment(tmp_path),
+        cwd=directory,
+        env=environment(directory),
     )
-
     assert done.returncode == 0, done.stderr
-    answer, record = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+def test_the_quickstart_makes_a_call_and_shows_its_record(tmp_path: Path) -> None:
+    answer, record = what_it_prints("quickstart.py", tmp_path)
+
     assert answer == "{'order': 42}"
     assert record.startswith("GET orders/orders/42 (default): 200 in ")
 
 
 def test_a_service_behind_a_unix_socket_is_called(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "unix_socket.py")],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-        cwd=tmp_path,
-        env=environment(tmp_path),
-    )
+    lines = what_it_prints("unix_socket.py", tmp_path)
 
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["order 42, asked of orders", "unix:.../orders.sock"]
+    assert lines == ["order 42, asked of orders", "unix:.../orders.sock"]
+
+
+def test_an_upload_that_is_refused_is_not_sent_and_trailers_are_handed_over(tmp_path: Path) -> None:
+    *first, refused, checksum = what_it_prints("streaming.py", tmp_path)
+
+    assert first == ["sent 1 of 2", "sent 2 of 2", "<Response [201 Created]>"]
+    assert refused.startswith("<Response [413 ")
+    assert checksum == "the checksum is right: True"
 
 
 @contextmanager
