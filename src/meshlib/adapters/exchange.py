@@ -261,9 +261,11 @@ class Exchange:
 
     def ended(self) -> None:
         """The call's outcome is known."""
-        ended = self.call.journal.ended
-        self.plane.observer.call_ended(self.call, self.plane.clock.now() if ended is None else ended)
-        self.forget_frames()
+        call = self.call
+        ended = call.journal.ended
+        self.plane.observer.call_ended(call, self.plane.clock.now() if ended is None else ended)
+        if call.journal.error is not None or len(call.attempts) > 1:
+            self.forget_frames()
 
     def forget_frames(self) -> None:
         """Keep of the errors what they say, and not where they were raised.
@@ -281,7 +283,7 @@ class Exchange:
     def edited(self, headers: Headers) -> Headers:
         """The response's headers, with the route's edits."""
         edits = self.call.facts.route.response_edits
-        return edits.apply(headers) if edits else headers
+        return edits.apply(headers) if edits is not NO_EDITS and edits else headers
 
     def record(self) -> Record:
         """What happened so far."""

@@ -104,8 +104,12 @@ class _Cookies(httpx.Cookies):
     """Cookies that are looked for only in responses that set some.
 
     To look, httpx makes a request and a message of the standard library of each response, which costs more than all of
-    the mesh's policy.
+    the mesh's policy. To tell that there are none, it walks through its jar.
     """
+
+    def __bool__(self) -> bool:
+        kept = getattr(self.jar, "_cookies", None)  # of the standard library, by domain
+        return super().__bool__() if kept is None or kept else False
 
     def extract_cookies(self, response: httpx.Response) -> None:
         if "set-cookie" in response.headers:

@@ -20,7 +20,7 @@ from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from meshlib.net.connection import Head
 from meshlib.net.framing import MAX_HEAD_BYTES, NotHttp, Truncated
-from meshlib.net.http1_request import BodyWriter, request_head
+from meshlib.net.http1_request import NO_BODY, BodyWriter, request_head
 from meshlib.net.wire import Headers, WireRequest
 
 __all__ = ["Http1Framing"]
@@ -129,6 +129,8 @@ class Http1Framing:
             self._spent = False
         self._reset(request.method)
         self._writer = writer
+        if writer is NO_BODY:
+            return head
         if writer.joins(request.body):
             return head + writer.whole(request.body)
         self.awaits_continue = writer.expects

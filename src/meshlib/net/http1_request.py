@@ -14,7 +14,7 @@ from typing import Any, Final
 from meshlib.errors import RequestBodyError
 from meshlib.net.wire import Headers, WireRequest
 
-__all__ = ["BodyWriter", "request_head"]
+__all__ = ["NO_BODY", "BodyWriter", "request_head"]
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET: Final = re.compile(rb"[\x21-\x7e]+")
@@ -110,19 +110,26 @@ class BodyWriter:
         return RequestBodyError(f"the request's body is {what} than its Content-Length says", retryable=False)
 
 
+NO_BODY: Final = BodyWriter(None)
+"""Of requests without a body and without anything else to remember."""
+
+
 def request_head(request: WireRequest) -> tuple[bytes, BodyWriter]:
     """The head of a request, and what writes its body.
 
     Raises:
         RequestBodyError: if it is not valid HTTP/1.1.
     """
-    headers, writer = request.headers, BodyWriter(request.trailers)
+    headers, body = request.headers, request.body
     kinds = tuple(map(_known_names.get, map(_NAME, headers)))
     connection = _known_heads.get(kinds, _NOT_PLAIN)
     if connection == _NOT_PLAIN or (connection >= 0 and headers[connection][1] != b"keep-alive") or request.trailers:
+        writer = BodyWriter(request.trailers)
         headers = _read_framing(headers, writer, request.trailers)
         if not (writer.chunked or writer.left or writer.expects or writer.upgrades or writer.closes):
             _learn_head(tuple(_known_names.get(name) for name, _ in headers))
+    else:
+        writer = NO_BODY if type(body) is bytes and not body else BodyWriter(None)
     method, target = request.method, request.target
     if method not in _known_methods:
         if not _TOKEN.fullmatch(method):

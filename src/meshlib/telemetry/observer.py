@@ -120,9 +120,11 @@ class Observer:
         """
         if start.n > 1:
             self._count_retry(start.cluster)
-        providers = self._providers or self._load()
+        providers = self._providers
         if providers is None:
-            return None
+            if not self._wanted and "opentelemetry" not in sys.modules:
+                return None  # who has not imported it has neither set a provider nor begun a trace
+            providers = self._load()
         if providers.silent():
             self._trace_headers.pass_on(headers)
             return None
@@ -170,7 +172,9 @@ class Observer:
 
     def call_ended(self, call: Call, now: float) -> None:
         """A call delivered its headers, failed, or was cancelled. Once per call."""
-        providers = self._providers or self._load()
+        providers = self._providers
+        if providers is None and (self._wanted or "opentelemetry" in sys.modules):
+            providers = self._load()
         if providers is not None and not providers.silent() and (durations := self._measuring(providers)) is not None:
             durations.call(call, now)
         if self._changes is not None:
@@ -193,10 +197,7 @@ class Observer:
         with self._lock:
             self._retries[cluster] = self._retries.get(cluster, 0) + 1
 
-    def _load(self) -> Providers | None:
-        # A program that has not imported OpenTelemetry has neither set a provider nor begun a trace.
-        if not self._wanted and "opentelemetry" not in sys.modules:
-            return None
+    def _load(self) -> Providers:
         self._trace_headers = TraceHeaders()
         providers = self._providers = Providers(*self._given)
         return providers
