@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from typing import Any
 
@@ -157,10 +158,11 @@ def test_a_body_that_breaks_off_gives_what_came_and_then_an_error(wire: Wire, an
         response = wire.send(server.target(), get())
         assert response.status == 200
         seen = b""
-        with pytest.raises(BodyBroken):
+        with pytest.raises(BodyBroken) as caught:
             while chunk := wire.next_chunk(response):
                 seen += chunk
         assert seen == got
+        assert str(caught.value).count("broke off") == 1
         wire.close(response)
         assert wire.counts() == (0, 0, 0, 0)
 
@@ -420,6 +422,19 @@ def test_an_early_answer_to_an_upload_is_delivered(wire: Wire, kind: str, end: s
         reply = wire.call(held.server.target(), post(body, length=30_000_000), write_s=10.0)
         assert (reply.status, reply.body) == (413, b"big")
         assert wire.counts() == (0, 0, 0, 0)
+
+
+def test_junk_while_we_upload_is_a_protocol_error_at_once(wire: Wire) -> None:
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.send(b"SSH-2.0-OpenSSH_9.2\r\n")
+        gone.wait(10)
+
+    gone = threading.Event()
+    with serving(script) as server:
+        with pytest.raises(ProtocolError, match="does not begin with HTTP/"):
+            wire.send(server.target(), post(bytes(20_000_000)), deadline=time.monotonic() + 5)
+        gone.set()
 
 
 @pytest.mark.parametrize("host", ["orders..example", "a" * 64 + ".example", "10.0.0.1\r\nevil", "nu\0ll"])

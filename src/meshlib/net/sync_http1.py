@@ -6,7 +6,7 @@ import select
 from collections.abc import Callable
 from typing import Any, cast
 
-from meshlib.errors import RequestBodyError
+from meshlib.errors import RequestBodyError, WireError
 from meshlib.net.connection import (
     DeadlinePassed,
     Head,
@@ -207,6 +207,8 @@ class SyncHttp1:
                     return False
         except DeadlinePassed as error:
             raise time_is_up("write", limits, self._endpoint) from error
+        except WireError:  # an OSError too
+            raise
         except OSError:
             # The peer may have answered before it closed. If it has not, reading says so.
             return False
@@ -287,6 +289,8 @@ class SyncHttp1:
                 framing.receive(self._stream.read(earlier(limits.body_idle_s, limits.body_deadline)))
         except DeadlinePassed as error:
             raise time_is_up("body", limits, self._endpoint) from error
+        except WireError:  # an OSError too
+            raise
         except OSError as error:
             raise body_broken(self._endpoint, error) from error
         chunks, framing.chunks = framing.chunks, []
