@@ -142,10 +142,11 @@ class Policy(Part):
     """How a service is called.
 
     Attributes:
-        timeout: for a call, attempts and waits together, up to the response's headers; null for none.
+        timeout: for a call, attempts and waits together, up to the end of its body, or to its headers if the caller
+            streams it; null for none.
         per_try_timeout: for one attempt, up to the headers; null for none.
         connect_timeout: for TCP and TLS together.
-        body_idle_timeout: for each read of a streamed response's body; null for none.
+        body_idle_timeout: for each read of a response's body; null for none.
         endpoint_wait: how long a call waits for the first endpoints of its service.
         host_header: what servers see as Host: ``service``, ``endpoint``, or a literal.
         retry, retry_budget, load_balancing, limits, pool: see their classes.

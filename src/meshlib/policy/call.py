@@ -1,10 +1,9 @@
 """One call as a state machine: events in, actions out, and no I/O, in the manner of h11.
 
-Theory of operation ------------------- A driver (there is a sync one and an async one) creates a `Call`, sends it
-events, and carries out the actions that each event returns, in order. Every event brings `now`, a time on the monotonic
-clock; the machine never asks for the time itself, draws all randomness from the generator it was given, and never
-sleeps. So the same code runs in production and in virtual time. Events of an attempt that is over, late or repeated,
-change nothing.
+A driver (there is a sync one and an async one) creates a `Call`, sends it events, and carries out the actions that each
+event returns, in order. Every event brings `now`, a time on the monotonic clock; the machine never asks for the time
+itself, draws all randomness from the generator it was given, and never sleeps. So the same code runs in production and
+in virtual time. Events of an attempt that is over, late or repeated, change nothing.
 
     event                                       meaning
     begin(now)                                  the first event, once

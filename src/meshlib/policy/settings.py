@@ -115,9 +115,10 @@ class CallPolicy:
     """How one call is made.
 
     Attributes:
-        timeout_s: for the call, attempts and waits together, up to the response's headers; None for none.
+        timeout_s: for the call, attempts and waits together, up to the end of its body, or to its headers if the
+            caller streams it; None for none.
         per_try_timeout_s: for one attempt, up to the headers; None for none.
-        body_idle_s: for each read of a streamed response's body; None for none.
+        body_idle_s: for each read of a response's body; None for none.
         retry: when to try again.
         endpoint_wait_s: how long a call waits for the first endpoints of its service.
     """
