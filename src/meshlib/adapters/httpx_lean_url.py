@@ -20,6 +20,10 @@ __all__ = ["Origin", "Origins", "Place"]
 MAX_ORIGINS = 256
 """So many are remembered. A program calls few; one that makes them up must not fill the memory."""
 
+MAX_KNOWN = 256
+"""So many URLs are remembered, of at most so many characters: many are called again and again."""
+MAX_KNOWN_LENGTH = 256
+
 MAX_LENGTH = 8192
 """Of URLs that are read here. httpx refuses very long ones."""
 
@@ -101,6 +105,8 @@ class Origins:
         self._locate = locate
         self._known: dict[str, Origin | None] = {}
         self._base = _Base(httpx.URL(""), None, None, "")
+        # Of the base that it is for. A pair, so that threads never see one without the other.
+        self._places: tuple[httpx.URL, dict[str, Place]] = (self._base.url, {})
 
     def place(self, url: httpx.URL | str, base_url: httpx.URL) -> Place | None:
         """Where a call goes; None where httpx has to say, or to refuse it.
@@ -109,10 +115,21 @@ class Origins:
             httpx.InvalidURL: as httpx does.
         """
         if type(url) is str and len(url) <= MAX_LENGTH:
+            base, places = self._places
+            if base is not base_url:
+                places = {}
+                self._places = base_url, places
+            place = places.get(url)
+            if place is not None:
+                return place
             parts = _URL.fullmatch(url)
             if parts is not None:
                 place = self._plain(url, parts, base_url)
                 if place is not None:
+                    if len(url) <= MAX_KNOWN_LENGTH:
+                        if len(places) >= MAX_KNOWN:
+                            places.clear()
+                        places[url] = place
                     return place
         parsed = httpx.URL(url)
         if parsed.is_relative_url:
