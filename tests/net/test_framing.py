@@ -299,12 +299,13 @@ def test_a_100_asks_for_the_body(framing: Framing) -> None:
         (b"HTTP/1.1 200 OK\r\n", b"a" * 1000),
         (b"HTTP/1.1 200 OK\r\n", b"a: b\r\n" * 100),
         (b"HTTP/1.1 103 OK\r\n", b"a: b\r\n" * 100),
+        (b"", b"HTTP/1.1 103 OK\r\n\r\n" * 100),
         (CHUNKED, b"0" * 1000),
         (CHUNKED + b"2", b";a=b" * 100),
         (CHUNKED + b"0\r\n", b"a: b\r\n" * 100),
         (CHUNKED + b"0\r\na: ", b"a" * 1000),
     ],
-    ids=["reason", "value", "name", "fields", "1xx", "chunk-size", "extensions", "trailers", "trailer"],
+    ids=["reason", "value", "name", "fields", "1xx", "many-1xx", "chunk-size", "extensions", "trailers", "trailer"],
 )
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
 def test_what_has_no_end_and_no_body_is_refused(framing: Framing, first: bytes, more: bytes, method: bytes) -> None:

@@ -23,7 +23,8 @@ from meshlib.net.wire import Headers, WireRequest
 __all__ = ["CONTINUE_WAIT_S", "MAX_HEAD_BYTES", "Framing", "NotHttp", "Truncated"]
 
 MAX_HEAD_BYTES = 100 * 1024
-"""Of a response's head, of its trailers, and of whatever else comes without a byte of its body."""
+"""Of a response's head and the informational ones before it, of its trailers, and of whatever else comes without a byte
+of its body. Where a peer may go on for ever, a loop that reads as fast as it can has no time left for deadlines."""
 
 CONTINUE_WAIT_S = 1.0
 """How long a request with ``Expect: 100-continue`` waits for an answer before it sends its body all the same, as RFC

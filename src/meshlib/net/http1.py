@@ -282,7 +282,6 @@ class Http1Framing:
                 self._refuse("an informational response with a body")
             if status != 101:
                 self.continued = self.continued or status == 100
-                self._barren = 0
                 self._begins = b""
                 return
             if not self._writer.upgrades or not upgrades:

@@ -143,7 +143,6 @@ class H11Framing:
                 self._final(event)
             else:
                 self.continued = self.continued or event.status_code == 100
-                self._barren = 0
         elif isinstance(event, h11.EndOfMessage):
             self.trailers = event.headers.raw_items()
             self.complete = True
