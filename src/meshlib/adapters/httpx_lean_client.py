@@ -45,8 +45,10 @@ def lean_call(
     if extensions is None and timeout is httpx.USE_CLIENT_DEFAULT:
         options, phases = client._complete, client.timeout
     else:
-        if type(extensions) is not dict:
-            extensions = {} if extensions is None else {"unknown": extensions}
+        if extensions is None:
+            extensions = {}
+        elif type(extensions) is not dict:
+            return None
         given = extensions.get(EXTENSION, NO_OPTIONS)
         if len(extensions) > (EXTENSION in extensions) or type(given) is not CallOptions:
             return None

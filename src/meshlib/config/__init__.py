@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Route,
         Server,
         Service,
+        TcpKeepalive,
         Tls,
         ValueMatch,
     )
@@ -56,6 +57,7 @@ __all__ = [
     "Route",
     "Server",
     "Service",
+    "TcpKeepalive",
     "Tls",
     "ValueMatch",
 ]

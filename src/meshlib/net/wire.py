@@ -10,7 +10,7 @@ own iterator raised. Before it raises, `Progress` tells how far the attempt had 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, Protocol, TypeAlias
 
 from meshlib.balance.endpoint import Endpoint
@@ -18,13 +18,11 @@ from meshlib.config.settings import PoolSettings, TlsSettings
 from meshlib.dataclass import dataclass, field
 
 __all__ = [
-    "AsyncBody",
     "AsyncWire",
     "AsyncWireResponse",
     "Headers",
     "Phase",
     "Progress",
-    "SyncBody",
     "SyncWire",
     "SyncWireResponse",
     "Target",
@@ -37,9 +35,6 @@ _DEFAULT_POOL = PoolSettings()
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 Phase: TypeAlias = str
 """How far an attempt is: ``pool`` (waits for a connection), ``connect``, ``tls``, ``write``, ``headers``, ``body``."""
-
-SyncBody: TypeAlias = bytes | Iterable[bytes]
-AsyncBody: TypeAlias = bytes | AsyncIterable[bytes]
 
 
 @dataclass(frozen=True, slots=True)
