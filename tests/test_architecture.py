@@ -300,8 +300,18 @@ class _NoContent(BaseHTTPRequestHandler):
 @pytest.mark.parametrize(
     ("call", "others"),
     [
-        (CALL, ("meshlib.net.async_engine", "meshlib.net.async_dial", "meshlib.net.async_http1")),
-        (ASYNC_CALL, ("meshlib.net.sync_dial", "meshlib.net.sync_http1")),
+        (
+            CALL,
+            (
+                "asyncio",
+                "subprocess",
+                "meshlib.discovery.control_loop",
+                "meshlib.net.async_engine",
+                "meshlib.net.async_dial",
+                "meshlib.net.async_http1",
+            ),
+        ),
+        (ASYNC_CALL, ("meshlib.discovery.control_loop", "meshlib.net.sync_dial", "meshlib.net.sync_http1")),
     ],
     ids=["sync", "async"],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import random
@@ -222,23 +221,21 @@ class Wiring:
         self._directory.use(name)
         if not self._keeping_house:
             self._keeping_house = True
-            self.control.submit(self._keep_house)
+            self.control.call_every(_HOUSEKEEPING_S, self._keep_house)
 
     def _use_as_named(self, name: str) -> None:
         """With the stock wire a service is where its name says: the client's own transport finds it."""
         if not self.snapshots.service(name).clusters[None].members:
             self.snapshots.publish(name, [Endpoint(name, 80)], Known.YES)
 
-    async def _keep_house(self) -> None:
+    def _keep_house(self) -> None:
         """What nobody waits for: idle connections are closed, and what changed without a call is told."""
-        while True:
-            await asyncio.sleep(_HOUSEKEEPING_S)
-            now = self.clock.now()
-            for engine in self.engines:
-                engine.reap(now)
-            self.plane.settle()
-            self._changes.look_at_all(self.view.clusters(), now)
-            self.bus.flush()
+        now = self.clock.now()
+        for engine in self.engines:
+            engine.reap(now)
+        self.plane.settle()
+        self._changes.look_at_all(self.view.clusters(), now)
+        self.bus.flush()
 
     def after_fork(self) -> None:
         """In the child: what threads of the parent held or did is not ours."""

@@ -12,7 +12,7 @@ import pytest
 
 from meshlib.config.settings import ConsulSettings, LocalSettings, StaticSettings
 from meshlib.discovery.build import make_source
-from meshlib.discovery.source import UNKNOWN, Answer, Registrar, Source
+from meshlib.discovery.source import UNKNOWN, Answer, Registrar, Source, Written
 from meshlib.errors import ConfigError
 from tests.discovery.support import endpoint
 
@@ -47,6 +47,14 @@ def test_static_says_what_is_written_and_nothing_more() -> None:
     assert first_answer(source, "orders") == (endpoint(1), endpoint(2))
     assert first_answer(source, "nobody") == ()
     assert first_answer(source, "other") is UNKNOWN
+
+
+def test_static_need_not_be_asked() -> None:
+    source = make_source(StaticSettings({"orders": (endpoint(1), endpoint(2)), "nobody": ()}))
+    assert isinstance(source, Written)
+    assert source.written("orders") == (endpoint(1), endpoint(2))
+    assert source.written("nobody") == ()
+    assert source.written("other") is UNKNOWN
 
 
 def first_answer(source: Source, service: str) -> Answer:

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from meshlib.config.settings import StaticSettings
 from meshlib.discovery.control import ControlPlane
-from meshlib.discovery.source import UNKNOWN
+from meshlib.discovery.source import UNKNOWN, Source
+from meshlib.discovery.static import StaticSource
 from meshlib.discovery.watch import Directory, Resolution, ResolutionState
 from tests.discovery.support import Published, Scripted, endpoint, until
 
@@ -37,7 +39,7 @@ def published() -> Published:
 def make(control: ControlPlane, published: Published) -> Iterator[Make]:
     made: list[Directory] = []
 
-    def make(*sources: Scripted, publish: Any = None, **settings: Any) -> Directory:
+    def make(*sources: Source, publish: Any = None, **settings: Any) -> Directory:
         settings.setdefault("on_event", published.event)
         settings.setdefault("rng", random.Random(1))
         directory = Directory(sources, control, publish or published, **settings)
@@ -62,6 +64,62 @@ def test_a_service_is_watched_from_its_first_use(make: Make, published: Publishe
     source.say("orders", (endpoint(1), endpoint(2)))
     until(lambda: published.ports("orders") == [1, 2])
     assert directory.resolution("orders") == published.now["orders"]
+
+
+def test_what_is_written_is_published_without_a_loop(make: Make, published: Published, control: ControlPlane) -> None:
+    later = Scripted()
+    later.say("orders", (endpoint(2),))
+    directory = make(StaticSource(StaticSettings({"orders": (endpoint(1),), "nobody": ()})), later)
+    directory.use("orders")
+    directory.use("nobody")
+    until(lambda: published.state("orders") == "ok")
+    until(lambda: published.state("nobody") == "empty")
+    assert published.ports("orders") == [1]
+    assert directory.status()["orders"].source == "static"
+    assert directory.ages() == {"orders": 0.0}
+    assert not control.looping
+    directory.close()
+    assert directory.status() == {}
+    assert later.opened == 0
+    assert not later.released
+
+
+def test_what_is_not_written_is_asked_of_the_next_source(make: Make, published: Published) -> None:
+    later = Scripted()
+    later.say("carts", (endpoint(2),))
+    directory = make(StaticSource(StaticSettings({"orders": (endpoint(1),)})), later)
+    directory.use("orders")
+    directory.use("carts")
+    until(lambda: published.ports("carts") == [2])
+    assert published.ports("orders") == [1]
+    directory.close()
+    assert later.watching == 0
+    assert later.released
+
+
+def test_where_all_is_written_a_strange_name_is_unknown_and_forgotten_without_a_loop(
+    make: Make, published: Published, control: ControlPlane
+) -> None:
+    directory = make(StaticSource(StaticSettings({"orders": (endpoint(1),)})), unused_s=0.1)
+    directory.use("strange")
+    directory.use("orders")
+    until(lambda: {kind for kind, _, _ in published.events} == {"ok", "unknown", "forgotten"})
+    until(lambda: directory.status() == {})
+    assert published.now == {"orders": None, "strange": None}
+    assert not control.looping
+
+
+def test_what_is_written_is_forgotten_when_unused_also_if_a_loop_came_meanwhile(
+    make: Make, published: Published, control: ControlPlane
+) -> None:
+    directory = make(StaticSource(StaticSettings({"orders": (endpoint(1),)})), unused_s=0.3)
+    directory.use("orders")
+    until(lambda: published.state("orders") == "ok")
+    control.run_sync(lambda: asyncio.sleep(0), 5)
+    until(lambda: published.now["orders"] is None)
+    directory.use("orders")
+    until(lambda: published.state("orders") == "ok")
+    assert [kind for kind, _, _ in published.events] == ["ok", "forgotten", "ok"]
 
 
 def test_nothing_is_published_before_there_is_an_answer(make: Make, published: Published) -> None:
@@ -182,7 +240,7 @@ def test_an_unused_service_is_forgotten_and_its_next_use_starts_anew(make: Make,
 def test_a_name_that_nobody_knows_is_forgotten_sooner(
     make: Make, published: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("meshlib.discovery.watch.UNKNOWN_S", 0.15)
+    monkeypatch.setattr("meshlib.discovery.service_watch._UNKNOWN_S", 0.15)
     source = Scripted()
     source.say("orders", (endpoint(1),))
     source.say("nobody", UNKNOWN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 
 from meshlib.adapters.exchange import Exchange
@@ -84,6 +83,8 @@ async def _send_within(
     wire: AsyncWire, target: Target, request: WireRequest, limits: WireLimits, progress: Progress, now: float
 ) -> AsyncWireResponse:
     """Send an attempt whose body the caller's own code produces: the deadline holds over that code too."""
+    import asyncio
+
     assert limits.deadline is not None
     try:
         async with asyncio.timeout(limits.deadline - now):
@@ -111,6 +112,8 @@ async def _read(
 
 async def _wait(exchange: Exchange) -> list[Action]:
     """Wait until something is to be done."""
+    import asyncio
+
     call, clock = exchange.call, exchange.plane.clock
     token, wake_at = call.wait_on, call.next_wakeup
     delay_s = None if wake_at is None else max(0.0, wake_at - clock.now())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Protocol
 
@@ -35,4 +34,10 @@ class RealClock:
     now = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
     sleep = staticmethod(time.sleep)
-    asleep = staticmethod(asyncio.sleep)
+
+    @staticmethod
+    async def asleep(delay_s: float) -> None:
+        """Suspend this task for `delay_s`."""
+        import asyncio
+
+        await asyncio.sleep(delay_s)

@@ -9,16 +9,24 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import Mapping
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
 from meshlib.adapters import async_driver, sync_driver
 from meshlib.adapters.body import AsyncBufferedBody, BufferedBody
-from meshlib.adapters.httpx_core import DELIVERED, NO_PLAIN_OPTIONS, OUTSIDE, Core, again, delivered, failed_outside
+from meshlib.adapters.httpx_core import (
+    NO_PLAIN_OPTIONS,
+    OUTSIDE,
+    Core,
+    again,
+    delivered,
+    failed_outside,
+    hand_over,
+    handed_over,
+)
 from meshlib.adapters.httpx_lean import LeanCall
 from meshlib.adapters.httpx_lean_response import AsyncLeanResponse, LeanResponse, to_be_replayed
 from meshlib.adapters.httpx_streams import AsyncResponseStream, FileStream, SyncResponseStream
@@ -26,6 +34,9 @@ from meshlib.adapters.options import EXTENSION
 from meshlib.adapters.plane import DataPlane
 from meshlib.errors import MeshError
 from meshlib.net.wire import AsyncWire, SyncWire
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = ["AsyncMeshTransport", "MeshTransport", "attach"]
 
@@ -68,7 +79,7 @@ class MeshTransport(Core, httpx.BaseTransport):
         Raises:
             MeshError: which is an httpx exception too.
         """
-        known = request.extensions.pop(DELIVERED, None)
+        known = handed_over(request)
         if known is not None:
             return self._outside(request) if known is OUTSIDE else known
         service, mode = self._locate(request)
@@ -113,7 +124,7 @@ class MeshTransport(Core, httpx.BaseTransport):
         except MeshError as error:
             translated = self._failed(error, service, call.request)
             if translated is None:
-                call.request.extensions[DELIVERED] = OUTSIDE
+                hand_over(call.request, OUTSIDE)
                 return None
             try:
                 raise translated from error.__cause__
@@ -129,7 +140,7 @@ class MeshTransport(Core, httpx.BaseTransport):
         elapsed_s = perf_counter() - began_s
         headers = exchange.edited(response.headers)
         if to_be_replayed(response.status, headers):
-            call.request.extensions[DELIVERED] = again(exchange, response, headers, body, elapsed_s)
+            hand_over(call.request, again(exchange, response, headers, body, elapsed_s))
             return None
         return LeanResponse(call, exchange, response.status, headers, body, response.extensions, elapsed_s)
 
@@ -200,7 +211,7 @@ class AsyncMeshTransport(Core, httpx.AsyncBaseTransport):
         Raises:
             MeshError: which is an httpx exception too.
         """
-        known = request.extensions.pop(DELIVERED, None)
+        known = handed_over(request)
         if known is not None:
             return await self._outside(request) if known is OUTSIDE else known
         service, mode = self._locate(request)
@@ -245,7 +256,7 @@ class AsyncMeshTransport(Core, httpx.AsyncBaseTransport):
         except MeshError as error:
             translated = self._failed(error, service, call.request)
             if translated is None:
-                call.request.extensions[DELIVERED] = OUTSIDE
+                hand_over(call.request, OUTSIDE)
                 return None
             try:
                 raise translated from error.__cause__
@@ -261,7 +272,7 @@ class AsyncMeshTransport(Core, httpx.AsyncBaseTransport):
         elapsed_s = perf_counter() - began_s
         headers = exchange.edited(response.headers)
         if to_be_replayed(response.status, headers):
-            call.request.extensions[DELIVERED] = again(exchange, response, headers, body, elapsed_s)
+            hand_over(call.request, again(exchange, response, headers, body, elapsed_s))
             return None
         return AsyncLeanResponse(call, exchange, response.status, headers, body, response.extensions, elapsed_s)
 
@@ -281,6 +292,8 @@ class AsyncMeshTransport(Core, httpx.AsyncBaseTransport):
     async def _outside(self, request: httpx.Request) -> httpx.Response:
         stock = self._given
         if stock is None:
+            from asyncio import get_running_loop
+
             loop = get_running_loop()
             stock = self._stock.get(loop)
             if stock is None:
@@ -289,6 +302,8 @@ class AsyncMeshTransport(Core, httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close what goes outside the mesh. The pools belong to the mesh and stay open."""
+        from asyncio import get_running_loop
+
         if self._given is not None:
             await self._given.aclose()
         stock = self._stock.pop(get_running_loop(), None)

@@ -8,9 +8,8 @@ it goes to the endpoint that was picked.
 from __future__ import annotations
 
 import os
-from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -18,6 +17,9 @@ from meshlib.adapters.httpx_errors import from_httpx
 from meshlib.adapters.httpx_lean_url import Place
 from meshlib.errors import BodyBroken, ConnectFailed, MeshError
 from meshlib.net.wire import AsyncWireResponse, Progress, SyncWireResponse, Target, WireLimits, WireRequest
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = [
     "AsyncStockTransport",
@@ -187,6 +189,8 @@ class AsyncStockTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request as plain httpx does."""
+        from asyncio import get_running_loop
+
         loop = get_running_loop()
         made = self._made.get(loop)
         if made is None:
@@ -198,6 +202,8 @@ class AsyncStockTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         """Close the connections of the running loop; a further request makes new ones."""
+        from asyncio import get_running_loop
+
         made = self._made.pop(get_running_loop(), None)
         if made is not None:
             await made.aclose()

@@ -1,5 +1,7 @@
 """The control plane: one daemon thread with one asyncio loop, which runs every watch and every registration.
 
+The loop is made when there is first something to run on it; until then the thread calls functions (`control_thread`).
+
 It starts at first use, not when it is made, so a program that only imports or configures a mesh has no thread, and a
 server that forks its workers after loading the application gives each worker a thread of its own. A child abandons the
 inherited loop without touching it and starts anew at its own first use.
@@ -7,21 +9,20 @@ inherited loop without touching it and starts anew at its own first use.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
-import contextvars
 import inspect
 import logging
-import selectors
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError, Future
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from meshlib.discovery.threads import DaemonThreads, abandon, native_lock, renew_in_child, start_thread
+from meshlib.discovery.control_thread import ControlThread, Timer, never
+from meshlib.discovery.threads import abandon, native_lock, renew_in_child
 from meshlib.errors import MeshClosed, MeshError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["ControlPlane", "ThreadsUnavailable", "Work"]
 
@@ -48,7 +49,7 @@ class ControlPlane:
     def __init__(self, name: str = "meshlib-control") -> None:
         self._name = name
         self._lock = native_lock()
-        self._running: _LoopThread | None = None
+        self._running: ControlThread | None = None
         self._closed = False
         self.generation = 0
         renew_in_child(self)
@@ -61,6 +62,12 @@ class ControlPlane:
     def started(self) -> bool:
         """Whether the thread runs."""
         return self._running is not None
+
+    @property
+    def looping(self) -> bool:
+        """Whether there is a loop: something was submitted."""
+        running = self._running
+        return running is not None and running.loop is not None
 
     def submit(self, work: Work[T], *, log_errors: bool = True) -> Future[T]:
         """Run `work` on the control loop, starting the thread if need be.
@@ -79,15 +86,18 @@ class ControlPlane:
             MeshClosed: after `close`.
             ThreadsUnavailable: where this process can have no thread.
         """
+        # Here, and not in the control thread: a child forked meanwhile would have half of a module.
+        from meshlib.discovery.control_loop import ControlLoop
+
         coroutine: Coroutine[Any, Any, T] | None = work if inspect.iscoroutine(work) else None
         try:
             with self._lock:
                 # Under the lock, so that all that was accepted lies before the stop in the loop's queue.
-                loop = self._ensure_running().loop
+                loop = self._ensure_running().ensure_loop(ControlLoop)
                 if coroutine is None:
                     assert callable(work)
                     coroutine = work()
-                future = contextvars.Context().run(asyncio.run_coroutine_threadsafe, coroutine, loop)
+                future = loop.submit(coroutine)
         except BaseException:
             if coroutine is not None:
                 coroutine.close()
@@ -97,15 +107,38 @@ class ControlPlane:
         return future
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """Have `function` called on the control loop, if it runs; never starts it.
+        """Have `function` called on the control thread, if it runs; never starts it.
 
         Raises:
             RuntimeError: if it does not run.
         """
         running = self._running
         if running is None:
-            raise RuntimeError("the control loop does not run")
-        running.loop.call_soon_threadsafe(function, context=contextvars.Context())
+            raise RuntimeError("the control thread does not run")
+        running.call_soon(function)
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Have `function` called on the control thread, starting it if need be, but no loop.
+
+        Raises:
+            MeshClosed: after `close`.
+            ThreadsUnavailable: where this process can have no thread.
+        """
+        with self._lock:
+            self._ensure_running().call_soon(function)
+
+    def call_later(self, delay_s: float, function: Callable[[], object]) -> Timer:
+        """Have `function` called in `delay_s` seconds. On the control thread only; after `close` it is never called."""
+        running = self._running
+        return never(function) if running is None else running.call_later(delay_s, function)
+
+    def call_every(self, period_s: float, function: Callable[[], object]) -> None:
+        """Have `function` called on the control thread every `period_s` seconds until `close`; see `call`.
+
+        An exception of it is logged, and does not end it.
+        """
+        with self._lock:
+            self._ensure_running().call_every(period_s, function)
 
     def run_sync(self, work: Work[T], timeout_s: float) -> T:
         """Run `work` on the control loop and wait for its result.
@@ -115,6 +148,8 @@ class ControlPlane:
             RuntimeError: if called on the control thread itself, which would wait for itself.
             MeshClosed: after `close`, or if the plane was closed meanwhile.
         """
+        from concurrent.futures import CancelledError
+
         running = self._running
         if running is not None and running.is_current():
             if inspect.iscoroutine(work):
@@ -146,12 +181,12 @@ class ControlPlane:
         if running is not None and not running.is_current() and not running.join(timeout_s + 1.0):
             _log.warning("the control thread did not end within %g s", timeout_s + 1.0)
 
-    def _ensure_running(self) -> _LoopThread:
+    def _ensure_running(self) -> ControlThread:
         if self._closed:
             raise MeshClosed("the mesh was closed; make a new one")
         if self._running is None:
             _refuse_uwsgi_without_threads()
-            self._running = _LoopThread(self._name)
+            self._running = ControlThread(self._name)
             # Weakly: a plane that nobody holds any more must not live until the process ends.
             atexit.register(_close_at_exit, weakref.ref(self))
         return self._running
@@ -160,72 +195,8 @@ class ControlPlane:
         self._lock = native_lock()
         self.generation += 1
         if self._running is not None:
-            abandon(self._running, self._running.loop)
+            abandon(self._running)
             self._running = None
-
-
-class _LoopThread:
-    """A loop, the thread that runs it, and how both end."""
-
-    def __init__(self, name: str) -> None:
-        # A selector loop whatever the policy says: the fork and gevent handling is known to hold for this one.
-        self.loop = asyncio.SelectorEventLoop(_native_selector())
-        self.loop.set_default_executor(DaemonThreads(1))
-        self.loop.set_exception_handler(_log_loop_error)
-        self._grace_s = 5.0
-        self._thread_id: int | None = None
-        self._finished = native_lock()
-        self._finished.acquire()
-        start_thread(self._run, name)
-
-    def is_current(self) -> bool:
-        return self._thread_id == threading.get_native_id()
-
-    def stop(self, grace_s: float) -> None:
-        self._grace_s = grace_s
-        self.loop.call_soon_threadsafe(self.loop.stop)
-
-    def join(self, timeout_s: float) -> bool:
-        if self._finished.acquire(timeout=max(0.0, timeout_s)):
-            self._finished.release()
-            return True
-        return False
-
-    def _run(self) -> None:
-        self._thread_id = threading.get_native_id()
-        asyncio.set_event_loop(self.loop)
-        try:
-            self.loop.run_forever()
-            self._cancel_all()
-        except Exception:
-            _log.exception("the control loop ended by an error")
-        finally:
-            asyncio.set_event_loop(None)
-            self.loop.close()
-            self._finished.release()
-
-    def _cancel_all(self) -> None:
-        ends_at = self.loop.time() + self._grace_s
-        # Again and again, because a timer may start a task while the others end.
-        while tasks := asyncio.all_tasks(self.loop):
-            left_s = ends_at - self.loop.time()
-            if left_s <= 0:
-                names = ", ".join(sorted(task.get_name() for task in tasks))
-                _log.warning("did not end within %g s of being cancelled: %s", self._grace_s, names)
-                break
-            for task in tasks:
-                task.cancel()
-            self.loop.run_until_complete(asyncio.wait(tasks, timeout=left_s))
-        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-
-
-def _native_selector() -> selectors.BaseSelector:
-    """A selector that blocks the thread; gevent's own would run a hub in it."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is not None and monkey.is_module_patched("selectors"):
-        selector: selectors.BaseSelector = monkey.get_original("selectors", "DefaultSelector")()
-        return selector
-    return selectors.DefaultSelector()
 
 
 def _refuse_uwsgi_without_threads() -> None:
@@ -243,10 +214,6 @@ def _refuse_uwsgi_without_threads() -> None:
 def _log_error(future: Future[Any]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
         _log.error("a task of the control plane failed: %s", error, exc_info=error)
-
-
-def _log_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    _log.error("control plane: %s", context.get("message", "unknown error"), exc_info=context.get("exception"))
 
 
 def _close_at_exit(reference: weakref.ref[ControlPlane]) -> None:

@@ -1,12 +1,12 @@
 """The embedded registry of one machine: a directory of the user's, in which each instance holds one locked file.
 
 No server, and nothing to clean up: an instance is there for as long as its process lives, and the kernel takes it away.
-How the files work is in `local_files.py`; this file watches them, and keeps this process's own entries.
+How the files work is in `local_files.py`; this file watches them, and keeps this process's own entries. It is there by
+default, also where nobody needs a loop, so it loads asyncio only in what runs on one.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import os
@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncGenerator, Iterable
 from itertools import islice
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.config.settings import LocalSettings
@@ -24,6 +25,9 @@ from meshlib.discovery.probe import probe
 from meshlib.discovery.source import UNKNOWN, Answer, Instance
 from meshlib.discovery.threads import abandon, renew_in_child
 from meshlib.errors import DiscoveryUnavailable, RegistrationFailed
+
+if TYPE_CHECKING:
+    from asyncio import Task
 
 __all__ = ["LocalRegistry"]
 
@@ -64,6 +68,8 @@ class LocalRegistry:
         Raises:
             DiscoveryUnavailable: if the directory cannot be read, or others than this user can write to it.
         """
+        import asyncio
+
         scan = _Scan(self.directory, service)
         last: Answer | None = None
         while True:
@@ -93,6 +99,8 @@ class LocalRegistry:
                 service=instance.service,
                 retryable=False,
             )
+        from asyncio import get_running_loop
+
         await self.deregister(instance)
         kept = _Kept(self.directory, instance)
         await kept.check()
@@ -102,7 +110,7 @@ class LocalRegistry:
             text = f"cannot be entered into the local registry at {self.directory}: {_why(error)}"
             raise RegistrationFailed(text, service=instance.service) from error
         self._kept[instance.service, instance.instance_id] = kept
-        kept.task = asyncio.get_running_loop().create_task(kept.keep(), name=f"meshlib keep {instance.instance_id}")
+        kept.task = get_running_loop().create_task(kept.keep(), name=f"meshlib keep {instance.instance_id}")
 
     async def deregister(self, instance: Instance) -> None:
         """Remove `instance`; one that another process entered is left alone."""
@@ -236,7 +244,7 @@ class _Kept:
         self._healthy = self._said_healthy = True
         self._held: files.Held | None = None
         self._complaint = ""
-        self.task: asyncio.Task[None] | None = None
+        self.task: Task[None] | None = None
 
     async def check(self) -> None:
         """Check the instance, if it has something to check."""
@@ -276,6 +284,8 @@ class _Kept:
 
     async def keep(self) -> None:
         """Check the instance at its interval, and enter it again if its file was removed."""
+        import asyncio
+
         interval_s = self._instance.check_interval_s
         # Until it first passes, it is starting: looked at more often, so that it is not idle for a whole interval.
         starting = not self._healthy
@@ -302,6 +312,8 @@ class _Kept:
                 _log.warning(text, self._instance.instance_id, why)
 
     async def end(self) -> None:
+        import asyncio
+
         if self.task is not None:
             self.task.cancel()
             await asyncio.wait([self.task])

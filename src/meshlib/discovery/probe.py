@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 __all__ = ["probe"]
 
 
@@ -19,6 +17,8 @@ async def probe(host: str, port: int, path: str | None, timeout_s: float) -> str
     Returns:
         None if it is well, else what is wrong.
     """
+    import asyncio
+
     try:
         async with asyncio.timeout(timeout_s):
             return await _probe(host, port, path)
@@ -29,7 +29,9 @@ async def probe(host: str, port: int, path: str | None, timeout_s: float) -> str
 
 
 async def _probe(host: str, port: int, path: str | None) -> str | None:
-    reader, writer = await asyncio.open_connection(host, port)
+    from asyncio import open_connection
+
+    reader, writer = await open_connection(host, port)
     try:
         if path is None:
             return None

@@ -19,7 +19,7 @@ from typing import Final, Protocol, TypeAlias, runtime_checkable
 from meshlib.balance.endpoint import Endpoint
 from meshlib.dataclass import dataclass, field
 
-__all__ = ["UNKNOWN", "Answer", "Instance", "Registrar", "Source", "Unknown", "is_host"]
+__all__ = ["UNKNOWN", "Answer", "Instance", "Registrar", "Source", "Unknown", "Written", "is_host"]
 
 _HOST = re.compile(r"[0-9A-Za-z_.:%-]{1,253}")
 
@@ -59,6 +59,15 @@ class Source(Protocol):
 
     async def aclose(self) -> None:
         """Release what the source holds (an HTTP client, a file). Called once, on the control plane's loop."""
+        ...
+
+
+@runtime_checkable
+class Written(Protocol):
+    """A source that need not be asked: what it says of a service is known, and never changes. It is not watched."""
+
+    def written(self, service: str) -> Answer:
+        """What its watch would yield."""
         ...
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 
 from meshlib.config.settings import StaticSettings
@@ -19,9 +18,15 @@ class StaticSource:
     def __init__(self, settings: StaticSettings) -> None:
         self._services = settings.services
 
+    def written(self, service: str) -> Answer:
+        """The endpoints in the table."""
+        return self._services.get(service, UNKNOWN)
+
     async def watch(self, service: str) -> AsyncGenerator[Answer, None]:
         """Yield once, then wait for ever."""
-        yield self._services.get(service, UNKNOWN)
+        import asyncio
+
+        yield self.written(service)
         await asyncio.Event().wait()
 
     async def aclose(self) -> None:

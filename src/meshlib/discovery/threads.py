@@ -16,13 +16,9 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol
 
-__all__ = ["DaemonThreads", "Renewed", "abandon", "native_lock", "renew_in_child", "start_thread"]
-
-P = ParamSpec("P")
-T = TypeVar("T")
+__all__ = ["Renewed", "abandon", "native_lock", "renew_in_child", "start_thread"]
 
 
 def _patched_by_gevent() -> Any:
@@ -46,31 +42,6 @@ def start_thread(function: Callable[[], None], name: str) -> None:
         monkey.get_original("_thread", "start_new_thread")(function, ())
     else:
         threading.Thread(target=function, name=name, daemon=True).start()
-
-
-class DaemonThreads(ThreadPoolExecutor):
-    """An executor with one daemon thread per piece of work.
-
-    A `ThreadPoolExecutor` by type only, because an event loop takes no other. Meant for rare work (a name to resolve, a
-    registration); it keeps no thread, so nothing waits for one at exit, and it still works in `atexit` handlers.
-    """
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run ``fn(*args, **kwargs)`` in a thread of its own."""
-        future: Future[T] = Future()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                result = fn(*args, **kwargs)
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
-        start_thread(run, "meshlib-control-io")
-        return future
 
 
 class Renewed(Protocol):

@@ -1,24 +1,23 @@
 """Watches: for each service in use, one task per source that is asked, on the control loop.
 
-What to believe, and when to ask again, is `resolver.py`; this file only runs it: generators in, publications out.
+This file knows which services are watched, and publishes what is found; the watch of one is `service_watch.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from typing import TypeAlias
 
 from meshlib.dataclass import dataclass
 from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.resolver import Resolution, ResolutionState, Resolver, Retry
-from meshlib.discovery.source import Source
+from meshlib.discovery.service_watch import ServiceWatch
+from meshlib.discovery.source import UNKNOWN, Source, Written
 from meshlib.discovery.threads import abandon, native_lock, renew_in_child
-from meshlib.errors import MeshClosed, MeshError
+from meshlib.errors import MeshClosed
 
 __all__ = ["Directory", "OnEvent", "Publish", "Resolution", "ResolutionState", "ServiceStatus", "ServiceWatch"]
 
@@ -30,8 +29,6 @@ OnEvent: TypeAlias = Callable[[str, str, str], None]
 
 _log = logging.getLogger("meshlib")
 _FORGOTTEN = "forgotten"
-UNKNOWN_S = 60.0
-"""A name that no source knows is forgotten after so long: names may come from anywhere, and each costs a watch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +134,9 @@ class Directory:
 
     async def aclose(self) -> None:
         """End all watches, then close the sources. Runs on the control loop."""
-        with self._lock:
-            self._closed = True
-            watches = list(self._watches.values())
-            self._watches.clear()
-        await asyncio.gather(*(watch.stop() for watch in watches))
+        import asyncio
+
+        await asyncio.gather(*(watch.stop() for watch in self._take_all()))
         for source in self._sources:
             try:
                 await source.aclose()
@@ -151,15 +146,25 @@ class Directory:
     def close(self, timeout_s: float = 5.0) -> None:
         """Do what `aclose` does, from another thread.
 
-        What has not ended within `timeout_s` seconds is logged and left. There is nothing to do if the control plane
-        never started.
+        What has not ended within `timeout_s` seconds is logged and left. If the control loop never ran, no source was
+        ever asked, and none holds anything.
         """
         self._closed = True
-        if self._control.started:
-            try:
-                self._control.run_sync(self.aclose, timeout_s)
-            except (TimeoutError, MeshClosed) as error:
-                _log.warning("discovery did not end cleanly: %s", error)
+        if not self._control.looping:
+            for watch in self._take_all():
+                watch.end()
+            return
+        try:
+            self._control.run_sync(self.aclose, timeout_s)
+        except (TimeoutError, MeshClosed) as error:
+            _log.warning("discovery did not end cleanly: %s", error)
+
+    def _take_all(self) -> list[ServiceWatch]:
+        with self._lock:
+            self._closed = True
+            watches = list(self._watches.values())
+            self._watches.clear()
+        return watches
 
     def _start(self, service: str) -> None:
         with self._lock:
@@ -168,18 +173,31 @@ class Directory:
                 return
             watch = self._watches[service] = self._make(service)
         try:
-            self._control.submit(watch.run, log_errors=True)
+            if self._is_written(service):
+                self._control.call(watch.begin)
+            else:
+                self._control.submit(watch.run, log_errors=True)
         except BaseException:
             with self._lock:
                 if self._watches.get(service) is watch:
                     del self._watches[service]
             raise
 
+    def _is_written(self, service: str) -> bool:
+        """Whether no source has to be asked."""
+        for source in self._sources:
+            if not isinstance(source, Written):
+                return False
+            if source.written(service) is not UNKNOWN:
+                return True
+        return True
+
     def _make(self, service: str) -> ServiceWatch:
         retries = [(source.name, getattr(source, "retry", self._retry)) for source in self._sources]
         seed = self._inherited.pop(service, None)
         resolver = Resolver(retries, rng=self._rng, empty_hold_s=self._empty_hold_s, seed=seed)
-        return ServiceWatch(service, self._sources, resolver, self._clock, self._changed, self._forget)
+        later = self._control.call_later
+        return ServiceWatch(service, self._sources, resolver, self._clock, later, self._changed, self._forget)
 
     def _changed(self, service: str, old: Resolution, new: Resolution) -> None:
         self._tell(service, new)
@@ -190,7 +208,7 @@ class Directory:
         """End `watch` if it is unused. Return when to ask again, or None if it has ended."""
         with self._lock:
             watch.ended = True
-            idle_s = min(self._unused_s, UNKNOWN_S) if watch.unknown else self._unused_s
+            idle_s = watch.idle_s(self._unused_s)
             unused_at = watch.used_at + idle_s
             if self._clock() < unused_at:
                 watch.ended = False
@@ -230,134 +248,6 @@ class Directory:
                     error,
                     watch.resolution.updated_at,
                 )
-
-
-class ServiceWatch:
-    """The watch of one service: one task per source asked, one timer. Lives on the control loop.
-
-    Attributes:
-        used_at: when the service was last used; any thread sets it.
-        ended: True once the directory has forgotten this watch.
-        published: the last resolution that was published, if any.
-    """
-
-    def __init__(
-        self,
-        service: str,
-        sources: Sequence[Source],
-        resolver: Resolver,
-        clock: Callable[[], float],
-        changed: Callable[[str, Resolution, Resolution], None],
-        forget: Callable[[ServiceWatch], float | None],
-    ) -> None:
-        self.service = service
-        self.used_at = clock()
-        self.ended = False
-        self.published: Resolution | None = None
-        self._sources = sources
-        self._resolver = resolver
-        self._clock = clock
-        self._changed = changed
-        self._forget = forget
-        self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._unused_at = self.used_at
-        self._stopped = False
-
-    def __repr__(self) -> str:
-        return f"<ServiceWatch {self.service} [{self.resolution.state.value}, {len(self._tasks)} sources watched]>"
-
-    @property
-    def resolution(self) -> Resolution:
-        """The current resolution."""
-        return self._resolver.resolution
-
-    @property
-    def unknown(self) -> bool:
-        """Whether no source knows the service."""
-        return self.resolution.state is ResolutionState.UNKNOWN
-
-    async def run(self) -> None:
-        """Begin. Returns at once; tasks and a timer go on."""
-        if not self._stopped:
-            self._advance()
-
-    async def stop(self) -> None:
-        """Cancel all, and wait until every generator is closed."""
-        self._stopped = self.ended = True
-        self._end_all()
-        if self._leaving:
-            await asyncio.gather(*self._leaving, return_exceptions=True)
-
-    def _advance(self) -> None:
-        """Publish what changed, start and stop what the resolver says, and set the timer for the next time."""
-        now = self._clock()
-        self._resolver.tick(now)
-        for index in self._resolver.to_stop():
-            self._leave(index)
-        self._publish_change()
-        if self.unknown:
-            self._unused_at = min(self._unused_at, self.used_at + UNKNOWN_S)
-        if now >= self._unused_at:
-            unused_at = self._forget(self)
-            if unused_at is None:
-                self._stopped = True
-                self._end_all()
-                return
-            self._unused_at = unused_at
-        for index in self._resolver.to_start(now):
-            self._resolver.started(index, now)
-            name = f"meshlib watch {self._sources[index].name}/{self.service}"
-            self._tasks[index] = asyncio.get_running_loop().create_task(self._watch(index), name=name)
-        self._set_timer(now)
-
-    def _set_timer(self, now: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        wakeup = self._resolver.next_wakeup()
-        at = self._unused_at if wakeup is None else min(wakeup, self._unused_at)
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, at - now), self._advance)
-
-    def _publish_change(self) -> None:
-        new, old = self._resolver.resolution, self.published or Resolution()
-        if (new.endpoints, new.state, new.source, new.error) == (old.endpoints, old.state, old.source, old.error):
-            return
-        if new.state is ResolutionState.PENDING and self.published is None:
-            return
-        self.published = new
-        self._changed(self.service, old, new)
-
-    async def _watch(self, index: int) -> None:
-        me = asyncio.current_task()
-        try:
-            async with aclosing(self._sources[index].watch(self.service)) as answers:
-                async for answer in answers:
-                    if self._tasks.get(index) is not me:
-                        return  # cancelled while the answer was under way
-                    self._resolver.answered(index, answer, self._clock())
-                    self._advance()
-            reason = "its watch ended"
-        except Exception as error:
-            reason = (error.message if isinstance(error, MeshError) else str(error)) or type(error).__name__
-            _log.debug("discovery of %s by %s failed", self.service, self._sources[index].name, exc_info=True)
-        if self._tasks.get(index) is me:
-            del self._tasks[index]
-            self._resolver.failed(index, reason, self._clock())
-            self._advance()
-
-    def _leave(self, index: int) -> None:
-        task = self._tasks.pop(index, None)
-        if task is not None:
-            task.cancel()
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
-
-    def _end_all(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        for index in list(self._tasks):
-            self._leave(index)
 
 
 def _status(resolution: Resolution, now: float) -> ServiceStatus:

@@ -8,16 +8,18 @@ of the process. Addresses that are written as numbers need none of this. No answ
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import socket
 import threading
 import time
 from concurrent.futures import Future
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from meshlib.net.connection import DeadlinePassed
 from meshlib.net.fork import after_fork
+
+if TYPE_CHECKING:
+    from asyncio import Future as LoopFuture
 
 __all__ = ["AddressInfo", "lookup_async", "lookup_sync", "pause"]
 
@@ -57,10 +59,12 @@ async def lookup_async(host: str, port: int, deadline: float | None) -> list[Add
         DeadlinePassed: if they were not known by `deadline`.
         OSError: if there are none.
     """
+    from asyncio import get_running_loop
+
     found = _as_number(host, port)
     if found is not None:
         return found
-    loop = asyncio.get_running_loop()
+    loop = get_running_loop()
     try:
         asked = _lookups.ask(host, port)
     except RuntimeError as error:
@@ -78,7 +82,7 @@ async def lookup_async(host: str, port: int, deadline: float | None) -> list[Add
     return _found(asked.result())
 
 
-async def pause(until_done: asyncio.Future[None], until: float | None) -> None:
+async def pause(until_done: LoopFuture[None], until: float | None) -> None:
     """Wait for a future, or until a point on the monotonic clock."""
     timer = None
     if until is not None:
@@ -90,7 +94,7 @@ async def pause(until_done: asyncio.Future[None], until: float | None) -> None:
             timer.cancel()
 
 
-def _end(future: asyncio.Future[None]) -> None:
+def _end(future: LoopFuture[None]) -> None:
     if not future.done():
         future.set_result(None)
 
