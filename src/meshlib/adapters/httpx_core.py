@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from contextvars import ContextVar
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +26,7 @@ from meshlib.context import current_scope
 from meshlib.errors import DeadlineExceeded, EgressRefused, MeshError, Reset, UnknownService
 from meshlib.net.wire import AsyncWireResponse, Headers, SyncWireResponse
 
-__all__ = ["DELIVERED", "NO_PLAIN_OPTIONS", "OUTSIDE", "Core", "again", "delivered", "failed_outside"]
+__all__ = ["NO_PLAIN_OPTIONS", "OUTSIDE", "Core", "again", "delivered", "failed_outside", "hand_over", "handed_over"]
 
 _log = logging.getLogger("meshlib")
 
@@ -34,10 +35,11 @@ _NO_TIMEOUTS = httpx.Timeout(None).as_dict()
 
 _PHASES = tuple(_NO_TIMEOUTS)
 
-DELIVERED = "meshlib.delivered"
-"""The key in a request's ``extensions`` of what its call gave already: a response, or that it goes outside the mesh."""
-
 OUTSIDE = object()
+"""What a call gave whose request goes outside the mesh."""
+
+# Not kept with the request, which several threads may send at once: each of them is to go on with its own response.
+_handed_over: ContextVar[tuple[httpx.Request, Any] | None] = ContextVar("meshlib.handed_over", default=None)
 
 NO_PLAIN_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
@@ -196,6 +198,20 @@ def again(
     stream = Replayed(content, elapsed_s)
     extensions = {**response.extensions, EXTENSION: exchange}
     return stream.belongs_to(httpx.Response(response.status, headers=headers, stream=stream, extensions=extensions))
+
+
+def hand_over(request: httpx.Request, given: Any) -> None:
+    """Note what the call of a request gave, a response or `OUTSIDE`, for when httpx sends the request."""
+    _handed_over.set((request, given))
+
+
+def handed_over(request: httpx.Request) -> Any:
+    """What was noted; None where there is nothing, so that the call is still to be made."""
+    noted = _handed_over.get()
+    if noted is None or noted[0] is not request:
+        return None
+    _handed_over.set(None)
+    return noted[1]
 
 
 def failed_outside(shadow: Shadow, error: BaseException) -> None:
