@@ -239,6 +239,6 @@ class BodyBroken(WireError):
 
 
 class RequestBodyError(MeshError):
-    """The request's own body could not be read or sent; the endpoint is not to blame."""
+    """The request is not valid HTTP, or its own body could not be read or sent; the endpoint is not to blame."""
 
     retryable = False
