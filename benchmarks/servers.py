@@ -174,6 +174,9 @@ def _write_content(root: Path) -> str:
         file = root / "bytes" / str(size)
         file.touch()
         os.truncate(file, size)
+        with file.open("rb") as whole:  # into memory, or the first client would pay for that
+            while whole.read(1 << 20):
+                pass
     authority = trustme.CA()
     authority.issue_cert("127.0.0.1", "localhost").private_key_and_cert_chain_pem.write_to_path(
         str(root / "server.pem")
