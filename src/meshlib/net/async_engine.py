@@ -18,10 +18,9 @@ from meshlib.errors import MeshClosed, Reset
 from meshlib.net.async_pool import AsyncPool
 from meshlib.net.body import AsyncBodyReader, ReadyBody
 from meshlib.net.connect import connect_async
-from meshlib.net.connection import AsyncConnect, AsyncConnection, AsyncExchange, VerifyPeer
+from meshlib.net.connection import AsyncConnect, AsyncConnection, AsyncExchange, VerifyPeer, may_resend
 from meshlib.net.fork import after_fork
 from meshlib.net.pool import Entry, PoolStats
-from meshlib.net.sync_engine import may_resend
 from meshlib.net.wire import AsyncWireResponse, Progress, Target, WireLimits, WireRequest
 
 __all__ = ["AsyncEngine"]

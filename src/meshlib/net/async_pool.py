@@ -11,8 +11,7 @@ from typing import Literal
 
 from meshlib.errors import MeshClosed
 from meshlib.net.connection import AsyncConnection, AsyncExchange, DeadlinePassed, earlier
-from meshlib.net.pool import Entry, Pool, PoolFull, Ticket
-from meshlib.net.sync_pool import pool_full, pool_name, waited_too_long
+from meshlib.net.pool import Entry, Pool, PoolFull, Ticket, pool_full, pool_name, waited_too_long
 from meshlib.net.wire import Target, WireLimits
 
 __all__ = ["AsyncPool"]

@@ -41,6 +41,7 @@ __all__ = [
     "body_broken",
     "earlier",
     "has_passed",
+    "may_resend",
     "not_http",
     "reset",
     "time_is_up",
@@ -208,6 +209,21 @@ def earlier(limit_s: float | None, deadline: float | None) -> float | None:
 def has_passed(deadline: float | None) -> bool:
     """Whether that point on the monotonic clock lies behind us; None never does."""
     return deadline is not None and time.monotonic() >= deadline
+
+
+def may_resend(request: WireRequest, progress: Progress, error: Reset) -> bool:
+    """Whether to send it once more on a new connection, silently: it costs no retry, as nothing can have happened.
+
+    Either no byte of it was written, or it sat on a kept connection that the server had closed before it could see the
+    request, as far as can be told, and the request is one that may be sent twice.
+    """
+    if progress.resent or progress.answered:
+        return False
+    # A body that is noted down as it is sent may by now have outgrown its notes; to go on with it would send its tail.
+    resendable = request.resendable and getattr(request.body, "replayable", True)
+    if not progress.bytes_written:
+        return resendable or isinstance(request.body, bytes)
+    return progress.reused and resendable
 
 
 _DID_NOT = {

@@ -22,13 +22,25 @@ What the caller has to do outside of its lock is left in `to_wake` (tickets that
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from meshlib.config.settings import PoolSettings
 from meshlib.dataclass import dataclass
-from meshlib.errors import MeshClosed
+from meshlib.errors import MeshClosed, PoolTimeout
+from meshlib.net.wire import Target
 
-__all__ = ["KEEP_EMPTY_S", "Entry", "Pool", "PoolFull", "PoolStats", "Poolable", "Ticket"]
+__all__ = [
+    "KEEP_EMPTY_S",
+    "Entry",
+    "Pool",
+    "PoolFull",
+    "PoolStats",
+    "Poolable",
+    "Ticket",
+    "pool_full",
+    "pool_name",
+    "waited_too_long",
+]
 
 KEEP_EMPTY_S = 300.0
 """A pool without connections is given up after so long. A call that was under way when its endpoint left may have made
@@ -358,3 +370,27 @@ class Pool(Generic[C]):
             ticket.granted = True
             ticket.entry = granted
             self.to_wake.append(ticket)
+
+
+def pool_name(target: Target) -> str:
+    """The service's name, if it is known, and the address."""
+    address = target.endpoint.address
+    return f"{target.server_name} {address}" if target.server_name else address
+
+
+def pool_full(book: Pool[Any], target: Target) -> PoolTimeout:
+    """The error for a queue with no place left."""
+    return PoolTimeout(
+        f"all {book.open} connections to {target.endpoint.address} are busy and {book.pending} requests wait already "
+        "(max_connections, max_pending)",
+        endpoint=target.endpoint.address,
+    )
+
+
+def waited_too_long(book: Pool[Any], target: Target) -> PoolTimeout:
+    """The error for one that waited in vain."""
+    return PoolTimeout(
+        f"none of the {book.open} connections to {target.endpoint.address} came free in time, {book.pending} requests "
+        "wait (max_connections)",
+        endpoint=target.endpoint.address,
+    )

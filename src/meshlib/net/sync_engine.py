@@ -9,13 +9,13 @@ from typing import Any
 from meshlib.errors import MeshClosed, Reset
 from meshlib.net.body import ReadyBody, SyncBodyReader
 from meshlib.net.connect import connect_sync
-from meshlib.net.connection import SyncConnect, SyncConnection, SyncExchange, VerifyPeer
+from meshlib.net.connection import SyncConnect, SyncConnection, SyncExchange, VerifyPeer, may_resend
 from meshlib.net.fork import after_fork
 from meshlib.net.pool import Entry, PoolStats
 from meshlib.net.sync_pool import SyncPool
 from meshlib.net.wire import Progress, SyncWireResponse, Target, WireLimits, WireRequest
 
-__all__ = ["SyncEngine", "may_resend"]
+__all__ = ["SyncEngine"]
 
 
 class SyncEngine:
@@ -156,21 +156,6 @@ class SyncEngine:
 
     def _forget_drained(self) -> None:
         self._draining = {pool for pool in self._draining if pool.book.open}
-
-
-def may_resend(request: WireRequest, progress: Progress, error: Reset) -> bool:
-    """Whether to send it once more on a new connection, silently: it costs no retry, as nothing can have happened.
-
-    Either no byte of it was written, or it sat on a kept connection that the server had closed before it could see the
-    request, as far as can be told, and the request is one that may be sent twice.
-    """
-    if progress.resent or progress.answered:
-        return False
-    # A body that is noted down as it is sent may by now have outgrown its notes; to go on with it would send its tail.
-    resendable = request.resendable and getattr(request.body, "replayable", True)
-    if not progress.bytes_written:
-        return resendable or isinstance(request.body, bytes)
-    return progress.reused and resendable
 
 
 def _respond(pool: SyncPool, entry: Entry[SyncConnection], exchange: SyncExchange) -> SyncWireResponse:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import Any
 
-from meshlib.errors import MeshClosed, PoolTimeout
+from meshlib.errors import MeshClosed
 from meshlib.net.connection import SyncConnection, SyncExchange, earlier
-from meshlib.net.pool import Entry, Pool, PoolFull, Ticket
+from meshlib.net.pool import Entry, Pool, PoolFull, Ticket, pool_full, pool_name, waited_too_long
 from meshlib.net.wire import Target, WireLimits
 
-__all__ = ["SyncPool", "pool_full", "pool_name", "waited_too_long"]
+__all__ = ["SyncPool"]
 
 
 class _ThreadTicket(Ticket[SyncConnection]):
@@ -190,27 +189,3 @@ class SyncPool:
                 connection.close()
             if not self._dropped or not self._lock.acquire(blocking=False):
                 return
-
-
-def pool_name(target: Target) -> str:
-    """The service's name, if it is known, and the address."""
-    address = target.endpoint.address
-    return f"{target.server_name} {address}" if target.server_name else address
-
-
-def pool_full(book: Pool[Any], target: Target) -> PoolTimeout:
-    """The error for a queue with no place left."""
-    return PoolTimeout(
-        f"all {book.open} connections to {target.endpoint.address} are busy and {book.pending} requests wait already "
-        "(max_connections, max_pending)",
-        endpoint=target.endpoint.address,
-    )
-
-
-def waited_too_long(book: Pool[Any], target: Target) -> PoolTimeout:
-    """The error for one that waited in vain."""
-    return PoolTimeout(
-        f"none of the {book.open} connections to {target.endpoint.address} came free in time, {book.pending} requests "
-        "wait (max_connections)",
-        endpoint=target.endpoint.address,
-    )
