@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -302,6 +302,20 @@ def test_a_loop_that_is_closed_without_a_goodbye_leaves_nothing_open() -> None:
         gc.collect()
         assert engine.stats() == []
     assert open_sockets() == before
+
+
+def test_a_loop_that_ends_while_it_is_looked_for_does_no_harm() -> None:
+    engine = AsyncEngine()
+
+    class Ending:
+        def is_closed(self) -> bool:
+            engine._loops.clear()  # as the loop's own thread does
+            return True
+
+    engine._loops[cast(Any, Ending())] = cast(Any, None)
+    engine.reap(time.monotonic())
+
+    assert engine.stats() == []
 
 
 def test_loops_in_two_threads_do_not_meet() -> None:

@@ -143,8 +143,11 @@ class AsyncEngine:
 
     def _forget_dead_loops(self) -> None:
         with self._lock:
-            dead = [self._loops.pop(loop) for loop in list(self._loops) if loop.is_closed()]
+            closed = [loop for loop in list(self._loops) if loop.is_closed()]
+            dead = [self._loops.pop(loop, None) for loop in closed]
         for pools in dead:
+            if pools is None:
+                continue  # the loop ended just now, and has closed them itself
             for pool in pools.all():
                 pool.forsake()
 
