@@ -7,7 +7,6 @@ users of that client already catch: see `meshlib.adapters.httpx`.
 
 from __future__ import annotations
 
-import pickle
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -102,6 +101,8 @@ def _portable(cause: BaseException | None) -> BaseException | None:
     """`cause` if it survives pickling; else its text, for whoever reads the traceback elsewhere."""
     if cause is None or isinstance(cause, MeshError):
         return cause
+    import pickle
+
     try:
         pickle.loads(pickle.dumps(cause))
     except Exception:

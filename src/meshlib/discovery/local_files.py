@@ -18,7 +18,6 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 import stat
 import sys
 import tempfile
@@ -158,8 +157,8 @@ def enter(folder: str, entry: Entry) -> Held:
     Raises:
         OSError: if it cannot be written; nothing is left behind then.
     """
-    temporary = os.path.join(folder, f"{_TEMPORARY}{secrets.token_hex(8)}")
-    final = os.path.join(folder, f"{_file_name(entry.instance_id)}.{secrets.token_hex(6)}.json")
+    temporary = os.path.join(folder, f"{_TEMPORARY}{os.urandom(8).hex()}")
+    final = os.path.join(folder, f"{_file_name(entry.instance_id)}.{os.urandom(6).hex()}.json")
     with _guard:
         descriptor = os.open(temporary, _CREATE, 0o600)
         _locked.add(descriptor)
