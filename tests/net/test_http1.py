@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -421,6 +422,22 @@ def test_an_early_answer_to_an_upload_is_delivered(wire: Wire, kind: str, end: s
         body: Any = b"x" * 30_000_000 if kind == "bytes" else wire.body(b"x" * 100_000 for _ in range(300))
         reply = wire.call(held.server.target(), post(body, length=30_000_000), write_s=10.0)
         assert (reply.status, reply.body) == (413, b"big")
+        assert wire.counts() == (0, 0, 0, 0)
+
+
+def test_the_deadline_holds_for_a_body_whose_pieces_take_long_to_make(wire: Wire) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"in time"
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield b"too late"
+        pytest.fail("another piece was asked for")
+
+    with serving(keep_alive) as server:
+        deadline = time.monotonic() + 0.1
+        with pytest.raises(AttemptTimeout) as caught:
+            wire.send(server.target(), post(wire.body(pieces())), deadline=deadline)
+        assert caught.value.phase == "write"
         assert wire.counts() == (0, 0, 0, 0)
 
 

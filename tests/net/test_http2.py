@@ -9,7 +9,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -417,6 +417,21 @@ def test_deadlines_and_limits_hold(wire: Wire) -> None:
             wire.send(server.target(), stalled, write_s=0.2)
         assert caught.value.phase == "write"
         assert server.raw.accepted == 1
+
+
+def test_the_deadline_holds_for_a_body_whose_pieces_take_long_to_make(wire: Wire) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b"in time"
+        while time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield b"too late"
+        pytest.fail("another piece was asked for")
+
+    with H2Server(echo) as server:
+        deadline = time.monotonic() + 0.1
+        with pytest.raises(AttemptTimeout) as caught:
+            wire.send(server.target(), post(wire.body(pieces())), deadline=deadline)
+        assert caught.value.phase == "write"
 
 
 def test_an_error_of_the_bodys_own_iterator_surfaces_and_resets_only_its_stream(wire: Wire) -> None:

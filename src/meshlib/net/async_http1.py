@@ -265,6 +265,8 @@ class AsyncHttp1(AsyncLink, asyncio.BufferedProtocol):
                     unseen = 0
                     if self.readable():
                         await asyncio.sleep(0)  # the iterator may never have let the loop look
+                if has_passed(limits.deadline):  # the timer cannot tell, as long as neither we nor the iterator wait
+                    raise DeadlinePassed
                 if self._has_news() or not await self._put(data, limits):
                     return False
         else:

@@ -130,6 +130,8 @@ class AsyncHttp2:
             async for chunk in body:
                 if not isinstance(chunk, bytes):
                     raise RequestBodyError(f"the request's body gave {type(chunk).__name__}, not bytes")
+                if has_passed(limits.deadline):
+                    raise time_is_up("write", limits, self._endpoint)
                 if not await self._put(stream, chunk, limits):
                     return
         else:

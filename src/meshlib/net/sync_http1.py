@@ -173,6 +173,8 @@ class SyncHttp1:
             raise RequestBodyError(f"the request's body, {type(body).__name__}, is not bytes nor an iterable")
         # What the iterator raises passes through as it is: it is not the wire's.
         for chunk in body:
+            if has_passed(limits.deadline):  # as it may while the iterator works, and a write need not wait
+                raise time_is_up("write", limits, self._endpoint)
             if not self._wants_more(progress) or not self._put(framing.data(chunk), limits, progress):
                 return False
         return self._put(framing.end(), limits, progress)
