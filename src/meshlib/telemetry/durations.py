@@ -27,7 +27,7 @@ class Durations:
 
     def __init__(self, meter: Meter) -> None:
         self._attempt = _histogram(meter, ATTEMPT_DURATION, "Duration of HTTP client requests.")
-        what = "Duration of calls up to the response's headers, with all attempts and waits."
+        what = "Duration of calls, as long as the caller waited for the response, with all attempts and waits."
         self._call = _histogram(meter, CALL_DURATION, what)
 
     def attempt(self, facts: CallFacts, duration_s: float, status: int | None, failure: str | None, http: str) -> None:
