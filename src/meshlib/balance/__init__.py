@@ -1,0 +1,9 @@
+"""Which endpoint of a cluster an attempt goes to. No I/O, no clock, no chance of its own.
+
+    endpoint, cluster           an address that serves a service; what a call is balanced over
+    balancer, table             what a balancer is; the balancers by name
+    load, health, cells         how loaded an endpoint is; how well; where the numbers lie that each pick compares
+    edf, fair_share             the schedule for unequal weights, and bounded corrections to them
+
+Each other file is one balancer.
+"""
