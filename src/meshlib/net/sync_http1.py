@@ -83,6 +83,7 @@ class SyncHttp1:
         "_framing",
         "_limits",
         "_network_stream",
+        "_reads",
         "_stream",
         "capacity",
         "extensions",
@@ -96,6 +97,8 @@ class SyncHttp1:
         self._network_stream = SyncNetworkStream(stream)
         self._cut = False
         """Whether some of a request was not written, since the peer answered or left before."""
+        self._reads = False
+        """Whether somebody reads the body: if another thread ends the exchange, he may go on in the next one."""
         self._limits: WireLimits
         self.capacity = 1
         self.head: Head
@@ -278,11 +281,13 @@ class SyncHttp1:
         limits, framing = self._limits, self._framing
         if framing.switched:
             return b""
+        self._reads = True
         try:
             while not framing.chunks:
                 if framing.complete:
                     if framing.trailers:
                         self.extensions["trailers"] = framing.trailers
+                    self._reads = False
                     return b""
                 if framing.broken is not None:
                     raise body_broken(self._endpoint, framing.broken) from framing.broken
@@ -296,11 +301,12 @@ class SyncHttp1:
         except OSError as error:
             raise body_broken(self._endpoint, error) from error
         chunks, framing.chunks = framing.chunks, []
+        self._reads = False
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def finish(self) -> bool:
         """End the exchange; True if the connection may take another request."""
-        if self._framing.finish() and not self._cut and not self._stream.eof:
+        if self._framing.finish() and not (self._cut or self._reads or self._stream.eof):
             return True
         self.capacity = 0
         self.close()
