@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -36,6 +37,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if tested.startswith("async_"):
             names = [name for name in names if not name.startswith("sync")]
         metafunc.parametrize("wire", names, indirect=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collector_sees_what_is_new() -> Iterator[None]:
+    """Most tests here have it look for leaks; what was there before them would cost each more than all the rest."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
