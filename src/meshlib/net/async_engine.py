@@ -28,13 +28,6 @@ __all__ = ["AsyncEngine"]
 MAX_TURNS = 5
 """How many turns of the loop a kept connection gets to take in what its peer has said meanwhile."""
 
-UNSEEN_S = 0.001
-"""A kept connection that was last used so short a time ago is not looked at before a request that may be sent twice.
-
-The loop has read from it since, but for what came in that time, and then the request is sent once more on another
-connection. A look is a system call, and could not see what is still on its way either. One that may not be sent twice
-always pays for it."""
-
 MAX_KNOWN = 1024
 
 _inherited: list[_LoopPools] = []
@@ -72,11 +65,9 @@ class AsyncEngine:
         """
         pool = self._pool(target)
         progress.phase = "pool"
-        now = time.monotonic()
-        entry = pool.acquire_now(now, request.resendable)
-        if entry is False or (
-            entry is not None and entry.served and not (request.resendable and now - entry.idle_since < UNSEEN_S)
-        ):
+        entry = pool.acquire_now(time.monotonic(), request.resendable)
+        # However short a time ago it was used: what has come since then was not asked for.
+        if entry is False or (entry is not None and entry.served and not entry.connection.usable()):
             entry = await _kept(pool, request, limits, entry)
         while True:
             if entry is None:
