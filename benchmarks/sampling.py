@@ -17,8 +17,8 @@ INTERVAL_S = 0.001
 
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("telemetry", ("meshlib/telemetry/", "meshlib/propagation", "opentelemetry/")),
+    ("net: HTTP/1.1 parser", ("/h11/", "httptools/", "meshlib/net/http1", "meshlib/net/framing")),
     ("net: connection, pool", ("meshlib/net/", "meshlib/security/")),
-    ("net: HTTP/1.1 parser", ("/h11/", "httptools/")),
     (
         "policy core: routing, balance, policy, snapshot",
         ("meshlib/policy/", "meshlib/balance/", "meshlib/routing/", "meshlib/config/", "meshlib/context"),

@@ -97,6 +97,7 @@ class Exchange:
         "_secure",
         "_server_name",
         "_target",
+        "_trailers",
         "_url",
         "call",
         "plane",
@@ -115,6 +116,7 @@ class Exchange:
         server_name: str | None = None,
         preview: Callable[[int, Headers], Any] | None = None,
         url: Any = None,
+        trailers: Headers | None = None,
     ) -> None:
         """Prepare a call.
 
@@ -130,6 +132,7 @@ class Exchange:
             server_name: for SNI and for the verification of the peer's certificate, if the caller gave one.
             preview: makes the client library's response, without a body, for a tenacity ``retry`` object to look at.
             url: as the caller wrote it, in the form of the client library.
+            trailers: to send after a chunked body; may be filled in while it is sent.
         """
         self.plane = plane
         self.call = call
@@ -142,6 +145,7 @@ class Exchange:
         self._server_name = server_name
         self._preview = preview
         self._url = url
+        self._trailers = trailers
         self._handle: object | None = None
         edits = call.facts.route.request_edits
         if edits is not NO_EDITS and edits:
@@ -176,6 +180,7 @@ class Exchange:
             self._body,
             facts.safe and (self._in_memory or self.replayable),
             self._url,
+            self._trailers,
         )
         connect_s, idle_s = destination.target.pool.connect_timeout_s, facts.body_idle_s
         if caps is NO_CAPS:

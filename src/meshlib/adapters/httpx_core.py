@@ -116,6 +116,7 @@ class Core:
             server_name=request.extensions.get("sni_hostname"),
             preview=lambda status, headers: httpx.Response(status, headers=headers, request=request),
             url=url,
+            trailers=request.extensions.get("trailers"),
         )
 
     def _lean_exchange(self, call: LeanCall, service: str) -> Exchange:

@@ -15,7 +15,7 @@ import httpx
 
 from meshlib.adapters.httpx_errors import from_httpx
 from meshlib.adapters.httpx_lean_url import Place
-from meshlib.errors import BodyBroken, ConnectFailed, MeshError
+from meshlib.errors import BodyBroken, ConnectFailed, MeshError, RequestBodyError
 from meshlib.net.wire import AsyncWireResponse, Progress, SyncWireResponse, Target, WireLimits, WireRequest
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ class _TransportWire:
         self._logical = logical
 
     def _request(self, target: Target, request: WireRequest, limits: WireLimits, stream: Any) -> httpx.Request:
+        if request.trailers is not None:
+            raise RequestBodyError("httpx's own transports send no trailers", retryable=False)
         left_s = None if limits.deadline is None else max(0.001, limits.deadline - self._now())
 
         def cap(limit_s: float | None) -> float | None:

@@ -142,6 +142,7 @@ class Http2:
         length: int | None = None
         _check(_METHOD.fullmatch(request.method), "illegal characters in the method")
         _check(_TARGET.fullmatch(request.target), "illegal characters in the target")
+        _check(request.trailers is None, "trailers of requests are sent over HTTP/1.1 alone")
         for name, value in request.headers:
             lower = name.lower()
             _check(_NAME.fullmatch(lower), "illegal header name")
