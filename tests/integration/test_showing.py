@@ -157,6 +157,8 @@ def test_a_plan_says_why_an_endpoint_would_not_be_picked() -> None:
 def test_the_status_shows_everything_in_use(caller: Caller) -> None:
     with origins(None) as (_, [server]), mesh_of(server) as mesh:
         caller.client(mesh)("GET", "/x")
+        # The call did not wait for discovery, since its endpoint is written in the configuration.
+        soon(lambda: mesh.status().services[0].age_s is not None)
         status = mesh.status()
         (service,) = status.services
         assert (service.name, service.mode, service.discovery, service.source) == ("orders", "on", "yes", "static")
