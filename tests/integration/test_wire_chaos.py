@@ -79,6 +79,7 @@ def half_closes(peer: Peer) -> None:
     peer.wait_until_gone()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RESPONSES)
 @pytest.mark.parametrize("how", [resets, closes, half_closes])
 def test_a_response_cut_at_every_byte_is_had_from_the_next_attempt(
@@ -100,6 +101,7 @@ def test_a_response_cut_at_every_byte_is_had_from_the_next_attempt(
     soon(lambda: open_sockets() <= before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RESPONSES)
 @pytest.mark.parametrize("how", [resets, closes])
 def test_a_request_that_may_not_be_repeated_is_not_whatever_byte_breaks(
@@ -214,6 +216,7 @@ def _steps(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "new connection"])
 @pytest.mark.parametrize("method", ["GET", "POST", "stream"])
 def test_a_call_cancelled_at_every_turn_of_its_loop_holds_nothing(method: str, kept: bool) -> None:

@@ -75,9 +75,9 @@ async def cancel_at_random(
     return cancelled, answered
 
 
-@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("tls", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "tls"])
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_a_thousand_random_cancellations_leave_the_pool_whole(loop: str, tls: bool, tmp_path: Path) -> None:
+def test_random_cancellations_leave_the_pool_whole(loop: str, tls: bool, tmp_path: Path) -> None:
     factory: Any = pytest.importorskip("uvloop").new_event_loop if loop == "uvloop" else None
     ca = trustme.CA()
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
@@ -88,9 +88,12 @@ def test_a_thousand_random_cancellations_leave_the_pool_whole(loop: str, tls: bo
     before = open_sockets()
 
     async def main(target: Target) -> None:
-        cancelled, answered = await cancel_at_random(engine, target, random.Random(20), 1500, 0.25 if tls else 0.06)
-        assert cancelled >= 500, (cancelled, answered)
-        assert answered >= 50, (cancelled, answered)
+        rng, patience_s = random.Random(20), 0.25 if tls else 0.06
+        cancelled = answered = 0
+        while cancelled < (300 if tls else 1000) or answered < 50:
+            cut, done = await cancel_at_random(engine, target, rng, 250, patience_s)
+            cancelled, answered = cancelled + cut, answered + done
+            patience_s *= 0.7 if cut < done else 1.4  # what else the machine has to do decides how much is done in it
         for _ in range(5):
             await asyncio.sleep(0)
         (stats,) = engine.stats()
