@@ -124,7 +124,7 @@ ROWS = (
         "httpx",
         1,
         None,
-        note="the core and httpx's own client together, so above 1 until requests and responses are built leaner",
+        note="the core, and what the client adds to it",
     ),
     Row("pick", "a pick among 100 000 endpoints against among 10", "pick", "100000", "10", 1, 1.2),
     Row(
