@@ -152,3 +152,5 @@ def test_a_lookup_that_breaks_off_is_connect_failed_and_the_next_one_goes_well(
         with pytest.raises(ConnectFailed, match="broke off"):
             wire.send(target, get(), connect_s=10)
         assert wire.call(target, connect_s=10).body == b"ok"
+    # The error in the thread is told of when it ends: here, and not in the middle of the next test.
+    soon(lambda: not any(thread.name.startswith("lookup ") for thread in threading.enumerate()))
