@@ -303,6 +303,7 @@ clients = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @KINDS
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(options=clients, calls=st.lists(calls, min_size=1, max_size=3))

@@ -28,7 +28,10 @@ _DRIVERS: dict[str, Callable[[], Wire]] = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each engine in turn; where HTTP/1.1 itself is tested, with each framing, the second one on the primary Python."""
+    """Each engine in turn; where HTTP/1.1 itself is tested, with each framing.
+
+    The primary Python alone has uvloop and h11, which are the same on each.
+    """
     if "wire" in metafunc.fixturenames:
         tested = metafunc.module.__name__.rpartition(".test_")[2]
         names = list(_DRIVERS)
@@ -36,7 +39,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             names = [name for name in names if not name.endswith("h11")]
         if tested.startswith("async_"):
             names = [name for name in names if not name.startswith("sync")]
-        marks = {name: [pytest.mark.slow] if name.endswith("h11") else [] for name in names}
+        marks = {name: [pytest.mark.slow] if name == "uvloop" or name.endswith("h11") else [] for name in names}
         metafunc.parametrize("wire", [pytest.param(name, marks=marks[name]) for name in names], indirect=True)
 
 

@@ -6,6 +6,7 @@ import functools
 
 import httpcore
 import httpx
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from meshlib.net.http1 import Http1Framing
 from meshlib.net.http1_h11 import H11Framing
 from meshlib.net.wire import Headers
 from tests.net.fuzz.oracle import METHODS, OK, check, outcome, pieces
+
+pytestmark = pytest.mark.slow
 
 TOKEN = st.text("abcXYZ09!#$%&'*+-.^_`|~", min_size=1, max_size=8).map(str.encode)
 VALUE = st.binary(max_size=12).map(lambda raw: bytes(b for b in raw if b >= 0x20 and b != 0x7F).strip(b" \t"))
