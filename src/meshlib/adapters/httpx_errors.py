@@ -73,8 +73,8 @@ class ProtocolError(_WithRequest, errors.ProtocolError, httpx.RemoteProtocolErro
     """Also an `httpx.RemoteProtocolError`."""
 
 
-class RequestBodyError(_WithRequest, errors.RequestBodyError, httpx.WriteError):
-    """Also an `httpx.WriteError`."""
+class RequestBodyError(_WithRequest, errors.RequestBodyError, httpx.LocalProtocolError, httpx.WriteError):
+    """Also an `httpx.LocalProtocolError`, as which httpx refuses such requests, and an `httpx.WriteError`."""
 
 
 class Reset(_WithRequest, errors.Reset, httpx.ReadError):

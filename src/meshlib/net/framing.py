@@ -15,9 +15,10 @@ at its results before somebody waits for them. Whoever reads takes the bytes of 
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 from meshlib.net.connection import Head
+from meshlib.net.http1_request import NO_BODY, BodyWriter, request_head
 from meshlib.net.wire import Headers, WireRequest
 
 __all__ = ["CONTINUE_WAIT_S", "MAX_HEAD_BYTES", "Framing", "NotHttp", "Truncated"]
@@ -39,8 +40,8 @@ class Truncated(NotHttp):
     """The peer closed in the middle of a message."""
 
 
-class Framing(Protocol):
-    """The state of one HTTP/1.1 connection.
+class Framing(ABC):
+    """The state of one HTTP/1.1 connection. Requests are written here; whoever parses adds how responses are read.
 
     Attributes:
         body_open: whether `begin` left the body, or the rest of it, to `data` and `end`.
@@ -56,17 +57,47 @@ class Framing(Protocol):
         stained: whether the peer said more than it was asked: such a connection is not used again.
     """
 
-    body_open: bool
-    awaits_continue: bool
-    continued: bool
-    head: Head | None
-    chunks: list[bytes]
-    trailers: Headers
-    complete: bool
-    broken: NotHttp | None
-    switched: bool
-    leftover: bytes
-    stained: bool
+    __slots__ = (
+        "_barren",
+        "_ended",
+        "_request",
+        "_writer",
+        "awaits_continue",
+        "body_open",
+        "broken",
+        "chunks",
+        "complete",
+        "continued",
+        "head",
+        "leftover",
+        "stained",
+        "switched",
+        "trailers",
+    )
+
+    def __init__(self) -> None:
+        self._ended = False
+        """Whether the peer has closed."""
+        self._writer: BodyWriter = NO_BODY
+        self.stained = False
+        self._reset(b"")
+        self.complete = True  # nothing is asked yet, so whatever comes is too much
+
+    def _reset(self, method: bytes) -> None:
+        """Get ready for the response to a request with this method."""
+        self._request = method
+        self._barren = 0
+        """Bytes that came since there was a byte of a body."""
+        self.body_open = False
+        self.awaits_continue = False
+        self.continued = False
+        self.head: Head | None = None
+        self.chunks: list[bytes] = []
+        self.trailers: Headers = []
+        self.complete = False
+        self.broken: NotHttp | None = None
+        self.switched = False
+        self.leftover = b""
 
     def begin(self, request: WireRequest) -> bytes:
         """The bytes of the head, and of the body if it is in memory, small, and need not wait.
@@ -74,7 +105,16 @@ class Framing(Protocol):
         Raises:
             RequestBodyError: if the request is not valid HTTP/1.1; nothing was sent.
         """
-        ...
+        head, writer = request_head(request)
+        self._reset(request.method)
+        self._writer = writer
+        if writer is NO_BODY:
+            return head
+        if writer.joins(request.body):
+            return head + writer.whole(request.body)
+        self.awaits_continue = writer.expects
+        self.body_open = True
+        return head
 
     def data(self, chunk: bytes) -> bytes:
         """The bytes for a piece of the body.
@@ -82,7 +122,7 @@ class Framing(Protocol):
         Raises:
             RequestBodyError: if it is not bytes, or more than ``Content-Length`` says.
         """
-        ...
+        return self._writer.data(chunk)
 
     def end(self) -> bytes:
         """The bytes that end the body, trailers included.
@@ -90,19 +130,21 @@ class Framing(Protocol):
         Raises:
             RequestBodyError: if it was shorter than ``Content-Length`` says.
         """
-        ...
+        ending = self._writer.end()
+        self.body_open = False
+        return ending
 
+    @abstractmethod
     def receive(self, data: bytes | memoryview) -> None:
         """Take in what the peer sent; ``b""`` for its end. Does not raise: see `broken`.
 
         Nothing of `data` itself is kept: it may be a view of a buffer that is used again.
         """
-        ...
 
+    @abstractmethod
     def finish(self) -> bool:
         """Whether the exchange is over on both sides and the connection may take another one."""
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of what it holds; it is of no more use."""
-        ...

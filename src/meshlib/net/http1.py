@@ -19,9 +19,8 @@ from typing import Any, Final, NoReturn
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from meshlib.net.connection import Head
-from meshlib.net.framing import MAX_HEAD_BYTES, NotHttp, Truncated
-from meshlib.net.http1_request import NO_BODY, BodyWriter, request_head
-from meshlib.net.wire import Headers, WireRequest
+from meshlib.net.framing import MAX_HEAD_BYTES, Framing, NotHttp, Truncated
+from meshlib.net.wire import Headers
 
 __all__ = ["Http1Framing"]
 
@@ -53,44 +52,16 @@ def _kind(name: bytes) -> int:
     return kind
 
 
-class Http1Framing:
-    """The state of one HTTP/1.1 connection; see `meshlib.net.framing.Framing`."""
+class Http1Framing(Framing):
+    """The state of one HTTP/1.1 connection whose responses llhttp parses."""
 
-    __slots__ = (
-        "_barren",
-        "_begins",
-        "_by_lines",
-        "_ended",
-        "_fields",
-        "_keep",
-        "_parser",
-        "_reason",
-        "_request",
-        "_spent",
-        "_until_end",
-        "_writer",
-        "awaits_continue",
-        "body_open",
-        "broken",
-        "chunks",
-        "complete",
-        "continued",
-        "head",
-        "leftover",
-        "stained",
-        "switched",
-        "trailers",
-    )
+    __slots__ = ("_begins", "_by_lines", "_fields", "_keep", "_parser", "_reason", "_spent", "_until_end")
 
     def __init__(self) -> None:
         self._parser: Any = self._new_parser()
         self._spent = False
         """Whether the parser waits for a body that will not come (HEAD)."""
-        self._ended = False
-        self._writer: BodyWriter
-        self.stained = False
-        self._reset(b"")
-        self.complete = True  # nothing is asked yet, so whatever comes is too much
+        super().__init__()
 
     def _new_parser(self) -> Any:
         parser = HttpResponseParser(self)
@@ -98,52 +69,18 @@ class Http1Framing:
         return parser
 
     def _reset(self, method: bytes) -> None:
-        self._request = method
+        super()._reset(method)
+        if self._spent:
+            self._parser = self._new_parser()
+            self._spent = False
         self._reason = b""
         self._fields: Headers = []
-        self._barren = 0
-        """Bytes that came since there was a byte of a body."""
         self._by_lines: bool | None = None
         """Whether the parser is given the head line by line; None before there is any of it."""
         self._begins = b""
         """The first five bytes of the head that is under way."""
         self._until_end = False
         self._keep = False
-        self.body_open = False
-        self.awaits_continue = False
-        self.continued = False
-        self.head: Head | None = None
-        self.chunks: list[bytes] = []
-        self.trailers: Headers = []
-        self.complete = False
-        self.broken: NotHttp | None = None
-        self.switched = False
-        self.leftover = b""
-
-    # Requests
-
-    def begin(self, request: WireRequest) -> bytes:
-        head, writer = request_head(request)
-        if self._spent:
-            self._parser = self._new_parser()
-            self._spent = False
-        self._reset(request.method)
-        self._writer = writer
-        if writer is NO_BODY:
-            return head
-        if writer.joins(request.body):
-            return head + writer.whole(request.body)
-        self.awaits_continue = writer.expects
-        self.body_open = True
-        return head
-
-    def data(self, chunk: bytes) -> bytes:
-        return self._writer.data(chunk)
-
-    def end(self) -> bytes:
-        ending = self._writer.end()
-        self.body_open = False
-        return ending
 
     # Responses
 

@@ -11,89 +11,42 @@ from typing import Final
 import h11
 
 from meshlib.net.connection import Head
-from meshlib.net.framing import MAX_HEAD_BYTES, NotHttp, Truncated
-from meshlib.net.http1_request import BodyWriter, request_head
-from meshlib.net.wire import Headers, WireRequest
+from meshlib.net.framing import MAX_HEAD_BYTES, Framing, NotHttp, Truncated
+from meshlib.net.wire import WireRequest
 
 __all__ = ["H11Framing"]
 
 _FRAMING: Final = (b"content-length", b"transfer-encoding")
 
 
-class H11Framing:
-    """The state of one HTTP/1.1 connection; see `meshlib.net.framing.Framing`."""
+class H11Framing(Framing):
+    """The state of one HTTP/1.1 connection whose responses h11 parses."""
 
-    __slots__ = (
-        "_barren",
-        "_begun",
-        "_ended",
-        "_h11",
-        "_request",
-        "_writer",
-        "awaits_continue",
-        "body_open",
-        "broken",
-        "chunks",
-        "complete",
-        "continued",
-        "head",
-        "leftover",
-        "stained",
-        "switched",
-        "trailers",
-    )
+    __slots__ = ("_begun", "_h11")
 
     def __init__(self) -> None:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
-        self._ended = False
         self._begun = False
-        self._writer: BodyWriter
-        self.stained = False
-        self._reset(b"")
-        self.complete = True  # nothing is asked yet, so whatever comes is too much
-
-    def _reset(self, method: bytes) -> None:
-        self._request = method
-        self._barren = 0
-        self.body_open = False
-        self.awaits_continue = False
-        self.continued = False
-        self.head: Head | None = None
-        self.chunks: list[bytes] = []
-        self.trailers: Headers = []
-        self.complete = False
-        self.broken: NotHttp | None = None
-        self.switched = False
-        self.leftover = b""
+        super().__init__()
 
     # Requests
 
     def begin(self, request: WireRequest) -> bytes:
-        head, writer = request_head(request)
-        whole = writer.joins(request.body)
-        if whole:
-            head += writer.whole(request.body)
-        self._reset(request.method)
-        self._writer = writer
-        self.body_open = not whole
-        self.awaits_continue = writer.expects and not whole
+        head = super().begin(request)
         # What is sent is not h11's. It is told as much as it needs to know of the request to read the response.
         if self._begun:
             self._h11.start_next_cycle()
         self._begun = True
+        writer = self._writer
         told = [(b"host", b"-")] + [(b"upgrade", b"-")] * writer.upgrades + [(b"connection", b"close")] * writer.closes
         self._h11.send(h11.Request(method=request.method, target=b"/", headers=told))
-        if whole:
+        if not self.body_open:
             self._h11.send(h11.EndOfMessage())
         return head
 
-    def data(self, chunk: bytes) -> bytes:
-        return self._writer.data(chunk)
-
     def end(self) -> bytes:
-        ending = self._writer.end()
+        ending = super().end()
         self._h11.send(h11.EndOfMessage())
-        self.body_open = False
         return ending
 
     # Responses
