@@ -13,18 +13,13 @@ from typing import Final
 
 from meshlib.errors import MeshError, PoolTimeout, WireError
 
-__all__ = ["FAILURE_STATUSES", "OVERLOAD_STATUSES", "is_failure", "is_to_blame", "parse_retry_after"]
+__all__ = ["FAILURE_STATUSES", "OVERLOAD_STATUSES", "is_to_blame", "parse_retry_after"]
 
 FAILURE_STATUSES: Final = frozenset({502, 503, 504})
 OVERLOAD_STATUSES: Final = frozenset({429, 503})
 """Statuses with which ``Retry-After`` means: come back then."""
 
 _LONGEST_RETRY_AFTER_S = 300.0
-
-
-def is_failure(status: int) -> bool:
-    """Whether a response with this status counts as a failed attempt."""
-    return status in FAILURE_STATUSES
 
 
 def is_to_blame(error: MeshError) -> bool:
