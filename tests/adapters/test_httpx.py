@@ -492,3 +492,16 @@ def test_a_body_that_is_slow_to_come_ends_with_the_deadline() -> None:
 def test_a_timeout_that_is_none_is_told_at_once(caller: Caller) -> None:
     with Mesh({"discovery": []}) as mesh, pytest.raises(ValueError, match="finite"):
         caller.run(mesh)("GET", "/x", timeout=float("nan"))
+
+
+@pytest.mark.parametrize("headers", [{"x-a": "1\r\nx-b: 2"}, {"x a": "1"}, {"x-a": "1\x00"}])
+def test_a_request_that_is_not_valid_is_refused_as_httpx_does_it(caller: Any, headers: dict[str, str]) -> None:
+    with origins(None) as ([origin], [server]), mesh_of(server) as mesh:
+        call = caller.run(mesh)
+        with pytest.raises(httpx.LocalProtocolError) as caught:
+            call("GET", "/x", headers=headers)
+        assert isinstance(caught.value, meshlib.RequestBodyError)
+        call.close()
+        with httpx.Client() as plain, pytest.raises(httpx.LocalProtocolError):
+            plain.get(f"http://{address(server)}/x", headers=headers)
+        assert origin.seen == []
