@@ -1,12 +1,17 @@
-"""What outlier detection knows of one endpoint in one cluster. The rules are in `meshlib.policy.outlier`."""
+"""What is known of one endpoint's health in one cluster, besides what its registry says.
+
+Two sources write here: outlier detection (`meshlib.policy.outlier`), by how calls went, and active checks
+(`meshlib.policy.health_check`), by asking. An endpoint may be picked if neither its registry nor either of them is
+against it.
+"""
 
 from __future__ import annotations
 
-__all__ = ["EndpointHealth"]
+__all__ = ["ActiveHealth", "EndpointHealth"]
 
 
 class EndpointHealth:
-    """The outlier state of one endpoint.
+    """The live health of one endpoint.
 
     Attributes:
         consecutive: failures since the last success.
@@ -16,9 +21,21 @@ class EndpointHealth:
         returned_at: when it last came back.
         probe: the lease of the probe under way; None if there is none.
         probe_since: when that lease was taken.
+        active_failed: whether active checks say that it is down. Never, where there are none.
+        active_degraded: whether they say that it is up, and to be used only for want of better ones.
     """
 
-    __slots__ = ("consecutive", "ejected", "ejected_until", "ejections", "probe", "probe_since", "returned_at")
+    __slots__ = (
+        "active_degraded",
+        "active_failed",
+        "consecutive",
+        "ejected",
+        "ejected_until",
+        "ejections",
+        "probe",
+        "probe_since",
+        "returned_at",
+    )
 
     def __init__(self) -> None:
         self.consecutive = 0
@@ -28,3 +45,26 @@ class EndpointHealth:
         self.returned_at = 0.0
         self.probe: object | None = None
         self.probe_since = 0.0
+        self.active_failed = False
+        self.active_degraded = False
+
+
+class ActiveHealth:
+    """What active checks find in one cluster: the one writer of ``active_failed`` and ``active_degraded``.
+
+    Attributes:
+        version: another number after each change, so that whoever reckons with these states knows when to do so anew.
+    """
+
+    __slots__ = ("version",)
+
+    def __init__(self) -> None:
+        self.version = 0
+
+    def found(self, health: EndpointHealth, *, failed: bool, degraded: bool) -> bool:
+        """Note what a check found; return whether that is new."""
+        if health.active_failed is failed and health.active_degraded is degraded:
+            return False
+        health.active_failed, health.active_degraded = failed, degraded
+        self.version += 1
+        return True
