@@ -8,11 +8,12 @@ from typing import Any
 
 from meshlib.balance.cluster import ClusterState
 from meshlib.balance.endpoint import Endpoint
+from meshlib.balance.settings import BalancerName, LoadBalancing
 from meshlib.policy.actions import Action, Fail, Start
 from meshlib.policy.budget import RetryBudget
 from meshlib.policy.call import Call
 from meshlib.policy.facts import CallFacts
-from meshlib.policy.settings import BalancerName, BudgetSettings, CallPolicy, LoadBalancing, RetryPolicy
+from meshlib.policy.settings import BudgetSettings, CallPolicy, RetryPolicy
 from meshlib.routing.route import Backend, Route
 from meshlib.sim.clock import VirtualClock
 from meshlib.sim.network import Network, SimEndpoint

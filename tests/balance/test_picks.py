@@ -17,8 +17,8 @@ from meshlib.balance.edf import EdfSchedule
 from meshlib.balance.endpoint import Endpoint
 from meshlib.balance.health import EndpointHealth
 from meshlib.balance.load import EndpointNode, Load
+from meshlib.balance.settings import BalancerName
 from meshlib.balance.table import BALANCERS
-from meshlib.policy.settings import BalancerName
 from tests.core import NOW, cluster_state, endpoints
 
 RNG = Random(1)

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from meshlib.policy.settings import BalancerName
+from meshlib.balance.settings import BalancerName
 from meshlib.sim.network import Latency, SimEndpoint, constant, exponential, uniform
 from meshlib.sim.run import Simulation
 from tests.core import NOW, cluster_state, endpoints, simulation

@@ -9,13 +9,13 @@ from random import Random
 
 import pytest
 
+from meshlib.balance.settings import BalancerName
 from meshlib.errors import ConnectFailed, Reset
 from meshlib.policy.actions import Action, Deliver, Fail, Start
 from meshlib.policy.budget import RetryBudget
 from meshlib.policy.call import Call, CallState
 from meshlib.policy.facts import CallFacts
 from meshlib.policy.settings import (
-    BalancerName,
     BreakerSettings,
     BudgetSettings,
     CallPolicy,

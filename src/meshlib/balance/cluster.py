@@ -21,11 +21,12 @@ from meshlib.balance.balancer import Balancer, Member, Usable
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.balance.health import EndpointHealth
 from meshlib.balance.load import EndpointNode, Load
+from meshlib.balance.settings import LoadBalancing
 from meshlib.balance.table import BALANCERS
 from meshlib.policy.breaker import Breaker
 from meshlib.policy.limit import InFlightLimit
 from meshlib.policy.outlier import OutlierDetector
-from meshlib.policy.settings import BreakerSettings, LimitSettings, LoadBalancing, OutlierSettings
+from meshlib.policy.settings import BreakerSettings, LimitSettings, OutlierSettings
 
 __all__ = ["REMEMBER_S", "Cluster", "ClusterState", "Known"]
 

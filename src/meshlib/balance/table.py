@@ -10,7 +10,7 @@ from meshlib.balance.least_request import least_request
 from meshlib.balance.peak_ewma import peak_ewma
 from meshlib.balance.random import random_choice
 from meshlib.balance.round_robin import round_robin
-from meshlib.policy.settings import BalancerName
+from meshlib.balance.settings import BalancerName
 
 __all__ = ["BALANCERS"]
 

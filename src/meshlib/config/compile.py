@@ -7,40 +7,33 @@ whether a field was written, not its value: ``max_retries: 2`` on a service hold
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from meshlib.balance import endpoint as balance
 from meshlib.config import model as written
-from meshlib.config.fields import Part, split_endpoint
+from meshlib.config.fields import split_endpoint
+from meshlib.config.lay import lay_over
 from meshlib.config.settings import (
     ClusterSettings,
     ConsulSettings,
     DiscoverySettings,
-    KeepaliveSettings,
     LocalSettings,
     MeshSettings,
-    PoolSettings,
     RegisterSettings,
     ServerSettings,
     ServiceSettings,
     StaticSettings,
-    TlsSettings,
 )
 from meshlib.dataclass import dataclass, replace
 from meshlib.policy.settings import (
-    BreakerSettings,
     BudgetSettings,
     CallPolicy,
-    OutlierSettings,
-    RetryPolicy,
 )
 from meshlib.routing.match import PathKind, PathMatch, RouteMatch, StringKind, StringMatch
 from meshlib.routing.route import Backend, HeaderEdits, Route
 
 __all__ = [
     "Levels",
-    "apply_retry",
     "compile_config",
     "compile_service",
     "consul_settings",
@@ -49,76 +42,6 @@ __all__ = [
     "route_names",
     "route_policy",
 ]
-
-_S = TypeVar("_S")
-
-_CALL: Final = {
-    "timeout": "timeout_s",
-    "per_try_timeout": "per_try_timeout_s",
-    "body_idle_timeout": "body_idle_s",
-    "endpoint_wait": "endpoint_wait_s",
-}
-_RETRY: Final = {
-    "max_retries": "max_retries",
-    "on": "on",
-    "retry_after_max": "retry_after_max_s",
-    "wait": "wait",
-    "stop": "stop",
-    "retry": "retry",
-}
-_BACKOFF: Final = {"base": "backoff_base_s", "max": "backoff_max_s"}
-_BUDGET: Final = {"tokens": "tokens", "success_gain": "success_gain"}
-_BALANCING: Final = {
-    "policy": "policy",
-    "decay": "decay_s",
-    "default_latency": "default_latency_s",
-    "panic_percent": "panic_percent",
-}
-_BREAKER: Final = {
-    "failure_percent": "failure_percent",
-    "min_calls": "min_calls",
-    "window": "window_s",
-    "open_for": "open_for_s",
-    "max_open_for": "max_open_for_s",
-}
-_OUTLIER: Final = {
-    "consecutive_errors": "consecutive_errors",
-    "base_ejection": "base_ejection_s",
-    "max_ejection": "max_ejection_s",
-    "max_ejection_percent": "max_ejection_percent",
-}
-_LIMITS: Final = {"max_in_flight": "max_in_flight", "max_pending": "max_pending"}
-_POOL: Final = {
-    "max_connections": "max_connections",
-    "max_pending": "max_pending",
-    "idle": "idle_s",
-    "idle_unsafe": "idle_unsafe_s",
-    "local_address": "local_address",
-}
-_KEEPALIVE: Final = {"time": "time_s", "interval": "interval_s", "probes": "probes"}
-_TLS: Final = {
-    "server_name": "server_name",
-    "ca_file": "ca_file",
-    "cert_file": "cert_file",
-    "key_file": "key_file",
-    "verify": "verify",
-}
-_CONSUL: Final = {
-    "address": "address",
-    "datacenter": "datacenter",
-    "tag": "tag",
-    "wait": "wait_s",
-    "retry_base": "retry_base_s",
-    "retry_max": "retry_max_s",
-}
-_LOCAL: Final = {"directory": "directory", "poll_interval": "poll_interval_s"}
-_SERVER: Final = {"trusted_peers": "trusted_peers", "min_remaining": "min_remaining_s"}
-
-
-def _laid_over(base: _S, part: Part, names: Mapping[str, str]) -> _S:
-    """`base` with the fields that were written in `part`. `names` says which is which."""
-    changes = {names[field]: getattr(part, field) for field in part.model_fields_set if field in names}
-    return replace(base, **changes) if changes else base  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,56 +56,16 @@ class Levels:
     def under(self, policy: written.Policy) -> Levels:
         """With `policy` laid over it."""
         given = policy.model_fields_set
-        cluster = self.cluster
-        cluster = replace(
-            cluster,
-            load_balancing=_laid_over(cluster.load_balancing, policy.load_balancing, _BALANCING),
-            breaker=_switched(cluster.breaker, policy, "circuit_breaker", BreakerSettings(), _BREAKER),
-            outlier=_switched(cluster.outlier, policy, "outlier_detection", OutlierSettings(), _OUTLIER),
-            limits=_laid_over(cluster.limits, policy.limits, _LIMITS),
-            pool=_pool(cluster.pool, policy),
-            tls=_tls(cluster.tls, policy),
-            http2=policy.http2 if "http2" in given else cluster.http2,
-            host_header=policy.host_header if "host_header" in given else cluster.host_header,
-        )
+        cluster = lay_over(self.cluster, policy)
+        if "connect_timeout" in given:
+            connect_s: Any = policy.connect_timeout
+            cluster = replace(cluster, pool=replace(cluster.pool, connect_timeout_s=connect_s))
         return Levels(
-            _call(self.call, policy),
+            lay_over(self.call, policy),
             cluster,
-            _laid_over(self.budget, policy.retry_budget, _BUDGET),
+            lay_over(self.budget, policy.retry_budget),
             policy.mode if "mode" in given else self.mode,
         )
-
-
-def _pool(base: PoolSettings, policy: written.Policy) -> PoolSettings:
-    pool = _laid_over(base, policy, {"connect_timeout": "connect_timeout_s"})
-    keepalive = _switched(base.tcp_keepalive, policy.pool, "tcp_keepalive", KeepaliveSettings(), _KEEPALIVE)
-    return replace(_laid_over(pool, policy.pool, _POOL), tcp_keepalive=keepalive)
-
-
-def _switched(base: _S | None, policy: Part, field: str, plain: _S, names: Mapping[str, str]) -> _S | None:
-    if field not in policy.model_fields_set:
-        return base
-    part = getattr(policy, field)
-    return _laid_over(plain if base is None else base, part, names) if isinstance(part, Part) else None
-
-
-def _tls(base: TlsSettings | None, policy: written.Policy) -> TlsSettings | None:
-    if "tls" not in policy.model_fields_set:
-        return base
-    part = policy.tls
-    if part is None or part.mode == "off":
-        return None
-    return _laid_over(base or TlsSettings(), part, _TLS)
-
-
-def _call(base: CallPolicy, part: written.Policy | written.Route) -> CallPolicy:
-    call = _laid_over(base, part, _CALL)
-    return replace(call, retry=apply_retry(call.retry, part.retry))
-
-
-def apply_retry(base: RetryPolicy, retry: written.Retry) -> RetryPolicy:
-    """`base` with the fields that were written in `retry`."""
-    return _laid_over(_laid_over(base, retry, _RETRY), retry.backoff, _BACKOFF)
 
 
 def levels_of(name: str, *policies: written.Policy) -> Levels:
@@ -195,7 +78,7 @@ def levels_of(name: str, *policies: written.Policy) -> Levels:
 
 def route_policy(base: CallPolicy, route: written.Route) -> CallPolicy:
     """The policy of one route over its service's."""
-    return _call(base, route)
+    return lay_over(base, route)
 
 
 def route_names(service: written.Service) -> list[str]:
@@ -236,7 +119,7 @@ def compile_config(config: written.MeshConfig) -> MeshSettings:
         services=services,
         fallback=Fallback(levels_of("", config.defaults)),
         register=_register(config),
-        server=_laid_over(ServerSettings(), config.server, _SERVER),
+        server=lay_over(ServerSettings(), config.server),
         sources=config.sources,
     )
 
@@ -271,14 +154,14 @@ def _locality(locality: written.Locality) -> balance.Locality:
 
 def _source(source: written.Consul | written.Local) -> DiscoverySettings:
     if isinstance(source, written.Local):
-        return _laid_over(LocalSettings(), source, _LOCAL)
+        return lay_over(LocalSettings(), source)
     return consul_settings(source)
 
 
 def consul_settings(source: written.Consul) -> ConsulSettings:
     """A Consul agent, compiled."""
     # An empty token is what `${CONSUL_HTTP_TOKEN:-}` gives where there is none.
-    return replace(_laid_over(ConsulSettings(), source, _CONSUL), token=source.token or None)
+    return replace(lay_over(ConsulSettings(), source), token=source.token or None)
 
 
 def _register(config: written.MeshConfig) -> RegisterSettings | None:

@@ -12,7 +12,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, Final, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Literal, NoReturn, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import PydanticCustomError
@@ -70,7 +70,13 @@ WIRE_HEADERS: Final = frozenset(
 
 
 class Part(BaseModel):
-    """The base of every part of a configuration: immutable, and strict about the fields it has."""
+    """The base of every part of a configuration: immutable, and strict about the fields it has.
+
+    Attributes:
+        compiles_to: the settings class that it is laid over (`meshlib.config.lay`); None if it has none of its own.
+    """
+
+    compiles_to: ClassVar[type | None] = None
 
     model_config = ConfigDict(
         extra="forbid",
@@ -87,6 +93,11 @@ class Part(BaseModel):
             from meshlib.config.problems import from_code
 
             raise from_code(type(self), fields, error) from None
+
+    @property
+    def is_off(self) -> bool:
+        """Whether it says that there is to be none of it."""
+        return False
 
     # pydantic then still builds nested parts by itself, so that a fault deep inside keeps its whole path.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]

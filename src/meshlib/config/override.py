@@ -66,12 +66,12 @@ def _retry(base: RetryPolicy, retry: Retry | RetryPolicy | None) -> RetryPolicy:
     if isinstance(retry, RetryPolicy):
         return retry
     # Whoever has a `Retry` has loaded pydantic already; for a bare timeout it stays unloaded.
-    from meshlib.config.compile import apply_retry
+    from meshlib.config.lay import lay_over
     from meshlib.config.parts import Retry as RetryPart
 
     if not isinstance(retry, RetryPart):
         raise TypeError(f"retry: a Retry is expected, as in Retry(max_retries=1), not {type(retry).__name__}")
-    policy = apply_retry(base, retry)
+    policy = lay_over(base, retry)
     if policy.backoff_base_s > policy.backoff_max_s:
         raise ConfigError("retry.backoff: base is above max; write both")
     return policy

@@ -9,15 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Literal, TypeAlias
 
 from meshlib.balance.endpoint import Endpoint, Locality
+from meshlib.balance.settings import LoadBalancing
 from meshlib.dataclass import dataclass, field
-from meshlib.policy.settings import (
-    BreakerSettings,
-    BudgetSettings,
-    CallPolicy,
-    LimitSettings,
-    LoadBalancing,
-    OutlierSettings,
-)
+from meshlib.policy.settings import BreakerSettings, BudgetSettings, CallPolicy, LimitSettings, OutlierSettings
 from meshlib.routing.route import Backend, Route
 
 __all__ = [

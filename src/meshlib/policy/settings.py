@@ -10,19 +10,16 @@ from typing import Any, Literal, TypeAlias
 from meshlib.dataclass import dataclass
 
 __all__ = [
-    "BalancerName",
     "BreakerSettings",
     "BudgetSettings",
     "CallPolicy",
     "LimitSettings",
-    "LoadBalancing",
     "OutlierSettings",
     "RetryCondition",
     "RetryPolicy",
 ]
 
 RetryCondition: TypeAlias = Literal["connect-failure", "reset", "5xx", "retry-after"] | int
-BalancerName: TypeAlias = Literal["peak_ewma", "least_request", "round_robin", "random"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +88,6 @@ class LimitSettings:
 
     max_in_flight: int | None = None
     max_pending: int = 100
-
-
-@dataclass(frozen=True, slots=True)
-class LoadBalancing:
-    """How endpoints are chosen.
-
-    Attributes:
-        policy: the balancer.
-        decay_s: of the moving average of latency (Linkerd: 10 s).
-        default_latency_s: what an endpoint is thought to take before it has answered (Linkerd: 30 ms).
-        panic_percent: with fewer healthy endpoints than this, all are used.
-    """
-
-    policy: BalancerName = "peak_ewma"
-    decay_s: float = 10.0
-    default_latency_s: float = 0.03
-    panic_percent: float = 50.0
 
 
 @dataclass(frozen=True, slots=True)

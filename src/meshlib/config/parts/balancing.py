@@ -1,0 +1,30 @@
+"""How endpoints are chosen, as it is written."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from meshlib.balance import settings
+from meshlib.config.fields import Interval, Part, Percent
+
+__all__ = ["LoadBalancing"]
+
+_BALANCING = settings.LoadBalancing()
+
+
+class LoadBalancing(Part):
+    """How endpoints are chosen.
+
+    Attributes:
+        policy: ``peak_ewma``, ``least_request``, ``round_robin`` or ``random``.
+        decay: of the moving average of latency.
+        default_latency: what an endpoint is thought to take before it has answered.
+        panic_percent: with fewer healthy endpoints than this, all are used.
+    """
+
+    compiles_to: ClassVar = settings.LoadBalancing
+
+    policy: settings.BalancerName = _BALANCING.policy
+    decay: Interval = _BALANCING.decay_s
+    default_latency: Interval = _BALANCING.default_latency_s
+    panic_percent: Percent = _BALANCING.panic_percent
