@@ -23,6 +23,8 @@ class EndpointHealth:
         probe_since: when that lease was taken.
         active_failed: whether active checks say that it is down. Never, where there are none.
         active_degraded: whether they say that it is up, and to be used only for want of better ones.
+        joined_at: when it joined the cluster, or last passed its active check after it had not; slow start begins
+            there (`meshlib.balance.slow_start`). None for long ago.
     """
 
     __slots__ = (
@@ -32,6 +34,7 @@ class EndpointHealth:
         "ejected",
         "ejected_until",
         "ejections",
+        "joined_at",
         "probe",
         "probe_since",
         "returned_at",
@@ -47,6 +50,7 @@ class EndpointHealth:
         self.probe_since = 0.0
         self.active_failed = False
         self.active_degraded = False
+        self.joined_at: float | None = None
 
 
 class ActiveHealth:
