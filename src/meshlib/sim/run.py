@@ -17,9 +17,25 @@ from meshlib.policy.record import Record
 from meshlib.policy.settings import BudgetSettings, CallPolicy
 from meshlib.routing.route import Backend, Route
 from meshlib.sim.clock import Timer, VirtualClock
-from meshlib.sim.network import Answer, Network
+from meshlib.sim.network import Answer, Exchange, Network
+from meshlib.sim.tally import Tally
 
-__all__ = ["Driver", "Simulation"]
+__all__ = ["Driver", "Simulation", "arrivals"]
+
+
+def arrivals(clock: VirtualClock, rng: Random, per_second: float, for_s: float, start: Callable[[], object]) -> None:
+    """Call `start` at random moments (a Poisson process) from now on, for as long."""
+    end = clock.now + for_s
+
+    def arrive() -> None:
+        start()
+        following()
+
+    def following() -> None:
+        if (at := clock.now + rng.expovariate(per_second)) < end:
+            clock.at(at, arrive)
+
+    following()
 
 
 class Driver:
@@ -29,7 +45,7 @@ class Driver:
         self.call = call
         self._simulation = simulation
         self._done: Callable[[Driver, MeshError | None], None] | None = done
-        self._under_way: dict[int, Timer | None] = {}
+        self._under_way: dict[int, Exchange] = {}
         self._wakeup: Timer | None = None
         self._token: Ready | None = None
 
@@ -48,9 +64,9 @@ class Driver:
                 case Start():
                     self._start(action)
                 case Cancel():
-                    timer = self._under_way.pop(action.n, None)
-                    if timer is not None:
-                        timer.cancel()
+                    exchange = self._under_way.pop(action.n, None)
+                    if exchange is not None:
+                        exchange.gone = True
                 case Deliver():
                     body_s = self._simulation.body_s
                     self._simulation.clock.after(body_s, lambda n=action.n: self._body_end(n))  # type: ignore[misc]
@@ -62,25 +78,26 @@ class Driver:
             done(self, error)
 
     def _start(self, start: Start) -> None:
-        simulation = self._simulation
-        answer = simulation.network.answer(start.member.endpoint.address, simulation.rng)
-        if answer.after_s is None:
-            self.call.bytes_written(simulation.clock.now, start.n)
-            self._under_way[start.n] = None
-        else:
-            self._under_way[start.n] = simulation.clock.after(answer.after_s, lambda: self._answered(start.n, answer))
+        simulation, n = self._simulation, start.n
+        clock = simulation.clock
+        simulation.tally.attempts[int(clock.now)] += 1
+        exchange = Exchange(
+            clock, simulation.rng, self.call.path, start.headers, lambda answer: self._answered(n, answer)
+        )
+        self._under_way[n] = exchange
+        if simulation.network.send(start.member.endpoint.address, exchange):
+            self.call.bytes_written(clock.now, n)
 
     def _answered(self, n: int, answer: Answer) -> None:
         self._under_way.pop(n, None)
         call, now = self.call, self._simulation.clock.now
-        if answer.sent:
-            call.bytes_written(now, n)
         if answer.error is not None:
             self._carry_out(call.error(now, n, answer.error, answer.phase))
-        else:
-            self._carry_out(call.headers(now, n, answer.status or 200, retry_after_s=answer.retry_after_s))
-            if call.state is CallState.RUNNING and call.attempts[n - 1].open:  # it wants the body too
-                self._simulation.clock.after(self._simulation.body_s, lambda: self._body_end(n))
+            return
+        status, retry_after_s = answer.status or 200, answer.retry_after_s
+        self._carry_out(call.headers(now, n, status, retry_after_s=retry_after_s, overloaded=answer.overloaded))
+        if call.state is CallState.RUNNING and call.attempts[n - 1].open:  # it wants the body too
+            self._simulation.clock.after(self._simulation.body_s, lambda: self._body_end(n))
 
     def _body_end(self, n: int) -> None:
         self._carry_out(self.call.body_end(self._simulation.clock.now, n))
@@ -109,12 +126,14 @@ class Driver:
 
 
 class Simulation:
-    """Calls to one service, over one cluster.
+    """The calls of one client to one service, over one cluster. Several may share a clock and a network.
 
     Attributes:
         state, cluster: the live state, and the endpoints as they are now; assign `cluster` to change them.
         body_s: how long a response's body takes after its headers.
-        records: of all calls that ended, in the order of their ends.
+        tally: what came of the calls.
+        records: of all calls that ended, in the order of their ends, if they are kept.
+        running: calls that have not ended, as far as their caller sees them.
     """
 
     def __init__(
@@ -128,7 +147,22 @@ class Simulation:
         policy: CallPolicy = CallPolicy(),
         budget: RetryBudget | None = None,
         body_s: float = 0.0,
+        tally: Tally | None = None,
+        keep_records: bool = True,
     ) -> None:
+        """A client that has made no call.
+
+        Args:
+            state: of the cluster.
+            endpoints: of the service.
+            network: what is at their addresses.
+            clock, rng: all time and all chance.
+            policy: how to call.
+            budget: of retries; None for the default one.
+            body_s: how long a response's body takes after its headers.
+            tally: to be shared with other clients; None for one of its own.
+            keep_records: whether to make a record of each call.
+        """
         self.clock = clock
         self.rng = rng
         self.network = network
@@ -137,10 +171,19 @@ class Simulation:
         self.budget = RetryBudget(BudgetSettings()) if budget is None else budget
         self.route = Route("default", (Backend(state.name),), policy)
         self.body_s = body_s
+        self.tally = Tally() if tally is None else tally
         self.records: list[Record] = []
+        self.running = 0
+        self._keep_records = keep_records
+        self._facts = {safe: self._facts_of(safe) for safe in (False, True)}
 
     def call(
-        self, give_up_after_s: float | None = None, *, deadline_s: float | None = None, safe: bool = True
+        self,
+        give_up_after_s: float | None = None,
+        *,
+        deadline_s: float | None = None,
+        safe: bool = True,
+        path: str = "/",
     ) -> Driver:
         """Begin a call now.
 
@@ -148,18 +191,13 @@ class Simulation:
             give_up_after_s: when the caller goes away.
             deadline_s: what the caller has left, as it would be inherited.
             safe: whether it may be repeated.
+            path: what to ask for.
         """
-        facts = CallFacts(
-            service=self.state.name,
-            method="GET" if safe else "POST",
-            route=self.route,
-            policy=self.route.policy,
-            clusters=lambda: (self.cluster,),
-            budget=self.budget,
-            safe=safe,
-        )
-        inherited = None if deadline_s is None else self.clock.now + deadline_s
-        driver = Driver(self, Call(facts, self.rng, inherited=inherited), self._ended)
+        now = self.clock.now
+        inherited = None if deadline_s is None else now + deadline_s
+        driver = Driver(self, Call(self._facts[safe], self.rng, path, inherited=inherited), self._ended)
+        self.tally.begun[int(now)] += 1
+        self.running += 1
         driver.begin()
         if give_up_after_s is not None:
             self.clock.after(give_up_after_s, driver.give_up)
@@ -167,15 +205,8 @@ class Simulation:
 
     def load(self, per_second: float, for_s: float, start: Callable[[], object] | None = None) -> None:
         """Have calls begin at random moments (a Poisson process), and run until they are all through."""
-        begin = self.call if start is None else start
         end = self.clock.now + for_s
-
-        def arrive() -> None:
-            begin()
-            if (at := self.clock.now + self.rng.expovariate(per_second)) < end:
-                self.clock.at(at, arrive)
-
-        self.clock.after(self.rng.expovariate(per_second), arrive)
+        arrivals(self.clock, self.rng, per_second, for_s, self.call if start is None else start)
         self.clock.run(end)
         self.clock.run()
 
@@ -187,5 +218,21 @@ class Simulation:
         """How the calls ended: statuses and names of errors."""
         return Counter(record.error or str(record.status or record.outcome) for record in self.records)
 
+    def _facts_of(self, safe: bool) -> CallFacts:
+        return CallFacts(
+            service=self.state.name,
+            method="GET" if safe else "POST",
+            route=self.route,
+            policy=self.route.policy,
+            clusters=lambda: (self.cluster,),
+            budget=self.budget,
+            safe=safe,
+        )
+
     def _ended(self, driver: Driver, error: MeshError | None) -> None:
-        self.records.append(driver.call.record(self.clock.now))
+        journal, now = driver.call.journal, self.clock.now
+        self.running -= 1
+        good = error is None and journal.status is not None and journal.status < 500
+        self.tally.ended(now, good, now - (now if journal.began is None else journal.began))
+        if self._keep_records:
+            self.records.append(driver.call.record(now))
