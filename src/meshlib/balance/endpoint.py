@@ -17,6 +17,8 @@ class Health(enum.Enum):
     """What the source says of an endpoint. One that is in maintenance is not reported at all."""
 
     HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    """Works, but is to be used only as far as the healthy ones do not suffice."""
     UNHEALTHY = "unhealthy"
     """Kept for panic: used when too few are healthy."""
     DRAINING = "draining"
@@ -45,6 +47,7 @@ class Endpoint:
         locality: where it runs.
         metadata: what subsets select by.
         health: what the source says of it.
+        priority: 0 for the first choice; the higher ones stand by, and take over as health falls.
     """
 
     host: str
@@ -54,6 +57,7 @@ class Endpoint:
     locality: Locality = Locality()
     metadata: Mapping[str, str] = field(default_factory=lambda: _NO_METADATA, hash=False)
     health: Health = Health.HEALTHY
+    priority: int = 0
 
     @property
     def address(self) -> str:
