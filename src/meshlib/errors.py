@@ -228,7 +228,12 @@ class AttemptTimeout(WireError, TimeoutError):
 
 
 class Reset(WireError):
-    """The endpoint closed or reset the connection before its response had come."""
+    """The endpoint closed or reset the connection before its response had come.
+
+    `refused` says that it vouches not to have looked at the request (HTTP/2: REFUSED_STREAM, or past its GOAWAY).
+    """
+
+    refused = False
 
 
 class ProtocolError(WireError):

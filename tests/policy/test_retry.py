@@ -108,7 +108,7 @@ def test_what_is_retried_by_default(failure: Failure, retried: bool) -> None:
 
 def test_conditions_can_be_chosen() -> None:
     assert is_retryable(RetryPolicy(on=frozenset({"5xx"})), Failure(status=500))
-    assert not is_retryable(RetryPolicy(on=frozenset({"5xx"})), Failure(error=Reset("x")))
+    assert is_retryable(RetryPolicy(on=frozenset({"5xx"})), Failure(error=Reset("x")))
     assert is_retryable(RetryPolicy(on=frozenset({404})), Failure(status=404))
 
 

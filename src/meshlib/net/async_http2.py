@@ -104,7 +104,7 @@ class AsyncHttp2:
         try:
             stream = self._state.begin(request)
         except Refused as error:
-            raise reset(self._endpoint, error) from error
+            raise reset(self._endpoint, error, refused=True) from error
         try:
             progress.bytes_written = True
             self._flush()

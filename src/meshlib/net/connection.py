@@ -249,10 +249,19 @@ def time_is_up(phase: str, limits: WireLimits, endpoint: str) -> AttemptTimeout 
     return AttemptTimeout(f"{endpoint} {_DID_NOT[phase]} {why}", phase=phase, endpoint=endpoint)
 
 
-def reset(endpoint: str, error: BaseException | None = None) -> Reset:
-    """The error for a connection that ended before the response's head was there."""
+def reset(endpoint: str, error: BaseException | None = None, *, refused: bool = False) -> Reset:
+    """The error for a connection that ended before the response's head was there.
+
+    Args:
+        endpoint: its address.
+        error: why.
+        refused: whether the peer vouches that it did not look at the request.
+    """
     why = getattr(error, "strerror", None) or (str(error) if error else "") or "the peer closed the connection"
-    return Reset(f"{endpoint} sent no response: {why}", endpoint=endpoint)
+    made = Reset(f"{endpoint} sent no response: {why}", endpoint=endpoint)
+    if refused:
+        made.refused = True
+    return made
 
 
 def body_broken(endpoint: str, error: BaseException | None = None) -> BodyBroken:

@@ -73,11 +73,12 @@ class Stream:
     def failure(self, endpoint: str, progress: Progress) -> WireError:
         """The error for what ended the stream before its head."""
         progress.answered = self.answered
-        if isinstance(self.error, Refused):
+        refused = isinstance(self.error, Refused)
+        if refused:
             progress.bytes_written = False
         if isinstance(self.error, NotHttp):
             return not_http(endpoint, self.error)
-        return reset(endpoint, self.error)
+        return reset(endpoint, self.error, refused=refused)
 
     def prefetch(self, endpoint: str) -> Prefetched:
         """Whether all of the body is here; its bytes stay, as they must be acknowledged one by one."""

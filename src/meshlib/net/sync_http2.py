@@ -110,7 +110,7 @@ class SyncHttp2:
             with self._lock:
                 stream = self._state.begin(request)
         except Refused as error:
-            raise reset(self._endpoint, error) from error
+            raise reset(self._endpoint, error, refused=True) from error
         try:
             progress.bytes_written = True
             self._write(earlier(limits.write_s, limits.deadline), limits)

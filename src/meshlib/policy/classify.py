@@ -7,19 +7,72 @@ timeout, and the statuses by which servers and proxies say that they could not d
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Any, Final
 
+from meshlib.dataclass import dataclass
 from meshlib.errors import MeshError, PoolTimeout, WireError
 
-__all__ = ["FAILURE_STATUSES", "OVERLOAD_STATUSES", "is_to_blame", "parse_retry_after"]
+__all__ = ["FAILURE_STATUSES", "OVERLOAD_STATUSES", "Failure", "asks_for_peace", "is_to_blame", "parse_retry_after"]
 
 FAILURE_STATUSES: Final = frozenset({502, 503, 504})
 OVERLOAD_STATUSES: Final = frozenset({429, 503})
 """Statuses with which ``Retry-After`` means: come back then."""
 
 _LONGEST_RETRY_AFTER_S = 300.0
+
+
+@dataclass(slots=True)
+class Failure:
+    """What is known of an attempt that failed, or may have.
+
+    Attributes:
+        status: of the response; None without one.
+        error: why there is none; None with a response.
+        sent: whether any byte of the request may have left, in this attempt or one before.
+        retry_after_s: what the server asked for, with a 429 or 503; None without.
+        overloaded: whether the server said not to retry.
+        response: what a tenacity ``retry`` object sees as the result; the adapter's own response, if it has one.
+        headers: of the response.
+        reset_s: what one of the policy's reset headers asks for; None without.
+        began: whether a byte of the request may have left in this attempt; None where that is what `sent` says.
+    """
+
+    status: int | None = None
+    error: MeshError | None = None
+    sent: bool = True
+    retry_after_s: float | None = None
+    overloaded: bool = False
+    response: Any = None
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    reset_s: float | None = None
+    began: bool | None = None
+
+    def header(self, name: str) -> str | None:
+        """A header of the response, its values in one; None if it is not there."""
+        wanted = name.encode("ascii")
+        values = [value for key, value in self.headers if key.lower() == wanted]
+        return b",".join(values).decode("latin-1") if values else None
+
+
+def asks_for_peace(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a response says that the request is not to be retried, by whichever system's header.
+
+    Envoy's ``x-envoy-overloaded`` and Finagle's ``finagle-http-nonretryable-nack`` say so by being there; gRPC's
+    ``grpc-retry-pushback-ms`` does if it is negative or no number (gRFC A6).
+    """
+    for name, value in headers:
+        lower = name.lower()
+        if lower in _NO_RETRY:
+            return True
+        if lower == b"grpc-retry-pushback-ms" and not value.strip().isdigit():
+            return True
+    return False
+
+
+_NO_RETRY = frozenset({b"x-envoy-overloaded", b"finagle-http-nonretryable-nack"})
 
 
 def is_to_blame(error: MeshError) -> bool:

@@ -21,44 +21,14 @@ from random import Random
 from typing import Any
 
 from meshlib.dataclass import dataclass
-from meshlib.errors import (
-    AttemptTimeout,
-    BodyBroken,
-    ConnectFailed,
-    MeshError,
-    ProtocolError,
-    Reset,
-)
-from meshlib.policy.classify import OVERLOAD_STATUSES
+from meshlib.policy.classify import Failure
+from meshlib.policy.retry_on import named_by
 from meshlib.policy.settings import RetryPolicy
 
 __all__ = ["IDEMPOTENT_METHODS", "AttemptState", "Failure", "Verdict", "decide", "is_retryable"]
 
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110, section 9.2.2."""
-
-_RESETS = (Reset, ProtocolError, AttemptTimeout, BodyBroken)
-
-
-@dataclass(slots=True)
-class Failure:
-    """What is known of a failed attempt.
-
-    Attributes:
-        status: of the response; None without one.
-        error: why there is none; None with a response.
-        sent: whether any byte of the request may have left, in this attempt or one before.
-        retry_after_s: what the server asked for, with a 429 or 503; None without.
-        overloaded: whether the server said not to retry.
-        response: what a tenacity ``retry`` object sees as the result; the adapter's own response, if it has one.
-    """
-
-    status: int | None = None
-    error: MeshError | None = None
-    sent: bool = True
-    retry_after_s: float | None = None
-    overloaded: bool = False
-    response: Any = None
 
 
 @dataclass(slots=True)
@@ -125,18 +95,7 @@ class AttemptState:
 
 def is_retryable(policy: RetryPolicy, failure: Failure) -> bool:
     """Whether the policy names this failure, by `on` alone."""
-    on = policy.on
-    if failure.error is not None:
-        # A full pool is this process's own overload: more attempts would only add to it.
-        if isinstance(failure.error, ConnectFailed):
-            return "connect-failure" in on
-        return isinstance(failure.error, _RESETS) and "reset" in on
-    status = failure.status
-    if status is None:
-        return False
-    if status in on or (status >= 500 and "5xx" in on):
-        return True
-    return status in OVERLOAD_STATUSES and failure.retry_after_s is not None and "retry-after" in on
+    return named_by(policy.on, failure) is not None
 
 
 def decide(
