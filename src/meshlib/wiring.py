@@ -116,6 +116,7 @@ class Wiring:
             known=_written(settings) if parts.sources is None and parts.use is None else {},
             on_ejection=self._changes.on_ejection,
             on_left=self._left,
+            soon=self._soon,
         )
         self.view = MeshView(self.snapshots, self._directory, self.engines)
         self._observer = Observer(self.view, changes=self._changes)
@@ -194,6 +195,12 @@ class Wiring:
         known = _KNOWN[resolution.state]
         asked = f"asked: {', '.join(source.name for source in self.sources) or 'nobody'}" if known is Known.NO else ""
         self.snapshots.publish(name, resolution.endpoints, known, resolution.error or asked)
+
+    def _soon(self, work: Callable[[], None]) -> None:
+        try:
+            self.control.call_soon(work)
+        except RuntimeError:  # the control thread does not run: nobody watches anything, so nobody waits long
+            work()
 
     def _discovered(self, kind: str, service: str, detail: str) -> None:
         self.bus.emit(events.from_discovery(kind, service, detail))

@@ -17,8 +17,8 @@ from meshlib.balance.edf import EdfSchedule
 from meshlib.balance.endpoint import Endpoint
 from meshlib.balance.health import EndpointHealth
 from meshlib.balance.load import EndpointNode, Load
-from meshlib.balance.settings import BalancerName
-from meshlib.balance.table import BALANCERS
+from meshlib.balance.settings import BalancerName, LoadBalancing
+from meshlib.balance.table import BALANCERS, find_balancer
 from tests.core import NOW, cluster_state, endpoints
 
 RNG = Random(1)
@@ -69,7 +69,7 @@ def test_sampling_with_some_left_out_is_uniform_over_the_rest() -> None:
 @pytest.mark.parametrize("weights", [None, (1.0, 2.0, 3.0)], ids=str)
 def test_what_may_not_be_used_is_never_picked(name: BalancerName, weights: tuple[float, ...] | None) -> None:
     some, rng = members(3, weights), Random(1)
-    balancer = BALANCERS[name](some, NOW, rng)
+    balancer = find_balancer(name)(some, LoadBalancing(policy=name), NOW, rng)
     assert {balancer.pick(NOW, rng, lambda member: member is some[1]) for _ in range(50)} == {some[1]}
     assert balancer.pick(NOW, rng, lambda member: False) is None
     assert {balancer.pick(NOW, rng, None) for _ in range(50)} == set(some)
@@ -81,7 +81,7 @@ def test_what_may_not_be_used_is_never_picked(name: BalancerName, weights: tuple
 def test_any_weights_work(name: BalancerName, weights: list[float], seed: int) -> None:
     rng = Random(seed)
     some = members(len(weights), weights)
-    balancer = BALANCERS[name](some, NOW, rng)
+    balancer = find_balancer(name)(some, LoadBalancing(policy=name), NOW, rng)
     for step in range(30):
         usable = None if step % 3 else (lambda member: member is some[0])
         picked = balancer.pick(NOW + step, rng, usable)
@@ -124,7 +124,7 @@ def test_a_pick_by_cells_is_the_pick_by_loads(
             member.load.failed(NOW + at, 0.001, 0.01)
         for _ in range(busy[at]):
             member.node.enter()
-    balancer, now = BALANCERS["peak_ewma"](some, NOW, RNG), NOW + 10
+    balancer, now = find_balancer("peak_ewma")(some, LoadBalancing(), NOW, RNG), NOW + 10
     one, other = draw_two(len(some), Random(seed))
     loads = [some[at].load.cost(now) * (some[at].node.in_flight + 1) for at in (one, other)]
     if loads[0] != pytest.approx(loads[1]):
@@ -186,7 +186,7 @@ def test_a_pick_among_many_looks_at_few(name: BalancerName, weighted: bool, half
         asked += 1
         return member.endpoint.port % 2 == 0
 
-    balancer = BALANCERS[name](some, NOW, rng)
+    balancer = find_balancer(name)(some, LoadBalancing(policy=name), NOW, rng)
     some.looks = 0
     for _ in range(200):
         assert balancer.pick(NOW, rng, usable if half_out else None) is not None

@@ -29,6 +29,7 @@ class CallOptions:
         idempotent: whether the request may be repeated although it may have been processed.
         timeout_s: for the call as a whole.
         route: a low-cardinality name of the operation, for spans, metrics and the record.
+        hash_key: by which a hash balancer chooses.
         explain: keep the reasons in full in the record.
         complete_body: the caller will read the whole body; set by the adapters.
         plain_timeout_s: of each phase, where the call does not go through the mesh after all; infinite for what the
@@ -41,6 +42,7 @@ class CallOptions:
     explain: bool = False
     complete_body: bool = False
     plain_timeout_s: float | None = None
+    hash_key: str | None = None
 
 
 NO_OPTIONS = CallOptions()

@@ -14,13 +14,14 @@ from meshlib.balance.cluster import Cluster
 from meshlib.config.settings import MeshSettings, Mode
 from meshlib.config.snapshot import EndpointsWaiter, ServiceView, Snapshots
 from meshlib.context import current_scope
-from meshlib.dataclass import dataclass
+from meshlib.dataclass import dataclass, replace
 from meshlib.errors import MeshClosed
 from meshlib.net.wire import AsyncWire, SyncWire
 from meshlib.policy.call import Call
 from meshlib.policy.facts import CallFacts
 from meshlib.policy.retry import IDEMPOTENT_METHODS
 from meshlib.policy.settings import CallPolicy
+from meshlib.policy.traits import read_traits, readers_of
 from meshlib.routing.match import RequestView
 from meshlib.routing.route import Route, find_route
 from meshlib.telemetry.observer import NullObserver, Observer
@@ -219,13 +220,14 @@ class DataPlane:
         kinds = view.state.kinds
         facts = kinds.get(key)
         if facts is None or policy is not route.policy:
+            clusters = self._clusters(name, route)
             own = policy if timeout_s is None else with_timeout(policy, timeout_s)
             facts = CallFacts(
                 name,
                 method,
                 route,
                 own,
-                self._clusters(name, route),
+                clusters,
                 view.state.budget,
                 self._endpoints_ready(route),
                 "timeout" if timeout_s is None else "client",
@@ -236,6 +238,7 @@ class DataPlane:
                 request.host,
                 request.port,
                 options.route,
+                readers_of(own, [cluster.state for cluster in clusters()]),
             )
             if policy is route.policy:
                 if len(kinds) >= _MAX_KINDS:
@@ -245,6 +248,8 @@ class DataPlane:
             if backend.service != name:
                 self.service(backend.service)
         call = Call(facts, self.rng, request.path, request.query, current_scope().deadline, request.replayable)
+        if facts.readers:
+            call.traits = read_traits(facts.readers, request.view(), options.hash_key)
         if options.explain:
             call.why = explain(view.settings.routes, route, request.view(), facts.clusters(), self.clock.now())
         return call
@@ -273,4 +278,4 @@ class DataPlane:
 
 def with_timeout(policy: CallPolicy, timeout_s: float) -> CallPolicy:
     """The policy with another total timeout."""
-    return CallPolicy(timeout_s, policy.per_try_timeout_s, policy.body_idle_s, policy.retry, policy.endpoint_wait_s)
+    return replace(policy, timeout_s=timeout_s)

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from meshlib.balance.endpoint import Endpoint
 from meshlib.balance.health import EndpointHealth
 from meshlib.balance.load import EndpointNode, Load
+from meshlib.balance.settings import LoadBalancing
 from meshlib.dataclass import dataclass, field
+
+if TYPE_CHECKING:
+    from meshlib.policy.traits import Traits
 
 __all__ = [
     "RESAMPLES",
@@ -67,19 +71,20 @@ Usable: TypeAlias = Callable[[Member], bool]
 class Balancer(Protocol):
     """Picks a member."""
 
-    def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
+    def pick(self, now: float, rng: Random, usable: Usable | None, traits: Traits | None = None) -> Member | None:
         """Pick a member; None only if `usable` holds for none.
 
         Args:
             now: on the monotonic clock.
             rng: the source of all randomness.
             usable: which may be picked; None for all.
+            traits: what was read of the request, for balancers that look at it; None for nothing.
         """
         ...
 
 
-MakeBalancer: TypeAlias = Callable[[Sequence[Member], float, Random], Balancer]
-"""Makes a balancer over members, of which there is at least one, at a time."""
+MakeBalancer: TypeAlias = Callable[[Sequence[Member], LoadBalancing, float, Random], Balancer]
+"""Makes a balancer over members, of which there is at least one, as it is set to be, at a time."""
 
 
 def is_even(members: Sequence[Member]) -> bool:

@@ -16,17 +16,22 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from random import Random
+from typing import TYPE_CHECKING
 
 from meshlib.balance.balancer import Balancer, Member, Usable
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.balance.health import EndpointHealth
 from meshlib.balance.load import EndpointNode, Load
 from meshlib.balance.settings import LoadBalancing
-from meshlib.balance.table import BALANCERS
+from meshlib.balance.table import find_balancer
 from meshlib.policy.breaker import Breaker
 from meshlib.policy.limit import InFlightLimit
 from meshlib.policy.outlier import OutlierDetector
 from meshlib.policy.settings import BreakerSettings, LimitSettings, OutlierSettings
+
+if TYPE_CHECKING:
+    from meshlib.policy.gate import Gate
+    from meshlib.policy.traits import Traits
 
 __all__ = ["REMEMBER_S", "Cluster", "ClusterState", "Known"]
 
@@ -54,6 +59,8 @@ class ClusterState:
         name: ``orders`` or ``orders/v2``.
         breaker, outlier: None where the configuration switched them off.
         limit: calls in flight and pending.
+        gates: all that is asked whether a call may pass, `limit` among them; None where that is the only one.
+        refreshes: whether the cluster has to be made anew when the health of an endpoint changes.
         panics: picks made in panic, for telemetry.
     """
 
@@ -62,12 +69,16 @@ class ClusterState:
         "_lock",
         "_members",
         "_node_of",
+        "_on_change",
+        "_on_ejection",
         "breaker",
+        "gates",
         "limit",
         "load_balancing",
         "name",
         "outlier",
         "panics",
+        "refreshes",
     )
 
     def __init__(
@@ -79,8 +90,11 @@ class ClusterState:
         breaker: BreakerSettings | None = BreakerSettings(),
         outlier: OutlierSettings | None = OutlierSettings(),
         limits: LimitSettings = LimitSettings(),
+        before: Sequence[Gate] = (),
+        after: Sequence[Gate] = (),
         node_of: Callable[[Endpoint], EndpointNode] | None = None,
         on_ejection: Callable[[Member, bool], None] | None = None,
+        on_change: Callable[[], None] | None = None,
     ) -> None:
         """Begin without members; `view` brings them.
 
@@ -89,13 +103,19 @@ class ClusterState:
             now: on the monotonic clock.
             load_balancing, breaker, outlier, limits: the settings of each.
             node_of: gives the counts of an endpoint, shared between clusters; None for counts of this cluster's own.
+            before, after: gates besides the limit, asked before and after it.
             on_ejection: called with a member and whether it was ejected (or came back).
+            on_change: called when the cluster has to be made anew, if it `refreshes`.
         """
         self.name = name
         self.load_balancing = load_balancing
         self.breaker = None if breaker is None else Breaker(breaker, now)
-        self.outlier = None if outlier is None else OutlierDetector(outlier, on_ejection)
+        self.outlier = None if outlier is None else OutlierDetector(outlier, self._ejected)
         self.limit = InFlightLimit(limits)
+        self.gates: tuple[Gate, ...] | None = (*before, self.limit, *after) if before or after else None
+        self.refreshes = False
+        self._on_ejection = on_ejection
+        self._on_change = on_change
         self.panics = 0
         self._node_of = node_of
         self._members: dict[tuple[str, str, int], Member] = {}
@@ -165,6 +185,16 @@ class ClusterState:
         node = EndpointNode() if self._node_of is None else self._node_of(endpoint)
         return Member(endpoint, node, Load(now, seed_s, self.load_balancing.decay_s), EndpointHealth())
 
+    def health_changed(self) -> None:
+        """An endpoint may be picked now that could not before, or the other way round. To be called outside locks."""
+        if self.refreshes and self._on_change is not None:
+            self._on_change()
+
+    def _ejected(self, member: Member, ejected: bool) -> None:
+        if self._on_ejection is not None:
+            self._on_ejection(member, ejected)
+        self.health_changed()
+
     def count_panic(self) -> None:
         """A pick was made in panic."""
         with self._lock:
@@ -173,7 +203,8 @@ class ClusterState:
     def renew_locks(self) -> None:
         """After a fork, in the child: the parent's attempts are not ours."""
         self._lock = threading.Lock()
-        self.limit.renew_lock()
+        for gate in self.gates or (self.limit,):
+            gate.renew_lock()
         if self.breaker is not None:
             self.breaker.renew_lock()
         if self.outlier is not None:
@@ -223,12 +254,13 @@ class Cluster:
         self._balance(now, rng)
 
     def _balance(self, now: float, rng: Random) -> None:
-        balancer = BALANCERS[self.state.load_balancing.policy]
-        self._balancer = balancer(self.healthy, now, rng) if self.healthy else None
+        settings = self.state.load_balancing
+        balancer = find_balancer(settings.policy)
+        self._balancer = balancer(self.healthy, settings, now, rng) if self.healthy else None
         # Over all members, for panic; the same one where all are healthy, so that it keeps its schedule.
         self._balancer_of_all = self._balancer
         if self.members and len(self.healthy) < len(self.members):
-            self._balancer_of_all = balancer(self.members, now, rng)
+            self._balancer_of_all = balancer(self.members, settings, now, rng)
 
     @property
     def name(self) -> str:
@@ -239,13 +271,16 @@ class Cluster:
         outlier = self._outlier
         return len(self.healthy) - (0 if outlier is None else outlier.ejected_healthy) < self._panic_at
 
-    def pick(self, now: float, rng: Random, tried: Sequence[Member] = ()) -> Member | None:
+    def pick(
+        self, now: float, rng: Random, tried: Sequence[Member] = (), traits: Traits | None = None
+    ) -> Member | None:
         """Pick a member for an attempt; one that was tried only if no other is left.
 
         Args:
             now: on the monotonic clock.
             rng: the source of all randomness.
             tried: members that this call has tried, whichever cluster they were tried in.
+            traits: what was read of the request.
 
         Returns:
             The member; None if there is none.
@@ -253,16 +288,16 @@ class Cluster:
         balancer = self._balancer
         ejected = self._outlier is not None and self._outlier.ejected
         if self._calm and not tried and not ejected:
-            return None if balancer is None else balancer.pick(now, rng, None)
+            return None if balancer is None else balancer.pick(now, rng, None, traits)
         panic = self.panicking()
         if panic:
             balancer = self._balancer_of_all
         if balancer is None:
             return None
         allowed = _not_ejected if ejected and not panic else None
-        picked = balancer.pick(now, rng, _untried(tried, allowed) if tried else allowed)
+        picked = balancer.pick(now, rng, _untried(tried, allowed) if tried else allowed, traits)
         if picked is None and tried:
-            picked = balancer.pick(now, rng, allowed)
+            picked = balancer.pick(now, rng, allowed, traits)
         if picked is not None and panic:
             self.state.count_panic()
         return picked

@@ -17,8 +17,12 @@ import heapq
 import threading
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import TYPE_CHECKING
 
 from meshlib.balance.balancer import Member, Usable
+
+if TYPE_CHECKING:
+    from meshlib.policy.traits import Traits
 
 __all__ = ["EdfSchedule"]
 
@@ -47,7 +51,7 @@ class EdfSchedule:
         self._correction = correction
         self._lock = threading.Lock()
 
-    def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
+    def pick(self, now: float, rng: Random, usable: Usable | None, traits: Traits | None = None) -> Member | None:
         """The member whose turn it is; None if `usable` holds for none."""
         passed: list[tuple[float, int, Member]] = []
         with self._lock:

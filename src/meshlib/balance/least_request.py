@@ -10,16 +10,21 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from random import Random
+from typing import TYPE_CHECKING
 
 from meshlib.balance.balancer import Balancer, Member, Usable, draw_two, is_even, pick_two
 from meshlib.balance.cells import CELLS
 from meshlib.balance.edf import EdfSchedule
 from meshlib.balance.fair_share import FairShare
+from meshlib.balance.settings import LoadBalancing
+
+if TYPE_CHECKING:
+    from meshlib.policy.traits import Traits
 
 __all__ = ["LeastRequest", "least_request"]
 
 
-def least_request(members: Sequence[Member], now: float, rng: Random) -> Balancer:
+def least_request(members: Sequence[Member], settings: LoadBalancing, now: float, rng: Random) -> Balancer:
     """By attempts in flight, or by corrected weight where weights differ."""
     return LeastRequest(members) if is_even(members) else EdfSchedule(members, rng, FairShare(members, rng))
 
@@ -34,7 +39,7 @@ class LeastRequest:
         self._count = len(members)
         self._cells = array("i", [member.node.cell for member in members])
 
-    def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
+    def pick(self, now: float, rng: Random, usable: Usable | None, traits: Traits | None = None) -> Member | None:
         if usable is None and self._count > 1:
             one, other = draw_two(self._count, rng)
             return self._members[one if CELLS[self._cells[one]] <= CELLS[self._cells[other]] else other]

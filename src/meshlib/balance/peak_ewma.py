@@ -14,11 +14,16 @@ from array import array
 from collections.abc import Sequence
 from math import isnan, log
 from random import Random
+from typing import TYPE_CHECKING
 
 from meshlib.balance.balancer import Balancer, Member, Usable, is_even, pick_two
 from meshlib.balance.cells import CELLS
 from meshlib.balance.edf import EdfSchedule
 from meshlib.balance.fair_share import FairShare
+from meshlib.balance.settings import LoadBalancing
+
+if TYPE_CHECKING:
+    from meshlib.policy.traits import Traits
 
 __all__ = ["PeakEwma", "peak_ewma"]
 
@@ -26,7 +31,7 @@ _ALIKE = 1.5
 _LEAST = 0.01
 
 
-def peak_ewma(members: Sequence[Member], now: float, rng: Random) -> Balancer:
+def peak_ewma(members: Sequence[Member], settings: LoadBalancing, now: float, rng: Random) -> Balancer:
     """By load, or by corrected weight where weights differ."""
     return PeakEwma(members) if is_even(members) else EdfSchedule(members, rng, FairCost(members, rng))
 
@@ -45,7 +50,7 @@ class PeakEwma:
         first = self._cells[0]
         self._first = first if self._cells == array("i", range(first, first + 2 * len(members))) else None
 
-    def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
+    def pick(self, now: float, rng: Random, usable: Usable | None, traits: Traits | None = None) -> Member | None:
         count = self._count
         if usable is not None or count == 1:
             pair = pick_two(self._members, rng, usable)

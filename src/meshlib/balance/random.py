@@ -6,13 +6,18 @@ from bisect import bisect
 from collections.abc import Sequence
 from itertools import accumulate
 from random import Random
+from typing import TYPE_CHECKING
 
 from meshlib.balance.balancer import RESAMPLES, Balancer, Member, Usable, is_even, pick_uniform
+from meshlib.balance.settings import LoadBalancing
+
+if TYPE_CHECKING:
+    from meshlib.policy.traits import Traits
 
 __all__ = ["RandomChoice", "WeightedChoice", "random_choice"]
 
 
-def random_choice(members: Sequence[Member], now: float, rng: Random) -> Balancer:
+def random_choice(members: Sequence[Member], settings: LoadBalancing, now: float, rng: Random) -> Balancer:
     """By chance, in proportion to weights where they differ."""
     return RandomChoice(members) if is_even(members) else WeightedChoice(members)
 
@@ -25,7 +30,7 @@ class RandomChoice:
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = members
 
-    def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
+    def pick(self, now: float, rng: Random, usable: Usable | None, traits: Traits | None = None) -> Member | None:
         return pick_uniform(self._members, rng, usable)
 
 
@@ -40,7 +45,7 @@ class WeightedChoice:
         self._total = self._cumulative[-1]
         self._last = len(members) - 1
 
-    def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
+    def pick(self, now: float, rng: Random, usable: Usable | None, traits: Traits | None = None) -> Member | None:
         for _ in range(1 if usable is None else min(len(self._members), RESAMPLES)):
             member = self._members[min(bisect(self._cumulative, rng.random() * self._total), self._last)]
             if usable is None or usable(member):

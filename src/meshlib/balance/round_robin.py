@@ -5,14 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from random import Random
+from typing import TYPE_CHECKING
 
 from meshlib.balance.balancer import Balancer, Member, Usable, is_even, pick_uniform
 from meshlib.balance.edf import EdfSchedule
+from meshlib.balance.settings import LoadBalancing
+
+if TYPE_CHECKING:
+    from meshlib.policy.traits import Traits
 
 __all__ = ["RoundRobin", "round_robin"]
 
 
-def round_robin(members: Sequence[Member], now: float, rng: Random) -> Balancer:
+def round_robin(members: Sequence[Member], settings: LoadBalancing, now: float, rng: Random) -> Balancer:
     """In turn, or by weight where weights differ."""
     return RoundRobin(members, rng) if is_even(members) else EdfSchedule(members, rng)
 
@@ -28,7 +33,7 @@ class RoundRobin:
         # next() of a count is atomic, so that threads need no lock here.
         self._next = itertools.count(int(rng.random() * self._count)).__next__
 
-    def pick(self, now: float, rng: Random, usable: Usable | None) -> Member | None:
+    def pick(self, now: float, rng: Random, usable: Usable | None, traits: Traits | None = None) -> Member | None:
         member = self._members[self._next() % self._count]
         if usable is None or usable(member):
             return member

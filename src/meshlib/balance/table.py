@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
 from types import MappingProxyType
+from typing import cast
 
 from meshlib.balance.balancer import MakeBalancer
-from meshlib.balance.least_request import least_request
-from meshlib.balance.peak_ewma import peak_ewma
-from meshlib.balance.random import random_choice
-from meshlib.balance.round_robin import round_robin
 from meshlib.balance.settings import BalancerName
 
-__all__ = ["BALANCERS"]
+__all__ = ["BALANCERS", "find_balancer"]
 
-BALANCERS: Mapping[BalancerName, MakeBalancer] = MappingProxyType(
+BALANCERS: Mapping[BalancerName, str] = MappingProxyType(
     {
-        "peak_ewma": peak_ewma,
-        "least_request": least_request,
-        "round_robin": round_robin,
-        "random": random_choice,
+        "peak_ewma": "peak_ewma:peak_ewma",
+        "least_request": "least_request:least_request",
+        "round_robin": "round_robin:round_robin",
+        "random": "random:random_choice",
     }
 )
+"""By name, the module of this package and the function in it that makes one. Only what is used is loaded."""
+
+
+@cache
+def find_balancer(name: BalancerName) -> MakeBalancer:
+    """What makes the balancer of this name."""
+    module, _, function = BALANCERS[name].partition(":")
+    return cast(MakeBalancer, getattr(import_module(f"meshlib.balance.{module}"), function))

@@ -78,6 +78,7 @@ class ServiceView:
         settings: compiled.
         state: what outlasts this moment.
         clusters: by subset; None is the whole service.
+        endpoints: as discovery reports them.
         known: what discovery knows of it.
         detail: what is wrong with discovery, in words; empty if nothing is.
     """
@@ -85,6 +86,7 @@ class ServiceView:
     settings: ServiceSettings
     state: ServiceState
     clusters: Mapping[str | None, Cluster]
+    endpoints: tuple[Endpoint, ...]
     known: Known
     detail: str = ""
 
@@ -115,6 +117,7 @@ class Snapshots:
         known: Mapping[str, tuple[Endpoint, ...]] = MappingProxyType({}),
         on_ejection: Callable[[str], Callable[[Member, bool], None]] | None = None,
         on_left: Callable[[Endpoint], None] | None = None,
+        soon: Callable[[Callable[[], None]], object] = lambda work: work(),
     ) -> None:
         """Start with an empty snapshot.
 
@@ -127,6 +130,7 @@ class Snapshots:
             on_ejection: gives, for the name of a cluster, what is called with a member and whether it was ejected
                 (or is back).
             on_left: called with each endpoint that has left its service.
+            soon: does what takes longer than a call should wait for, elsewhere; by default at once.
         """
         self._now = now
         self._rng = rng
@@ -134,6 +138,8 @@ class Snapshots:
         self._known = known
         self._on_ejection = on_ejection
         self._on_left = on_left
+        self._soon = soon
+        self._refreshing: set[str] = set()
         self._lock = threading.Lock()
         self._nodes: dict[tuple[str, str, int], EndpointNode] = {}
         self.current = Snapshot(settings, MappingProxyType({}))
@@ -168,6 +174,19 @@ class Snapshots:
             for endpoint in left:
                 self._on_left(endpoint)
 
+    def refresh(self, name: str) -> None:
+        """Make the clusters of a service anew, soon: the health of an endpoint has changed, and they depend on it."""
+        if name not in self._refreshing:
+            self._refreshing.add(name)
+            self._soon(lambda: self._refresh(name))
+
+    def _refresh(self, name: str) -> None:
+        self._refreshing.discard(name)
+        with self._lock:
+            view = self.current.services.get(name)
+            if view is not None:
+                self._set(self._view(view.state, view.endpoints, view.known, view.detail, self._rng))
+
     def wake_all(self) -> None:
         """Have every call that waits for endpoints look again: the mesh is closed."""
         with self._lock:
@@ -183,6 +202,7 @@ class Snapshots:
     def renew_locks(self) -> None:
         """After a fork, in the child."""
         self._lock = threading.Lock()
+        self._refreshing.clear()
         for view in self.current.services.values():
             view.state.waiting.clear()
             view.state.budget.renew_lock()
@@ -225,6 +245,7 @@ class Snapshots:
             limits=settings.limits,
             node_of=self._node_of,
             on_ejection=self._on_ejection(settings.name) if self._on_ejection is not None else None,
+            on_change=lambda: self.refresh(settings.service),
         )
 
     def _view(
@@ -244,7 +265,7 @@ class Snapshots:
                 detail=detail,
                 target_of=lambda endpoint, settings=settings: self._target_of(settings, endpoint),  # type: ignore[misc]
             )
-        return ServiceView(state.settings, state, MappingProxyType(clusters), known, detail)
+        return ServiceView(state.settings, state, MappingProxyType(clusters), endpoints, known, detail)
 
     def _node_of(self, endpoint: Endpoint) -> EndpointNode:
         node = self._nodes.get(endpoint.key)

@@ -23,6 +23,7 @@ class Attempt:
         n: its number, from 1.
         deadline, limit: when it is cut, and what that limit is called.
         probe: whether it tests an ejected endpoint or an open circuit.
+        hedge, how: as in the record.
         open: whether it is under way, its response's body included.
         sent: whether any byte of its request may have left this process.
         outcome: as in the record; ``pending`` until all that the caller wants of it is there.
@@ -36,6 +37,8 @@ class Attempt:
         "error",
         "finished_at",
         "headers_at",
+        "hedge",
+        "how",
         "limit",
         "member",
         "n",
@@ -82,6 +85,8 @@ class Attempt:
         self.limit = limit
         self.probe = probe or lease is not None
         self.open = True
+        self.hedge = False
+        self.how: str | None = None
         self.sent = False
         self.resent = False
         self.status: int | None = None
@@ -187,4 +192,6 @@ class Attempt:
             sent=self.sent,
             resent=self.resent,
             probe=self.probe,
+            hedge=self.hedge,
+            how=self.how,
         )

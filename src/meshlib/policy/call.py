@@ -27,7 +27,7 @@ Where there is nothing to run, the driver waits for `next_wakeup`, and for `wait
 
     state       leaves by
     NEW         begin
-    WAITING     timer, woken        for first endpoints, for a place under the limit, or for a back-off to end
+    WAITING     timer, woken        for first endpoints, for a gate of the cluster, or for a back-off to end
     RUNNING     headers, error, timer    at least one attempt is open
     DELIVERED   body_end, error, cancelled
     DONE        -
@@ -35,7 +35,7 @@ Where there is nothing to run, the driver waits for `next_wakeup`, and for `wait
 Several attempts may be open at once (hedges). The first good answer is delivered and the others are cancelled; a
 failure counts against the call only when no other attempt is open.
 
-Order of things: the backend is drawn once; its breaker and its limit are asked once; then attempts are made within that
+Order of things: the backend is drawn once; its breaker and its gates are asked once; then attempts are made within that
 cluster, over one budget. It is drawn again only if its breaker is open or no endpoint is left that was not tried.
 """
 
@@ -48,6 +48,7 @@ from meshlib.errors import AttemptTimeout, MeshError
 from meshlib.policy.actions import Action, Cancel, Start
 from meshlib.policy.attempt import Attempt
 from meshlib.policy.classify import FAILURE_STATUSES, OVERLOAD_STATUSES, is_to_blame
+from meshlib.policy.facts import Ready
 from meshlib.policy.holdings import DELIVERED, DONE, NEW, RUNNING, WAITING, CallState, Holdings
 from meshlib.policy.placement import AWAIT_ENDPOINTS, is_granted
 from meshlib.policy.record import Record
@@ -171,7 +172,7 @@ class Call(Holdings):
             return []
         actions = self._deliver(attempt, now, good=True) if self.state is RUNNING else []
         attempt.close(now)
-        self._finish()
+        self._finish(now)
         return actions
 
     def error(self, now: float, n: int, error: MeshError, phase: str) -> list[Action]:
@@ -211,7 +212,7 @@ class Call(Holdings):
             if self.state is DELIVERED or any(other.open for other in self.attempts if other is not attempt):
                 attempt.given_up(now)
                 attempt.close(now)
-                self._finish()
+                self._finish(now)
                 return []
         actions = self._cancel_open(now)
         if self.state is not DELIVERED:
@@ -219,7 +220,7 @@ class Call(Holdings):
                 self.journal.began = now
             self.journal.outcome = "cancelled"
             self._end(now, None)
-        self._leave_cluster()
+        self._leave_cluster(now)
         self.state = DONE
         return actions
 
@@ -238,7 +239,7 @@ class Call(Holdings):
         self.journal.status, self.journal.error = status, error
         self.journal.outcome = "success" if error is None else "failure"
         self._end(now, error is None and status not in FAILURE_STATUSES)
-        self._leave_cluster()
+        self._leave_cluster(now)
         self.state = DONE
 
     def timer(self, now: float) -> list[Action]:
@@ -248,12 +249,12 @@ class Call(Holdings):
                 return self._cut(now)
             if self._wake_at is None or now < self._wake_at:
                 return []
-            reason = self.journal.waiting_for
+            reason, at_gate = self.journal.waiting_for, self.wait_on is not None
             self._stop_waiting(now)
             if reason == "endpoints":
                 self._look()
                 return self._enter(now)
-            return self._again(now)
+            return self._go_on(now, self._decided(now, None)) if at_gate else self._again(now)
         if self.state is not RUNNING:
             return []
         if self._passed(now):
@@ -272,27 +273,31 @@ class Call(Holdings):
             return []
         if self._passed(now):
             return self._cut(now)
-        if reason == "limit":
-            self.wait_on = None  # the place is the call's own now, so it does not leave the line
-            self._holds_place = True
+        if reason == "endpoints":
             self._stop_waiting(now)
-            return self._start(now)
+            self._look()
+            return self._enter(now)
+        self.wait_on = None  # what it waited for is the call's own now, so it does not leave the line
         self._stop_waiting(now)
-        self._look()
-        return self._enter(now)
+        return self._go_on(now, self._decided(now, token))
 
     # Where to
 
     def _enter(self, now: float) -> list[Action]:
         """Enter a cluster, and start an attempt there."""
-        answer = self._enter_cluster(now)
+        return self._go_on(now, self._enter_cluster(now))
+
+    def _go_on(self, now: float, answer: MeshError | Ready | str | None) -> list[Action]:
+        """Do what the door of the cluster says."""
         if answer is None:
             return self._start(now)
         if isinstance(answer, MeshError):
             return self._fail(now, answer, success=None)
         if answer is not AWAIT_ENDPOINTS:
             assert not isinstance(answer, str)
-            return self._wait(now, "limit", answer)
+            gate = self._gates()[self._inside]
+            patience_s = gate.patience_s(self)
+            return self._wait(now, gate.name, answer, None if patience_s is None else now + patience_s)
         give_up_at = (self.journal.began or 0.0) + self.facts.policy.endpoint_wait_s
         if give_up_at <= now or self.facts.endpoints_ready is None:
             return self._fail(now, self._no_way(), success=None)
@@ -305,7 +310,10 @@ class Call(Holdings):
         assert cluster is not None
         outlier = cluster.state.outlier
         lease = self._lease(now, outlier, tried) if outlier is not None and outlier.ejected else None
-        member = cluster.pick(now, self._rng, tried) if lease is None else lease.member
+        traits = self.traits
+        if traits is not None:
+            traits.retries = len(attempts)
+        member = cluster.pick(now, self._rng, tried, traits) if lease is None else lease.member
         if member is None:
             return self._fail(now, self._no_way(), success=None)
         deadline, limit = self._attempt_limit(now)
@@ -344,7 +352,7 @@ class Call(Holdings):
         if self._may_redraw(now):
             self.say("no endpoint is left to try in this cluster, so the backend is drawn again")
             self._judge(now, False)
-            self._leave_cluster()
+            self._leave_cluster(now)
             return self._enter(now)
         return self._start(now)
 

@@ -9,6 +9,7 @@ from meshlib.balance.cluster import Cluster
 from meshlib.dataclass import dataclass, field
 from meshlib.policy.budget import RetryBudget
 from meshlib.policy.settings import CallPolicy
+from meshlib.policy.traits import Reader
 from meshlib.routing.route import Route
 
 __all__ = ["CallFacts", "Ready"]
@@ -44,6 +45,7 @@ class CallFacts:
         observe: decide and count, but believe nothing of single endpoints (the answer came from elsewhere).
         scheme, host, port: of the URL as the caller wrote it, for telemetry; an empty host is the service, no port is
             the scheme's own.
+        readers: what reads of a request the traits that policies look at; empty where none does.
         operation: a low-cardinality name of what is called, if the caller gave one; else the route's template stands.
         body_idle_s: how long each read of the response's body may take. Where the whole body is wanted, an endpoint
             that falls silent in the middle of it has failed the attempt, and is given no longer than an attempt has.
@@ -65,6 +67,7 @@ class CallFacts:
     host: str = ""
     port: int | None = None
     operation: str | None = None
+    readers: tuple[Reader, ...] = ()
     body_idle_s: float | None = field(init=False)
     told: dict[object, Any] = field(init=False, repr=False)
 

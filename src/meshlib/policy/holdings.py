@@ -1,6 +1,7 @@
 """What a call holds while it runs, and how it lets go: the part of the state machine that ends and waits.
 
-A call may hold places in endpoints' counts, one under its cluster's limit or in the line for it, and leases of probes.
+A call may hold places in endpoints' counts, what the gates of its cluster gave or a place in a line there, and leases
+of probes.
 It has one end, whatever way it comes there (an answer, an error, the deadline, the caller's own), and at that end it
 holds nothing. The events and decisions that lead there are in `meshlib.policy.call`.
 
@@ -75,7 +76,8 @@ class Holdings(Placement):
         self._rng = rng
         self._used = NONE
         self._probe = None
-        self._holds_place = False
+        self._inside = 0
+        self.traits = None
         self._owed = 0  # failures that the budget has not been charged for
         self.journal = Journal()
         self._wake_at: float | None = None
@@ -108,7 +110,7 @@ class Holdings(Placement):
         attempt.close(now)
         self.journal.outcome = "failure"
         self.journal.error = error
-        self._finish()
+        self._finish(now)
         return []
 
     def _not_sent(self, attempt: Attempt, now: float, error: MeshError) -> list[Action]:
@@ -126,7 +128,7 @@ class Holdings(Placement):
         self.journal.error = error
         self.journal.outcome = "failure"
         self._end(now, success)
-        self._leave_cluster()
+        self._leave_cluster(now)
         self.state = DONE
         return [Fail(error)]
 
@@ -151,14 +153,14 @@ class Holdings(Placement):
         self._stop_waiting(now)
         self._judge(now, success)
 
-    def _finish(self) -> None:
+    def _finish(self, now: float) -> None:
         """After a delivered body ended: the call is over."""
         if self.state is not DELIVERED:
             return
         for attempt in self.attempts:
             if attempt.open:
                 return
-        self._leave_cluster()
+        self._leave_cluster(now)
         self.state = DONE
 
     def _cancel_open(self, now: float, keep: Attempt | None = None) -> list[Action]:

@@ -18,7 +18,7 @@ class Journal:
     Attributes:
         began, ended: on the monotonic clock, None while they are not there; the end is that of the headers, or of the
             failure.
-        outcome, status, error, limit, no_retry: see `meshlib.policy.record.Record`.
+        outcome, status, error, limit, no_retry, refused_by, fault: see `meshlib.policy.record.Record`.
         waiting_for: what it waits for now; empty while it does not.
     """
 
@@ -28,9 +28,11 @@ class Journal:
         "began",
         "ended",
         "error",
+        "fault",
         "limit",
         "no_retry",
         "outcome",
+        "refused_by",
         "status",
         "waiting_for",
     )
@@ -43,6 +45,8 @@ class Journal:
         self.error: MeshError | None = None
         self.limit: str | None = None
         self.no_retry: str | None = None
+        self.refused_by: str | None = None
+        self.fault: str | None = None
         self.waiting_for = ""
         self._since = 0.0
         self._waits: tuple[Wait, ...] = ()
@@ -81,5 +85,7 @@ class Journal:
             waits=waits,
             limit=self.limit,
             no_retry=self.no_retry,
+            refused_by=self.refused_by,
+            fault=self.fault,
             why=tuple(why or ()),
         )

@@ -9,8 +9,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from meshlib.errors import LimitExceeded, MeshError
 from meshlib.policy.settings import LimitSettings
+
+if TYPE_CHECKING:
+    from meshlib.policy.facts import Ready
+    from meshlib.policy.placement import Placement
 
 __all__ = ["LIMIT_FULL", "InFlightLimit", "LimitFull", "Waiter"]
 
@@ -48,13 +54,15 @@ class Waiter:
 
 
 class InFlightLimit:
-    """The limit of one cluster. Counts are exact under threads.
+    """The limit of one cluster, and a gate. Counts are exact under threads.
 
     The places taken are the length of a list. To append to one and to pop from it is exact without a lock, with the GIL
     and without it, so that where there is no limit a call pays for none.
     """
 
     __slots__ = ("_lock", "_taken", "_waiting", "rejected", "settings")
+
+    name = "limit"
 
     def __init__(self, settings: LimitSettings) -> None:
         self.settings = settings
@@ -105,6 +113,35 @@ class InFlightLimit:
                 self._give_back()
         if callback is not None:
             callback()
+
+    # As a gate
+
+    def ask(self, now: float, call: Placement) -> MeshError | Ready | None:
+        """See `meshlib.policy.gate.Gate`."""
+        place = self.enter()
+        return self.full(call) if isinstance(place, LimitFull) else place
+
+    def full(self, call: Placement) -> LimitExceeded:
+        """The error of a call that found no place, not even in the line."""
+        cluster = call.cluster
+        name = call.facts.service if cluster is None else cluster.name
+        text = f"{self.in_flight} calls to {name} are in flight and its queue is full"
+        return LimitExceeded(text, service=call.facts.service)
+
+    def decide(self, now: float, call: Placement, token: Ready | None) -> MeshError | None:
+        """A place was granted."""
+        return None
+
+    def patience_s(self, call: Placement) -> float | None:
+        """As long as the deadline allows."""
+        return None
+
+    def judged(self, now: float, call: Placement, success: bool | None) -> None:
+        """It does not look at outcomes."""
+
+    def left(self, now: float, call: Placement) -> None:
+        """Its place falls free."""
+        self.exit()
 
     def _give_back(self) -> None:
         try:

@@ -1,8 +1,8 @@
-"""In which cluster a call is made: the backend is drawn, its breaker and its limit are asked.
+"""In which cluster a call is made: the backend is drawn, its breaker and its gates are asked.
 
-A call is in one cluster at a time. It enters once, holding a place under the cluster's limit and perhaps the lease of
-the breaker's probe, and leaves once, giving both back. It enters another only if the first is open or has nothing left
-to try.
+A call is in one cluster at a time. It enters once, holding what its gates gave (a place under the limit) and perhaps
+the lease of the breaker's probe, and leaves once, giving all back. It enters another only if the first is open or has
+nothing left to try.
 
 The second layer of a call; see `meshlib.policy.timeouts`.
 """
@@ -11,23 +11,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
+from typing import TYPE_CHECKING
 
 from meshlib.balance.balancer import Member
 from meshlib.balance.cluster import Cluster, Known
 from meshlib.errors import (
     CircuitOpen,
     DiscoveryUnavailable,
-    LimitExceeded,
     MeshError,
     NoEndpoint,
     UnknownService,
 )
+from meshlib.policy.attempt import Attempt
 from meshlib.policy.breaker import BreakerProbe, BreakerState, Rejected
 from meshlib.policy.facts import Ready
+from meshlib.policy.journal import Journal
 from meshlib.policy.limit import LimitFull, Waiter
 from meshlib.policy.outlier import EjectionProbe, OutlierDetector
 from meshlib.policy.timeouts import Timeouts
+from meshlib.policy.traits import Traits
 from meshlib.routing.route import draw
+
+if TYPE_CHECKING:
+    from meshlib.policy.gate import Gate
 
 __all__ = ["AWAIT_ENDPOINTS", "NONE", "Placement"]
 
@@ -46,15 +52,19 @@ class Placement(Timeouts):
         cluster: that it is in; None until it has entered one.
         replayable: whether its body can be produced again; the driver may change its mind while the call runs.
         why: the reasons in full, if they are asked for.
+        traits: what was read of the request; None for nothing.
     """
 
-    __slots__ = ("_clusters", "_holds_place", "_probe", "_rng", "_used", "cluster", "replayable", "why")
+    __slots__ = ("_clusters", "_inside", "_probe", "_rng", "_used", "cluster", "replayable", "traits", "why")
 
+    attempts: list[Attempt]
     cluster: Cluster | None
+    journal: Journal
     replayable: bool
+    traits: Traits | None
     why: list[str] | None
     _clusters: Sequence[Cluster]
-    _holds_place: bool
+    _inside: int  # how many gates of the cluster have let the call in
     _probe: BreakerProbe | None
     _rng: Random
     _used: frozenset[int]  # the backends drawn so far
@@ -72,8 +82,8 @@ class Placement(Timeouts):
         """Draw a backend and enter its cluster.
 
         Returns:
-            None: entered. A `Waiter`: in line for a place. `AWAIT_ENDPOINTS`: discovery has not answered yet. An error:
-            there is no way in.
+            None: entered. Something to wait for: a gate is to decide. `AWAIT_ENDPOINTS`: discovery has not answered
+            yet. An error: there is no way in.
         """
         backends = self.facts.route.backends
         single, left_out = len(backends) == 1, self._used
@@ -104,14 +114,45 @@ class Placement(Timeouts):
                 self._probe = answer
             self.cluster = cluster
             self._used = _FIRST if single else self._used | {index}
+            if state.gates is not None:
+                return self._ask_gates(now)
             place = state.limit.enter()
             if place is None:
-                self._holds_place = True
-            elif isinstance(place, LimitFull):
-                self._abandon_probe()
-                text = f"{state.limit.in_flight} calls to {cluster.name} are in flight and its queue is full"
-                return LimitExceeded(text, service=self.facts.service)
+                self._inside = 1
+                return None
+            if isinstance(place, LimitFull):
+                self.journal.refused_by = state.limit.name
+                return state.limit.full(self)
             return place
+
+    def _gates(self) -> Sequence[Gate]:
+        """All that is asked at the door of the cluster."""
+        cluster = self.cluster
+        assert cluster is not None
+        return cluster.state.gates or (cluster.state.limit,)
+
+    def _ask_gates(self, now: float) -> MeshError | Ready | None:
+        """Ask those that have not been asked; the answer is as that of `_enter_cluster`."""
+        gates = self._gates()
+        while self._inside < len(gates):
+            gate = gates[self._inside]
+            answer = gate.ask(now, self)
+            if answer is not None:
+                if isinstance(answer, MeshError):
+                    self.journal.refused_by = gate.name
+                return answer
+            self._inside += 1
+        return None
+
+    def _decided(self, now: float, token: Ready | None) -> MeshError | Ready | None:
+        """The wait for a gate is over; ask the others. None for `token`: it took too long."""
+        gate = self._gates()[self._inside]
+        refusal = gate.decide(now, self, token)
+        if refusal is not None:
+            self.journal.refused_by = gate.name
+            return refusal
+        self._inside += 1
+        return self._ask_gates(now)
 
     def _lease(self, now: float, outlier: OutlierDetector, tried: Sequence[Member]) -> EjectionProbe | None:
         """The probe of an ejected endpoint, if one is due and the call suits."""
@@ -142,6 +183,9 @@ class Placement(Timeouts):
         cluster, probe = self.cluster, self._probe
         if cluster is None:
             return
+        if cluster.state.gates is not None:
+            for gate in cluster.state.gates[: self._inside]:
+                gate.judged(now, self, success)
         if probe is not None:
             self._probe = None
             if success is None:
@@ -153,11 +197,17 @@ class Placement(Timeouts):
         elif success is not None and (breaker := cluster.state.breaker) is not None:
             breaker.call_ended(now, success)
 
-    def _leave_cluster(self) -> None:
-        """Give the place under the limit back."""
-        if self._holds_place and self.cluster is not None:
-            self._holds_place = False
-            self.cluster.state.limit.exit()
+    def _leave_cluster(self, now: float) -> None:
+        """Give back what was taken at its gates."""
+        inside, cluster = self._inside, self.cluster
+        if not inside or cluster is None:
+            return
+        self._inside = 0
+        if cluster.state.gates is None:
+            cluster.state.limit.exit()
+            return
+        for gate in reversed(cluster.state.gates[:inside]):
+            gate.left(now, self)
 
     def _no_way(self) -> MeshError:
         """Why no backend can be tried."""
@@ -174,13 +224,9 @@ class Placement(Timeouts):
         return NoEndpoint(f"no endpoint in {names}{detail}", service=service)
 
     def _refused(self, rejected: Rejected) -> CircuitOpen:
+        self.journal.refused_by = "circuit-breaker"
         text = f"its circuit breaker is open; the next probe is in {rejected.retry_after_s:.3g}s"
         return CircuitOpen(text, retry_after_s=rejected.retry_after_s, service=self.facts.service)
-
-    def _abandon_probe(self) -> None:
-        if self._probe is not None:
-            self._probe.abandoned()
-            self._probe = None
 
 
 def is_granted(token: Ready | None) -> bool:

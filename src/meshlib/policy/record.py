@@ -25,6 +25,8 @@ class AttemptRecord:
         sent: whether any byte of the request may have left this process.
         resent: whether it was silently sent once more, because a kept connection proved stale.
         probe: whether it tested an ejected endpoint or an open circuit.
+        hedge: whether it was started beside another, which had not answered yet.
+        how: how its endpoint came to be picked, where that was not the usual way: ``panic``, ``priority 1``.
     """
 
     number: int
@@ -39,6 +41,8 @@ class AttemptRecord:
     sent: bool = False
     resent: bool = False
     probe: bool = False
+    hedge: bool = False
+    how: str | None = None
 
     def __str__(self) -> str:
         result = self.error or (str(self.status) if self.status is not None else self.outcome)
@@ -70,6 +74,9 @@ class Record:
         waits: between them.
         limit: which limit cut the call or its last attempt: ``timeout``, ``deadline``, ``per-try``, ``client``; None if
             none.
+        refused_by: what refused the call at the door of its cluster: ``circuit-breaker``, or the name of a gate
+            (``limit``, ``throttle``, ``rate-limit``); None if nothing did.
+        fault: the fault that was injected, in words; None if none was.
         no_retry: why a failed attempt was not followed by another, in words; None if that did not come up.
         why: the reasons in full, one line each, when ``explain`` was asked for.
     """
@@ -86,6 +93,8 @@ class Record:
     waits: tuple[Wait, ...] = ()
     limit: str | None = None
     no_retry: str | None = None
+    refused_by: str | None = None
+    fault: str | None = None
     why: tuple[str, ...] = ()
 
     @property
@@ -97,6 +106,10 @@ class Record:
         result = self.error or (str(self.status) if self.status is not None else self.outcome)
         head = f"{self.method} {self.service}{self.path} ({self.route}): {result} in {format_duration(self.duration_s)}"
         notes = [str(attempt) for attempt in self.attempts]
+        if self.fault:
+            notes.append(f"injected: {self.fault}")
+        if self.refused_by:
+            notes.append(f"refused by the {self.refused_by}")
         if self.no_retry:
             notes.append(f"not retried: {self.no_retry}")
         return f"{head} [{'; '.join(notes)}]" if notes else head

@@ -1,0 +1,61 @@
+"""Gates: what may refuse a call at the door of a cluster, after its circuit breaker, before any attempt is made.
+
+A cluster has a list of them, in the order in which they are asked. One that lets a call in is told how the call ended,
+and when it left the cluster. A gate may also ask a call to wait (for a place in a line, for an answer from the fleet),
+and is asked for its verdict once the wait is over. The order, outermost first: throttle, bulkhead, calls in flight,
+rate limits, what the fleet shares.
+
+Most clusters have one gate, the count of calls in flight, and a call pays for no more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from meshlib.errors import MeshError
+
+if TYPE_CHECKING:
+    from meshlib.policy.facts import Ready
+    from meshlib.policy.placement import Placement
+
+__all__ = ["Gate"]
+
+
+class Gate(Protocol):
+    """What may refuse a call. Safe under threads; it never raises, and holds no lock while it calls others.
+
+    Attributes:
+        name: for the record and metrics: ``throttle``, ``limit``, ``rate-limit``.
+        rejected: how many calls it has refused.
+    """
+
+    name: str
+    rejected: int
+
+    def ask(self, now: float, call: Placement) -> MeshError | Ready | None:
+        """May the call pass?
+
+        Returns:
+            None: yes. An error: no, and this is what the caller gets. Something to wait for: `decide` says then.
+        """
+        ...
+
+    def decide(self, now: float, call: Placement, token: Ready | None) -> MeshError | None:
+        """What the call waited for is ready, or (None for `token`) the wait took as long as `patience_s` allows."""
+        ...
+
+    def patience_s(self, call: Placement) -> float | None:
+        """For how long a call waits at most; None for as long as its deadline allows."""
+        ...
+
+    def judged(self, now: float, call: Placement, success: bool | None) -> None:
+        """The outcome of a call that it let in is known; None is neither good nor bad. Comes once, before `left`."""
+        ...
+
+    def left(self, now: float, call: Placement) -> None:
+        """A call that it let in is over, its body included, or has gone to another cluster. Comes once."""
+        ...
+
+    def renew_lock(self) -> None:
+        """After a fork, in the child: the parent's calls are not ours."""
+        ...
