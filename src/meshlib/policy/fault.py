@@ -1,0 +1,226 @@
+"""Injected faults: a call is delayed, or answered here instead of being sent, to see what its callers make of it.
+
+    delay       before the call is let in: `fixed_s`, for `percent` of the calls
+    abort       instead of the call: a status, a gRPC status or a reset, for `percent` of the calls, after the delay
+
+The two are drawn independently of one another, the delay first, each as ``U < percent`` with one part in a million as
+the step; a percentage that is not given is 0. While `max_active` calls have a fault, further ones have none. With
+`headers` a request may ask for faults itself, never more often than `percent` allows:
+
+    x-envoy-fault-delay-request                 milliseconds, instead of `fixed_s`
+    x-envoy-fault-delay-request-percentage      a whole number, instead of `percent`, if it is lower
+    x-envoy-fault-abort-request                 a status from 200 to 599, instead of the one configured
+    x-envoy-fault-abort-grpc-request            a gRPC status, the same; the other header goes before it
+    x-envoy-fault-abort-request-percentage      as for the delay
+
+Source: Envoy's fault filter (``fault_filter.cc``, fault.proto and its documentation), which Istio configures. There a
+delay is outside the route's timeout (istio#13705); here the call's total timeout holds, and cuts it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from http import HTTPStatus
+from random import Random
+from typing import Final
+
+from meshlib.dataclass import dataclass
+
+__all__ = ["AbortSettings", "ActiveFaults", "DelaySettings", "FaultSettings", "Injected", "draw_fault", "reply_to"]
+
+_MILLION: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class DelaySettings:
+    """How long calls are delayed, and what share of them.
+
+    Attributes:
+        fixed_s: None where only a request's headers say.
+        percent: of the calls.
+    """
+
+    fixed_s: float | None = None
+    percent: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AbortSettings:
+    """What calls are answered with, and what share of them; all of the first three None or False: the headers say.
+
+    Attributes:
+        status: an HTTP status.
+        grpc_status: a gRPC status.
+        reset: fail as if the endpoint had reset the connection.
+        percent: of the calls.
+    """
+
+    status: int | None = None
+    grpc_status: int | None = None
+    reset: bool = False
+    percent: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FaultSettings:
+    """The faults of a route.
+
+    Attributes:
+        delay, abort: None where there is none.
+        max_active: calls that have a fault at once; None for no limit.
+        headers: whether a request may ask for faults.
+    """
+
+    delay: DelaySettings | None = None
+    abort: AbortSettings | None = None
+    max_active: int | None = None
+    headers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Injected:
+    """The fault of one call.
+
+    Attributes:
+        delay_s: 0 for none.
+        abort: whether the call is answered here.
+        status, grpc_status: with what; both None: a reset.
+    """
+
+    delay_s: float = 0.0
+    abort: bool = False
+    status: int | None = None
+    grpc_status: int | None = None
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether it fails as if the endpoint had reset the connection."""
+        return self.abort and self.status is None and self.grpc_status is None
+
+
+def draw_fault(settings: FaultSettings, headers: Mapping[str, str], rng: Random) -> Injected | None:
+    """The fault that a call has; None for none.
+
+    Args:
+        settings: of its route.
+        headers: of the request, with names in lower case.
+        rng: for the draws, two of them if there are two faults to draw.
+    """
+    asked = headers if settings.headers else {}
+    delay_s, abort = 0.0, None
+    if (delay := settings.delay) is not None:
+        drawn = _drawn(delay.percent, asked.get("x-envoy-fault-delay-request-percentage"), rng)
+        wanted_ms = _number(asked.get("x-envoy-fault-delay-request"))
+        wanted_s = (delay.fixed_s or 0.0) if wanted_ms is None else wanted_ms / 1000
+        delay_s = wanted_s if drawn else 0.0
+    if settings.abort is not None and _drawn(
+        settings.abort.percent, asked.get("x-envoy-fault-abort-request-percentage"), rng
+    ):
+        abort = _abort(settings.abort, asked)
+    if abort is None:
+        return Injected(delay_s) if delay_s > 0 else None
+    status, grpc_status = abort
+    return Injected(delay_s, True, status, grpc_status)
+
+
+def _abort(settings: AbortSettings, asked: Mapping[str, str]) -> tuple[int | None, int | None] | None:
+    """The status and the gRPC status to answer with, both None for a reset; None if nobody says."""
+    status = _number(asked.get("x-envoy-fault-abort-request"))
+    if status is not None and 200 <= status <= 599:
+        return status, None
+    grpc_status = _number(asked.get("x-envoy-fault-abort-grpc-request"))
+    if grpc_status is not None:
+        return None, grpc_status
+    if settings.status is None and settings.grpc_status is None and not settings.reset:
+        return None
+    return settings.status, settings.grpc_status
+
+
+def _drawn(percent: float, asked: str | None, rng: Random) -> bool:
+    share = _number(asked)
+    percent = percent if share is None else min(percent, share)
+    return int(rng.random() * _MILLION) < round(percent * 10_000)
+
+
+def _number(text: str | None) -> int | None:
+    """What a header says; None if it says no whole number that anybody could mean."""
+    if text is None:
+        return None
+    digits = text.strip()
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 9 else None
+
+
+_HTTP_STATUS: Final = {
+    0: 200,
+    1: 499,
+    3: 400,
+    4: 504,
+    5: 404,
+    6: 409,
+    7: 403,
+    8: 429,
+    9: 400,
+    10: 409,
+    11: 400,
+    12: 501,
+    14: 503,
+    16: 401,
+}
+"""Of gRPC statuses, after google.rpc.Code; all others are 500."""
+
+_BODY: Final = b"fault filter abort"
+
+
+def reply_to(fault: Injected, headers: Mapping[str, str]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """The status, headers and body of an abort, which is no reset.
+
+    A gRPC status is told to a gRPC client in ``grpc-status``, to any other by the HTTP status that it stands for.
+
+    Args:
+        fault: of the call.
+        headers: of the request, with names in lower case.
+    """
+    code = fault.grpc_status
+    if code is not None and headers.get("content-type", "").startswith("application/grpc"):
+        grpc = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % code), (b"grpc-message", _BODY)]
+        return HTTPStatus.OK, [*grpc, (b"content-length", b"0")], b""
+    status = _HTTP_STATUS.get(code, 500) if code is not None else fault.status or 500
+    plain = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(_BODY))]
+    return status, plain, _BODY
+
+
+class ActiveFaults:
+    """The calls of one route that have a fault now. Exact under threads.
+
+    Attributes:
+        count: of them.
+        overflowed: calls that would have had one, but that there were enough.
+    """
+
+    __slots__ = ("_lock", "_most", "count", "overflowed")
+
+    def __init__(self, max_active: int | None = None) -> None:
+        self._most = max_active
+        self.count = 0
+        self.overflowed = 0
+        self._lock = threading.Lock()
+
+    def enter(self) -> bool:
+        """Count one more; False if there are enough."""
+        with self._lock:
+            if self._most is not None and self.count >= self._most:
+                self.overflowed += 1
+                return False
+            self.count += 1
+            return True
+
+    def exit(self) -> None:
+        """One is over."""
+        with self._lock:
+            self.count = max(0, self.count - 1)
+
+    def renew_lock(self) -> None:
+        """After a fork, in the child: the parent's calls are not ours."""
+        self._lock = threading.Lock()
+        self.count = 0
