@@ -1,0 +1,1 @@
+"""Side by side with a real Envoy: the same clusters, the same requests, and what each makes of them."""
