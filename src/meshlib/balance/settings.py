@@ -5,13 +5,175 @@ Defaults are those of a mesh without configuration; those of the policies are in
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from meshlib.dataclass import dataclass
 
-__all__ = ["BalancerName", "LoadBalancing"]
+if TYPE_CHECKING:
+    from meshlib.balance.slow_start import SlowStartSettings
 
-BalancerName: TypeAlias = Literal["peak_ewma", "least_request", "round_robin", "random"]
+__all__ = [
+    "ApertureSettings",
+    "BalancerName",
+    "BoundStatus",
+    "HashCookie",
+    "HashName",
+    "HashOn",
+    "LeastRequestSettings",
+    "LoadBalancing",
+    "RingSettings",
+    "ServerWeightSettings",
+    "SessionAffinity",
+    "SubsettingSettings",
+]
+
+BalancerName: TypeAlias = Literal[
+    "peak_ewma",
+    "least_request",
+    "round_robin",
+    "random",
+    "server_weights",
+    "aperture",
+    "ring_hash",
+    "maglev",
+]
+HashName: TypeAlias = Literal["xxhash", "murmur2"]
+BoundStatus: TypeAlias = Literal["healthy", "degraded", "draining", "unhealthy"]
+
+
+@dataclass(frozen=True, slots=True)
+class LeastRequestSettings:
+    """How `meshlib.balance.least_request` chooses. The defaults are Envoy's.
+
+    Attributes:
+        selection: where weights are alike, ``n_choices``: the best of some that are drawn; or ``full_scan``: of all.
+        choice_count: how many are drawn.
+        active_request_bias: where weights differ, ``weight / (in flight + 1) ** bias``; 0 leaves weights as they are.
+    """
+
+    selection: Literal["n_choices", "full_scan"] = "n_choices"
+    choice_count: int = 2
+    active_request_bias: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerWeightSettings:
+    """How load reports become weights, see `meshlib.balance.server_weights`. The defaults are gRPC's.
+
+    Attributes:
+        blackout_s: for how long an endpoint must have reported before its weight counts.
+        expiration_s: how long its weight counts after its last report.
+        update_s: how often the schedule is made anew.
+        error_penalty: what a share of errors of 1 adds to the utilization.
+        metrics: what the utilization is taken from, ``named_metrics.queue``; of several the largest counts.
+    """
+
+    blackout_s: float = 10.0
+    expiration_s: float = 180.0
+    update_s: float = 1.0
+    error_penalty: float = 1.0
+    metrics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ApertureSettings:
+    """Where this client is among its peers, see `meshlib.balance.aperture`.
+
+    Attributes:
+        instance: its number, from 0.
+        of: how many of them there are.
+        size: how many servers a client calls at least. Finagle has 12: with fewer, two draws do not keep to the weights
+            of the edges, and one slice may be down as a whole.
+        load: what two servers are compared by: ``least_request``, the attempts in flight, or ``peak_ewma``.
+    """
+
+    instance: int = 0
+    of: int = 1
+    size: int = 12
+    load: Literal["least_request", "peak_ewma"] = "least_request"
+
+
+@dataclass(frozen=True, slots=True)
+class SubsettingSettings:
+    """Which of the servers a client knows, see `meshlib.balance.subsetting`.
+
+    Attributes:
+        kind: ``random`` or ``rounds``.
+        size: how many; all, if there are no more.
+        seed: of ``random``; None for one of this process's own.
+        instance: of ``rounds``: the client's number among its peers, from 0.
+    """
+
+    kind: Literal["random", "rounds"] = "random"
+    size: int = 20
+    seed: int | None = None
+    instance: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RingSettings:
+    """The ring of `meshlib.balance.ring_hash`. The defaults are Envoy's.
+
+    Attributes:
+        min_size: points at least; more make shares more even.
+        max_size: points at most.
+        hash: what puts endpoints on the ring. Calls are hashed by ``xxhash`` always.
+    """
+
+    min_size: int = 1024
+    max_size: int = 8_388_608
+    hash: HashName = "xxhash"
+
+
+@dataclass(frozen=True, slots=True)
+class HashCookie:
+    """A cookie that calls are hashed by.
+
+    Attributes:
+        name: of the cookie.
+        ttl_s: of one that is made for calls without; 0 for one that ends with the client's session; None to make none.
+        path: of one that is made; empty for that of the request.
+    """
+
+    name: str = ""
+    ttl_s: float | None = None
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HashOn:
+    """One property that calls are hashed by, see `meshlib.balance.hash_policy`: the one of the first four that is set.
+
+    Attributes:
+        header: its name, in lower case.
+        cookie: which.
+        query: the name of a parameter of the URL.
+        source: who calls.
+        terminal: whether the list ends here, if there is a hash by then.
+    """
+
+    header: str | None = None
+    cookie: HashCookie | None = None
+    query: str | None = None
+    source: bool = False
+    terminal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SessionAffinity:
+    """Calls stay at one endpoint, by a cookie: see `meshlib.balance.affinity`.
+
+    Attributes:
+        cookie: its name.
+        path: the paths that it is for.
+        ttl_s: how long clients keep it; 0 for as long as their session lives.
+        statuses: the health of the endpoints that calls may be bound to.
+    """
+
+    cookie: str = "meshlib-endpoint"
+    path: str = "/"
+    ttl_s: float = 0.0
+    statuses: tuple[BoundStatus, ...] = ("healthy", "degraded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +185,28 @@ class LoadBalancing:
         decay_s: of the moving average of latency (Linkerd: 10 s).
         default_latency_s: what an endpoint is thought to take before it has answered (Linkerd: 30 ms).
         panic_percent: with fewer healthy endpoints than this, all are used.
+        least_request, server_weights, aperture: of the balancers of these names.
+        subsetting: which of the endpoints this client knows at all; None for all.
+        ring: of ``ring_hash``.
+        table_size: of ``maglev``, a prime.
+        hash_key: what ``ring_hash`` and ``maglev`` hash of an endpoint; its metadata ``hash_key`` stands in place of it.
+        hash_balance_percent: of the average load, what an endpoint may have before these two pass calls on; None for
+            any.
+        session_affinity: None for none.
+        slow_start: how newcomers begin, with ``round_robin`` and ``least_request``; None for at once.
     """
 
     policy: BalancerName = "peak_ewma"
     decay_s: float = 10.0
     default_latency_s: float = 0.03
     panic_percent: float = 50.0
+    least_request: LeastRequestSettings = LeastRequestSettings()
+    server_weights: ServerWeightSettings = ServerWeightSettings()
+    aperture: ApertureSettings = ApertureSettings()
+    subsetting: SubsettingSettings | None = None
+    ring: RingSettings = RingSettings()
+    table_size: int = 65537
+    hash_key: Literal["address", "hostname"] = "address"
+    hash_balance_percent: int | None = None
+    session_affinity: SessionAffinity | None = None
+    slow_start: SlowStartSettings | None = None
