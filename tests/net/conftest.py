@@ -10,7 +10,7 @@ import pytest
 
 from meshlib.net.connect import connect_async, connect_sync
 from meshlib.net.http1_h11 import H11Framing
-from tests.net.wire_servers import AsyncDriver, Resolver, SyncDriver, Wire, soon
+from tests.net.wire_servers import AsyncDriver, Resolver, SyncDriver, SyncStepsDriver, Wire, soon
 
 
 def _new_uvloop() -> Wire:
@@ -20,6 +20,7 @@ def _new_uvloop() -> Wire:
 
 _DRIVERS: dict[str, Callable[[], Wire]] = {
     "sync": SyncDriver,
+    "steps": SyncStepsDriver,
     "async": AsyncDriver,
     "uvloop": _new_uvloop,
     "sync-h11": lambda: SyncDriver(connect=functools.partial(connect_sync, framing=H11Framing)),
@@ -38,8 +39,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if not tested.endswith("http1"):
             names = [name for name in names if not name.endswith("h11")]
         if tested.startswith("async_"):
-            names = [name for name in names if not name.startswith("sync")]
-        marks = {name: [pytest.mark.slow] if name == "uvloop" or name.endswith("h11") else [] for name in names}
+            names = [name for name in names if not name.startswith("s")]
+        usual = ("sync", "async")
+        marks = {name: [] if name in usual else [pytest.mark.slow] for name in names}
         metafunc.parametrize("wire", [pytest.param(name, marks=marks[name]) for name in names], indirect=True)
 
 

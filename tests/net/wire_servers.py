@@ -18,6 +18,8 @@ from typing import Any
 from meshlib.balance.endpoint import Endpoint
 from meshlib.config.settings import PoolSettings
 from meshlib.net.async_engine import AsyncEngine
+from meshlib.net.body import ReadyBody
+from meshlib.net.steps import Bell, run
 from meshlib.net.sync_engine import SyncEngine
 from meshlib.net.wire import Progress, Target, WireLimits, WireRequest
 
@@ -284,6 +286,33 @@ class SyncDriver(Wire):
 
     def shut(self) -> None:
         self.engine.close()
+
+
+class SyncStepsDriver(SyncDriver):
+    """The engine for threads, each request carried out in steps."""
+
+    def send(self, target: Target, request: WireRequest, progress: Progress | None = None, **limits: Any) -> Any:
+        if not isinstance(request.body, bytes):
+            return super().send(target, request, progress, **limits)
+        self.bell = Bell()
+        try:
+            steps = self.engine.send_steps(target, request, WireLimits(**limits), progress or Progress(), self.bell)
+            return run(steps)
+        finally:
+            self.bell.close()
+
+    def next_chunk(self, response: Any) -> bytes:
+        body = response.body
+        if isinstance(body, ReadyBody) or body._ready or body._exchange is None:
+            return next(body, b"")
+        bell, chunk = Bell(), b""
+        try:
+            chunk = run(body._exchange.read_steps(bell))
+            return chunk
+        finally:
+            bell.close()
+            if not chunk:
+                body.close()
 
 
 class AsyncDriver(Wire):

@@ -14,10 +14,11 @@ does not is there once.
     connection                  a seam: what a connection is, whatever it speaks
     sync_http1, async_http1     HTTP/1.1, the bytes of which are the business of a
     framing                     a seam: `http1` on httptools, `http1_h11` on h11; both write by `http1_request`
-    sync_http2, async_http2     HTTP/2, the bytes of which are the business of
+    sync_http2, async_http2     HTTP/2 (`sync_http2_shared`: one stream for many threads), the bytes of which belong to
     http2                       on h2
 
     sync_stream                 a socket whose operations end by a deadline
+    steps                       the same operations for a thread that has several attempts under way
     async_link                  a transport of asyncio, and waiting for news of it; two protocols are made of it:
     async_stream                keeps what comes until it is read (for TLS to start on, for HTTP/2), and `async_http1`
     fork                        lets go of connections in a forked child

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from meshlib.net.connection import AsyncExchange, Prefetched, SyncExchange
+from meshlib.net.steps import Bell, Steps
 
 __all__ = ["AsyncBodyReader", "ReadyBody", "SyncBodyReader"]
 
@@ -120,6 +121,20 @@ class SyncBodyReader(_Reader[SyncExchange]):
             return chunk
         self.close()
         raise StopIteration
+
+    def read_steps(self, bell: Bell) -> Steps[bytes]:
+        """All that is left, in steps. Who gives it up closes the response too.
+
+        Raises:
+            WireError: if the body broke off.
+        """
+        chunks, self._ready = self._ready, []
+        try:
+            while self._exchange is not None and (chunk := (yield from self._exchange.read_steps(bell))):
+                chunks.append(chunk)
+        finally:
+            self.close()
+        return b"".join(chunks)
 
     def close(self) -> None:
         """Give the connection back, read to the end or not."""

@@ -8,14 +8,17 @@ what only one of threads and loops needs. HTTP/1.1 is parsed by httptools unless
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshlib.errors import ConnectFailed
 from meshlib.net.connection import AsyncConnection, SyncConnection, VerifyPeer
 from meshlib.net.framing import Framing
 from meshlib.net.wire import Progress, Target, WireLimits
 
-__all__ = ["connect_async", "connect_sync"]
+if TYPE_CHECKING:
+    from meshlib.net.steps import Bell, Steps
+
+__all__ = ["connect_async", "connect_steps", "connect_sync"]
 
 
 def connect_sync(
@@ -30,18 +33,36 @@ def connect_sync(
     Raises:
         ConnectFailed, ConnectTimeout, TLSFailed: with nothing left open.
     """
+    from meshlib.net.steps import run
+
+    return run(connect_steps(target, limits, progress, verify_peer, None, framing))
+
+
+def connect_steps(
+    target: Target,
+    limits: WireLimits,
+    progress: Progress,
+    verify_peer: VerifyPeer | None,
+    bell: Bell | None,
+    framing: Callable[[], Framing] | None = None,
+) -> Steps[SyncConnection]:
+    """The same in steps; without a bell it blocks while a name is looked up.
+
+    Raises:
+        ConnectFailed, ConnectTimeout, TLSFailed: with nothing left open.
+    """
     from meshlib.net.http1 import Http1Framing
-    from meshlib.net.sync_dial import open_sync_stream
+    from meshlib.net.sync_dial import stream_steps
     from meshlib.net.sync_http1 import SyncHttp1
 
     if target.http2:
         _need_h2(target)
-    stream = open_sync_stream(target, limits, progress, verify_peer)
+    stream = yield from stream_steps(target, limits, progress, verify_peer, bell)
     try:
         if _speaks_http2(target, stream.get_extra_info("ssl_object")):
             from meshlib.net.sync_http2 import SyncHttp2
 
-            return SyncHttp2.open(stream, target, limits)
+            return (yield from SyncHttp2.open_steps(stream, target, limits))
         return SyncHttp1(stream, target.endpoint.address, framing or Http1Framing)
     except BaseException:
         stream.close()

@@ -18,11 +18,12 @@ The rules, the same in sync and async:
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Protocol, TypeAlias
 
 from meshlib.dataclass import dataclass
 from meshlib.errors import AttemptTimeout, BodyBroken, ConnectTimeout, ProtocolError, Reset
+from meshlib.net.steps import Bell, Steps, Wait
 from meshlib.net.wire import Headers, Progress, Target, WireLimits, WireRequest
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "AsyncConnect",
     "AsyncConnection",
     "AsyncExchange",
+    "ConnectSteps",
     "DeadlinePassed",
     "Head",
     "Prefetched",
@@ -105,6 +107,10 @@ class SyncExchange(Protocol):
         """
         ...
 
+    def read_steps(self, bell: Bell) -> Steps[bytes]:
+        """`read`, in steps."""
+        ...
+
     def finish(self) -> bool:
         """End the exchange, complete or not. True if the connection may take another request."""
         ...
@@ -165,6 +171,12 @@ class SyncConnection(_Connection, Protocol):
         """Send a request and return when the response's head is there."""
         ...
 
+    def exchange_steps(
+        self, request: WireRequest, limits: WireLimits, progress: Progress, bell: Bell
+    ) -> Steps[SyncExchange]:
+        """`exchange` in steps, for a request whose body is in memory."""
+        ...
+
 
 class AsyncConnection(_Connection, Protocol):
     """A connection of one event loop; all of it is called on that loop's thread, but `abandon`."""
@@ -195,6 +207,9 @@ class AsyncConnection(_Connection, Protocol):
 
 
 SyncConnect: TypeAlias = Callable[[Target, WireLimits, Progress, VerifyPeer | None], SyncConnection]
+ConnectSteps: TypeAlias = Callable[
+    [Target, WireLimits, Progress, VerifyPeer | None, Bell | None], Generator[Wait, None, SyncConnection]
+]
 AsyncConnect: TypeAlias = Callable[[Target, WireLimits, Progress, VerifyPeer | None], Awaitable[AsyncConnection]]
 
 

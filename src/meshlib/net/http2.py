@@ -183,13 +183,16 @@ class Http2:
         if self.error is not None and stream.error is not None:
             return 0
         _check(stream.unsent is None or len(data) <= stream.unsent, "more of a body than Content-Length says")
-        room = min(self._h2.local_flow_control_window(stream.id), self._h2.max_outbound_frame_size)
-        size = min(len(data), max(room, 0))
+        size = min(len(data), self.room(stream))
         if size:
             self._h2.send_data(stream.id, bytes(data[:size]))
             if stream.unsent is not None:
                 stream.unsent -= size
         return size
+
+    def room(self, stream: Stream) -> int:
+        """How much of a body `send` would take now."""
+        return max(0, min(self._h2.local_flow_control_window(stream.id), self._h2.max_outbound_frame_size))
 
     def end(self, stream: Stream) -> None:
         """End the request's body.

@@ -9,19 +9,21 @@ of the process. Addresses that are written as numbers need none of this. No answ
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from meshlib.net.connection import DeadlinePassed
+from meshlib.net.connection import DeadlinePassed, has_passed
 from meshlib.net.fork import after_fork
+from meshlib.net.steps import Bell, Steps, Wait
 
 if TYPE_CHECKING:
     from asyncio import Future as LoopFuture
 
-__all__ = ["AddressInfo", "lookup_async", "lookup_sync", "pause"]
+__all__ = ["AddressInfo", "lookup_async", "lookup_steps", "lookup_sync", "pause"]
 
 AddressInfo: TypeAlias = tuple[Any, Any, int, str, Any]
 """As ``getaddrinfo`` gives it: family, kind, protocol, canonical name, address."""
@@ -50,6 +52,29 @@ def lookup_sync(host: str, port: int, deadline: float | None) -> list[AddressInf
     except TimeoutError:
         raise DeadlinePassed from None
     return _found(answer)
+
+
+def lookup_steps(host: str, port: int, deadline: float | None, bell: Bell) -> Steps[list[AddressInfo]]:
+    """`lookup_sync` in steps.
+
+    Raises:
+        DeadlinePassed: if they were not known by `deadline`.
+        OSError: if there are none.
+    """
+    found = _as_number(host, port)
+    if found is not None:
+        return found
+    try:
+        asked = _lookups.ask(host, port)
+    except RuntimeError:
+        return _found(_ask(host, port))
+    heard = Wait({bell.fileno(): select.POLLIN}, deadline)
+    asked.add_done_callback(lambda _: bell.ring())
+    while not asked.done():
+        if has_passed(deadline):
+            raise DeadlinePassed
+        yield heard
+    return _found(asked.result())
 
 
 async def lookup_async(host: str, port: int, deadline: float | None) -> list[AddressInfo]:

@@ -1,4 +1,4 @@
-"""Opens a `SyncStream`: the name looked up, the addresses tried, TLS agreed on, the peer's identity checked."""
+"""Opens a `SyncStream`, in steps: name looked up, addresses tried, TLS agreed on, the peer's identity checked."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ import socket
 import time
 
 from meshlib.errors import ConnectFailed
-from meshlib.net.connection import DeadlinePassed, VerifyPeer, earlier, time_is_up
+from meshlib.net.connection import DeadlinePassed, VerifyPeer, earlier, has_passed, time_is_up
 from meshlib.net.dial import Race, cannot_connect, peer_name, unix_address
-from meshlib.net.lookup import lookup_sync
-from meshlib.net.sync_stream import LONGEST_WAIT_S, SyncStream
+from meshlib.net.lookup import lookup_steps, lookup_sync
+from meshlib.net.steps import Bell, Steps, Wait
+from meshlib.net.sync_stream import SyncStream
 from meshlib.net.wire import Progress, Target, WireLimits
 from meshlib.security.tls import client_context, tls_failed
 
-__all__ = ["open_sync_stream"]
+__all__ = ["stream_steps"]
 
 
-def open_sync_stream(
-    target: Target, limits: WireLimits, progress: Progress, verify_peer: VerifyPeer | None
-) -> SyncStream:
+def stream_steps(
+    target: Target, limits: WireLimits, progress: Progress, verify_peer: VerifyPeer | None, bell: Bell | None
+) -> Steps[SyncStream]:
     """Connect, and handshake where the target wants TLS; all within the connect timeout and the deadline.
+
+    Args:
+        target: where to.
+        limits, progress: of the attempt.
+        verify_peer: to check the peer's identity, if it is to be checked.
+        bell: rung when a name has been looked up; without it that blocks.
 
     Raises:
         ConnectTimeout, ConnectFailed, TLSFailed: with the socket closed.
@@ -31,12 +38,12 @@ def open_sync_stream(
     began = time.monotonic()
     context = client_context(target.tls, http2=target.http2) if target.tls else None
     try:
-        stream = SyncStream(_connect(target, deadline))
+        stream = SyncStream((yield from _connect(target, deadline, bell)))
         if context is not None:
             progress.phase = "tls"
             server_name = peer_name(target)
             try:
-                stream.start_tls(context, server_name, deadline)
+                yield from stream.tls_steps(context, server_name, deadline)
                 if verify_peer is not None:
                     verify_peer(target, stream.get_extra_info("ssl_object"))
             except (OSError, ValueError) as error:
@@ -56,10 +63,15 @@ def open_sync_stream(
         progress.connect_s += time.monotonic() - began
 
 
-def _connect(target: Target, deadline: float | None) -> socket.socket:
+def _connect(target: Target, deadline: float | None, bell: Bell | None) -> Steps[socket.socket]:
     endpoint = target.endpoint
     path = endpoint.socket_path
-    addresses = [unix_address(path)] if path is not None else lookup_sync(endpoint.host, endpoint.port, deadline)
+    if path is not None:
+        addresses = [unix_address(path)]
+    elif bell is None:
+        addresses = lookup_sync(endpoint.host, endpoint.port, deadline)
+    else:
+        addresses = yield from lookup_steps(endpoint.host, endpoint.port, deadline, bell)
     race = Race(addresses, target.pool, time.monotonic(), deadline)
     try:
         writable: list[int] = []
@@ -67,20 +79,17 @@ def _connect(target: Target, deadline: float | None) -> socket.socket:
             connected = race.step(writable, time.monotonic())
             if connected is not None:
                 return connected
-            writable = _wait(race, deadline)
+            if has_passed(deadline):
+                raise DeadlinePassed
+            ends = [end for end in (deadline, race.next_at) if end is not None]
+            yield Wait(dict.fromkeys(race.under_way, select.POLLOUT), min(ends, default=None))
+            writable = _writable(race)
     finally:
         race.close()
 
 
-def _wait(race: Race, deadline: float | None) -> list[int]:
-    """The sockets that can be written to, when there is one, or when the next address is due."""
-    now = time.monotonic()
-    if deadline is not None and now >= deadline:
-        raise DeadlinePassed
-    ends = [end for end in (deadline, race.next_at) if end is not None]
+def _writable(race: Race) -> list[int]:
     poller = select.poll()
     for fd in race.under_way:
         poller.register(fd, select.POLLOUT)
-    # Rounded up: poll counts in milliseconds, and to wake too early would be to spin.
-    timeout_ms = int(min(max(0.0, min(ends) - now), LONGEST_WAIT_S) * 1000) + 1 if ends else None
-    return [fd for fd, _ in poller.poll(timeout_ms)]
+    return [fd for fd, _ in poller.poll(0)]

@@ -8,10 +8,11 @@ from typing import Any
 
 from meshlib.errors import MeshClosed, Reset
 from meshlib.net.body import ReadyBody, SyncBodyReader
-from meshlib.net.connect import connect_sync
-from meshlib.net.connection import SyncConnect, SyncConnection, SyncExchange, VerifyPeer, may_resend
+from meshlib.net.connect import connect_steps, connect_sync
+from meshlib.net.connection import ConnectSteps, SyncConnect, SyncConnection, SyncExchange, VerifyPeer, may_resend
 from meshlib.net.fork import after_fork
 from meshlib.net.pool import Entry, PoolStats
+from meshlib.net.steps import Bell, Steps
 from meshlib.net.sync_pool import SyncPool
 from meshlib.net.wire import Progress, SyncWireResponse, Target, WireLimits, WireRequest
 
@@ -23,11 +24,19 @@ class SyncEngine:
 
     Args:
         connect: opens a connection; another implementation of the protocol comes in here.
+        connect_steps: the same in steps.
         verify_peer: checks the peer's identity after the TLS handshake, before the first byte of a request.
     """
 
-    def __init__(self, *, connect: SyncConnect = connect_sync, verify_peer: VerifyPeer | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        connect: SyncConnect = connect_sync,
+        connect_steps: ConnectSteps = connect_steps,
+        verify_peer: VerifyPeer | None = None,
+    ) -> None:
         self._connect = connect
+        self._connect_steps = connect_steps
         self._verify_peer = verify_peer
         self._pools: dict[tuple[Any, ...], SyncPool] = {}
         self._draining: set[SyncPool] = set()
@@ -61,6 +70,40 @@ class SyncEngine:
                     raise
                 progress.resent = True
                 entry = None if pool.replace(entry) else self._kept(pool, request, limits)
+            except BaseException:
+                pool.release(entry, True)  # the connection knows whether it is of further use
+                raise
+            else:
+                return _respond(pool, entry, exchange)
+
+    def send_steps(
+        self, target: Target, request: WireRequest, limits: WireLimits, progress: Progress, bell: Bell
+    ) -> Steps[SyncWireResponse]:
+        """`send` in steps, for a request whose body is in memory: several such can be under way in one thread.
+
+        Raises:
+            WireError, MeshClosed.
+        """
+        pool = self._pool(target)
+        progress.phase = "pool"
+        entry = yield from _kept_steps(pool, request, limits, bell)
+        while True:
+            if entry is None:
+                try:
+                    connection = yield from self._connect_steps(target, limits, progress, self._verify_peer, bell)
+                except BaseException:
+                    pool.connect_failed()
+                    raise
+                entry = pool.connected(connection)
+            progress.reused = entry.served > 0
+            try:
+                exchange = yield from entry.connection.exchange_steps(request, limits, progress, bell)
+            except Reset as error:
+                if not may_resend(request, progress, error):
+                    pool.release(entry, False)
+                    raise
+                progress.resent = True
+                entry = None if pool.replace(entry) else (yield from _kept_steps(pool, request, limits, bell))
             except BaseException:
                 pool.release(entry, True)  # the connection knows whether it is of further use
                 raise
@@ -156,6 +199,17 @@ class SyncEngine:
 
     def _forget_drained(self) -> None:
         self._draining = {pool for pool in self._draining if pool.book.open}
+
+
+def _kept_steps(
+    pool: SyncPool, request: WireRequest, limits: WireLimits, bell: Bell
+) -> Steps[Entry[SyncConnection] | None]:
+    while True:
+        entry = yield from pool.acquire_steps(request.resendable, limits, bell)
+        if entry is None or entry.served == 0 or entry.connection.usable():
+            return entry
+        if pool.replace(entry):
+            return None
 
 
 def _respond(pool: SyncPool, entry: Entry[SyncConnection], exchange: SyncExchange) -> SyncWireResponse:

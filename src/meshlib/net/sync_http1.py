@@ -19,6 +19,7 @@ from meshlib.net.connection import (
     time_is_up,
 )
 from meshlib.net.framing import CONTINUE_WAIT_S, Framing, Truncated
+from meshlib.net.steps import Bell, Steps
 from meshlib.net.sync_stream import SyncStream
 from meshlib.net.wire import Progress, WireLimits, WireRequest
 
@@ -148,6 +149,11 @@ class SyncHttp1:
             self.capacity = 0
             self.close()
             raise
+        return self._answered(head, limits, progress)
+
+    def _answered(self, head: Head, limits: WireLimits, progress: Progress) -> SyncHttp1:
+        """The head is there: from now on this is its exchange."""
+        framing = self._framing
         progress.phase = "body"
         self._limits = limits
         self.head = head
@@ -303,6 +309,106 @@ class SyncHttp1:
         chunks, framing.chunks = framing.chunks, []
         self._reads = False
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    # In steps: the same for one thread with several attempts under way, whose requests are in memory
+
+    def exchange_steps(
+        self, request: WireRequest, limits: WireLimits, progress: Progress, bell: Bell
+    ) -> Steps[SyncHttp1]:
+        """Send a request, and be done when the response's head is there.
+
+        Raises:
+            WireError, RequestBodyError.
+        """
+        framing = self._framing
+        try:
+            progress.phase = "write"
+            first = framing.begin(request)
+            if has_passed(limits.deadline):
+                raise time_is_up("write", limits, self._endpoint)
+            wanted = yield from self._put_steps(first, limits, progress)
+            if wanted and framing.awaits_continue:
+                wanted = yield from self._invited_steps(limits, progress)
+            if wanted and framing.body_open:
+                body = framing.data(request.body) + framing.end()
+                wanted = yield from self._put_steps(body, limits, progress)
+            self._cut = not wanted
+            progress.phase = "headers"
+            while framing.head is None:
+                yield from self._head_steps(limits, progress)
+        except BaseException:
+            # Given up too: what comes yet would be taken for the answer to the next request.
+            self.capacity = 0
+            self.close()
+            raise
+        return self._answered(framing.head, limits, progress)
+
+    def _put_steps(self, data: bytes, limits: WireLimits, progress: Progress) -> Steps[bool]:
+        stream = self._stream
+        until = earlier(limits.write_s, limits.deadline)
+        progress.bytes_written = progress.bytes_written or stream.is_tls
+        stream.sent_any = False
+        view = memoryview(data)
+        try:
+            while view:
+                sent = stream.write_some(view)
+                view = view[sent:]
+                if not sent:
+                    yield stream.waiting(select.POLLIN | select.POLLOUT, until)
+                    if not self._wants_more(progress):
+                        return False
+                    if has_passed(until):
+                        raise time_is_up("write", limits, self._endpoint)
+        except WireError:  # an OSError too
+            raise
+        except OSError:
+            return False
+        finally:
+            progress.bytes_written = progress.bytes_written or stream.sent_any
+        return True
+
+    def _invited_steps(self, limits: WireLimits, progress: Progress) -> Steps[bool]:
+        until = earlier(CONTINUE_WAIT_S, limits.deadline)
+        while not self._framing.continued:
+            if not self._wants_more(progress):
+                return False
+            if has_passed(limits.deadline):
+                raise time_is_up("headers", limits, self._endpoint)
+            if has_passed(until):
+                return True
+            yield self._stream.waiting(select.POLLIN, until)
+        return True
+
+    def _head_steps(self, limits: WireLimits, progress: Progress) -> Steps[None]:
+        try:
+            data = yield from self._stream.read_steps(earlier(limits.read_s, limits.deadline))
+        except DeadlinePassed as error:
+            raise time_is_up("headers", limits, self._endpoint) from error
+        except OSError as error:
+            raise reset(self._endpoint, error) from error
+        if not data:
+            raise reset(self._endpoint)
+        progress.answered = True
+        if self._take(data) is None and has_passed(limits.deadline):
+            raise time_is_up("headers", limits, self._endpoint)
+
+    def read_steps(self, bell: Bell) -> Steps[bytes]:
+        """The next bytes of the body; ``b""`` at its end.
+
+        Raises:
+            AttemptTimeout, BodyBroken.
+        """
+        limits, framing = self._limits, self._framing
+        try:
+            while not (framing.chunks or framing.complete or framing.broken or framing.switched):
+                if has_passed(limits.body_deadline):
+                    raise DeadlinePassed
+                framing.receive((yield from self._stream.read_steps(earlier(limits.body_idle_s, limits.body_deadline))))
+        except DeadlinePassed as error:
+            raise time_is_up("body", limits, self._endpoint) from error
+        except OSError as error:
+            raise body_broken(self._endpoint, error) from error
+        return self.read()
 
     def finish(self) -> bool:
         """End the exchange; True if the connection may take another request."""

@@ -1,50 +1,31 @@
-"""HTTP/2 over a blocking stream, shared by threads without a thread of its own.
-
-Of the threads that wait for something, one reads the socket for all; the others wait until it has brought what they
-need, or has what it needs itself, or its time is up, and then one of them reads on. So each keeps its own deadline.
-Two locks: `_lock` for the state, held for no I/O; `_write_lock` for the order of what is written. A write that is cut
-by a deadline leaves its rest to whoever writes next, so that no one's deadline harms the others.
-"""
+"""HTTP/2 for threads: the exchanges on a stream that they share (`meshlib.net.sync_http2_shared`)."""
 
 from __future__ import annotations
 
-import select
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from meshlib.errors import ConnectFailed, RequestBodyError
 from meshlib.net.connection import DeadlinePassed, Head, Prefetched, body_broken, earlier, has_passed, reset, time_is_up
-from meshlib.net.http2 import Http2, Refused, Stream
-from meshlib.net.sync_http1 import SyncNetworkStream
+from meshlib.net.http2 import Refused, Stream
+from meshlib.net.steps import Bell, Steps
+from meshlib.net.sync_http2_shared import SharedStream
 from meshlib.net.sync_stream import SyncStream
 from meshlib.net.wire import Progress, Target, WireLimits, WireRequest
 
 __all__ = ["SyncHttp2"]
 
 
-class SyncHttp2:
+class SyncHttp2(SharedStream):
     """One HTTP/2 connection for threads, shared by many."""
-
-    def __init__(self, stream: SyncStream, target: Target) -> None:
-        self._stream = stream
-        self._endpoint = target.endpoint.address
-        self._state = Http2(b"https" if target.tls else b"http")
-        self._network_stream = SyncNetworkStream(stream)
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._reading = False
-        self._write_lock = threading.Lock()
-        self._unwritten = bytearray()
-        self._dropped: deque[Stream] = deque()
 
     def __repr__(self) -> str:
         return f"<SyncHttp2 {self._endpoint} [{len(self._state.streams)} streams]>"
 
     @classmethod
-    def open(cls, stream: SyncStream, target: Target, limits: WireLimits) -> SyncHttp2:
+    def open_steps(cls, stream: SyncStream, target: Target, limits: WireLimits) -> Steps[SyncHttp2]:
         """Greet the peer and wait for its settings, so that its limits hold from the first request on.
 
         Raises:
@@ -54,9 +35,9 @@ class SyncHttp2:
         until = earlier(limits.connect_s, limits.deadline)
         self._state.start()
         try:
-            self._flush(until)
+            yield from self._flush_steps(until)
             while not self._state.settled:
-                self._state.receive(stream.read(until))
+                self._state.receive((yield from stream.read_steps(until)))
                 if self._state.error is not None:
                     message = f"{self._endpoint} does not speak HTTP/2: {self._state.error}"
                     raise ConnectFailed(message, endpoint=self._endpoint)
@@ -94,6 +75,7 @@ class SyncHttp2:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._write_lock = threading.Lock()
+        self._bells = set()
         self._state.fail(ConnectionError("the connection is the parent process's"))
         self._stream.close()
 
@@ -118,7 +100,7 @@ class SyncHttp2:
                 self._upload(stream, request.body, limits)
             progress.phase = "headers"
             until = earlier(limits.read_s, limits.deadline)
-            self._wait_for(lambda: stream.head is not None or stream.error is not None, until, limits, "headers")
+            self._wait_for(partial(_has_head, stream), until, limits, "headers")
             if stream.head is None:
                 raise stream.failure(self._endpoint, progress)
         except BaseException:
@@ -170,109 +152,61 @@ class SyncHttp2:
             self._write(until, limits)
         return stream.error is None
 
-    def _write(self, until: float | None, limits: WireLimits) -> None:
+    # In steps: the same for one thread with several attempts under way, whose requests are in memory
+
+    def exchange_steps(
+        self, request: WireRequest, limits: WireLimits, progress: Progress, bell: Bell
+    ) -> Steps[SyncHttp2Exchange]:
+        """Send a request, and be done when the response's head is there.
+
+        Raises:
+            WireError, RequestBodyError.
+        """
+        progress.phase = "write"
+        if has_passed(limits.deadline):
+            raise time_is_up("write", limits, self._endpoint)
         try:
-            self._flush(until)
-        except DeadlinePassed as error:
-            raise time_is_up("write", limits, self._endpoint) from error
-        except OSError as error:
-            self._fail(error.with_traceback(None))
-
-    def _flush(self, until: float | None) -> None:
-        left = -1.0 if until is None else max(0.0, until - time.monotonic())
-        if not self._write_lock.acquire(timeout=left):
-            raise DeadlinePassed
-        try:
-            while self._take_outgoing():
-                sent = self._stream.write_some(self._unwritten)
-                del self._unwritten[:sent]
-                if not sent:
-                    self._stream.wait(select.POLLOUT, until)
-        finally:
-            self._write_lock.release()
-
-    def _flush_now(self) -> None:
-        """Write what can be written without a wait; the rest goes with what is written next."""
-        if self._write_lock.acquire(blocking=False):
-            try:
-                while self._take_outgoing():
-                    sent = self._stream.write_some(self._unwritten)
-                    del self._unwritten[:sent]
-                    if not sent:
-                        break
-            except OSError:
-                pass  # whoever reads will see it
-            finally:
-                self._write_lock.release()
-
-    def _take_outgoing(self) -> bool:
-        with self._lock:
-            self._unwritten += self._state.outgoing()
-        return bool(self._unwritten)
-
-    def _wait_for(self, done: Callable[[], bool], until: float | None, limits: WireLimits, phase: str) -> None:
-        """Return when `done` says so; it is asked under the lock."""
-        looked = False
-        try:
-            while True:
-                with self._lock:
-                    self._drop_forgotten()
-                    while not done():
-                        if looked and has_passed(until):
-                            raise DeadlinePassed  # a read that finds something does not look at the time
-                        if not self._reading:
-                            self._reading = True
-                            break
-                        left = None if until is None else until - time.monotonic()
-                        if (left is not None and left <= 0) or not self._changed.wait(left):
-                            raise DeadlinePassed
-                    else:
-                        return
-                self._read(until)
-                looked = True
-        except DeadlinePassed as error:
-            raise time_is_up(phase, limits, self._endpoint) from error
-
-    def _read(self, until: float | None, *, wait: bool = True) -> None:
-        data: bytes | None = None
-        error: OSError | None = None
-        try:
-            data = self._stream.read_now()
-            if data is None and wait:
-                self._stream.wait(select.POLLIN, until)
-                data = self._stream.read_now()
-        except OSError as failure:
-            error = failure.with_traceback(None)
-        finally:
             with self._lock:
-                self._reading = False
-                if error is not None:
-                    self._state.fail(error)
-                elif data is not None:
-                    self._state.receive(data)
-                self._state.touched.clear()
-                self._changed.notify_all()
-        self._flush_now()
+                stream = self._state.begin(request)
+        except Refused as error:
+            raise reset(self._endpoint, error) from error
+        try:
+            progress.bytes_written = True
+            yield from self._write_steps(limits)
+            if request.body != b"":
+                yield from self._upload_steps(stream, request.body, limits, bell)
+            progress.phase = "headers"
+            until = earlier(limits.read_s, limits.deadline)
+            done = partial(_has_head, stream)
+            yield from self._wait_steps(done, until, limits, "headers", bell)
+            if stream.head is None:
+                raise stream.failure(self._endpoint, progress)
+        except BaseException:
+            self._drop(stream)
+            raise
+        progress.answered = True
+        progress.phase = "body"
+        return SyncHttp2Exchange(self, stream, stream.head, limits)
 
-    def _fail(self, error: Exception) -> None:
+    def _upload_steps(self, stream: Stream, body: bytes, limits: WireLimits, bell: Bell) -> Steps[None]:
+        view = memoryview(body)
+        until = earlier(limits.write_s, limits.deadline)
+
+        def may_send() -> bool:
+            return _has_head(stream) or self._state.room(stream) > 0
+
+        while view:
+            yield from self._wait_steps(may_send, until, limits, "write", bell)
+            with self._lock:
+                if _has_head(stream):
+                    return
+                view = view[self._state.send(stream, view) :]
+            yield from self._write_steps(limits)
         with self._lock:
-            self._state.fail(error)
-            self._changed.notify_all()
-
-    def _drop_forgotten(self) -> None:
-        while self._dropped:
-            self._state.drop(self._dropped.popleft())
-
-    def _drop(self, stream: Stream) -> None:
-        # Also called by finalizers, which may interrupt any thread at any point: so it waits for nothing. What it
-        # cannot do, the next one who has the lock does.
-        self._dropped.append(stream)
-        if self._lock.acquire(blocking=False):
-            try:
-                self._drop_forgotten()
-            finally:
-                self._lock.release()
-            self._flush_now()
+            if stream.error is not None or stream.ended:
+                return
+            self._state.end(stream)
+        yield from self._write_steps(limits)
 
 
 class SyncHttp2Exchange:
@@ -306,10 +240,12 @@ class SyncHttp2Exchange:
         if not stream.ended and has_passed(limits.body_deadline):
             raise time_is_up("body", limits, connection._endpoint)
 
-        def came() -> bool:
-            return bool(stream.chunks) or stream.ended or stream.error is not None
+        until = earlier(limits.body_idle_s, limits.body_deadline)
+        connection._wait_for(partial(_has_body, stream), until, limits, "body")
+        return self._take()
 
-        connection._wait_for(came, earlier(limits.body_idle_s, limits.body_deadline), limits, "body")
+    def _take(self) -> bytes:
+        connection, stream = self._connection, self._stream
         data = b""
         with connection._lock:
             if stream.chunks:
@@ -319,7 +255,30 @@ class SyncHttp2Exchange:
         connection._flush_now()
         return data
 
+    def read_steps(self, bell: Bell) -> Steps[bytes]:
+        """The next bytes of the body; ``b""`` at its end.
+
+        Raises:
+            AttemptTimeout, BodyBroken.
+        """
+        connection, stream, limits = self._connection, self._stream, self._limits
+        if not stream.ended and has_passed(limits.body_deadline):
+            raise time_is_up("body", limits, connection._endpoint)
+        until = earlier(limits.body_idle_s, limits.body_deadline)
+        yield from connection._wait_steps(partial(_has_body, stream), until, limits, "body", bell)
+        return self._take()
+
     def finish(self) -> bool:
         """End the exchange; True if the connection may take another request."""
         self._connection._drop(self._stream)
         return self._connection.capacity > 0
+
+
+def _has_head(stream: Stream) -> bool:
+    """Whether the peer has answered, or will not."""
+    return stream.head is not None or stream.error is not None
+
+
+def _has_body(stream: Stream) -> bool:
+    """Whether there is something to read, or nothing will come any more."""
+    return bool(stream.chunks) or stream.ended or stream.error is not None

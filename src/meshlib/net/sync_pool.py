@@ -5,13 +5,18 @@ The lock is held for bookkeeping alone: connections are opened, used, looked at 
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from meshlib.errors import MeshClosed
-from meshlib.net.connection import SyncConnection, SyncExchange, earlier
+from meshlib.net.connection import SyncConnection, SyncExchange, earlier, has_passed
 from meshlib.net.pool import Entry, Pool, PoolFull, Ticket, pool_full, pool_name, waited_too_long
+from meshlib.net.steps import Bell, Steps, Wait
 from meshlib.net.wire import Target, WireLimits
 
 __all__ = ["SyncPool"]
@@ -40,6 +45,22 @@ class _ThreadTicket(Ticket[SyncConnection]):
         return self._gate.acquire(timeout=min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
 
 
+class _BellTicket(Ticket[SyncConnection]):
+    """Waits in steps."""
+
+    __slots__ = ("_bell",)
+
+    def __init__(self, bell: Bell) -> None:
+        super().__init__()
+        self._bell = bell
+
+    def wake(self) -> None:
+        self._bell.ring()
+
+
+K = TypeVar("K", bound=Ticket[SyncConnection])
+
+
 class SyncPool:
     """The connections to one target, for any number of threads."""
 
@@ -60,33 +81,59 @@ class SyncPool:
             PoolTimeout: if too many wait, or this one waited for too long.
             MeshClosed: if the engine was closed meanwhile.
         """
-        ticket: _ThreadTicket | None = None
+        granted = self._take(resendable, _ThreadTicket)
+        if not isinstance(granted, _ThreadTicket):
+            return granted
+        try:
+            if not granted.wait(earlier(limits.pool_s, limits.deadline)):
+                raise waited_too_long(self.book, self.target)
+        except BaseException:
+            self._cancel(granted)
+            raise
+        return _granted(granted)
+
+    def acquire_steps(self, resendable: bool, limits: WireLimits, bell: Bell) -> Steps[Entry[SyncConnection] | None]:
+        """`acquire` in steps.
+
+        Raises:
+            PoolTimeout, MeshClosed.
+        """
+        granted = self._take(resendable, partial(_BellTicket, bell))
+        if not isinstance(granted, _BellTicket):
+            return granted
+        until = earlier(limits.pool_s, limits.deadline)
+        try:
+            heard = Wait({bell.fileno(): select.POLLIN}, until)
+            while not granted.granted:
+                if has_passed(until):
+                    raise waited_too_long(self.book, self.target)
+                yield heard
+        except BaseException:
+            self._cancel(granted)
+            raise
+        return _granted(granted)
+
+    def _take(self, resendable: bool, new_ticket: Callable[[], K]) -> Entry[SyncConnection] | K | None:
+        """A connection, leave to open one, or a place in the queue."""
         self._lock.acquire()
         try:
             granted = self.book.acquire(time.monotonic(), resendable)
-            if granted is False:
-                ticket = _ThreadTicket()
-                self.book.enqueue(ticket)
+            if granted is not False:
+                return granted
+            ticket = new_ticket()
+            self.book.enqueue(ticket)
+            return ticket
         except PoolFull:
             raise pool_full(self.book, self.target) from None
         finally:
             self._leave()
-        if ticket is None:
-            assert granted is not False
-            return granted
+
+    def _cancel(self, ticket: Ticket[SyncConnection]) -> None:
+        self._lock.acquire()
         try:
-            if not ticket.wait(earlier(limits.pool_s, limits.deadline)):
-                raise waited_too_long(self.book, self.target)
-        except BaseException:
-            self._lock.acquire()
-            try:
-                self.book.cancel(ticket, time.monotonic())
-            finally:
-                self._leave()
-            raise
-        if ticket.error is not None:
-            raise MeshClosed(ticket.error.message)
-        return ticket.entry
+            self.book.cancel(ticket, time.monotonic())
+        finally:
+            self._leave()
 
     def connected(self, connection: SyncConnection) -> Entry[SyncConnection]:
         """Take in a connection that `acquire` gave leave to open; the caller holds a use of it."""
@@ -189,3 +236,9 @@ class SyncPool:
                 connection.close()
             if not self._dropped or not self._lock.acquire(blocking=False):
                 return
+
+
+def _granted(ticket: Ticket[SyncConnection]) -> Entry[SyncConnection] | None:
+    if ticket.error is not None:
+        raise MeshClosed(ticket.error.message)
+    return ticket.entry

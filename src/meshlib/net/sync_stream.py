@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from meshlib.net.connection import NO_GOODBYE, DeadlinePassed
+from meshlib.net.connection import NO_GOODBYE, DeadlinePassed, has_passed
+from meshlib.net.steps import LONGEST_WAIT_S, Steps, Wait
 
 __all__ = ["SyncStream"]
 
@@ -23,8 +24,6 @@ T = TypeVar("T")
 
 READ_BYTES = 64 * 1024
 WRITE_BYTES = 256 * 1024
-LONGEST_WAIT_S = 2_000_000.0
-"""Poll counts milliseconds in 31 bits; nobody waits three weeks for a byte."""
 
 
 class SyncStream:
@@ -166,7 +165,39 @@ class SyncStream:
             return self._sock.fileno() < 0 or self.readable()
         return None
 
-    def start_tls(self, context: ssl.SSLContext, server_name: str, deadline: float | None) -> None:
+    # In steps
+
+    def waiting(self, events: int, until: float | None) -> Wait:
+        """To yield where a blocking operation would wait for the socket.
+
+        Raises:
+            OSError: if the connection was closed.
+        """
+        fd = self._sock.fileno()
+        if fd < 0:
+            raise OSError(errno.EBADF, "the connection was closed")
+        return Wait({fd: events}, until)
+
+    def read_steps(self, deadline: float | None) -> Steps[bytes]:
+        """`read`, in steps.
+
+        Raises:
+            DeadlinePassed: if none came by `deadline`.
+            OSError: if the connection broke, or its end is `truncated`.
+        """
+        data, self._early = self._early, b""
+        while not data:
+            came = b"" if self.eof else self.read_now()
+            if came == b"" and self.truncated:
+                raise ConnectionResetError(errno.ECONNRESET, NO_GOODBYE)
+            if came is not None:
+                return came
+            if has_passed(deadline):
+                raise DeadlinePassed
+            yield self.waiting(select.POLLIN, deadline)
+        return data
+
+    def tls_steps(self, context: ssl.SSLContext, server_name: str, deadline: float | None) -> Steps[None]:
         """Handshake. On any failure the socket is closed.
 
         Raises:
@@ -174,12 +205,23 @@ class SyncStream:
             OSError: if it failed.
         """
         try:
-            self._sock = context.wrap_socket(
+            sock = self._sock = context.wrap_socket(
                 self._sock, server_hostname=server_name, do_handshake_on_connect=False, suppress_ragged_eofs=False
             )
             self.is_tls = True
             self._lock = threading.Lock()
-            self._blocking(self._sock.do_handshake, select.POLLIN, deadline)
+            while True:
+                try:
+                    sock.do_handshake()
+                except ssl.SSLWantReadError:
+                    events = select.POLLIN
+                except ssl.SSLWantWriteError:
+                    events = select.POLLOUT
+                else:
+                    return
+                if has_passed(deadline):
+                    raise DeadlinePassed
+                yield self.waiting(events, deadline)
         except BaseException:
             self.close()
             raise
