@@ -39,7 +39,7 @@ def test_five_failures_in_a_row_eject() -> None:
     _, outlier, cluster = cluster_of(3)
     member = cluster.members[0]
     fail(outlier, member, times=4)
-    outlier.succeeded(member)
+    outlier.succeeded(member, NOW)
     fail(outlier, member, times=4)
     assert not member.health.ejected
     outlier.failed(member, NOW)
@@ -106,7 +106,7 @@ def test_it_comes_back_by_one_probe_that_is_a_lease() -> None:
     _, outlier, cluster = cluster_of(2)
     member = cluster.members[0]
     fail(outlier, member)
-    outlier.succeeded(member)
+    outlier.succeeded(member, NOW)
     assert member.health.ejected, "a straggler's success does not count"
     probe = probe_of(outlier, NOW + 30)
     assert outlier.due(NOW + 30, True) is None

@@ -10,14 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshlib.policy.success_rate import (
-    FailurePercentageSettings,
-    Rate,
-    SuccessRateSettings,
-    failing,
-    success_threshold,
-    unlike_others,
-)
+from meshlib.policy.settings import FailurePercentageSettings, SuccessRateSettings
+from meshlib.policy.success_rate import Rate, failing, success_threshold, unlike_others
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent.parent / "data" / "envoy_success_rate.json").read_text())
 

@@ -26,7 +26,7 @@ from meshlib.balance.settings import LoadBalancing
 from meshlib.balance.table import find_balancer
 from meshlib.policy.breaker import Breaker
 from meshlib.policy.limit import InFlightLimit
-from meshlib.policy.outlier import OutlierDetector
+from meshlib.policy.outlier import make_detector
 from meshlib.policy.settings import BreakerSettings, LimitSettings, OutlierSettings
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class ClusterState:
         self.name = name
         self.load_balancing = load_balancing
         self.breaker = None if breaker is None else Breaker(breaker, now)
-        self.outlier = None if outlier is None else OutlierDetector(outlier, self._ejected)
+        self.outlier = make_detector(outlier, self._ejected)
         self.limit = InFlightLimit(limits)
         self.gates: tuple[Gate, ...] | None = (*before, self.limit, *after) if before or after else None
         self.refreshes = False
@@ -165,7 +165,7 @@ class ClusterState:
                 del left[key], kept[key]
             cluster = Cluster(self, tuple(present.values()), now, rng, known, detail)
             if self.outlier is not None:
-                self.outlier.rebind(cluster.members)
+                self.outlier.rebind(cluster.members, now, rng)
             return cluster
 
     def _seed(self) -> float:

@@ -7,7 +7,39 @@ against it.
 
 from __future__ import annotations
 
-__all__ = ["ActiveHealth", "EndpointHealth"]
+__all__ = ["ActiveHealth", "EndpointHealth", "Tally"]
+
+
+class Tally:
+    """What was counted of one endpoint by the rules that look at every outcome (`meshlib.policy.outlier_sweep`).
+
+    Attributes:
+        consecutive_5xx, consecutive_gateway_failure, consecutive_local_origin_failure: of each kind, in a row.
+        total, good: calls since the last sweep, and those that went well.
+        local_total, local_good: the same on this side of the connection, where that is counted apart.
+    """
+
+    __slots__ = (
+        "consecutive_5xx",
+        "consecutive_gateway_failure",
+        "consecutive_local_origin_failure",
+        "good",
+        "local_good",
+        "local_total",
+        "total",
+    )
+
+    def __init__(self) -> None:
+        self.begin_interval()
+        self.begin_rows()
+
+    def begin_interval(self) -> None:
+        """Count calls anew."""
+        self.total = self.good = self.local_total = self.local_good = 0
+
+    def begin_rows(self) -> None:
+        """Count what is in a row anew."""
+        self.consecutive_5xx = self.consecutive_gateway_failure = self.consecutive_local_origin_failure = 0
 
 
 class EndpointHealth:
@@ -15,7 +47,10 @@ class EndpointHealth:
 
     Attributes:
         consecutive: failures since the last success.
+        heeds_success: whether a success is news to outlier detection; mostly it is not.
+        tally: what it counts besides; None where it needs nothing else.
         ejected: whether it gets no calls but probes.
+        ejected_for: what it was last ejected for, in words.
         ejected_until: when a probe may be sent; on the monotonic clock.
         ejections: how often it was ejected lately; the ejection time grows with it.
         returned_at: when it last came back.
@@ -32,17 +67,23 @@ class EndpointHealth:
         "active_failed",
         "consecutive",
         "ejected",
+        "ejected_for",
         "ejected_until",
         "ejections",
+        "heeds_success",
         "joined_at",
         "probe",
         "probe_since",
         "returned_at",
+        "tally",
     )
 
     def __init__(self) -> None:
         self.consecutive = 0
+        self.heeds_success = False
+        self.tally: Tally | None = None
         self.ejected = False
+        self.ejected_for = ""
         self.ejected_until = 0.0
         self.ejections = 0
         self.returned_at = 0.0

@@ -6,7 +6,7 @@ from random import Random
 
 from meshlib.balance.balancer import Member
 from meshlib.balance.cluster import Cluster
-from meshlib.errors import AttemptTimeout, MeshError
+from meshlib.errors import AttemptTimeout, DeadlineExceeded, MeshError
 from meshlib.policy.outlier import EjectionProbe
 from meshlib.policy.record import AttemptRecord
 
@@ -121,8 +121,9 @@ class Attempt:
     def completed(self) -> None:
         """All of it went well: an end to failures in a row."""
         self.outcome = "success"
-        if self.member.health.consecutive and self.cluster.state.outlier is not None and not self._blind:
-            self.cluster.state.outlier.succeeded(self.member)
+        if self.member.health.heeds_success and self.cluster.state.outlier is not None and not self._blind:
+            at = self.started_at if self.headers_at is None else self.headers_at
+            self.cluster.state.outlier.succeeded(self.member, at, self.status)
 
     def failed(self, now: float, rng: Random, retry_after_s: float = 0.0) -> None:
         """The endpoint, or the way to it, is to blame for how it went."""
@@ -132,8 +133,13 @@ class Attempt:
         usual_s = self.cluster.usual_cost(rng, self.member)
         self.member.load.failed(now, now - self.started_at, usual_s, retry_after_s)
         self._end_probe(now, False)
-        if self.cluster.state.outlier is not None:
-            self.cluster.state.outlier.failed(self.member, now)
+        outlier = self.cluster.state.outlier
+        if outlier is not None:
+            error = self.error
+            timed_out = isinstance(error, AttemptTimeout | DeadlineExceeded)  # not a connection that took too long
+            connected = error is None or self.stage() not in ("pool", "connect", "tls")
+            status = self.status if error is None else None
+            outlier.failed(self.member, now, status=status, timed_out=timed_out, connected=connected)
 
     def given_up(self, now: float) -> None:
         """Nobody waits for it any more. That is no failure, but its time so far is a lower bound of its latency."""

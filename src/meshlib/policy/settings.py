@@ -5,60 +5,25 @@ Defaults are those of a mesh without configuration, and the reason stands beside
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 from meshlib.dataclass import dataclass
+from meshlib.policy.retry_settings import BudgetSettings, RetryPolicy
+
+if TYPE_CHECKING:
+    from meshlib.policy.fault import FaultSettings
 
 __all__ = [
     "BreakerSettings",
     "BudgetSettings",
     "CallPolicy",
+    "FailurePercentageSettings",
+    "HighLimitSettings",
     "LimitSettings",
     "OutlierSettings",
-    "RetryCondition",
     "RetryPolicy",
+    "SuccessRateSettings",
 ]
-
-RetryCondition: TypeAlias = Literal["connect-failure", "reset", "5xx", "retry-after"] | int
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """When a failed attempt is followed by another.
-
-    Attributes:
-        max_retries: attempts beyond the first.
-        on: the conditions. ``connect-failure``: no connection, so nothing was sent. ``reset``: the endpoint closed,
-            broke the protocol, or let the per-try timeout pass. ``5xx``: any status from 500. A number: that status.
-            ``retry-after``: a 429 or 503 that names a time, see `retry_after_max_s`.
-        backoff_base_s, backoff_max_s: full jitter over ``min(max, base * 2**(retry - 1))``.
-        retry_after_max_s: a ``Retry-After`` up to this is waited for (jittered to 1-1.5 of it); a longer one is
-            obeyed by going to another endpoint, or delivered.
-        wait, stop, retry: tenacity strategy objects (or callables like them), in code only. `wait` replaces the
-            back-off, `stop` ends retries besides `max_retries`, `retry` decides what is retryable instead of `on`.
-    """
-
-    max_retries: int = 2
-    on: frozenset[RetryCondition] = frozenset({"connect-failure", "reset", "retry-after", 502, 503, 504})
-    backoff_base_s: float = 0.025
-    backoff_max_s: float = 0.25
-    retry_after_max_s: float = 1.0
-    wait: Any = None
-    stop: Any = None
-    retry: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetSettings:
-    """The retry budget of a service, after gRPC A6: a ratio alone does not recover from sustained failure.
-
-    Attributes:
-        tokens: the bucket's size. Retries and hedges go ahead only while it is more than half full.
-        success_gain: what a success puts back. A retryable failure and a hedge cost 1 each.
-    """
-
-    tokens: float = 20.0
-    success_gain: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,21 +38,113 @@ class BreakerSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SuccessRateSettings:
+    """Who is ejected for a success rate that is far below that of the others; see `meshlib.policy.success_rate`.
+
+    Attributes:
+        minimum_hosts: with fewer endpoints that had enough calls, nobody is.
+        request_volume: so many calls in an interval are enough.
+        stdev_factor: by how many standard deviations below the mean (Envoy writes 1900 for 1.9).
+        enforcing_percent: how many of those found are ejected; the others are only counted.
+        enforcing_local_origin_percent: the same, for failures on this side of the connection where they are split.
+    """
+
+    minimum_hosts: int = 5
+    request_volume: int = 100
+    stdev_factor: float = 1.9
+    enforcing_percent: float = 100.0
+    enforcing_local_origin_percent: float = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class FailurePercentageSettings:
+    """Who is ejected for failing in too many of its calls; see `meshlib.policy.success_rate`.
+
+    Attributes:
+        threshold_percent: of its calls.
+        minimum_hosts: with fewer endpoints that had enough calls, nobody is.
+        request_volume: so many calls in an interval are enough.
+        enforcing_percent: how many of those found are ejected; the others are only counted.
+        enforcing_local_origin_percent: the same, for failures on this side of the connection where they are split.
+    """
+
+    threshold_percent: float = 85.0
+    minimum_hosts: int = 5
+    request_volume: int = 50
+    enforcing_percent: float = 100.0
+    enforcing_local_origin_percent: float = 100.0
+
+
+@dataclass(frozen=True, slots=True)
 class OutlierSettings:
-    """Ejection of single endpoints; see `meshlib.policy.outlier`."""
+    """Ejection of single endpoints; see `meshlib.policy.outlier`, and for Envoy's rules `meshlib.policy.outlier_sweep`.
+
+    Attributes:
+        consecutive_errors: failures in a row, as `meshlib.policy.classify` has them; 0 for no such rule.
+        consecutive_5xx, consecutive_gateway_failure, consecutive_local_origin_failure: Envoy's rules; 0 for no such.
+        enforcing_consecutive_5xx_percent and so on: how many of those found are ejected; the others are only counted.
+        split_external_local_origin_errors: whether failures on this side of a connection are counted apart.
+        success_rate, failure_percentage: None for no such rule.
+        interval_s: between sweeps.
+        base_ejection_s, max_ejection_s: how long one is out: the first time, and at most.
+        max_ejection_jitter_s: up to this is added to it.
+        max_ejection_percent: of the endpoints, at once.
+        always_eject_one_of: with so many endpoints or more one may be out whatever the percentage says; 0 for never.
+        return_by: ``probe`` (one call, to see) or ``sweep`` (all of its share, at the next sweep).
+        active_check_unejects: whether passing an active check brings one back.
+    """
 
     consecutive_errors: int = 5
+    consecutive_5xx: int = 0
+    consecutive_gateway_failure: int = 0
+    consecutive_local_origin_failure: int = 0
+    enforcing_consecutive_5xx_percent: float = 100.0
+    enforcing_consecutive_gateway_failure_percent: float = 100.0
+    enforcing_consecutive_local_origin_failure_percent: float = 100.0
+    split_external_local_origin_errors: bool = False
+    success_rate: SuccessRateSettings | None = None
+    failure_percentage: FailurePercentageSettings | None = None
+    interval_s: float = 10.0
     base_ejection_s: float = 30.0
     max_ejection_s: float = 300.0
+    max_ejection_jitter_s: float = 0.0
     max_ejection_percent: float = 50.0
+    always_eject_one_of: int = 2
+    return_by: Literal["probe", "sweep"] = "probe"
+    active_check_unejects: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class HighLimitSettings:
+    """The limits of calls with high priority; see `LimitSettings`."""
+
+    max_in_flight: int | None = None
+    max_pending: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LimitSettings:
-    """Calls in flight to a cluster, and calls that wait for one of them to end; None is no limit."""
+    """How much may be under way in a cluster at once; None is no limit.
+
+    Attributes:
+        max_in_flight: calls under way.
+        max_pending: calls that wait for one of them to end; None for 100, and where the limit adapts or is divided,
+            for none.
+        max_wait_s: how long a call waits in that line; None for as long as its deadline allows.
+        order: who gets a place that falls free: ``fifo``, the call that waited longest, or ``lifo``, the last.
+        max_connections: open to all endpoints together; each endpoint may have one all the same.
+        high: for calls with high priority, which then have places of their own; None: they share the others'.
+        adaptive: what finds out `max_in_flight`, which then is the most that it may find; a settings object of
+            `meshlib.policy.admission`.
+    """
 
     max_in_flight: int | None = None
-    max_pending: int = 100
+    max_pending: int | None = None
+    max_wait_s: float | None = None
+    order: Literal["fifo", "lifo"] = "fifo"
+    max_connections: int | None = None
+    high: HighLimitSettings | None = None
+    adaptive: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +158,8 @@ class CallPolicy:
         body_idle_s: for each read of a response's body; None for none.
         retry: when to try again.
         endpoint_wait_s: how long a call waits for the first endpoints of its service.
+        priority: ``default``, or ``high`` for calls that have limits of their own.
+        fault: to inject; None for none.
     """
 
     timeout_s: float | None = 30.0
@@ -108,3 +167,5 @@ class CallPolicy:
     body_idle_s: float | None = 300.0
     retry: RetryPolicy = RetryPolicy()
     endpoint_wait_s: float = 5.0
+    priority: Literal["default", "high"] = "default"
+    fault: FaultSettings | None = None

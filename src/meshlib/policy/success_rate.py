@@ -15,46 +15,9 @@ from collections.abc import Iterable, Sequence
 from math import sqrt
 
 from meshlib.dataclass import dataclass
+from meshlib.policy.settings import FailurePercentageSettings, SuccessRateSettings
 
-__all__ = ["FailurePercentageSettings", "Rate", "SuccessRateSettings", "failing", "success_threshold", "unlike_others"]
-
-
-@dataclass(frozen=True, slots=True)
-class SuccessRateSettings:
-    """Who is ejected for a success rate that is far below that of the others.
-
-    Attributes:
-        minimum_hosts: with fewer endpoints that had enough calls, nobody is.
-        request_volume: so many calls in an interval are enough.
-        stdev_factor: by how many standard deviations below the mean (Envoy writes 1900 for 1.9).
-        enforcing_percent: how many of those found are ejected; the others are only counted.
-        enforcing_local_origin_percent: the same, for failures on this side of the connection where they are split.
-    """
-
-    minimum_hosts: int = 5
-    request_volume: int = 100
-    stdev_factor: float = 1.9
-    enforcing_percent: float = 100.0
-    enforcing_local_origin_percent: float = 100.0
-
-
-@dataclass(frozen=True, slots=True)
-class FailurePercentageSettings:
-    """Who is ejected for failing in too many of its calls.
-
-    Attributes:
-        threshold_percent: of its calls.
-        minimum_hosts: with fewer endpoints that had enough calls, nobody is.
-        request_volume: so many calls in an interval are enough.
-        enforcing_percent: how many of those found are ejected; the others are only counted.
-        enforcing_local_origin_percent: the same, for failures on this side of the connection where they are split.
-    """
-
-    threshold_percent: float = 85.0
-    minimum_hosts: int = 5
-    request_volume: int = 50
-    enforcing_percent: float = 100.0
-    enforcing_local_origin_percent: float = 100.0
+__all__ = ["Rate", "failing", "success_threshold", "unlike_others"]
 
 
 @dataclass(slots=True)
