@@ -10,10 +10,10 @@ from meshlib.balance.cluster import ClusterState
 from meshlib.balance.endpoint import Endpoint
 from meshlib.balance.settings import BalancerName, LoadBalancing
 from meshlib.policy.actions import Action, Fail, Start
-from meshlib.policy.budget import RetryBudget
 from meshlib.policy.call import Call
 from meshlib.policy.facts import CallFacts
-from meshlib.policy.settings import BudgetSettings, CallPolicy, RetryPolicy
+from meshlib.policy.settings import CallPolicy, RetryPolicy
+from meshlib.policy.token_budget import TokenBudget
 from meshlib.routing.route import Backend, Route
 from meshlib.sim.clock import VirtualClock
 from meshlib.sim.network import Network, SimEndpoint
@@ -73,7 +73,7 @@ class Bench:
             )
             for at, state in enumerate(self.states)
         ]
-        self.budget = RetryBudget(BudgetSettings())
+        self.budget = TokenBudget()
         self.policy = CallPolicy(timeout_s=timeout_s, per_try_timeout_s=per_try_timeout_s, retry=retry)
         self.route = Route("default", tuple(backends), self.policy)
         self._facts = {"safe": True, **facts}

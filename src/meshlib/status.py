@@ -14,7 +14,6 @@ from meshlib.dataclass import dataclass
 from meshlib.discovery.watch import Directory
 from meshlib.durations import format_duration
 from meshlib.net.pool import PoolStats
-from meshlib.policy.budget import RetryBudget
 from meshlib.propagation import IGNORED_KINDS, Ignored
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class ServiceStatus:
         source: the discovery source in use.
         age_s: for how long nobody has vouched for its endpoints; 0 is current; None before the first answer.
         detail: what is wrong with discovery; empty if nothing is.
-        budget_tokens: left in the retry budget.
+        budget_tokens: left in the retry budget; with one that has no tokens, retries that may be begun now.
         budget_open: whether retries may be made.
         clusters: the whole service, and its subsets.
     """
@@ -145,9 +144,10 @@ class MeshView:
         services = self._snapshots.current.services
         return [cluster for view in services.values() for cluster in view.clusters.values()]
 
-    def budgets(self) -> dict[str, RetryBudget]:
-        """The retry budget of every service in use."""
-        return {name: view.state.budget for name, view in self._snapshots.current.services.items()}
+    def budgets(self) -> dict[str, float]:
+        """What is left of the retry budget of every service in use."""
+        now = self._snapshots.now()
+        return {name: view.state.budget.left(now) for name, view in self._snapshots.current.services.items()}
 
     def pools(self) -> list[PoolStats]:
         """The connection pools of this process."""
@@ -183,8 +183,8 @@ def make_status(settings: MeshSettings, plane: DataPlane, view: MeshView) -> Mes
                 source=found.source if found is not None else "",
                 age_s=found.age_s if found is not None else None,
                 detail=service.detail,
-                budget_tokens=service.state.budget.tokens,
-                budget_open=service.state.budget.open,
+                budget_tokens=service.state.budget.left(now),
+                budget_open=service.state.budget.may_retry(now),
                 clusters=tuple(_cluster(cluster, now) for cluster in service.clusters.values()),
             )
         )

@@ -315,7 +315,7 @@ def test_what_another_cluster_makes_good_costs_no_budget() -> None:
         start_of(call.headers(NOW, 1, 503))
         call.headers(NOW, 2, 200)
         call.body_end(NOW, 2)
-    assert bench.budget.tokens == bench.budget.settings.tokens
+    assert bench.budget.tokens == bench.budget.size
 
 
 def test_where_the_other_cluster_fails_too_both_failures_are_charged() -> None:

@@ -29,18 +29,17 @@ from meshlib.errors import (
     Reset,
 )
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
-from meshlib.policy.budget import RetryBudget
 from meshlib.policy.call import Call, CallState
 from meshlib.policy.facts import CallFacts
 from meshlib.policy.limit import LimitFull, Waiter
 from meshlib.policy.settings import (
     BreakerSettings,
-    BudgetSettings,
     CallPolicy,
     LimitSettings,
     OutlierSettings,
     RetryPolicy,
 )
+from meshlib.policy.token_budget import TokenBudget
 from meshlib.routing.route import Backend, Route
 
 ERRORS: list[tuple[type[MeshError], str]] = [
@@ -90,7 +89,7 @@ class OneCall(RuleBasedStateMachine):
     )
     def prepare(self, seed: int, sizes: tuple[int, int], limit: int | None, tokens: float, balancer: bool) -> None:
         self.rng = Random(seed)
-        self.budget = RetryBudget(BudgetSettings(tokens=tokens))
+        self.budget = TokenBudget(tokens)
         # Thresholds are low, so that ejections and open circuits happen within one example.
         self.states = [
             ClusterState(
@@ -338,7 +337,7 @@ class OneCall(RuleBasedStateMachine):
     @invariant()
     def budget_is_within_bounds(self) -> None:
         if self.call is not None:
-            assert 0.0 <= self.budget.tokens <= self.budget.settings.tokens
+            assert 0.0 <= self.budget.tokens <= self.budget.size
 
     @invariant()
     def counts_are_those_of_the_open_attempts(self) -> None:

@@ -48,9 +48,9 @@ def test_the_limit_moves_with_the_calls() -> None:
 def test_a_fixed_number_is_that_number_whatever_is_under_way() -> None:
     budget = ConcurrencyBudget(max_retries=3, active=lambda: 10_000)
     assert [budget.retry_began(NOW) for _ in range(4)] == [True, True, True, False]
-    budget.retry_ended(NOW)
+    budget.ended(NOW)
     assert budget.hedge_began(NOW)
-    budget.hedge_ended(NOW)
+    budget.ended(NOW)
     assert budget.left(NOW) == 1
 
 
@@ -58,7 +58,7 @@ def test_none_are_under_way_after_a_fork_and_the_count_is_never_negative() -> No
     budget = ConcurrencyBudget(max_retries=1)
     assert budget.retry_began(NOW)
     budget.renew_lock()
-    budget.retry_ended(NOW)
+    budget.ended(NOW)
     assert budget.under_way == 0
     assert [budget.retry_began(NOW), budget.retry_began(NOW)] == [True, False]
 
@@ -70,7 +70,7 @@ def test_threads_never_go_beyond_it() -> None:
         for _ in range(200):
             if budget.retry_began(NOW):
                 most.append(budget.under_way)
-                budget.retry_ended(NOW)
+                budget.ended(NOW)
 
     threads = [threading.Thread(target=run) for _ in range(8)]
     for thread in threads:

@@ -12,17 +12,16 @@ import pytest
 from meshlib.balance.settings import BalancerName
 from meshlib.errors import ConnectFailed, Reset
 from meshlib.policy.actions import Action, Deliver, Fail, Start
-from meshlib.policy.budget import RetryBudget
 from meshlib.policy.call import Call, CallState
 from meshlib.policy.facts import CallFacts
 from meshlib.policy.settings import (
     BreakerSettings,
-    BudgetSettings,
     CallPolicy,
     LimitSettings,
     OutlierSettings,
     RetryPolicy,
 )
+from meshlib.policy.token_budget import TokenBudget
 from meshlib.routing.route import Backend, Route
 from tests.core import NOW, cluster_state, endpoints
 
@@ -49,7 +48,7 @@ def test_every_count_returns_to_zero(balancer: BalancerName, weights: tuple[floa
     )
     all_endpoints = endpoints(5, weights)
     nodes, current = set(), [state.view(all_endpoints, NOW, Random(1))]
-    budget = RetryBudget(BudgetSettings(tokens=1e6))
+    budget = TokenBudget(1e6)
     policy = CallPolicy(retry=RetryPolicy(backoff_base_s=0.0))
     route = Route("r", (Backend("orders"),), policy)
     problems: list[BaseException] = []

@@ -40,7 +40,7 @@ def test_a_hedge_takes_a_token_while_there_are_more_than_half() -> None:
 def test_a_retry_takes_nothing_besides_what_the_failure_took() -> None:
     budget = TokenBudget()
     assert budget.retry_began(NOW)
-    budget.retry_ended(NOW)
+    budget.ended(NOW)
     assert budget.tokens == 20
 
 

@@ -13,10 +13,10 @@ from meshlib.errors import MeshError
 from meshlib.net.pool import PoolStats
 from meshlib.net.wire import Progress
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
-from meshlib.policy.budget import RetryBudget
 from meshlib.policy.call import Call
 from meshlib.policy.facts import CallFacts
-from meshlib.policy.settings import BudgetSettings, CallPolicy, RetryPolicy
+from meshlib.policy.settings import CallPolicy, RetryPolicy
+from meshlib.policy.token_budget import TokenBudget
 from meshlib.propagation import Ignored
 from meshlib.routing.route import Backend, Route
 from meshlib.telemetry.observer import NullObserver, Observer
@@ -58,7 +58,7 @@ def a_call(
         route=route,
         policy=route.policy,
         clusters=lambda: (cluster,),
-        budget=RetryBudget(BudgetSettings()),
+        budget=TokenBudget(),
         safe=True,
         scheme=scheme,
         host=host,
@@ -139,7 +139,7 @@ class Seen:
 
     def __init__(self, *clusters: Cluster) -> None:
         self.of_clusters = clusters
-        self.of_budgets: dict[str, RetryBudget] = {}
+        self.of_budgets: dict[str, float] = {}
         self.of_pools: list[PoolStats] = []
         self.of_ages: dict[str, float] = {}
         self.of_ignored: Ignored | None = None
@@ -147,7 +147,7 @@ class Seen:
     def clusters(self) -> Iterable[Cluster]:
         return self.of_clusters
 
-    def budgets(self) -> Mapping[str, RetryBudget]:
+    def budgets(self) -> Mapping[str, float]:
         return self.of_budgets
 
     def pools(self) -> Iterable[PoolStats]:

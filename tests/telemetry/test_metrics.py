@@ -11,8 +11,6 @@ from meshlib.balance.cluster import ClusterState
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.errors import ConnectFailed
 from meshlib.net.pool import PoolStats
-from meshlib.policy.budget import RetryBudget
-from meshlib.policy.settings import BudgetSettings
 from meshlib.propagation import Ignored
 from meshlib.telemetry.gauges import GAUGES, MAX_ENDPOINTS
 from tests.telemetry.calls import ENDPOINTS, Drive, Seen, a_call, a_cluster
@@ -91,7 +89,7 @@ def test_every_number_is_read_when_a_reader_asks(sdk: Sdk) -> None:
     cluster.state.breaker.rejected = 5
     cluster.state.outlier.ejections = 6
     seen = Seen(cluster)
-    seen.of_budgets = {"orders": RetryBudget(BudgetSettings(tokens=12))}
+    seen.of_budgets = {"orders": 12.0}
     seen.of_pools = [PoolStats("10.0.0.1:8080", "", 5, 2, 3, 1), PoolStats("10.0.0.2:8080", "", 1, 1, 0, 0)]
     seen.of_ages = {"orders": 2.5}
     seen.of_ignored = Ignored()
@@ -154,7 +152,7 @@ def test_every_number_is_read_when_a_reader_asks(sdk: Sdk) -> None:
 def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     cluster = a_cluster()
     seen = Seen(cluster)
-    seen.of_budgets = {"orders": RetryBudget(BudgetSettings())}
+    seen.of_budgets = {"orders": 20.0}
     seen.of_pools = [PoolStats("10.0.0.1:8080", "", 0, 0, 0, 0)]
     seen.of_ages = {"orders": 0.0}
     seen.of_ignored = Ignored()

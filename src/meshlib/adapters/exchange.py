@@ -15,8 +15,9 @@ from meshlib.errors import MeshError
 from meshlib.net.wire import AsyncWireResponse, Headers, Progress, SyncWireResponse, Target, WireLimits, WireRequest
 from meshlib.policy.actions import Action, Start
 from meshlib.policy.call import Call
-from meshlib.policy.classify import OVERLOAD_STATUSES, parse_retry_after
+from meshlib.policy.classify import OVERLOAD_STATUSES, asks_for_peace, parse_retry_after
 from meshlib.policy.record import Record
+from meshlib.policy.retry import asked_by
 from meshlib.propagation import outgoing_headers
 from meshlib.routing.route import NO_EDITS
 
@@ -215,7 +216,7 @@ class Exchange:
         attempt.resent = progress.resent
         if not self._in_memory:
             call.replayable = self.replayable
-        if status < 429 and call.facts.policy.retry.retry is None:
+        if status < 429 and not call.facts.policy.retry.looks_closely:
             actions = call.headers(now, n, status)
         else:
             actions = self._judged(now, n, response)
@@ -232,13 +233,26 @@ class Exchange:
         call, status = self.call, response.status
         retry_after_s, overloaded, preview = None, False, None
         if status >= 429:
-            overloaded = any(name.lower() == b"x-envoy-overloaded" for name, _ in response.headers)
+            overloaded = asks_for_peace(response.headers)
             if status in OVERLOAD_STATUSES:
                 value = next((value for name, value in response.headers if name.lower() == b"retry-after"), None)
                 retry_after_s = parse_retry_after(value, self.plane.clock.wall())
-        if call.facts.policy.retry.retry is not None and self._preview is not None:
+        policy = call.facts.policy.retry
+        if policy.retry is not None and self._preview is not None:
             preview = self._preview(status, response.headers)
-        return call.headers(now, n, status, retry_after_s=retry_after_s, overloaded=overloaded, response=preview)
+        reset_s = None
+        if policy.rate_limited_backoff is not None:
+            reset_s = asked_by(policy.rate_limited_backoff, response.headers, self.plane.clock.wall())
+        return call.headers(
+            now,
+            n,
+            status,
+            retry_after_s=retry_after_s,
+            overloaded=overloaded,
+            response=preview,
+            answer=response.headers,
+            reset_s=reset_s,
+        )
 
     def failed(self, start: Start, error: MeshError, progress: Progress, phase: str = "") -> list[Action]:
         """An attempt failed on the wire."""

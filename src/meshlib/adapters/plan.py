@@ -99,7 +99,7 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
     clusters = [plane.snapshots.look(backend.service).clusters[backend.subset] for backend in chosen.backends]
     now = plane.clock.now()
     notes = [note for cluster in clusters for note in _notes(cluster, now)]
-    if not view.state.budget.open:
+    if not view.state.budget.may_retry(now):
         notes.append("the retry budget is used up: nothing would be retried")
     deadline = current_scope().deadline
     timeout_s, limit = policy.timeout_s, "timeout"

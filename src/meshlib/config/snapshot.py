@@ -19,7 +19,7 @@ from meshlib.balance.endpoint import Endpoint
 from meshlib.balance.load import EndpointNode
 from meshlib.config.settings import ClusterSettings, MeshSettings, ServiceSettings
 from meshlib.dataclass import dataclass, replace
-from meshlib.policy.budget import RetryBudget
+from meshlib.policy.budget import make_budget
 from meshlib.policy.facts import CallFacts
 
 __all__ = ["EndpointsWaiter", "ServiceState", "ServiceView", "Snapshot", "Snapshots"]
@@ -37,10 +37,14 @@ class ServiceState:
 
     def __init__(self, settings: ServiceSettings, clusters: Mapping[str | None, ClusterState]) -> None:
         self.settings = settings
-        self.budget = RetryBudget(settings.budget)
+        self.budget = make_budget(settings.budget, self._under_way)
         self.clusters = clusters
         self.waiting: list[EndpointsWaiter] = []
         self.kinds: dict[tuple[object, ...], CallFacts] = {}
+
+    def _under_way(self) -> int:
+        """Calls under way or in line, in all clusters."""
+        return sum(state.limit.in_flight + state.limit.pending for state in self.clusters.values())
 
 
 class EndpointsWaiter:
@@ -132,7 +136,7 @@ class Snapshots:
             on_left: called with each endpoint that has left its service.
             soon: does what takes longer than a call should wait for, elsewhere; by default at once.
         """
-        self._now = now
+        self.now = now
         self._rng = rng
         self._target_of = target_of
         self._known = known
@@ -209,7 +213,7 @@ class Snapshots:
             for state in view.state.clusters.values():
                 state.renew_locks()
             for cluster in view.clusters.values():
-                cluster.after_fork(self._now(), self._rng)
+                cluster.after_fork(self.now(), self._rng)
         for node in self._nodes.values():
             node.after_fork()
 
@@ -238,7 +242,7 @@ class Snapshots:
     def _cluster_state(self, settings: ClusterSettings) -> ClusterState:
         return ClusterState(
             settings.name,
-            now=self._now(),
+            now=self.now(),
             load_balancing=settings.load_balancing,
             breaker=settings.breaker,
             outlier=settings.outlier,
@@ -252,7 +256,7 @@ class Snapshots:
         self, state: ServiceState, endpoints: tuple[Endpoint, ...], known: Known, detail: str, rng: Random
     ) -> ServiceView:
         clusters = {}
-        now = self._now()
+        now = self.now()
         for subset, settings in state.settings.clusters.items():
             chosen = endpoints
             if settings.selector:
@@ -276,7 +280,7 @@ class Snapshots:
 
     def _left(self, old: ServiceView | None, found: tuple[Endpoint, ...]) -> list[Endpoint]:
         """The endpoints that are no longer there; the counts of those that are long gone are dropped."""
-        now = self._now()
+        now = self.now()
         present = {endpoint.key for endpoint in found}
         whole = old.clusters.get(None) if old is not None else None
         left = [member.endpoint for member in whole.members if member.endpoint.key not in present] if whole else []

@@ -9,11 +9,11 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
 
-from meshlib.policy.settings import BudgetSettings
+from meshlib.policy.retry_settings import BudgetSettings
 
-__all__ = ["Budget", "RetryBudget"]
+__all__ = ["Budget", "make_budget"]
 
 
 class Budget:
@@ -21,7 +21,7 @@ class Budget:
 
     A further attempt is asked for by `may_retry`, which takes nothing, and taken by `retry_began` or `hedge_began`,
     which say whether it was still there: another thread may have been faster. What was taken is given back once, by
-    `retry_ended` or `hedge_ended`, when the call's next retry is decided or the call is over.
+    `ended`, when the call's next retry is decided or the call's outcome is known.
     """
 
     __slots__ = ()
@@ -38,16 +38,12 @@ class Budget:
         """A retry was decided on. False: there is nothing left for it after all, and nothing was taken."""
         return True
 
-    def retry_ended(self, now: float) -> None:
-        """The retry is over, or another follows it."""
-
     def hedge_began(self, now: float) -> bool:
         """A hedge is about to start. False: there is nothing left for it after all, and nothing was taken."""
         return self.retry_began(now)
 
-    def hedge_ended(self, now: float) -> None:
-        """The hedge is over."""
-        self.retry_ended(now)
+    def ended(self, now: float) -> None:
+        """A retry or a hedge is over."""
 
     def succeeded(self, now: float) -> None:
         """A call ended with an answer that the policy would not have retried."""
@@ -59,41 +55,21 @@ class Budget:
         """After a fork, in the child: another thread of the parent may have held the lock."""
 
 
-class RetryBudget:
-    """The tokens of one service. Safe under threads; never negative, never above its size."""
+def make_budget(settings: BudgetSettings, active: Callable[[], int] = lambda: 0) -> Budget:
+    """The budget of one service.
 
-    __slots__ = ("_lock", "settings", "tokens")
+    Args:
+        settings: which, and how large.
+        active: counts the calls of the service that are under way or in line.
+    """
+    if settings.kind == "tokens":
+        from meshlib.policy.token_budget import TokenBudget
 
-    def __init__(self, settings: BudgetSettings) -> None:
-        self.settings = settings
-        self.tokens = settings.tokens
-        self._lock = threading.Lock()
+        return TokenBudget(settings.tokens, settings.success_gain)
+    if settings.kind == "rate":
+        from meshlib.policy.rate_budget import RateBudget
 
-    @property
-    def open(self) -> bool:
-        """Whether a retry or a hedge may go ahead."""
-        return self.tokens > self.settings.tokens / 2
+        return RateBudget(settings.percent, settings.min_per_second, settings.ttl_s)
+    from meshlib.policy.concurrency_budget import ConcurrencyBudget
 
-    def failed(self, times: int = 1) -> None:
-        """So many retryable failures: each takes a token, whether or not it is retried."""
-        with self._lock:
-            self.tokens = max(0.0, self.tokens - times)
-
-    def hedged(self) -> None:
-        """A hedge was sent: takes a token."""
-        self.failed()
-
-    def succeeded(self) -> None:
-        """A success puts a fraction of a token back."""
-        size = self.settings.tokens
-        if self.tokens < size:
-            with self._lock:
-                self.tokens = min(size, self.tokens + self.settings.success_gain)
-
-    def renew_lock(self) -> None:
-        """After a fork, in the child: another thread of the parent may have held the lock."""
-        self._lock = threading.Lock()
-
-    def __repr__(self) -> str:
-        state = "open" if self.open else "closed"
-        return f"<RetryBudget {self.tokens:.1f} of {self.settings.tokens:g} tokens, {state}>"
+    return ConcurrencyBudget(settings.percent, settings.min_concurrency, settings.max_retries, active)

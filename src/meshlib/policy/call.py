@@ -47,12 +47,12 @@ from meshlib.balance.balancer import Member
 from meshlib.errors import AttemptTimeout, MeshError
 from meshlib.policy.actions import Action, Cancel, Start
 from meshlib.policy.attempt import Attempt
-from meshlib.policy.classify import FAILURE_STATUSES, OVERLOAD_STATUSES, is_to_blame
+from meshlib.policy.classify import FAILURE_STATUSES, OVERLOAD_STATUSES, ResponseHeaders, is_to_blame
 from meshlib.policy.facts import Ready
 from meshlib.policy.holdings import DELIVERED, DONE, NEW, RUNNING, WAITING, CallState, Holdings
 from meshlib.policy.placement import AWAIT_ENDPOINTS, is_granted
 from meshlib.policy.record import Record
-from meshlib.policy.retry import AttemptState, Failure, decide, is_retryable
+from meshlib.policy.retry import NO_BUDGET, AttemptState, Failure, decide, is_retryable
 from meshlib.policy.timeouts import CLOCK_SLACK_S, attempt_headers
 
 __all__ = ["Call", "CallState"]
@@ -124,6 +124,8 @@ class Call(Holdings):
         retry_after_s: float | None = None,
         overloaded: bool = False,
         response: Any = None,
+        answer: ResponseHeaders = (),
+        reset_s: float | None = None,
     ) -> list[Action]:
         """The headers of attempt `n`'s response are there.
 
@@ -134,6 +136,8 @@ class Call(Holdings):
             retry_after_s: what its ``Retry-After`` asks for.
             overloaded: whether it bears ``x-envoy-overloaded``.
             response: the adapter's own, for a tenacity ``retry`` object.
+            answer: the headers themselves, for a policy that looks at them.
+            reset_s: what one of the policy's reset headers asks for.
         """
         attempt = self.attempts[n - 1]
         if not attempt.open or attempt.headers_at is not None or self.state is not RUNNING:
@@ -152,8 +156,8 @@ class Call(Holdings):
                 self._probe_answered(now)
         policy = self.facts.policy.retry
         # Most responses are good ones, so the common case is decided without making a `Failure`.
-        if policy.retry is not None or status >= 400 or status in policy.on:
-            failure = Failure(status, None, True, retry_after_s, overloaded, response)
+        if status >= 400 or policy.looks_closely:
+            failure = Failure(status, None, True, retry_after_s, overloaded, response, answer, reset_s)
             if self._wants_retry(now, failure):
                 return self._retry(attempt, now, failure)
             if failed:
@@ -192,7 +196,7 @@ class Call(Holdings):
         if not is_to_blame(error):
             return self._not_sent(attempt, now, error)
         attempt.failed(now, self._rng)
-        failure = Failure(None, error, any(each.sent for each in self.attempts))
+        failure = Failure(None, error, any(each.sent for each in self.attempts), began=attempt.sent)
         if self._wants_retry(now, failure):
             return self._retry(attempt, now, failure)
         attempt.close(now)
@@ -249,12 +253,16 @@ class Call(Holdings):
                 return self._cut(now)
             if self._wake_at is None or now < self._wake_at:
                 return []
-            reason, at_gate = self.journal.waiting_for, self.wait_on is not None
+            token, reason = self.wait_on, self.journal.waiting_for
+            if token is not None and reason != "endpoints":
+                self.wait_on = None  # the gate decides what becomes of it
+                self._stop_waiting(now)
+                return self._go_on(now, self._decided(now, token, late=True))
             self._stop_waiting(now)
             if reason == "endpoints":
                 self._look()
                 return self._enter(now)
-            return self._go_on(now, self._decided(now, None)) if at_gate else self._again(now)
+            return self._again(now)
         if self.state is not RUNNING:
             return []
         if self._passed(now):
@@ -296,7 +304,7 @@ class Call(Holdings):
         if answer is not AWAIT_ENDPOINTS:
             assert not isinstance(answer, str)
             gate = self._gates()[self._inside]
-            patience_s = gate.patience_s(self)
+            patience_s = gate.patience_s(self, answer)
             return self._wait(now, gate.name, answer, None if patience_s is None else now + patience_s)
         give_up_at = (self.journal.began or 0.0) + self.facts.policy.endpoint_wait_s
         if give_up_at <= now or self.facts.endpoints_ready is None:
@@ -337,9 +345,11 @@ class Call(Holdings):
         spent = len(self.attempts) > facts.policy.retry.max_retries
         if self.state is not RUNNING or spent or self._passed(now):
             return []
-        if not (facts.safe and self.replayable and facts.budget.open and self._has_other(self._tried())):
+        if not (facts.safe and self.replayable and self._has_other(self._tried())):
             return []
-        facts.budget.hedged()
+        if not facts.budget.hedge_began(now):
+            return []
+        self._taken += 1
         return self._start(now)
 
     def _may_redraw(self, now: float) -> bool:
@@ -360,7 +370,9 @@ class Call(Holdings):
 
     def _wants_retry(self, now: float, failure: Failure) -> bool:
         """Whether the policy calls this a failure to retry."""
-        policy = self.facts.policy.retry
+        policy, traits = self.facts.policy.retry, self.traits
+        if traits is not None and not traits.retriable:
+            return False
         if policy.retry is None:
             return is_retryable(policy, failure)
         return bool(
@@ -374,9 +386,10 @@ class Call(Holdings):
         # use up what the rest of its service may need.
         self._owed += 1
         if not self._may_redraw(now):
-            self._pay()
+            self._pay(now)
         if any(other.open for other in self.attempts if other is not attempt):
             return self._drop(attempt, now)
+        self._give_back(now)
         retries = len(self.attempts) - 1
         asked, more = failure.retry_after_s is not None, retries < policy.max_retries
         verdict = decide(
@@ -385,29 +398,33 @@ class Call(Holdings):
             retries=retries,
             safe=facts.safe,
             replayable=self.replayable,
-            budget_open=facts.budget.open,
+            budget_open=facts.budget.may_retry(now),
             elsewhere=asked and more and self._has_other(self._tried()),
             elapsed_s=self._elapsed_s(now),
             idle_s=self.journal.idle_s(),
             left_s=self._left_s(now),
+            before_s=self._backoff_s,
             rng=self._rng,
         )
+        if verdict.retry and not facts.budget.retry_began(now):
+            verdict = NO_BUDGET
         if verdict.retry:
+            self._taken, self._backoff_s = 1, verdict.delay_s
             actions = self._drop(attempt, now)
             if verdict.delay_s <= 0:
                 return [*actions, *self._again(now)]
             return [*actions, *self._wait(now, verdict.reason, None, now + verdict.delay_s)]
-        self._pay()
+        self._pay(now)
         self.journal.no_retry = verdict.reason
         if failure.error is None:
             return self._deliver(attempt, now, good=False)
         attempt.close(now)
         return self._fail(now, failure.error, success=False)
 
-    def _pay(self) -> None:
+    def _pay(self, now: float) -> None:
         """Charge the budget for the failures so far."""
         if self._owed:
-            self.facts.budget.failed(self._owed)
+            self.facts.budget.failed(now, self._owed)
             self._owed = 0
 
     def _drop(self, attempt: Attempt, now: float) -> list[Action]:

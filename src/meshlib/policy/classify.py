@@ -10,16 +10,27 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from meshlib.dataclass import dataclass
 from meshlib.errors import MeshError, PoolTimeout, WireError
 
-__all__ = ["FAILURE_STATUSES", "OVERLOAD_STATUSES", "Failure", "asks_for_peace", "is_to_blame", "parse_retry_after"]
+__all__ = [
+    "FAILURE_STATUSES",
+    "OVERLOAD_STATUSES",
+    "Failure",
+    "ResponseHeaders",
+    "asks_for_peace",
+    "is_to_blame",
+    "parse_reset",
+    "parse_retry_after",
+]
 
 FAILURE_STATUSES: Final = frozenset({502, 503, 504})
 OVERLOAD_STATUSES: Final = frozenset({429, 503})
 """Statuses with which ``Retry-After`` means: come back then."""
+
+ResponseHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 _LONGEST_RETRY_AFTER_S = 300.0
 
@@ -46,7 +57,7 @@ class Failure:
     retry_after_s: float | None = None
     overloaded: bool = False
     response: Any = None
-    headers: Sequence[tuple[bytes, bytes]] = ()
+    headers: ResponseHeaders = ()
     reset_s: float | None = None
     began: bool | None = None
 
@@ -78,6 +89,23 @@ _NO_RETRY = frozenset({b"x-envoy-overloaded", b"finagle-http-nonretryable-nack"}
 def is_to_blame(error: MeshError) -> bool:
     """Whether the endpoint, or the way to it, caused this error; if not, it is the request, or this process."""
     return isinstance(error, WireError) and not isinstance(error, PoolTimeout)
+
+
+def parse_reset(value: str | None, unix_timestamp: bool, wall_clock_s: float) -> float | None:
+    """The seconds that a reset header asks to wait; None if it cannot be used.
+
+    Args:
+        value: the header's: whole seconds, or a point in time as seconds since the epoch.
+        unix_timestamp: whether it is the latter.
+        wall_clock_s: the time now, as seconds since the epoch.
+    """
+    text = "" if value is None else value.strip()
+    if not (text.isascii() and text.isdigit() and len(text) <= 12):
+        return None
+    if not unix_timestamp:
+        return float(text)
+    left_s = int(text) - int(wall_clock_s)
+    return float(left_s) if left_s > 0 else None
 
 
 def parse_retry_after(value: str | bytes | None, wall_clock_s: float | None = None) -> float | None:

@@ -77,7 +77,7 @@ class ConcurrencyBudget(Budget):
             self.under_way += 1
             return True
 
-    def retry_ended(self, now: float) -> None:
+    def ended(self, now: float) -> None:
         with self._lock:
             self.under_way = max(0, self.under_way - 1)
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from meshlib.balance.cluster import Cluster
 from meshlib.dataclass import dataclass, field
-from meshlib.policy.budget import RetryBudget
+from meshlib.policy.budget import Budget
 from meshlib.policy.settings import CallPolicy
 from meshlib.policy.traits import Reader
 from meshlib.routing.route import Route
@@ -57,7 +57,7 @@ class CallFacts:
     route: Route
     policy: CallPolicy
     clusters: Callable[[], Sequence[Cluster]]
-    budget: RetryBudget
+    budget: Budget
     endpoints_ready: Callable[[], Ready] | None = None
     timeout_name: str = "timeout"
     safe: bool = False

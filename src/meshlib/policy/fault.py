@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from http import HTTPStatus
 from random import Random
 from typing import Final
 
@@ -184,7 +183,7 @@ def reply_to(fault: Injected, headers: Mapping[str, str]) -> tuple[int, list[tup
     code = fault.grpc_status
     if code is not None and headers.get("content-type", "").startswith("application/grpc"):
         grpc = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % code), (b"grpc-message", _BODY)]
-        return HTTPStatus.OK, [*grpc, (b"content-length", b"0")], b""
+        return 200, [*grpc, (b"content-length", b"0")], b""
     status = _HTTP_STATUS.get(code, 500) if code is not None else fault.status or 500
     plain = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(_BODY))]
     return status, plain, _BODY

@@ -42,7 +42,18 @@ DELIVERED, DONE = CallState.DELIVERED, CallState.DONE
 class Holdings(Placement):
     """The data of a call, and its end. `meshlib.policy.call.Call` adds the events."""
 
-    __slots__ = ("_owed", "_wake_at", "attempts", "journal", "path", "query", "state", "wait_on")
+    __slots__ = (
+        "_backoff_s",
+        "_owed",
+        "_taken",
+        "_wake_at",
+        "attempts",
+        "journal",
+        "path",
+        "query",
+        "state",
+        "wait_on",
+    )
 
     def __init__(
         self,
@@ -79,6 +90,8 @@ class Holdings(Placement):
         self._inside = 0
         self.traits = None
         self._owed = 0  # failures that the budget has not been charged for
+        self._taken = 0  # retries and hedges that the budget counts as under way
+        self._backoff_s = 0.0  # the wait before the last retry
         self.journal = Journal()
         self._wake_at: float | None = None
 
@@ -88,7 +101,7 @@ class Holdings(Placement):
     def _deliver(self, attempt: Attempt, now: float, *, good: bool) -> list[Action]:
         """Hand a response to the caller; a `good` one is none that the policy would have retried."""
         if good:
-            self.facts.budget.succeeded()
+            self.facts.budget.succeeded(now)
         success = attempt.status not in FAILURE_STATUSES
         if success:
             attempt.completed()
@@ -97,7 +110,10 @@ class Holdings(Placement):
         journal.outcome = "success"
         journal.ended = now
         self._judge(now, success)
-        actions = self._cancel_open(now, keep=attempt) if len(self.attempts) > 1 else []
+        actions: list[Action] = []
+        if len(self.attempts) > 1:
+            self._give_back(now)
+            actions = self._cancel_open(now, keep=attempt)
         actions.append(Deliver(attempt.n))
         self.state = DELIVERED
         return actions
@@ -151,6 +167,7 @@ class Holdings(Placement):
         """The outcome is known; None is neither good nor bad."""
         self.journal.ended = now
         self._stop_waiting(now)
+        self._give_back(now)
         self._judge(now, success)
 
     def _finish(self, now: float) -> None:
@@ -162,6 +179,12 @@ class Holdings(Placement):
                 return
         self._leave_cluster(now)
         self.state = DONE
+
+    def _give_back(self, now: float) -> None:
+        """Give back to the budget what retries and hedges took."""
+        while self._taken:
+            self._taken -= 1
+            self.facts.budget.ended(now)
 
     def _cancel_open(self, now: float, keep: Attempt | None = None) -> list[Action]:
         """Give up all open attempts but one."""

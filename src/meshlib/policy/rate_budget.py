@@ -68,9 +68,6 @@ class RateBudget(Budget):
             self._slices[self._slice_at % _SLICES] -= self.withdrawal
             return True
 
-    def retry_ended(self, now: float) -> None:
-        """What was withdrawn stays withdrawn until it expires."""
-
     def succeeded(self, now: float) -> None:
         with self._lock:
             self._move(now)

@@ -10,9 +10,12 @@ In this order, the first "no" ends it, and its reason goes into the record:
 6. the budget is open;
 7. the wait ends before the deadline.
 
-Waits are full jitter: uniform over ``[0, min(max, base * 2**(retry - 1)))`` (Brooker, "Exponential Backoff And
-Jitter"). To another endpoint after a ``Retry-After`` there is no wait; to the same one it is 1 to 1.5 times what was
-asked, so that callers do not come back together.
+Waits are those of `meshlib.policy.backoff`. To another endpoint after a ``Retry-After`` there is no wait; to the same
+one it is 1 to 1.5 times what was asked, so that callers do not come back together. Where Envoy's rate-limited back-off
+is configured, its rule holds instead: always as long as a reset header asks, up to half more; without one that can be
+used, the usual back-off.
+
+Which failures a policy names is in `meshlib.policy.retry_on`.
 """
 
 from __future__ import annotations
@@ -21,11 +24,21 @@ from random import Random
 from typing import Any
 
 from meshlib.dataclass import dataclass
-from meshlib.policy.classify import Failure
+from meshlib.policy.backoff import backoff_s, lower_bound_s
+from meshlib.policy.classify import Failure, ResponseHeaders, parse_reset
 from meshlib.policy.retry_on import named_by
-from meshlib.policy.settings import RetryPolicy
+from meshlib.policy.retry_settings import RateLimitedBackoff, RetryPolicy
 
-__all__ = ["IDEMPOTENT_METHODS", "AttemptState", "Failure", "Verdict", "decide", "is_retryable"]
+__all__ = [
+    "IDEMPOTENT_METHODS",
+    "NO_BUDGET",
+    "AttemptState",
+    "Failure",
+    "Verdict",
+    "asked_by",
+    "decide",
+    "is_retryable",
+]
 
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110, section 9.2.2."""
@@ -38,6 +51,9 @@ class Verdict:
     retry: bool
     delay_s: float = 0.0
     reason: str = ""
+
+
+NO_BUDGET = Verdict(False, reason="the retry budget of the service is used up")
 
 
 class _Outcome:
@@ -95,7 +111,24 @@ class AttemptState:
 
 def is_retryable(policy: RetryPolicy, failure: Failure) -> bool:
     """Whether the policy names this failure, by `on` alone."""
-    return named_by(policy.on, failure) is not None
+    wanted = [(each.name, each.match) for each in policy.retriable_headers] if policy.retriable_headers else ()
+    return named_by(policy.on, failure, statuses=policy.retriable_status_codes, headers=wanted) is not None
+
+
+def asked_by(settings: RateLimitedBackoff, headers: ResponseHeaders, wall_clock_s: float) -> float | None:
+    """The seconds that the first usable reset header asks for; None where the usual back-off is to be taken.
+
+    Args:
+        settings: which headers, and up to how long.
+        headers: of the response.
+        wall_clock_s: the time now, as seconds since the epoch.
+    """
+    answer = Failure(headers=headers)
+    for header in settings.reset_headers:
+        asked_s = parse_reset(answer.header(header.name), header.format == "unix_timestamp", wall_clock_s)
+        if asked_s is not None and asked_s <= settings.max_interval_s:
+            return asked_s
+    return None
 
 
 def decide(
@@ -111,6 +144,7 @@ def decide(
     idle_s: float,
     left_s: float | None,
     rng: Random,
+    before_s: float = 0.0,
 ) -> Verdict:
     """Decide on a failure that `is_retryable` (or a tenacity ``retry`` object) named.
 
@@ -125,6 +159,7 @@ def decide(
         elapsed_s, idle_s: since the call began; spent waiting so far.
         left_s: until the deadline; None without one.
         rng: for the jitter.
+        before_s: the wait before the last retry; 0 for the first.
     """
     if failure.sent and not safe:
         return Verdict(False, reason="it may have been processed, and the request is not idempotent")
@@ -137,27 +172,29 @@ def decide(
     if failure.overloaded:
         return Verdict(False, reason="the server is overloaded and asked not to be retried")
 
-    asked = failure.retry_after_s
-    state = None
-    if asked is not None and policy.wait is None:
-        if elsewhere:
-            delay = 0.0
-        elif asked <= policy.retry_after_max_s:
-            delay = asked * (1.0 + rng.random() / 2)
-        else:
-            return Verdict(False, reason=f"Retry-After of {asked:g}s, and no other endpoint to go to")
-    elif policy.wait is not None:
+    state, reason = None, "backoff"
+    asked = failure.retry_after_s if policy.rate_limited_backoff is None else failure.reset_s
+    if policy.wait is not None:
         state = AttemptState(retries + 1, failure, elapsed_s, idle_s)
         delay = max(0.0, float(policy.wait(state)))
+    elif asked is not None:
+        reason = "retry-after"
+        if policy.rate_limited_backoff is not None or (asked <= policy.retry_after_max_s and not elsewhere):
+            delay = lower_bound_s(asked, rng)
+        elif elsewhere:
+            delay = 0.0
+        else:
+            return Verdict(False, reason=f"Retry-After of {asked:g}s, and no other endpoint to go to")
     else:
-        delay = rng.random() * min(policy.backoff_max_s, policy.backoff_base_s * 2.0 ** min(retries, 30))
+        base_s, max_s = policy.backoff_base_s, policy.backoff_max_s
+        delay = backoff_s(policy.backoff_jitter, base_s, max_s, retries, before_s, rng)
     if policy.stop is not None:
         state = state or AttemptState(retries + 1, failure, elapsed_s, idle_s)
         state.upcoming_sleep = delay
         if policy.stop(state):
             return Verdict(False, reason="the stop strategy ended it")
     if not budget_open:
-        return Verdict(False, reason="the retry budget of the service is used up")
+        return NO_BUDGET
     if left_s is not None and delay >= left_s:
         return Verdict(False, reason="the deadline would pass before the retry")
-    return Verdict(True, delay, "retry-after" if asked is not None and policy.wait is None else "backoff")
+    return Verdict(True, delay, reason)

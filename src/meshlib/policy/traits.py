@@ -7,16 +7,20 @@ that looks at requests (a hash policy, session affinity, a rate limit by key, fa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 from meshlib.routing.match import RequestView
 
 if TYPE_CHECKING:
     from meshlib.balance.cluster import ClusterState
-    from meshlib.policy.settings import CallPolicy
+    from meshlib.policy.settings import CallPolicy, RetryPolicy
 
-__all__ = ["Reader", "Traits", "read_traits", "readers_of"]
+__all__ = ["NO_HEADERS", "Reader", "Traits", "read_traits", "readers_of"]
+
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Traits:
@@ -26,15 +30,19 @@ class Traits:
         hash_key: what the caller gave as `hash_key`; None for nothing.
         hash: 64 bits by which a hash balancer chooses; None for none.
         retries: attempts before the one that is picked for; set for each pick.
+        retriable: whether the policy's conditions on requests let this one be retried.
+        headers: of the request, those that its injected faults may be asked by.
         set_cookies: values of ``Set-Cookie`` headers that the caller's response gets besides its own.
     """
 
-    __slots__ = ("hash", "hash_key", "retries", "set_cookies")
+    __slots__ = ("hash", "hash_key", "headers", "retriable", "retries", "set_cookies")
 
     def __init__(self, hash_key: str | None = None) -> None:
         self.hash_key = hash_key
         self.hash: int | None = None
         self.retries = 0
+        self.retriable = True
+        self.headers: Mapping[str, str] = NO_HEADERS
         self.set_cookies: list[bytes] = []
 
 
@@ -44,7 +52,27 @@ Reader: TypeAlias = Callable[[RequestView, Traits], None]
 
 def readers_of(policy: CallPolicy, clusters: Sequence[ClusterState]) -> tuple[Reader, ...]:
     """The readers that calls with this policy over these clusters need."""
-    return ()
+    readers: list[Reader] = []
+    if policy.retry.retriable_request_headers or policy.retry.retriable_methods:
+        readers.append(_retriable(policy.retry))
+    if policy.fault is not None:
+        readers.append(_keep_headers)
+    return tuple(readers)
+
+
+def _retriable(policy: RetryPolicy) -> Reader:
+    methods, conditions = policy.retriable_methods, policy.retriable_request_headers
+
+    def read(request: RequestView, traits: Traits) -> None:
+        method = not methods or request.method in methods
+        header = not conditions or any(each.match.matches(request.headers.get(each.name)) for each in conditions)
+        traits.retriable = method and header
+
+    return read
+
+
+def _keep_headers(request: RequestView, traits: Traits) -> None:
+    traits.headers = request.headers
 
 
 def read_traits(readers: Sequence[Reader], request: RequestView, hash_key: str | None = None) -> Traits:

@@ -1,16 +1,23 @@
-"""Drives real calls over real cluster states, in virtual time: what production does, without wires and waiting."""
+"""Drives real calls over real cluster states, in virtual time: what production does, without wires and waiting.
+
+`Caller` is what any client of a simulation does; `Simulation` is one over a cluster state made by hand, and
+`meshlib.sim.client.Client` one that is configured as a mesh is.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any
 
 from meshlib.balance.cluster import Cluster, ClusterState
 from meshlib.balance.endpoint import Endpoint
+from meshlib.context import Criticality
 from meshlib.errors import MeshError
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
-from meshlib.policy.budget import RetryBudget
+from meshlib.policy.budget import Budget, make_budget
 from meshlib.policy.call import Call, CallState
 from meshlib.policy.facts import CallFacts, Ready
 from meshlib.policy.record import Record
@@ -20,7 +27,7 @@ from meshlib.sim.clock import Timer, VirtualClock
 from meshlib.sim.network import Answer, Exchange, Network
 from meshlib.sim.tally import Tally
 
-__all__ = ["Driver", "Simulation", "arrivals"]
+__all__ = ["Caller", "Driver", "Simulation", "arrivals"]
 
 
 def arrivals(clock: VirtualClock, rng: Random, per_second: float, for_s: float, start: Callable[[], object]) -> None:
@@ -41,7 +48,7 @@ def arrivals(clock: VirtualClock, rng: Random, per_second: float, for_s: float, 
 class Driver:
     """Carries out one call. `done` is called once, at its end, with the error if there is one."""
 
-    def __init__(self, simulation: Simulation, call: Call, done: Callable[[Driver, MeshError | None], None]) -> None:
+    def __init__(self, simulation: Caller, call: Call, done: Callable[[Driver, MeshError | None], None]) -> None:
         self.call = call
         self._simulation = simulation
         self._done: Callable[[Driver, MeshError | None], None] | None = done
@@ -125,11 +132,11 @@ class Driver:
         self._carry_out(self.call.woken(self._simulation.clock.now))
 
 
-class Simulation:
-    """The calls of one client to one service, over one cluster. Several may share a clock and a network.
+class Caller(ABC):
+    """The calls of one client. Several may share a clock and a network.
 
     Attributes:
-        state, cluster: the live state, and the endpoints as they are now; assign `cluster` to change them.
+        clock, rng, network: all time, all chance, and what is at the addresses.
         body_s: how long a response's body takes after its headers.
         tally: what came of the calls.
         records: of all calls that ended, in the order of their ends, if they are kept.
@@ -138,14 +145,10 @@ class Simulation:
 
     def __init__(
         self,
-        state: ClusterState,
-        endpoints: Sequence[Endpoint],
         network: Network,
         *,
         clock: VirtualClock,
         rng: Random,
-        policy: CallPolicy = CallPolicy(),
-        budget: RetryBudget | None = None,
         body_s: float = 0.0,
         tally: Tally | None = None,
         keep_records: bool = True,
@@ -153,12 +156,8 @@ class Simulation:
         """A client that has made no call.
 
         Args:
-            state: of the cluster.
-            endpoints: of the service.
-            network: what is at their addresses.
+            network: what is at the addresses.
             clock, rng: all time and all chance.
-            policy: how to call.
-            budget: of retries; None for the default one.
             body_s: how long a response's body takes after its headers.
             tally: to be shared with other clients; None for one of its own.
             keep_records: whether to make a record of each call.
@@ -166,16 +165,20 @@ class Simulation:
         self.clock = clock
         self.rng = rng
         self.network = network
-        self.state = state
-        self.cluster: Cluster = state.view(endpoints, clock.now, rng)
-        self.budget = RetryBudget(BudgetSettings()) if budget is None else budget
-        self.route = Route("default", (Backend(state.name),), policy)
         self.body_s = body_s
         self.tally = Tally() if tally is None else tally
         self.records: list[Record] = []
         self.running = 0
         self._keep_records = keep_records
-        self._facts = {safe: self._facts_of(safe) for safe in (False, True)}
+
+    @property
+    @abstractmethod
+    def clusters(self) -> Sequence[Cluster]:
+        """The clusters that it calls, as they are now."""
+
+    @abstractmethod
+    def make(self, path: str, safe: bool, criticality: Criticality | None) -> Call:
+        """A call that has not begun."""
 
     def call(
         self,
@@ -184,6 +187,7 @@ class Simulation:
         deadline_s: float | None = None,
         safe: bool = True,
         path: str = "/",
+        criticality: Criticality | None = None,
     ) -> Driver:
         """Begin a call now.
 
@@ -192,10 +196,12 @@ class Simulation:
             deadline_s: what the caller has left, as it would be inherited.
             safe: whether it may be repeated.
             path: what to ask for.
+            criticality: of the request that it is made for.
         """
         now = self.clock.now
-        inherited = None if deadline_s is None else now + deadline_s
-        driver = Driver(self, Call(self._facts[safe], self.rng, path, inherited=inherited), self._ended)
+        call = self.make(path, safe, criticality)
+        call.inherited = None if deadline_s is None else now + deadline_s
+        driver = Driver(self, call, self._ended)
         self.tally.begun[int(now)] += 1
         self.running += 1
         driver.begin()
@@ -210,6 +216,16 @@ class Simulation:
         self.clock.run(end)
         self.clock.run()
 
+    @property
+    def in_flight(self) -> int:
+        """What is still counted as under way anywhere here: calls, their places, and attempts."""
+        return self.running + sum(
+            cluster.state.limit.in_flight
+            + cluster.state.limit.pending
+            + sum(member.node.in_flight for member in cluster.members)
+            for cluster in self.clusters
+        )
+
     def attempts(self) -> Counter[str]:
         """How many attempts each endpoint had."""
         return Counter({address: endpoint.attempts for address, endpoint in self.network.endpoints.items()})
@@ -217,6 +233,61 @@ class Simulation:
     def outcomes(self) -> Counter[str]:
         """How the calls ended: statuses and names of errors."""
         return Counter(record.error or str(record.status or record.outcome) for record in self.records)
+
+    def _ended(self, driver: Driver, error: MeshError | None) -> None:
+        journal, now = driver.call.journal, self.clock.now
+        self.running -= 1
+        good = error is None and journal.status is not None and journal.status < 500
+        self.tally.ended(now, good, now - (now if journal.began is None else journal.began))
+        if self._keep_records:
+            self.records.append(driver.call.record(now))
+
+
+class Simulation(Caller):
+    """Calls to one service over one cluster, whose parts are given.
+
+    Attributes:
+        state, cluster: the live state, and the endpoints as they are now; assign `cluster` to change them.
+        budget: of retries.
+        route: that all calls take.
+    """
+
+    def __init__(
+        self,
+        state: ClusterState,
+        endpoints: Sequence[Endpoint],
+        network: Network,
+        *,
+        clock: VirtualClock,
+        rng: Random,
+        policy: CallPolicy = CallPolicy(),
+        budget: Budget | None = None,
+        **kept: Any,
+    ) -> None:
+        """A client that has made no call.
+
+        Args:
+            state: of the cluster.
+            endpoints: of the service.
+            network: what is at their addresses.
+            clock, rng: all time and all chance.
+            policy: how to call.
+            budget: of retries; None for the default one.
+            kept: see `Caller`.
+        """
+        super().__init__(network, clock=clock, rng=rng, **kept)
+        self.state = state
+        self.cluster: Cluster = state.view(endpoints, clock.now, rng)
+        self.budget = make_budget(BudgetSettings()) if budget is None else budget
+        self.route = Route("default", (Backend(state.name),), policy)
+        self._facts = {safe: self._facts_of(safe) for safe in (False, True)}
+
+    @property
+    def clusters(self) -> Sequence[Cluster]:
+        return (self.cluster,)
+
+    def make(self, path: str, safe: bool, criticality: Criticality | None) -> Call:
+        return Call(self._facts[safe], self.rng, path)
 
     def _facts_of(self, safe: bool) -> CallFacts:
         return CallFacts(
@@ -228,11 +299,3 @@ class Simulation:
             budget=self.budget,
             safe=safe,
         )
-
-    def _ended(self, driver: Driver, error: MeshError | None) -> None:
-        journal, now = driver.call.journal, self.clock.now
-        self.running -= 1
-        good = error is None and journal.status is not None and journal.status < 500
-        self.tally.ended(now, good, now - (now if journal.began is None else journal.began))
-        if self._keep_records:
-            self.records.append(driver.call.record(now))

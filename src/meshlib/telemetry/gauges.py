@@ -19,7 +19,6 @@ from meshlib.balance.cluster import Cluster
 from meshlib.balance.endpoint import Health
 from meshlib.dataclass import dataclass
 from meshlib.policy.breaker import BreakerState
-from meshlib.policy.budget import RetryBudget
 from meshlib.propagation import IGNORED_KINDS, Ignored
 from meshlib.telemetry import semconv
 
@@ -46,8 +45,8 @@ class Observed(Protocol):
         """The clusters of the current snapshot."""
         ...
 
-    def budgets(self) -> Mapping[str, RetryBudget]:
-        """The retry budget of each service."""
+    def budgets(self) -> Mapping[str, float]:
+        """What is left of the retry budget of each service."""
         ...
 
     def pools(self) -> Iterable[PoolStats]:
@@ -167,8 +166,8 @@ def _retries(observing: Observing, _: Observed) -> Iterator[Reading]:
 
 
 def _budgets(_: Observing, observed: Observed) -> Iterator[Reading]:
-    for service, budget in observed.budgets().items():
-        yield ((semconv.SERVER_ADDRESS, service),), budget.tokens
+    for service, left in observed.budgets().items():
+        yield ((semconv.SERVER_ADDRESS, service),), left
 
 
 def _pool_readings(observed: Observed) -> Iterator[tuple[str, PoolStats]]:
@@ -218,7 +217,14 @@ GAUGES = (
     Gauge("meshlib.ejections", "{ejection}", "Ejections of endpoints that kept failing.", "counter", _ejections),
     Gauge("meshlib.panics", "{attempt}", "Picks among all endpoints, too few being healthy.", "counter", _panics),
     Gauge("meshlib.retries", "{attempt}", "Attempts beyond the first of their call.", "counter", _retries),
-    Gauge("meshlib.retry.budget", "{token}", "Tokens left in the retry budget.", "gauge", _budgets, min),
+    Gauge(
+        "meshlib.retry.budget",
+        "{token}",
+        "What is left of the retry budget: tokens, or retries.",
+        "gauge",
+        _budgets,
+        min,
+    ),
     Gauge("meshlib.connections", "{connection}", "Open connections, by state.", "updown", _connections),
     Gauge("meshlib.connections.pending", "{request}", "Requests that wait for one.", "updown", _connection_waits),
     Gauge("meshlib.discovery.age", "s", "How long nobody has vouched for the endpoints.", "gauge", _ages, max),
