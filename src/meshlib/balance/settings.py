@@ -189,7 +189,7 @@ class LoadBalancing:
         subsetting: which of the endpoints this client knows at all; None for all.
         ring: of ``ring_hash``.
         table_size: of ``maglev``, a prime.
-        hash_key: what ``ring_hash`` and ``maglev`` hash of an endpoint; its metadata ``hash_key`` stands in place of it.
+        hash_key: what these two hash of an endpoint; its metadata ``hash_key`` stands in place of it.
         hash_balance_percent: of the average load, what an endpoint may have before these two pass calls on; None for
             any.
         session_affinity: None for none.

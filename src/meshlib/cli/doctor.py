@@ -31,6 +31,7 @@ _OPTIONAL = (
     ("consul", "py-consul"),
     ("otel", "opentelemetry-sdk"),
     ("pybreaker", "pybreaker"),
+    ("hash", "xxhash"),
     ("cli", "rich"),
     ("fastapi", "fastapi"),
     ("flask", "flask"),
