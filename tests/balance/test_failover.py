@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from meshlib.balance.endpoint import Endpoint, Locality
-from meshlib.balance.failover import NETWORK, FailoverSettings, label_distance, locality_distance, priorities
+from meshlib.balance.failover import NETWORK, label_distance, locality_distance, priorities
+from meshlib.balance.settings import FailoverRegion, LoadBalancing
 
 HERE = Locality("region1", "zone1", "subzone1")
 
@@ -27,20 +28,20 @@ PLACES = (
 
 
 def test_the_nearest_come_first() -> None:
-    assert priorities(at(*PLACES), FailoverSettings(by_locality=True), HERE) == [0, 1, 2, 3, 3]
+    assert priorities(at(*PLACES), LoadBalancing(failover=True), HERE) == [0, 1, 2, 3, 3]
 
 
 def test_a_region_fails_over_to_the_one_that_is_named() -> None:
-    settings = FailoverSettings(by_locality=True, regions=(("region1", "region3"), ("region2", "region1")))
+    settings = LoadBalancing(failover=(FailoverRegion("region1", "region3"), FailoverRegion("region2", "region1")))
     assert priorities(at(*PLACES), settings, HERE) == [0, 1, 2, 4, 3]
-    assert locality_distance(Locality("region9"), PLACES[3], settings.regions) == 3
+    assert locality_distance(Locality("region9"), PLACES[3], (FailoverRegion("region1", "region3"),)) == 3
 
 
 def test_priorities_have_no_gaps() -> None:
-    assert priorities(at(PLACES[1], PLACES[4]), FailoverSettings(by_locality=True), HERE) == [0, 1]
+    assert priorities(at(PLACES[1], PLACES[4]), LoadBalancing(failover=True), HERE) == [0, 1]
     ends = [*at(HERE, priority=7), *at(HERE, priority=2), *at(HERE, priority=7)]
-    assert priorities(ends, FailoverSettings()) == [1, 0, 1]
-    assert priorities([], FailoverSettings(by_locality=True), HERE) == []
+    assert priorities(ends, LoadBalancing()) == [1, 0, 1]
+    assert priorities([], LoadBalancing(failover=True), HERE) == []
 
 
 @pytest.mark.parametrize(
@@ -67,12 +68,12 @@ def test_only_the_leading_run_of_labels_counts(order: tuple[str, ...], theirs: d
 
 
 def test_labels_of_the_locality_need_not_be_written() -> None:
-    settings = FailoverSettings(labels=("topology.kubernetes.io/region", "topology.kubernetes.io/zone"))
+    settings = LoadBalancing(failover_priority=("topology.kubernetes.io/region", "topology.kubernetes.io/zone"))
     assert priorities(at(*PLACES), settings, HERE) == [0, 0, 1, 2, 2]
 
 
 def test_labels_come_before_localities_and_a_priority_of_its_own_before_both() -> None:
-    settings = FailoverSettings(by_locality=True, labels=("version=v2",))
+    settings = LoadBalancing(failover=True, failover_priority=("version=v2",))
     ends = [*at(HERE, PLACES[3], version="v1"), *at(HERE, PLACES[3], version="v2")]
     ends += at(HERE, priority=1, version="v2")
     assert priorities(ends, settings, HERE) == [2, 3, 0, 1, 4]

@@ -11,7 +11,6 @@ import pytest
 
 from meshlib.balance.endpoint import Locality
 from meshlib.balance.locality import (
-    DistributeRule,
     LocalityTurns,
     distribute,
     effective_weight,
@@ -20,6 +19,7 @@ from meshlib.balance.locality import (
     parse_locality,
     weight_of,
 )
+from meshlib.balance.settings import DistributeRule
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "envoy_localities.json").read_text())
 
@@ -79,7 +79,7 @@ def test_a_pattern_takes_in_what_it_leaves_out(pattern: str, takes: bool) -> Non
 
 
 def test_the_first_pattern_that_matches_gives_the_weight() -> None:
-    weights = [(parse_locality("eu/1"), 3.0), (parse_locality("eu"), 1.0)]
+    weights = {"eu/1": 3.0, "eu": 1.0}
     places = [Locality("eu", "1"), Locality("eu", "2"), Locality("us", "1")]
     assert [weight_of(place, weights) for place in places] == [3.0, 1.0, 0.0]
 
@@ -96,17 +96,15 @@ def test_distribution_divides_a_share_among_the_places_in_it() -> None:
         Locality("region2", "zone2", "subzone1"),
         Locality("region3", "zone1", "subzone1"),
     ]
-    to = (("region1/zone1/*", 80.0), ("region1/zone2/*", 15.0), ("region1/zone3/*", 5.0))
-    rule = DistributeRule(
-        parse_locality("region1/zone1/subzone1"), tuple((parse_locality(text), part) for text, part in to)
-    )
+    to = {"region1/zone1/*": 80.0, "region1/zone2/*": 15.0, "region1/zone3/*": 5.0}
+    rule = DistributeRule("region1/zone1/subzone1", to)
     weights = distribute(dict.fromkeys(places, 1.0), here, [rule])
     assert weights is not None
     assert [weights.get(place, 0) for place in places] == [40, 40, 15, 5, 0, 0, 0]
 
 
 def test_a_share_is_divided_by_what_the_places_weigh_and_rounded_up() -> None:
-    rule = DistributeRule(Locality("eu"), ((Locality("eu"), 80.0), (Locality("*"), 20.0)))
+    rule = DistributeRule("eu", {"eu": 80.0, "*": 20.0})
     places = {Locality("eu", "1"): 2.0, Locality("eu", "2"): 1.0, Locality("us", "1"): 5.0}
     assert distribute(places, Locality("eu", "1"), [rule]) == {
         Locality("eu", "1"): 54,

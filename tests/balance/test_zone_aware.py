@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshlib.balance.endpoint import Endpoint, Health, Locality
-from meshlib.balance.zone_aware import Callers, ZoneAwareSettings, ZoneRouting, zone_routing
+from meshlib.balance.settings import ZoneAwareSettings
+from meshlib.balance.zone_aware import Callers, ZoneRouting, zone_routing
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "envoy_zone_aware.json").read_text())
 

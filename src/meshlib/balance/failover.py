@@ -14,34 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from meshlib.balance.endpoint import Endpoint, Locality
-from meshlib.dataclass import dataclass
+from meshlib.balance.settings import FailoverRegion, LoadBalancing
 
-__all__ = ["NETWORK", "FailoverSettings", "label_distance", "labels_of", "locality_distance", "priorities"]
+__all__ = ["NETWORK", "label_distance", "labels_of", "locality_distance", "priorities"]
 
 NETWORK = "topology.istio.io/network"
 _REGION, _ZONE = "topology.kubernetes.io/region", "topology.kubernetes.io/zone"
 _SUB_ZONE = "topology.istio.io/subzone"
 
 
-@dataclass(frozen=True, slots=True)
-class FailoverSettings:
-    """What the order of endpoints follows.
-
-    Attributes:
-        by_locality: from the same sub-zone to other regions.
-        regions: pairs: calls from the first region go to the second before any other.
-        labels: of endpoints, in order of importance; ``label=value`` is compared with that value instead of the
-            caller's own.
-    """
-
-    by_locality: bool = False
-    regions: tuple[tuple[str, str], ...] = ()
-    labels: tuple[str, ...] = ()
-
-
 def priorities(
     endpoints: Sequence[Endpoint],
-    settings: FailoverSettings,
+    settings: LoadBalancing,
     here: Locality = Locality(),
     labels: Mapping[str, str] = {},
 ) -> list[int]:
@@ -49,11 +33,13 @@ def priorities(
 
     Args:
         endpoints: in any order.
-        settings: what the order follows.
+        settings: its `failover` and `failover_priority` are what the order follows.
         here: where this process runs.
         labels: of this process; those of its locality are added.
     """
     own = {**labels_of(here), **labels}
+    by_locality, order = settings.failover is not False, settings.failover_priority
+    regions = settings.failover if isinstance(settings.failover, tuple) else ()
     # Many endpoints share a locality, so what is said of it is kept.
     near: dict[Locality, int] = {}
     keys = []
@@ -61,22 +47,22 @@ def priorities(
         there = endpoint.locality
         by_place = near.get(there)
         if by_place is None:
-            by_place = near[there] = locality_distance(here, there, settings.regions) if settings.by_locality else 0
+            by_place = near[there] = locality_distance(here, there, regions) if by_locality else 0
         by_label = 0
-        if settings.labels:
-            by_label = label_distance(settings.labels, own, {**labels_of(there), **endpoint.metadata})
+        if order:
+            by_label = label_distance(order, own, {**labels_of(there), **endpoint.metadata})
         keys.append((endpoint.priority, by_label, by_place))
-    order = {key: priority for priority, key in enumerate(sorted(set(keys)))}
-    return [order[key] for key in keys]
+    compact = {key: priority for priority, key in enumerate(sorted(set(keys)))}
+    return [compact[key] for key in keys]
 
 
-def locality_distance(here: Locality, there: Locality, regions: Iterable[tuple[str, str]] = ()) -> int:
+def locality_distance(here: Locality, there: Locality, regions: Iterable[FailoverRegion] = ()) -> int:
     """0 for the same sub-zone, 1 zone, 2 region; 3 for another region, 4 for one that is not failed over to."""
     if here.region == there.region:
         if here.zone == there.zone:
             return 0 if here.sub_zone == there.sub_zone else 1
         return 2
-    to = next((to for from_, to in regions if from_ == here.region), None)
+    to = next((rule.to for rule in regions if rule.from_ == here.region), None)
     return 3 if to is None or to == there.region else 4
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from math import ceil
 
 from meshlib.balance.endpoint import Locality
-from meshlib.dataclass import dataclass
+from meshlib.balance.settings import DistributeRule
 
 __all__ = [
-    "DistributeRule",
     "LocalityTurns",
     "distribute",
     "effective_weight",
@@ -27,19 +27,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class DistributeRule:
-    """Where the calls of one place go.
-
-    Attributes:
-        from_: where the caller runs.
-        to: places, and the percentage for each.
-    """
-
-    from_: Locality
-    to: tuple[tuple[Locality, float], ...]
-
-
+@lru_cache(1000)
 def parse_locality(text: str) -> Locality:
     """``region``, ``region/zone`` or ``region/zone/sub_zone``.
 
@@ -110,9 +98,9 @@ class LocalityTurns:
             return index
 
 
-def weight_of(locality: Locality, weights: Iterable[tuple[Locality, float]]) -> float:
-    """The weight of the first pattern that matches; 0 if there is none."""
-    return next((weight for pattern, weight in weights if matches(locality, pattern)), 0.0)
+def weight_of(locality: Locality, weights: Mapping[str, float]) -> float:
+    """The weight of the first place that takes a locality in; 0 if there is none."""
+    return next((weight for text, weight in weights.items() if matches(locality, parse_locality(text))), 0.0)
 
 
 def distribute(
@@ -120,8 +108,9 @@ def distribute(
 ) -> dict[Locality, int] | None:
     """The weights of localities, by the first rule for where this process runs.
 
-    A place's share is divided among the localities in it by what they weigh: ``ceil(weight * share / all of them)``. One
-    that no place takes in has no weight, and its endpoints are not used at all. Source: Istio's ``loadbalancer.go``.
+    A place's share is divided among the localities in it by what they weigh: ``ceil(weight * share / all of them)``.
+    One that no place takes in has no weight, and its endpoints are not used at all. Source: Istio's
+    ``loadbalancer.go``.
 
     Args:
         places: the localities of the service, each with the weights of its endpoints together.
@@ -131,11 +120,12 @@ def distribute(
     Returns:
         The weight of each that is used; None if there is no rule for here.
     """
-    rule = next((rule for rule in rules if matches(here, rule.from_)), None)
+    rule = next((rule for rule in rules if matches(here, parse_locality(rule.from_))), None)
     if rule is None:
         return None
     left, shares = dict(places), {}
-    for pattern, percent in rule.to:
+    for text, percent in rule.to.items():
+        pattern = parse_locality(text)
         inside = [locality for locality in left if matches(locality, pattern)]
         whole = sum(left[locality] for locality in inside)
         for locality in inside:

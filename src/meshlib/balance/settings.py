@@ -5,9 +5,11 @@ Defaults are those of a mesh without configuration; those of the policies are in
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from meshlib.dataclass import dataclass
+from meshlib.dataclass import dataclass, field
 
 if TYPE_CHECKING:
     from meshlib.balance.slow_start import SlowStartSettings
@@ -16,6 +18,8 @@ __all__ = [
     "ApertureSettings",
     "BalancerName",
     "BoundStatus",
+    "DistributeRule",
+    "FailoverRegion",
     "HashCookie",
     "HashName",
     "HashOn",
@@ -24,7 +28,10 @@ __all__ = [
     "RingSettings",
     "ServerWeightSettings",
     "SessionAffinity",
+    "SubsetSelector",
+    "SubsetSettings",
     "SubsettingSettings",
+    "ZoneAwareSettings",
 ]
 
 BalancerName: TypeAlias = Literal[
@@ -176,6 +183,83 @@ class SessionAffinity:
     statuses: tuple[BoundStatus, ...] = ("healthy", "degraded")
 
 
+_NOTHING: Mapping[str, float] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneAwareSettings:
+    """When calls stay in their zone, see `meshlib.balance.zone_aware`. The defaults are Envoy's.
+
+    Attributes:
+        local_service: the service whose endpoints are the callers, this process among them.
+        local_counts: or how many callers there are, by locality, where no registry knows.
+        min_cluster_size: with fewer healthy endpoints than this, zones do not count.
+        routing_percent: of calls to which this applies.
+        force_local_zone: with at least as many healthy endpoints in the zone as this, all calls stay; None for never.
+    """
+
+    local_service: str | None = None
+    local_counts: Mapping[str, float] = field(default_factory=lambda: _NOTHING, hash=False)
+    min_cluster_size: int = 6
+    routing_percent: float = 100.0
+    force_local_zone: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverRegion:
+    """Calls from one region go to another before any other, see `meshlib.balance.failover`."""
+
+    from_: str = ""
+    to: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DistributeRule:
+    """Where the calls of one place go, see `meshlib.balance.locality`.
+
+    Attributes:
+        from_: where the caller runs.
+        to: places, and the percentage for each.
+    """
+
+    from_: str = ""
+    to: Mapping[str, float] = field(default_factory=lambda: _NOTHING, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetSelector:
+    """A set of metadata keys by which subsets are made, see `meshlib.balance.subset`.
+
+    Attributes:
+        keys: all that a call names.
+        fallback: what takes a call that names these keys, with values that nobody has; None for the fallback of all.
+        fallback_keys: with ``keys``: those of the keys that are looked up instead.
+    """
+
+    keys: tuple[str, ...] = ()
+    fallback: Literal["none", "any", "default", "keys"] | None = None
+    fallback_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SubsetSettings:
+    """How a call's metadata choose among endpoints, see `meshlib.balance.subset`. The defaults are Envoy's.
+
+    Attributes:
+        selectors: the sets of keys that may be asked for.
+        fallback: what takes a call whose metadata make no subset.
+        default: the metadata of ``default``.
+        panic_mode_any: whether all endpoints are used where that has none that may be picked.
+        list_as_any: whether metadata are lists, with commas, any of which a call may ask for.
+    """
+
+    selectors: tuple[SubsetSelector, ...] = ()
+    fallback: Literal["none", "any", "default"] = "none"
+    default: Mapping[str, str] = field(default_factory=dict, hash=False)
+    panic_mode_any: bool = False
+    list_as_any: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class LoadBalancing:
     """How endpoints are chosen.
@@ -184,7 +268,16 @@ class LoadBalancing:
         policy: the balancer.
         decay_s: of the moving average of latency (Linkerd: 10 s).
         default_latency_s: what an endpoint is thought to take before it has answered (Linkerd: 30 ms).
-        panic_percent: with fewer healthy endpoints than this, all are used.
+        panic_percent: with fewer healthy endpoints than this, all are used; 0 for never.
+        fail_on_panic: whether calls fail then instead.
+        overprovisioning_percent: how much of the load the healthy can carry, in percent of their share.
+        weighted_priority_health: whether the health of a priority is that of its weights, not of its endpoints.
+        failover: whether the nearest endpoints are the first choice; or where regions fail over to, besides.
+        failover_priority: labels by which endpoints are the first choice, the most important first.
+        locality_weights: by locality; empty for none.
+        distribute: what share of the calls goes where, by where they come from.
+        zone_aware: how calls stay in their zone; None if they need not.
+        subset: how the metadata of a call choose among endpoints; None if they do not.
         least_request, server_weights, aperture: of the balancers of these names.
         subsetting: which of the endpoints this client knows at all; None for all.
         ring: of ``ring_hash``.
@@ -200,6 +293,15 @@ class LoadBalancing:
     decay_s: float = 10.0
     default_latency_s: float = 0.03
     panic_percent: float = 50.0
+    fail_on_panic: bool = False
+    overprovisioning_percent: float = 140.0
+    weighted_priority_health: bool = False
+    failover: bool | tuple[FailoverRegion, ...] = False
+    failover_priority: tuple[str, ...] = ()
+    locality_weights: Mapping[str, float] = field(default_factory=lambda: _NOTHING, hash=False)
+    distribute: tuple[DistributeRule, ...] = ()
+    zone_aware: ZoneAwareSettings | None = None
+    subset: SubsetSettings | None = None
     least_request: LeastRequestSettings = LeastRequestSettings()
     server_weights: ServerWeightSettings = ServerWeightSettings()
     aperture: ApertureSettings = ApertureSettings()

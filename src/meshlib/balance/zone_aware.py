@@ -7,8 +7,8 @@ load even, and the rest goes where there is capacity to spare::
     stays here            = upstream(here) / local(here)
     to spare(Z)           = max(0, upstream(Z) - local(Z)), in proportion to which the rest is spread
 
-Source: Envoy's ``load_balancer_impl.cc`` (``ZoneAwareLoadBalancerBase``), whose integer arithmetic this is. As there, it
-is for priority 0 alone, and off in small clusters, in panic, and where the callers are not known.
+Source: Envoy's ``load_balancer_impl.cc`` (``ZoneAwareLoadBalancerBase``), whose integer arithmetic this is. As there,
+it is for priority 0 alone, and off in small clusters, in panic, and where the callers are not known.
 """
 
 from __future__ import annotations
@@ -17,30 +17,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from meshlib.balance.endpoint import Endpoint, Health, Locality
+from meshlib.balance.settings import ZoneAwareSettings
 from meshlib.dataclass import dataclass
 
-__all__ = ["Callers", "ZoneAwareSettings", "ZoneRouting", "zone_routing"]
+__all__ = ["Callers", "ZoneRouting", "zone_routing"]
 
 _WHOLE = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class ZoneAwareSettings:
-    """When calls stay in the zone.
-
-    Attributes:
-        local_service: the service whose endpoints are the callers, this process among them.
-        local_counts: or how many callers there are, by locality, where no registry knows.
-        min_cluster_size: with fewer healthy endpoints than this, zones do not count.
-        routing_percent: of calls to which this applies.
-        force_local_zone: with at least as many healthy endpoints in the zone as this, all calls stay; None for never.
-    """
-
-    local_service: str | None = None
-    local_counts: tuple[tuple[Locality, int], ...] = ()
-    min_cluster_size: int = 6
-    routing_percent: float = 100.0
-    force_local_zone: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
