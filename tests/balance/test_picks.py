@@ -91,14 +91,14 @@ def test_any_weights_work(name: BalancerName, weights: list[float], seed: int) -
 
 def test_a_schedule_is_exact_over_any_stretch() -> None:
     some = members(3, (1.0, 2.0, 3.0))
-    schedule = EdfSchedule(some, Random(1))
+    schedule = EdfSchedule(some, NOW, 7)
     picked = Counter(some.index(schedule.pick(NOW, RNG, None)) for _ in range(600))  # type: ignore[arg-type]
     assert [picked[i] for i in range(3)] == pytest.approx([100, 200, 300], abs=1)
 
 
 def test_one_that_was_out_does_not_make_up_for_its_turns() -> None:
     some = members(3, (1.0, 1.0, 2.0))
-    schedule = EdfSchedule(some, Random(1))
+    schedule = EdfSchedule(some, NOW, 7)
     for _ in range(1000):
         schedule.pick(NOW, RNG, lambda member: member is not some[0])
     picked = Counter(some.index(schedule.pick(NOW, RNG, None)) for _ in range(40))  # type: ignore[arg-type]

@@ -62,7 +62,11 @@ class FairShare:
         self._total_weight = sum(member.weight for member in members)
 
     def __call__(self, member: Member, now: float) -> float:
-        """A factor on its weight, at most 1. To be called once per pick, under the caller's lock."""
+        """Its weight, corrected. To be called once per pick, under the caller's lock."""
+        return member.weight * self.factor(member, now)
+
+    def factor(self, member: Member, now: float) -> float:
+        """What its weight is multiplied by, above 0, at most 1."""
         self.average.refresh(now)
         bound = 2.0 * self.average.in_flight * member.weight / self._total_weight + 2.0
         return min(1.0, bound / max(1, member.node.in_flight))

@@ -26,8 +26,12 @@ a correction to weights they would bend the very shares that the weights ask for
 from __future__ import annotations
 
 from math import exp, inf, log, nan
+from typing import TYPE_CHECKING
 
 from meshlib.balance.cells import CELLS, give_back, take
+
+if TYPE_CHECKING:
+    from meshlib.balance.server_weights import ReportedWeight
 
 __all__ = ["FAILURE_FACTOR", "PENALTY_DECAY_S", "EndpointNode", "Load"]
 
@@ -108,6 +112,7 @@ class Load:
         mean_s: the plain average over about the last 20 answers; as long as there is none, what an endpoint is thought
             to take.
         censored_s: time given up since the last answer.
+        reported: what the endpoint says of its own load; None where nobody asks for it.
     """
 
     __slots__ = (
@@ -120,6 +125,7 @@ class Load:
         "penalty_at",
         "penalty_hold_until",
         "penalty_s",
+        "reported",
         "stamp",
     )
 
@@ -133,6 +139,7 @@ class Load:
         self.penalty_at = now
         self.penalty_hold_until = now
         self.censored_s = 0.0
+        self.reported: ReportedWeight | None = None
         self._samples = 0
         self._score()
 

@@ -33,7 +33,13 @@ _LEAST = 0.01
 
 def peak_ewma(members: Sequence[Member], settings: LoadBalancing, now: float, rng: Random) -> Balancer:
     """By load, or by corrected weight where weights differ."""
-    return PeakEwma(members) if is_even(members) else EdfSchedule(members, rng, FairCost(members, rng))
+    if is_even(members):
+        return PeakEwma(members)
+    return EdfSchedule(members, now, rng.getrandbits(32), FairCost(members, rng), at_first=_by_weight)
+
+
+def _by_weight(member: Member, now: float) -> float:
+    return member.weight
 
 
 class PeakEwma:
@@ -97,8 +103,8 @@ class FairCost(FairShare):
 
     __slots__ = ()
 
-    def __call__(self, member: Member, now: float) -> float:
-        factor = super().__call__(member, now)
+    def factor(self, member: Member, now: float) -> float:
+        factor = super().factor(member, now)
         cost, bound = member.load.plain_cost(now), self.average.cost_s * _ALIKE
         if cost > bound:
             factor *= bound / cost

@@ -31,7 +31,7 @@ BALANCERS: Mapping[BalancerName, str] = MappingProxyType(
 
 @cache
 def find_balancer(name: BalancerName) -> MakeBalancer:
-    """What makes the balancer of this name; over this client's subset of the members, where the settings ask for one."""
+    """What makes the balancer of this name; over this client's subset of the members, if the settings ask for one."""
     module, _, function = BALANCERS[name].partition(":")
     make = cast(MakeBalancer, getattr(import_module(f"meshlib.balance.{module}"), function))
 

@@ -1,0 +1,121 @@
+"""Weighted round robin by what servers report of their own load. Source: gRPC A58, and A114 for metrics by name.
+
+    weight = qps / (utilization + eps / qps * error_penalty)
+
+that is, the rate that the server would reach if it were fully used, less what its errors cost. The utilization is the
+largest of the metrics that the configuration names, else ``application_utilization``, else ``cpu_utilization``. The
+reports come with responses (`meshlib.balance.load_report`); each one that has both a rate and a utilization replaces
+the weight of its endpoint.
+
+A weight is used once reports have come for `blackout_s`, and for `expiration_s` after the last one. An endpoint without
+one counts as the mean of those with one; with no weights at all this is round robin. The schedule is static stride
+(`meshlib.balance.static_stride`), made anew by the first pick after `update_s`; what discovery says of weights is not
+looked at.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING
+
+from meshlib.balance.balancer import RESAMPLES, Balancer, Member, Usable
+from meshlib.balance.load_report import LoadReport
+from meshlib.balance.settings import LoadBalancing, ServerWeightSettings
+from meshlib.balance.static_stride import StaticStride
+
+if TYPE_CHECKING:
+    from meshlib.policy.traits import Traits
+
+__all__ = ["ReportedWeight", "ServerWeights", "server_weights", "weight_of"]
+
+_LARGEST = 2.0**32 - 1
+
+
+def weight_of(report: LoadReport, settings: ServerWeightSettings) -> float:
+    """The weight that a report stands for; 0 if it says too little."""
+    utilization = max((report.metric(name) for name in settings.metrics), default=0.0)
+    utilization = utilization or report.application_utilization or report.cpu_utilization
+    qps = report.rps_fractional
+    if not (utilization > 0.0 and qps > 0.0):
+        return 0.0
+    return min(qps / (utilization + report.eps / qps * settings.error_penalty), _LARGEST)
+
+
+class ReportedWeight:
+    """The weight of one endpoint in one cluster, by its reports. Threads may overlap: the last report counts."""
+
+    __slots__ = ("_reported_at", "_settings", "_since", "_weight")
+
+    def __init__(self, settings: ServerWeightSettings) -> None:
+        self._settings = settings
+        self._weight = 0.0
+        self._reported_at = 0.0
+        self._since: float | None = None
+
+    def report(self, report: LoadReport, now: float) -> None:
+        """A response brought this."""
+        weight = weight_of(report, self._settings)
+        if weight > 0.0:
+            self._weight = weight
+            self._reported_at = now
+            if self._since is None:
+                self._since = now
+
+    def value(self, now: float) -> float:
+        """The weight that counts now; 0 for none."""
+        since = self._since
+        if since is None:
+            return 0.0
+        if now - self._reported_at >= self._settings.expiration_s:
+            self._since = None  # reports have to come for the whole blackout again
+            return 0.0
+        return self._weight if now - since >= self._settings.blackout_s else 0.0
+
+
+def server_weights(members: Sequence[Member], settings: LoadBalancing, now: float, rng: Random) -> Balancer:
+    """By what the members report."""
+    return ServerWeights(members, settings.server_weights, now, rng)
+
+
+class ServerWeights:
+    """Round robin, each as often as its reports say."""
+
+    __slots__ = ("_lock", "_members", "_next", "_reported", "_stride", "_update_s", "_updated_at")
+
+    def __init__(self, members: Sequence[Member], settings: ServerWeightSettings, now: float, rng: Random) -> None:
+        self._members = members
+        self._update_s = settings.update_s
+        self._reported: list[ReportedWeight] = []
+        for member in members:
+            reported = member.load.reported
+            if reported is None:
+                reported = member.load.reported = ReportedWeight(settings)
+            self._reported.append(reported)
+        # next() of a count is atomic. It starts anywhere, so that many clients are not in step.
+        self._next = itertools.count(rng.getrandbits(24)).__next__
+        self._lock = threading.Lock()
+        self._update(now)
+
+    def pick(self, now: float, rng: Random, usable: Usable | None, traits: Traits | None = None) -> Member | None:
+        # The clock may have gone back.
+        if not 0.0 <= now - self._updated_at < self._update_s and self._lock.acquire(blocking=False):
+            try:
+                self._update(now)
+            finally:
+                self._lock.release()
+        members, stride = self._members, self._stride
+        if usable is None:
+            return members[stride.pick()]
+        for _ in range(min(2 * len(members), RESAMPLES)):
+            member = members[stride.pick()]
+            if usable(member):
+                return member
+        left = [member for member in members if usable(member)]
+        return left[int(rng.random() * len(left))] if left else None
+
+    def _update(self, now: float) -> None:
+        self._stride = StaticStride([reported.value(now) for reported in self._reported], self._next)
+        self._updated_at = now
