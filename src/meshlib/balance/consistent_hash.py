@@ -61,7 +61,7 @@ def hash_key(endpoint: Endpoint, settings: LoadBalancing) -> bytes:
     key = endpoint.metadata.get("hash_key")
     if not key:
         key = endpoint.host if settings.hash_key == "hostname" else endpoint.address
-    return key.encode(errors="surrogateescape")
+    return key.encode(errors="surrogatepass")
 
 
 def normalized(weights: Sequence[float]) -> list[float]:

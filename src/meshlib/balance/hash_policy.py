@@ -22,7 +22,7 @@ _MASK = 0xFFFFFFFFFFFFFFFF
 
 def hash_of_key(key: str) -> int:
     """The hash of a key that the caller gave."""
-    return xxh64(key.encode(errors="surrogateescape"))
+    return xxh64(key.encode(errors="surrogatepass"))
 
 
 def hash_of_call(

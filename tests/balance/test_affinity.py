@@ -1,0 +1,49 @@
+"""The cookie of session affinity."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshlib.balance.affinity import affinity_cookie, applies, bound_to
+from meshlib.balance.settings import SessionAffinity
+
+SETTINGS = SessionAffinity("sticky-host", ttl_s=120.0)
+
+
+def test_the_cookie_is_that_of_envoy() -> None:
+    # The value is the example of Envoy's cookie.proto.
+    assert affinity_cookie(SETTINGS, "1.2.3.4:80") == 'sticky-host="MS4yLjMuNDo4MA=="; Max-Age=120; Path=/; HttpOnly'
+    assert bound_to(SETTINGS, 'a=1; sticky-host="MS4yLjMuNDo4MA=="') == "1.2.3.4:80"
+
+
+def test_the_cluster_behind_the_address_is_passed_over() -> None:
+    assert bound_to(SETTINGS, "sticky-host=MS4yLjMuNDo4MDtvcmRlcnM=") == "1.2.3.4:80"  # ...:80;orders
+
+
+@pytest.mark.parametrize("value", ["", "%%%", "MS4", "/////w==", "A" * 4096, "Tm%C3%B6"])
+def test_what_cannot_be_read_binds_nothing(value: str) -> None:
+    assert bound_to(SETTINGS, f"sticky-host={value}") is None
+
+
+@given(st.text())
+def test_any_header_is_harmless(header: str) -> None:
+    bound_to(SETTINGS, f"sticky-host={header}")
+
+
+@pytest.mark.parametrize(
+    ("own", "path", "expected"),
+    [
+        ("/", "/any", True),
+        ("", "/any", True),
+        ("/shop", "/shop", True),
+        ("/shop", "/shop/cart", True),
+        ("/shop", "/shopping", False),
+        ("/shop/", "/shop/cart", True),
+        ("/shop/", "/shop", False),
+        ("/shop", "/", False),
+    ],
+)
+def test_the_cookie_is_for_its_paths(own: str, path: str, expected: bool) -> None:
+    assert applies(SessionAffinity("c", own), path) is expected
