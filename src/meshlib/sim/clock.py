@@ -13,9 +13,9 @@ class Timer:
 
     __slots__ = ("at", "what")
 
-    def __init__(self, at: float, what: Callable[[], None]) -> None:
+    def __init__(self, at: float, what: Callable[[], object]) -> None:
         self.at = at
-        self.what: Callable[[], None] | None = what
+        self.what: Callable[[], object] | None = what
 
     def cancel(self) -> None:
         """Do not do it."""
@@ -36,14 +36,14 @@ class VirtualClock:
         self._heap: list[tuple[float, int, Timer]] = []
         self._serial = 0
 
-    def at(self, time: float, what: Callable[[], None]) -> Timer:
+    def at(self, time: float, what: Callable[[], object]) -> Timer:
         """Do `what` at `time`; at once, if that has passed."""
         timer = Timer(max(time, self.now), what)
         self._serial += 1
         heapq.heappush(self._heap, (timer.at, self._serial, timer))
         return timer
 
-    def after(self, delay_s: float, what: Callable[[], None]) -> Timer:
+    def after(self, delay_s: float, what: Callable[[], object]) -> Timer:
         """Do `what` in `delay_s` seconds."""
         return self.at(self.now + delay_s, what)
 

@@ -1,0 +1,73 @@
+"""Published results come out of this very code, within the bounds that their sources state."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshlib.balance.settings import BalancerName
+from meshlib.sim.scenarios import metastable, slow_backend, subsets
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("balancer", "least", "most"),
+    [("round_robin", 94.5, 96.5), ("least_request", 99.0, 99.7), ("peak_ewma", 99.9, 100)],
+)
+def test_one_slow_backend_of_eleven(balancer: BalancerName, least: float, most: float) -> None:
+    """Finagle, 2016: about 95, 99 and 99.9 % of the calls end within a second."""
+    tally = slow_backend.run(balancer)
+    assert sum(tally.begun.values()) == pytest.approx(60_000, rel=0.02)
+    assert least <= slow_backend.success_percent(tally) <= most
+
+
+@pytest.mark.parametrize("rate", metastable.RATES)
+def test_a_bucket_and_a_server_that_drops_expired_work_recover_from_a_stall_at_every_rate(rate: float) -> None:
+    outcome = metastable.run(metastable.ROWS["1 retry, gRPC's bucket, server drops expired"], rate, watch_s=10.0)
+    assert outcome.recovered_s is not None
+    assert outcome.recovered_s <= 2
+
+
+@pytest.mark.parametrize("rate", [150.0, 280.0])
+def test_one_retry_without_a_budget_keeps_a_service_down_after_the_stall(rate: float) -> None:
+    """HotOS 2021: twice the rate, for ever, and no answer is in time."""
+    outcome = metastable.run(metastable.ROWS["1 retry"], rate, watch_s=40.0)
+    assert outcome.recovered_s is None
+    assert outcome.attempts_per_s == pytest.approx(2 * rate, rel=0.1)
+    assert outcome.good_per_s <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("defence", "rate", "least_s", "most_s"),
+    [
+        ("no retry", 150.0, 6, 10),
+        ("1 retry, gRPC's bucket (10, 0.1)", 150.0, 6, 10),
+        ("1 retry, server drops expired", 240.0, 0, 5),
+        ("1 retry, last in first out beyond 20", 280.0, 0, 2),
+        ("meshlib's defaults, per try 1 s", 280.0, 5, 15),
+        ("the same, server drops expired", 280.0, 0, 2),
+    ],
+)
+def test_how_long_other_defences_take(defence: str, rate: float, least_s: int, most_s: int) -> None:
+    outcome = metastable.run(metastable.ROWS[defence], rate, watch_s=20.0)
+    assert outcome.recovered_s is not None
+    assert least_s <= outcome.recovered_s <= most_s
+
+
+def test_subsets_by_chance_are_uneven_and_those_in_rounds_are_not() -> None:
+    """SRE book, chapter 20: 63 and 121 % of the mean at 30 %, 50 and 150 % at 10 %."""
+    third, tenth = subsets.random(90), subsets.random(30)
+    assert 60 <= third.least_percent <= 85
+    assert 115 <= third.most_percent <= 135
+    assert 40 <= tenth.least_percent <= 65
+    assert 140 <= tenth.most_percent <= 170
+    assert set(subsets.rounds(30).connections) == {30}
+    assert 75 <= min(subsets.rounds(90).connections) <= max(subsets.rounds(90).connections) <= 100
+
+
+@pytest.mark.parametrize(("size", "clients", "servers"), [(30, 300, 300), (12, 41, 70), (12, 300, 7), (1, 10, 100)])
+def test_a_deterministic_aperture_is_exactly_even(size: int, clients: int, servers: int) -> None:
+    """Twitter, 2019."""
+    spread = subsets.aperture(size, clients, servers)
+    assert spread.least_percent == pytest.approx(100.0, abs=1e-6)
+    assert spread.most_percent == pytest.approx(100.0, abs=1e-6)
+    assert max(spread.connections) - min(spread.connections) <= 2
