@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshlib.config import model as written
+from meshlib.config.checks_retry import budget_faults, fault_faults, retry_faults
 from meshlib.config.compile import Levels, consul_settings, levels_of, route_names, route_policy
 from meshlib.config.fields import Part, closest, split_endpoint
 from meshlib.config.problems import Path
@@ -58,6 +59,8 @@ def contradictions(config: written.MeshConfig) -> Iterator[Contradiction]:
 
 def _policy(path: Path, policy: written.Policy, levels: Levels) -> Iterator[Contradiction]:
     yield from _times(path, policy, levels.call)
+    for found in budget_faults((*path, "retry_budget"), policy.retry_budget, levels.budget):
+        yield Contradiction(*found)
     timeout, connect = levels.call.timeout_s, levels.cluster.pool.connect_timeout_s
     if "connect_timeout" in policy.model_fields_set and timeout is not None and connect > timeout:
         yield _above(path, policy, "connect_timeout", connect, "timeout", timeout)
@@ -83,6 +86,11 @@ def _times(path: Path, part: written.Policy | written.Route, call: CallPolicy) -
     backoff = part.retry.backoff
     times = ("base", call.retry.backoff_base_s, "max", call.retry.backoff_max_s)
     yield from _ordered((*path, "retry", "backoff"), backoff, *times)
+    for found in retry_faults((*path, "retry"), part.retry, call.retry):
+        yield Contradiction(*found)
+    if isinstance(part.fault, written.Fault):
+        for found in fault_faults((*path, "fault"), part.fault, call.fault):
+            yield Contradiction(*found)
 
 
 def _ordered(path: Path, part: Part, low: str, below: float, high: str, above: float) -> Iterator[Contradiction]:

@@ -63,9 +63,15 @@ class Levels:
         return Levels(
             lay_over(self.call, policy),
             cluster,
-            lay_over(self.budget, policy.retry_budget),
+            _budget(self.budget, policy.retry_budget),
             policy.mode if "mode" in given else self.mode,
         )
+
+
+def _budget(base: BudgetSettings, part: written.RetryBudget) -> BudgetSettings:
+    # What is left of a budget of another kind means something else in this one.
+    changes = "kind" in part.model_fields_set and part.kind != base.kind
+    return lay_over(BudgetSettings() if changes else base, part)
 
 
 def levels_of(name: str, *policies: written.Policy) -> Levels:

@@ -18,9 +18,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from meshlib.durations import Duration, parse_duration
+from meshlib.policy.retry_on import CONDITIONS
 
 __all__ = [
-    "CONDITIONS",
     "WIRE_HEADERS",
     "Address",
     "Amount",
@@ -63,7 +63,6 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _LONGEST_SOCKET_PATH = 107
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
-CONDITIONS: Final = ("connect-failure", "reset", "5xx", "retry-after")
 WIRE_HEADERS: Final = frozenset(
     {"connection", "content-length", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 )
@@ -355,6 +354,8 @@ def _condition(value: Any) -> str | int:
         reject("is not a status to retry on: 400 to 599 is expected")
     if isinstance(value, str) and value in CONDITIONS:
         return value
+    if value == "http3-post-connect-failure":
+        reject("is a condition of HTTP/3, which the mesh does not speak")
     reject(
         f"is not a condition to retry on: {', '.join(CONDITIONS)} or a status such as 503 is expected",
         nearest=closest(value, CONDITIONS) if isinstance(value, str) else None,

@@ -33,10 +33,17 @@ from meshlib.config.fields import (
 from meshlib.config.parts import (
     Backoff,
     CircuitBreaker,
+    Fault,
+    FaultAbort,
+    FaultDelay,
+    FaultOrFalse,
+    HeaderCondition,
     Limits,
     LoadBalancing,
     OutlierDetection,
     Pool,
+    RateLimitedBackoff,
+    ResetHeader,
     Retry,
     RetryBudget,
     TcpKeepalive,
@@ -60,6 +67,10 @@ __all__ = [
     "Consul",
     "Defaults",
     "Endpoint",
+    "Fault",
+    "FaultAbort",
+    "FaultDelay",
+    "HeaderCondition",
     "HeaderEdit",
     "HeaderEdits",
     "Limits",
@@ -72,7 +83,9 @@ __all__ = [
     "PathMatch",
     "Policy",
     "Pool",
+    "RateLimitedBackoff",
     "Register",
+    "ResetHeader",
     "Retry",
     "RetryBudget",
     "Route",
@@ -153,6 +166,7 @@ class Policy(Part):
         circuit_breaker, outlier_detection: see their classes; false switches them off.
         tls: see its class; null or ``mode: off`` for none.
         http2: speak HTTP/2.
+        fault: to inject; see its class; false switches off what is inherited.
         mode: ``off``, ``observe`` or ``on``; the mesh's unless given.
     """
 
@@ -171,6 +185,7 @@ class Policy(Part):
     pool: Pool = Pool()
     tls: Tls | None = None
     http2: Flag = False
+    fault: FaultOrFalse | None = None
     mode: Mode | None = None
 
 

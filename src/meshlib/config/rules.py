@@ -24,7 +24,7 @@ from meshlib.config.fields import (
     UrlPath,
     reject,
 )
-from meshlib.config.parts import Retry
+from meshlib.config.parts import FaultOrFalse, Retry
 
 __all__ = ["Backend", "HeaderEdit", "HeaderEdits", "Match", "PathMatch", "Route", "ValueMatch"]
 
@@ -175,6 +175,7 @@ class Route(Part):
         backends: where to, by weight; the service itself unless given.
         headers: header edits.
         timeout, per_try_timeout, body_idle_timeout, retry: instead of the service's.
+        fault: to inject; field by field over the service's, or false for none.
     """
 
     name: Name | None = None
@@ -185,3 +186,4 @@ class Route(Part):
     per_try_timeout: Interval | None = None
     body_idle_timeout: Interval | None = None
     retry: Retry = Retry()
+    fault: FaultOrFalse | None = None

@@ -19,10 +19,11 @@ BudgetKind: TypeAlias = Literal["tokens", "rate", "concurrency"]
 
 @dataclass(frozen=True, slots=True)
 class HeaderCondition:
-    """A condition on a header: exactly one of `exact`, `prefix`, `suffix`, `regex` and `present`.
+    """A condition on a header: one of `exact`, `prefix`, `suffix` and `regex`, else `present`.
 
     Attributes:
         name: in lower case.
+        present: whether it is to be there.
         invert: matches where the rest does not.
         match: the same, ready to be asked.
     """
@@ -32,7 +33,7 @@ class HeaderCondition:
     prefix: str | None = None
     suffix: str | None = None
     regex: str | None = None
-    present: bool | None = None
+    present: bool = True
     invert: bool = False
     match: StringMatch = field(init=False, repr=False, compare=False)
 
@@ -44,7 +45,7 @@ class HeaderCondition:
                 match = StringMatch(kind, value, self.invert)
                 break
         else:
-            match = StringMatch("present", invert=self.invert is (self.present is not False))
+            match = StringMatch("present", invert=self.invert is self.present)
         object.__setattr__(self, "match", match)
 
 

@@ -2,30 +2,114 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
-from meshlib.config.fields import Amount, Code, Count, Part, RetryConditions, Span
-from meshlib.policy.settings import BudgetSettings, RetryPolicy
+from meshlib.config.fields import (
+    Amount,
+    Code,
+    Count,
+    Flag,
+    HeaderName,
+    Interval,
+    Many,
+    Methods,
+    Part,
+    Regex,
+    RetryConditions,
+    Span,
+    Text,
+    reject,
+)
+from meshlib.policy import retry_settings as settings
+from meshlib.policy.backoff import Jitter
+from meshlib.policy.retry_settings import BudgetKind
 
-__all__ = ["Backoff", "Retry", "RetryBudget"]
+__all__ = ["Backoff", "HeaderCondition", "RateLimitedBackoff", "ResetHeader", "Retry", "RetryBudget"]
 
-_RETRY = RetryPolicy()
-_BUDGET = BudgetSettings()
+_RETRY = settings.RetryPolicy()
+_BUDGET = settings.BudgetSettings()
+_RATE_LIMITED = settings.RateLimitedBackoff()
 _DEFAULT_CONDITIONS: Any = _RETRY.on
+_KINDS = ("exact", "prefix", "suffix", "regex", "present")
+
+
+class HeaderCondition(Part):
+    """A condition on a header by its name; exactly one of its other fields, besides `invert`.
+
+    Attributes:
+        name: of the header.
+        exact, prefix, suffix: the value is, begins with, ends with this text.
+        regex: must match the whole value.
+        present: true: it is there, whatever its value; false: it is not.
+        invert: matches where the rest does not.
+    """
+
+    compiles_to: ClassVar = settings.HeaderCondition
+
+    name: HeaderName
+    exact: str | None = None
+    prefix: Text | None = None
+    suffix: Text | None = None
+    regex: Regex | None = None
+    present: Flag | None = None
+    invert: Flag = False
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> HeaderCondition:
+        given = [kind for kind in _KINDS if getattr(self, kind) is not None]
+        if len(given) != 1:
+            found = f"has {' and '.join(given)}" if given else "has no condition"
+            reject(f"{found}: exactly one of {', '.join(_KINDS)} is expected")
+        return self
+
+
+class ResetHeader(Part):
+    """A header by which a server says when to come back.
+
+    Attributes:
+        name: of the header.
+        format: ``seconds`` from now, or a ``unix_timestamp``.
+    """
+
+    compiles_to: ClassVar = settings.ResetHeader
+
+    name: HeaderName
+    format: Literal["seconds", "unix_timestamp"] = "seconds"
+
+
+class RateLimitedBackoff(Part):
+    """Back-off by what servers ask for, as Envoy has it: 1 to 1.5 times that.
+
+    Attributes:
+        reset_headers: the first of them that can be understood counts.
+        max_interval: a header that asks for more is passed over.
+    """
+
+    compiles_to: ClassVar = settings.RateLimitedBackoff
+
+    reset_headers: Annotated[Many[ResetHeader], Field(min_length=1)]
+    max_interval: Interval = _RATE_LIMITED.max_interval_s
 
 
 class Backoff(Part):
-    """How long to wait before a retry: full jitter over ``min(max, base * 2**(retry - 1))``.
+    """How long to wait before a retry, of ``v = min(max, base * 2**(retry - 1))``.
 
     Attributes:
         base: the upper end for the first retry.
         max: the upper end for any.
+        jitter: ``full``, ``equal``, ``decorrelated``, ``additive`` or ``none``.
     """
 
     base: Span = _RETRY.backoff_base_s
     max: Span = _RETRY.backoff_max_s
+    jitter: Jitter = _RETRY.backoff_jitter
+
+
+_Status = Annotated[Count, Field(ge=100, le=599)]
+_Statuses = Annotated[Many[_Status], AfterValidator(frozenset)]
+_MethodSet = Annotated[Methods, AfterValidator(frozenset)]
 
 
 class Retry(Part):
@@ -33,32 +117,54 @@ class Retry(Part):
 
     Attributes:
         max_retries: attempts beyond the first.
-        on: ``connect-failure``, ``reset``, ``5xx``, ``retry-after``, or statuses.
+        on: conditions, Envoy's and our own, or statuses.
         backoff: the wait between attempts.
+        rate_limited_backoff: the wait where a server names one, as Envoy has it, instead of `retry_after_max`.
         retry_after_max: the longest ``Retry-After`` that is waited for.
+        retriable_status_codes: what the condition ``retriable-status-codes`` stands for.
+        retriable_headers: what the condition ``retriable-headers`` stands for.
+        retriable_request_headers: only requests that bear one of them are retried.
+        retriable_methods: only requests with one of them are retried.
         wait, stop, retry: tenacity strategy objects (or functions like them), in code only.
     """
 
-    compiles_to: ClassVar = RetryPolicy
+    compiles_to: ClassVar = settings.RetryPolicy
 
     max_retries: Annotated[Count, Field(ge=0, le=100)] = _RETRY.max_retries
     on: RetryConditions = _DEFAULT_CONDITIONS
     backoff: Backoff = Backoff()
+    rate_limited_backoff: RateLimitedBackoff | None = None
     retry_after_max: Span = _RETRY.retry_after_max_s
+    retriable_status_codes: _Statuses = ()
+    retriable_headers: Many[HeaderCondition] = ()
+    retriable_request_headers: Many[HeaderCondition] = ()
+    retriable_methods: _MethodSet = ()
     wait: Code = None
     stop: Code = None
     retry: Code = None
 
 
 class RetryBudget(Part):
-    """The retry budget of a service; retries go ahead only while it is more than half full.
+    """The retry budget of a service, shared by its retries and hedges. Each kind has fields of its own.
 
     Attributes:
-        tokens: its size. A retryable failure costs 1.
-        success_gain: what a success puts back.
+        kind: ``tokens`` (gRPC's), ``rate`` (Finagle's and Linkerd's) or ``concurrency`` (Envoy's).
+        tokens: of ``tokens``: its size; retries go ahead while it is more than half full. A retryable failure costs 1.
+        success_gain: of ``tokens``: what a success puts back.
+        percent: of ``rate``: of the calls of late that may be retried; of ``concurrency``: of those under way.
+        min_per_second: of ``rate``: retries allowed besides.
+        ttl: of ``rate``: how long a call counts.
+        min_concurrency: of ``concurrency``: retries at once that are always allowed.
+        max_retries: of ``concurrency``: so many retries at once, whatever is under way.
     """
 
-    compiles_to: ClassVar = BudgetSettings
+    compiles_to: ClassVar = settings.BudgetSettings
 
+    kind: BudgetKind = _BUDGET.kind
     tokens: Amount = _BUDGET.tokens
     success_gain: Amount = _BUDGET.success_gain
+    percent: Annotated[Amount, Field(le=100_000)] = _BUDGET.percent
+    min_per_second: Amount = _BUDGET.min_per_second
+    ttl: Interval = _BUDGET.ttl_s
+    min_concurrency: Annotated[Count, Field(ge=0)] = _BUDGET.min_concurrency
+    max_retries: Annotated[Count, Field(ge=0)] | None = _BUDGET.max_retries
