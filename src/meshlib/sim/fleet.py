@@ -35,12 +35,22 @@ class Fleet:
         tally: of all clients together.
     """
 
-    def __init__(self, servers: Sequence[Serves], *, seed: int = 1) -> None:
+    def __init__(self, servers: Sequence[Serves], *, weights: Sequence[float] | None = None, seed: int = 1) -> None:
+        """No client, and nothing to do yet.
+
+        Args:
+            servers: in the order of their addresses.
+            weights: of the servers, as discovery reports them; None for equal ones.
+            seed: of all chance.
+        """
         self.clock = VirtualClock(0.0)
         self.rng = Random(seed)
         self.servers = list(servers)
         self.endpoints = [
-            Endpoint(f"10.{at >> 16}.{at >> 8 & 255}.{at & 255}", 80) for at in range(1, len(servers) + 1)
+            Endpoint(
+                f"10.{at >> 16}.{at >> 8 & 255}.{at & 255}", 80, weight=1.0 if weights is None else weights[at - 1]
+            )
+            for at in range(1, len(servers) + 1)
         ]
         self.network = Network(
             {endpoint.address: server for endpoint, server in zip(self.endpoints, servers, strict=True)}

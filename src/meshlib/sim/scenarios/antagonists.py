@@ -1,0 +1,60 @@
+"""Servers of which some have busy neighbours: two fifths of them have 35 % of the speed of the others.
+
+The situation of Prequal's paper ("Load is not what you should balance", NSDI 2024), small: 20 servers with one worker
+and a first in, first out queue each, service times exponential with a mean of 10 ms at full speed, 20 clients, and 80 %
+of what all servers together can do. No client knows which servers are slow. A balancer that gives all of them the same
+lets queues of the slow ones grow without end.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from meshlib.sim.fleet import Fleet
+from meshlib.sim.network import exponential
+from meshlib.sim.server import Server
+from meshlib.sim.table import Table, milliseconds
+from meshlib.sim.tally import Tally
+
+__all__ = ["BALANCERS", "SPEEDS", "run", "table"]
+
+SPEEDS: Final = (*[0.35] * 8, *[1.0] * 12)
+CLIENTS = 20
+MEAN_S = 0.01
+LOAD = 0.8
+
+BALANCERS: Final[dict[str, dict[str, Any]]] = {
+    "`random`": {"policy": "random"},
+    "`round_robin`": {"policy": "round_robin"},
+    "`round_robin` with the true speeds as weights": {"policy": "round_robin", "weights": True},
+    "`least_request`": {"policy": "least_request"},
+    "`peak_ewma`": {"policy": "peak_ewma"},
+}
+
+
+def run(load_balancing: dict[str, Any], *, calls: int = 100_000, seed: int = 1) -> Tally:
+    """So many calls; the first fifth, in which queues fill and clients learn, is not counted."""
+    settings = dict(load_balancing)
+    speeds = [*SPEEDS]
+    fleet = Fleet(
+        [Server(exponential(MEAN_S), speed=speed) for speed in speeds],
+        weights=speeds if settings.pop("weights", False) else None,
+        seed=seed,
+    )
+    for _ in range(CLIENTS):
+        fleet.plain_client(timeout=None, load_balancing=settings)
+    rate = LOAD * sum(speeds) / MEAN_S
+    fleet.load(rate, calls / rate)
+    fleet.run(0.2 * calls / rate)
+    fleet.tally.durations.clear()
+    fleet.run()
+    return fleet.tally
+
+
+def table() -> Table:
+    """Tails, by balancer."""
+    rows = []
+    for name, load_balancing in BALANCERS.items():
+        tally = run(load_balancing)
+        rows.append([name, *(milliseconds(tally.percentile(share)) for share in (50.0, 99.0, 99.9))])
+    return Table(["balancer", "p50", "p99", "p99.9"], rows)

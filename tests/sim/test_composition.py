@@ -1,0 +1,68 @@
+"""The policies together, in the failures of fleets: what the caller sees, in virtual time."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshlib.sim.scenarios.composition import CLIENTS, SCENARIOS, run
+
+DEFAULTS, TUNED = "defaults", "defaults, per try 500 ms"
+
+# Success in percent, p99 and p99.9 in seconds.
+FLOORS = {
+    "one broken route of a healthy service": (100.0, 0.04, 0.04),
+    "one bad endpoint of two": (99.9, 0.04, 0.2),
+    "half the fleet fails its health checks": (99.9, 0.04, 0.2),
+    "a hung endpoint": (99.9, 0.04, 10.1),
+    "a slow endpoint": (100.0, 0.04, 2.1),
+    "a flapping endpoint": (99.9, 0.04, 0.2),
+    "a deploy that replaces every address": (99.9, 0.04, 0.2),
+}
+
+
+def test_each_failure_but_the_total_one_has_a_floor() -> None:
+    assert SCENARIOS.keys() - FLOORS.keys() == {"all down for 30 s, and back"}
+
+
+@pytest.mark.parametrize("failure", FLOORS)
+def test_what_a_caller_sees_of_a_failure_with_the_default_policies(failure: str) -> None:
+    success_percent, p99_s, p999_s = FLOORS[failure]
+    outcome = run(failure, DEFAULTS)
+    assert outcome.success_percent >= success_percent
+    assert outcome.after_percent == 100.0
+    assert outcome.p99_s <= p99_s
+    assert outcome.p999_s <= p999_s
+    assert outcome.attempts_per_call <= 1.05
+
+
+@pytest.mark.parametrize("failure", ["a hung endpoint", "a slow endpoint"])
+def test_a_per_try_timeout_bounds_what_a_hung_or_slow_endpoint_costs(failure: str) -> None:
+    outcome = run(failure, TUNED)
+    assert outcome.success_percent == 100.0
+    assert outcome.p999_s <= 0.6
+
+
+@pytest.mark.parametrize(
+    ("failure", "most_percent"),
+    [
+        ("one bad endpoint of two", 80.0),
+        ("half the fleet fails its health checks", 99.0),
+        ("a hung endpoint", 90.0),
+        ("a flapping endpoint", 95.0),
+        ("a deploy that replaces every address", 99.9),
+    ],
+)
+def test_without_policies_the_same_failures_reach_the_caller(failure: str, most_percent: float) -> None:
+    assert run(failure, "no policies").success_percent <= most_percent
+
+
+def test_a_fleet_that_is_down_is_left_alone_and_called_again_once_it_is_back() -> None:
+    outcome = run("all down for 30 s, and back", DEFAULTS)
+    assert outcome.success_percent >= 33.0  # down for half of the time, and then for the rest of an open circuit
+    assert outcome.attempts_per_call <= 0.5
+    assert run("all down for 30 s, and back", "no policies").attempts_per_call == 1.0
+
+
+def test_the_same_seed_gives_the_same_outcome() -> None:
+    failure, client = "a flapping endpoint", next(iter(CLIENTS))
+    assert run(failure, client) == run(failure, client) != run(failure, client, seed=2)
