@@ -64,13 +64,15 @@ class ServedRequest:
 
     Attributes:
         deadline: by which the caller wants the answer, on the monotonic clock; None if it named none.
+        peer: the caller's address; empty where it is not known.
         closed: whether the response has gone out.
     """
 
-    __slots__ = ("closed", "deadline")
+    __slots__ = ("closed", "deadline", "peer")
 
-    def __init__(self, deadline: float | None = None) -> None:
+    def __init__(self, deadline: float | None = None, peer: str = "") -> None:
         self.deadline = deadline
+        self.peer = peer
         self.closed = False
 
     def close(self) -> None:

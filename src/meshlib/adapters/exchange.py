@@ -300,9 +300,16 @@ class Exchange:
             call.journal.error = call.journal.error.without_frames()
 
     def edited(self, headers: Headers) -> Headers:
-        """The response's headers, with the route's edits."""
+        """The response's headers, with the route's edits, and the cookies that keep a caller at its endpoint."""
         edits = self.call.facts.route.response_edits
-        return edits.apply(headers) if edits is not NO_EDITS and edits else headers
+        if edits is not NO_EDITS and edits:
+            headers = edits.apply(headers)
+        traits = self.call.traits
+        if traits is not None and (traits.set_cookies or traits.affinity is not None):
+            from meshlib.policy.sticky import response_cookies
+
+            headers = [*headers, *((b"set-cookie", value) for value in response_cookies(traits))]
+        return headers
 
     def record(self) -> Record:
         """What happened so far."""

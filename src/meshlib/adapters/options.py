@@ -54,6 +54,7 @@ def call(
     timeout: Duration | None = None,
     route: str | None = None,
     explain: bool = False,
+    hash_key: str | None = None,
 ) -> dict[str, Any]:
     """Options for one call, to be given as ``extensions=meshlib.call(...)``.
 
@@ -63,12 +64,14 @@ def call(
         timeout: for the call as a whole, waits and retries included: ``"800ms"``, seconds, or a timedelta.
         route: a low-cardinality name of the operation, for spans, metrics and the record: ``"/orders/{id}"``.
         explain: keep the reasons in full in the record: routes and endpoints not taken, and why.
+        hash_key: what ``ring_hash`` and ``maglev`` choose an endpoint by, in place of the properties of the request
+            that ``hash_on`` names: the same key, the same endpoint. A user's id, say.
 
     Raises:
         ValueError: if `timeout` is not a duration.
     """
     timeout_s = None if timeout is None else parse_duration(timeout)
-    return {EXTENSION: CallOptions(idempotent, timeout_s, route, explain)}
+    return {EXTENSION: CallOptions(idempotent, timeout_s, route, explain, hash_key=hash_key)}
 
 
 Override = Callable[[CallPolicy], CallPolicy]

@@ -238,7 +238,7 @@ class DataPlane:
                 request.host,
                 request.port,
                 options.route,
-                readers_of(own, [cluster.state for cluster in clusters()]),
+                readers_of(own, [cluster.state for cluster in clusters()], self.rng),
             )
             if policy is route.policy:
                 if len(kinds) >= _MAX_KINDS:

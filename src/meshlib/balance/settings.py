@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from meshlib.balance.slow_start import SlowStartSettings
 
 __all__ = [
+    "HASH_BALANCERS",
     "ApertureSettings",
     "BalancerName",
     "BoundStatus",
@@ -44,6 +45,7 @@ BalancerName: TypeAlias = Literal[
     "ring_hash",
     "maglev",
 ]
+HASH_BALANCERS: frozenset[BalancerName] = frozenset({"ring_hash", "maglev"})
 HashName: TypeAlias = Literal["xxhash", "murmur2"]
 BoundStatus: TypeAlias = Literal["healthy", "degraded", "draining", "unhealthy"]
 

@@ -11,6 +11,7 @@ from meshlib.dataclass import dataclass
 from meshlib.policy.retry_settings import BudgetSettings, RetryPolicy
 
 if TYPE_CHECKING:
+    from meshlib.balance.settings import HashOn
     from meshlib.policy.fault import FaultSettings
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "BudgetSettings",
     "CallPolicy",
     "FailurePercentageSettings",
+    "HedgeSettings",
     "HighLimitSettings",
     "LimitSettings",
     "OutlierSettings",
@@ -148,6 +150,30 @@ class LimitSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class HedgeSettings:
+    """When a call is hedged; see `meshlib.policy.hedge`.
+
+    Attributes:
+        after: ``p95`` (any percentile above 0 and below 100) or seconds; None: never by time.
+        max_extra_percent: hedges, as a share of the calls of the last 10 s.
+        on_per_try_timeout: start the next attempt beside one whose per-try timeout has come, not instead of it.
+        max_hedges: of one call.
+        min_delay_s: the least delay that a percentile can lead to.
+    """
+
+    after: str | float | None = "p95"
+    max_extra_percent: float = 5.0
+    on_per_try_timeout: bool = False
+    max_hedges: int = 1
+    min_delay_s: float = 0.001
+
+    @property
+    def percentile(self) -> float | None:
+        """The percentile in `after`, if it names one."""
+        return float(self.after[1:]) if isinstance(self.after, str) else None
+
+
+@dataclass(frozen=True, slots=True)
 class CallPolicy:
     """How one call is made.
 
@@ -158,8 +184,10 @@ class CallPolicy:
         body_idle_s: for each read of a response's body; None for none.
         retry: when to try again.
         endpoint_wait_s: how long a call waits for the first endpoints of its service.
+        hash_on: what calls are hashed by, for balancers that go by a hash.
         priority: ``default``, or ``high`` for calls that have limits of their own.
         fault: to inject; None for none.
+        hedge: when a further attempt starts beside one that takes long; None for never.
     """
 
     timeout_s: float | None = 30.0
@@ -167,5 +195,7 @@ class CallPolicy:
     body_idle_s: float | None = 300.0
     retry: RetryPolicy = RetryPolicy()
     endpoint_wait_s: float = 5.0
+    hash_on: tuple[HashOn, ...] = ()
     priority: Literal["default", "high"] = "default"
     fault: FaultSettings | None = None
+    hedge: HedgeSettings | None = None

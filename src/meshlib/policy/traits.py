@@ -11,10 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
+from meshlib.balance.settings import HASH_BALANCERS
 from meshlib.routing.match import RequestView
 
 if TYPE_CHECKING:
+    from random import Random
+
     from meshlib.balance.cluster import ClusterState
+    from meshlib.balance.settings import SessionAffinity
+    from meshlib.context import Criticality
     from meshlib.policy.settings import CallPolicy, RetryPolicy
 
 __all__ = ["NO_HEADERS", "Reader", "Traits", "read_traits", "readers_of"]
@@ -29,17 +34,39 @@ class Traits:
     Attributes:
         hash_key: what the caller gave as `hash_key`; None for nothing.
         hash: 64 bits by which a hash balancer chooses; None for none.
+        affinity: of the session that the call is part of; None where there is none.
+        bound_to: the address that the session's cookie names; None for none.
+        answered_by: the address of the endpoint whose response is delivered.
+        criticality: of the work that the call is part of; None if nobody said.
+        keys: the headers by which limits tell callers apart; None for none.
         retries: attempts before the one that is picked for; set for each pick.
         retriable: whether the policy's conditions on requests let this one be retried.
         headers: of the request, those that its injected faults may be asked by.
         set_cookies: values of ``Set-Cookie`` headers that the caller's response gets besides its own.
     """
 
-    __slots__ = ("hash", "hash_key", "headers", "retriable", "retries", "set_cookies")
+    __slots__ = (
+        "affinity",
+        "answered_by",
+        "bound_to",
+        "criticality",
+        "hash",
+        "hash_key",
+        "headers",
+        "keys",
+        "retriable",
+        "retries",
+        "set_cookies",
+    )
 
     def __init__(self, hash_key: str | None = None) -> None:
         self.hash_key = hash_key
         self.hash: int | None = None
+        self.affinity: SessionAffinity | None = None
+        self.bound_to: str | None = None
+        self.answered_by: str | None = None
+        self.criticality: Criticality | None = None
+        self.keys: dict[str, str | None] | None = None
         self.retries = 0
         self.retriable = True
         self.headers: Mapping[str, str] = NO_HEADERS
@@ -50,13 +77,26 @@ Reader: TypeAlias = Callable[[RequestView, Traits], None]
 """Notes in the traits what one policy wants to know of the request. Never raises."""
 
 
-def readers_of(policy: CallPolicy, clusters: Sequence[ClusterState]) -> tuple[Reader, ...]:
+def readers_of(policy: CallPolicy, clusters: Sequence[ClusterState], rng: Random) -> tuple[Reader, ...]:
     """The readers that calls with this policy over these clusters need."""
     readers: list[Reader] = []
     if policy.retry.retriable_request_headers or policy.retry.retriable_methods:
         readers.append(_retriable(policy.retry))
     if policy.fault is not None:
         readers.append(_keep_headers)
+    for state in clusters:
+        for gate in state.gates or ():
+            readers += gate.readers
+    settings = [state.load_balancing for state in clusters]
+    affinity = next((each.session_affinity for each in settings if each.session_affinity is not None), None)
+    hashed = policy.hash_on or any(each.policy in HASH_BALANCERS for each in settings)
+    if hashed or affinity is not None:
+        from meshlib.policy.sticky import affinity_reader, hash_reader
+
+        if hashed:
+            readers.append(hash_reader(policy.hash_on, rng))
+        if affinity is not None:
+            readers.append(affinity_reader(affinity))
     return tuple(readers)
 
 

@@ -185,7 +185,7 @@ class Intake:
         if peer is None or peer not in self._trusted:
             if known:
                 self.counts.add("untrusted")
-            return Arrival(ServedRequest()) if settings.mode == "on" else None
+            return Arrival(ServedRequest(None, peer or "")) if settings.mode == "on" else None
 
         now = context.monotonic()
         deadline = parse_deadline(known, now, self.counts) if known else None
@@ -195,7 +195,7 @@ class Intake:
         if settings.mode != "on":
             return None
         arrival = Arrival(
-            ServedRequest(deadline),
+            ServedRequest(deadline, peer),
             trusted=True,
             criticality=parse_criticality(known, self.counts) if known else None,
             baggage=parse_baggage(known, self.counts) if known else None,
