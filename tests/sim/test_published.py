@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from meshlib.balance.settings import BalancerName
-from meshlib.sim.scenarios import metastable, slow_backend, subsets
+from meshlib.policy.backoff import Jitter
+from meshlib.sim.scenarios import jitter, metastable, slow_backend, subsets
 
 
 @pytest.mark.slow
@@ -51,6 +52,15 @@ def test_how_long_other_defences_take(defence: str, rate: float, least_s: int, m
     outcome = metastable.run(metastable.ROWS[defence], rate, watch_s=20.0)
     assert outcome.recovered_s is not None
     assert least_s <= outcome.recovered_s <= most_s
+
+
+def test_full_jitter_needs_under_half_the_calls_of_none() -> None:
+    """Brooker, 2015."""
+    kinds: tuple[Jitter, ...] = ("none", "full")
+    found = {kind: jitter.run(kind) for kind in kinds}
+    assert [outcome.written for outcome in found.values()] == [jitter.CLIENTS] * 2
+    assert found["full"].attempts < found["none"].attempts / 2
+    assert found["full"].finished_s < found["none"].finished_s / 5
 
 
 def test_subsets_by_chance_are_uneven_and_those_in_rounds_are_not() -> None:

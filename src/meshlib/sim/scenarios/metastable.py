@@ -48,6 +48,8 @@ CLIENT: Final = {
     "outlier_detection": False,
 }
 """One retry at once, and a budget that never ends."""
+_RATE: Final = {"retry_budget": {"kind": "rate", "percent": 10, "min_per_second": 0, "ttl": "10s"}}
+_CONCURRENCY: Final = {"retry_budget": {"kind": "concurrency", "percent": 20, "min_concurrency": 3}}
 _A6: Final = {"retry_budget": {"tokens": 10, "success_gain": 0.1}}
 _OURS: Final[Mapping[str, Any]] = {"retry": {}, "retry_budget": {}, "circuit_breaker": {}, "outlier_detection": {}}
 _DROPS = {"drop_expired": True}
@@ -56,6 +58,8 @@ ROWS: Final[dict[str, Defence]] = {
     "no retry": Defence({"retry": {"max_retries": 0}}),
     "1 retry": Defence(),
     "1 retry, gRPC's bucket (10, 0.1)": Defence(_A6),
+    "1 retry, rate budget of 10 %": Defence(_RATE),
+    "1 retry, Envoy's budget of 20 %": Defence(_CONCURRENCY),
     "1 retry, server drops expired": Defence(server=_DROPS),
     "1 retry, gRPC's bucket, server drops expired": Defence(_A6, _DROPS),
     "1 retry, last in first out beyond 20": Defence(server={"lifo_beyond": 20}),
