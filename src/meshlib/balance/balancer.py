@@ -29,8 +29,10 @@ __all__ = [
     "Usable",
     "draw_two",
     "is_even",
+    "not_ejected",
     "pick_two",
     "pick_uniform",
+    "untried",
 ]
 
 RESAMPLES = 32
@@ -85,6 +87,20 @@ class Balancer(Protocol):
 
 MakeBalancer: TypeAlias = Callable[[Sequence[Member], LoadBalancing, float, Random], Balancer]
 """Makes a balancer over members, of which there is at least one, as it is set to be, at a time."""
+
+
+def not_ejected(member: Member) -> bool:
+    """Whether outlier detection lets a member be picked."""
+    return not member.health.ejected
+
+
+def untried(tried: Sequence[Member], allowed: Usable | None) -> Usable:
+    """Tells the members that a call has not tried, among those that are allowed; None for all."""
+    # By node: the same endpoint may be a member of several clusters that one call tries.
+    nodes = [member.node for member in tried]
+    if allowed is None:
+        return lambda member: member.node not in nodes
+    return lambda member: member.node not in nodes and allowed(member)
 
 
 def is_even(members: Sequence[Member]) -> bool:

@@ -4,9 +4,11 @@ A `Cluster` is immutable: the members at one moment, and a balancer over them. A
 every call (loads, ejections, the breaker, counts) lives in one `ClusterState` per cluster, which outlasts any change of
 endpoints; members that left are remembered for `REMEMBER_S`, so that a flapping registry clears nothing.
 
-Which members may be picked: those that are healthy by the registry and not ejected. With fewer than `panic_percent` of
-all left, all are used (panic), since then the signals are more likely wrong than the endpoints; it is counted.
-Endpoints that this call has already tried are left out as long as another is left.
+Which members may be picked: those that are healthy by the registry and by active checks, and not ejected. With fewer
+than `panic_percent` of all left, and too few to carry the load (`meshlib.balance.priority`), all are used (panic):
+then the signals are more likely wrong than the endpoints; it is counted. Endpoints that this call has already tried are
+left out as long as another is left. Where members differ in priority, or places count, all this is the business of a
+`meshlib.balance.priority_set.PrioritySet`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING
 
-from meshlib.balance.balancer import Balancer, Member, Usable
+from meshlib.balance.balancer import Balancer, Member, not_ejected, untried
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.balance.health import EndpointHealth
 from meshlib.balance.load import EndpointNode, Load
@@ -30,6 +32,8 @@ from meshlib.policy.outlier import make_detector
 from meshlib.policy.settings import BreakerSettings, LimitSettings, OutlierSettings
 
 if TYPE_CHECKING:
+    from meshlib.balance.priority_set import PrioritySet
+    from meshlib.balance.tiers import Here
     from meshlib.policy.gate import Gate
     from meshlib.policy.traits import Traits
 
@@ -61,6 +65,7 @@ class ClusterState:
         limit: calls in flight and pending.
         gates: all that is asked whether a call may pass, `limit` among them; None where that is the only one.
         refreshes: whether the cluster has to be made anew when the health of an endpoint changes.
+        here: what endpoints are compared with, where places count; None for a process of which nothing is known.
         panics: picks made in panic, for telemetry.
     """
 
@@ -73,6 +78,7 @@ class ClusterState:
         "_on_ejection",
         "breaker",
         "gates",
+        "here",
         "limit",
         "load_balancing",
         "name",
@@ -90,6 +96,7 @@ class ClusterState:
         breaker: BreakerSettings | None = BreakerSettings(),
         outlier: OutlierSettings | None = OutlierSettings(),
         limits: LimitSettings = LimitSettings(),
+        limit: InFlightLimit | None = None,
         before: Sequence[Gate] = (),
         after: Sequence[Gate] = (),
         node_of: Callable[[Endpoint], EndpointNode] | None = None,
@@ -103,6 +110,7 @@ class ClusterState:
             now: on the monotonic clock.
             load_balancing, breaker, outlier, limits: the settings of each.
             node_of: gives the counts of an endpoint, shared between clusters; None for counts of this cluster's own.
+            limit: to be asked instead of a plain one made of `limits`.
             before, after: gates besides the limit, asked before and after it.
             on_ejection: called with a member and whether it was ejected (or came back).
             on_change: called when the cluster has to be made anew, if it `refreshes`.
@@ -111,9 +119,11 @@ class ClusterState:
         self.load_balancing = load_balancing
         self.breaker = None if breaker is None else Breaker(breaker, now)
         self.outlier = make_detector(outlier, self._ejected)
-        self.limit = InFlightLimit(limits)
-        self.gates: tuple[Gate, ...] | None = (*before, self.limit, *after) if before or after else None
+        self.limit = InFlightLimit(limits) if limit is None else limit
+        plain = self.limit.is_plain and not before and not after
+        self.gates: tuple[Gate, ...] | None = None if plain else (*before, self.limit, *after)
         self.refreshes = False
+        self.here: Here | None = None
         self._on_ejection = on_ejection
         self._on_change = on_change
         self.panics = 0
@@ -159,6 +169,7 @@ class ClusterState:
                 present[key] = member
             for key in left.keys() & present.keys():
                 del left[key]
+                present[key].health.joined_at = self._joining(now)
             if len(kept) > len(present) + len(left):
                 left.update(dict.fromkeys(kept.keys() - present.keys() - left.keys(), now))
             for key in [key for key, at in left.items() if now - at > REMEMBER_S]:
@@ -183,7 +194,12 @@ class ClusterState:
         if old is not None:
             return Member(endpoint, old.node, old.load, old.health)
         node = EndpointNode() if self._node_of is None else self._node_of(endpoint)
-        return Member(endpoint, node, Load(now, seed_s, self.load_balancing.decay_s), EndpointHealth())
+        health = EndpointHealth()
+        health.joined_at = self._joining(now)
+        return Member(endpoint, node, Load(now, seed_s, self.load_balancing.decay_s), health)
+
+    def _joining(self, now: float) -> float | None:
+        return None if self.load_balancing.slow_start is None else now
 
     def health_changed(self) -> None:
         """An endpoint may be picked now that could not before, or the other way round. To be called outside locks."""
@@ -214,18 +230,30 @@ class ClusterState:
 
 
 class Cluster:
-    """The members of a cluster at one moment, and a balancer over them. Immutable."""
+    """The members of a cluster at one moment, and a balancer over them. Immutable.
+
+    Attributes:
+        members: all that are not draining.
+        healthy: those of them that may be picked before any other.
+        draining: those that finish what they have; no call and no probe goes there.
+        priorities: by which members are picked where they are not all alike; None where they are.
+        calm: whether members are all alike and not in panic, as long as none is ejected.
+    """
 
     __slots__ = (
+        "_alike",
         "_balancer",
         "_balancer_of_all",
-        "_calm",
+        "_left_out",
         "_outlier",
         "_panic_at",
+        "calm",
         "detail",
+        "draining",
         "healthy",
         "known",
         "members",
+        "priorities",
         "state",
     )
 
@@ -242,13 +270,24 @@ class Cluster:
         self.known = known
         self.detail = detail
         healthy = [member for member in members if member.endpoint.health is Health.HEALTHY]
+        self.draining: tuple[Member, ...] = ()
         if len(healthy) < len(members):
+            self.draining = tuple(member for member in members if member.endpoint.health is Health.DRAINING)
             members = tuple(member for member in members if member.endpoint.health is not Health.DRAINING)
+        self._left_out: frozenset[EndpointHealth] = frozenset()
+        if state.refreshes:
+            # It is made anew when that changes, so the balancer need not know of those that are out.
+            healthy = [member for member in healthy if _is_well(member.health)]
+            self._left_out = frozenset(member.health for member in members if not _is_well(member.health))
         self.members = members
         self.healthy = members if len(healthy) == len(members) else tuple(healthy)
         self._outlier = state.outlier
-        self._panic_at = len(self.members) * state.load_balancing.panic_percent / 100.0
-        self._calm = len(self.healthy) >= self._panic_at
+        settings = state.load_balancing
+        percent = min(settings.panic_percent, 10_000.0 / settings.overprovisioning_percent)
+        self._panic_at = len(self.members) * percent / 100.0
+        self.priorities: PrioritySet | None = None
+        self._alike = _are_alike(settings, members, healthy)
+        self.calm = self._alike and len(self.healthy) >= self._panic_at
         self._balancer: Balancer | None
         self._balancer_of_all: Balancer | None
         self._balance(now, rng)
@@ -256,6 +295,22 @@ class Cluster:
     def _balance(self, now: float, rng: Random) -> None:
         settings = self.state.load_balancing
         balancer = find_balancer(settings.policy)
+        if not self._alike:
+            from meshlib.balance.priority_set import PrioritySet
+
+            self._balancer = self._balancer_of_all = None
+            refreshes = self.state.refreshes
+            ejected = [member.health for member in self.members if member.health.ejected] if refreshes else ()
+            self.priorities = PrioritySet(
+                self.members,
+                settings,
+                self.state.here,
+                lambda members: balancer(members, settings, now, rng),
+                rng,
+                leave_out=frozenset(ejected),
+                eager=refreshes,
+            )
+            return
         self._balancer = balancer(self.healthy, settings, now, rng) if self.healthy else None
         # Over all members, for panic; the same one where all are healthy, so that it keeps its schedule.
         self._balancer_of_all = self._balancer
@@ -268,8 +323,21 @@ class Cluster:
 
     def panicking(self) -> bool:
         """Whether so few members are left that all are used."""
+        if self.priorities is not None:
+            return self.priorities.panicking(self.ejected)
         outlier = self._outlier
-        return len(self.healthy) - (0 if outlier is None else outlier.ejected_healthy) < self._panic_at
+        if outlier is None or not outlier.ejected:
+            out = 0
+        elif self.state.refreshes:
+            out = sum(1 for member in outlier.ejected if member.health not in self._left_out)
+        else:
+            out = outlier.ejected_healthy
+        return len(self.healthy) - out < self._panic_at
+
+    @property
+    def ejected(self) -> Sequence[Member]:
+        """The members that outlier detection has put out."""
+        return () if self._outlier is None else self._outlier.ejected
 
     def pick(
         self, now: float, rng: Random, tried: Sequence[Member] = (), traits: Traits | None = None
@@ -287,15 +355,23 @@ class Cluster:
         """
         balancer = self._balancer
         ejected = self._outlier is not None and self._outlier.ejected
-        if self._calm and not tried and not ejected:
+        if self.calm and not tried and not ejected:
             return None if balancer is None else balancer.pick(now, rng, None, traits)
+        if self.priorities is not None:
+            picked, panic = self.priorities.pick(now, rng, self.ejected, tried, traits)
+            if panic:
+                self.state.count_panic()
+            return picked
         panic = self.panicking()
         if panic:
+            if self.state.load_balancing.fail_on_panic:
+                self.state.count_panic()
+                return None
             balancer = self._balancer_of_all
         if balancer is None:
             return None
-        allowed = _not_ejected if ejected and not panic else None
-        picked = balancer.pick(now, rng, _untried(tried, allowed) if tried else allowed, traits)
+        allowed = not_ejected if ejected and not panic else None
+        picked = balancer.pick(now, rng, untried(tried, allowed) if tried else allowed, traits)
         if picked is None and tried:
             picked = balancer.pick(now, rng, allowed, traits)
         if picked is not None and panic:
@@ -304,9 +380,19 @@ class Cluster:
 
     def has_untried(self, tried: Sequence[Member]) -> bool:
         """Whether `pick` would find a member that was not tried. Looks at few members, and changes nothing."""
+        if self.priorities is not None:
+            return self.priorities.has_untried(self.ejected, tried)
         panic = self.panicking()
-        usable = _untried(tried, None if panic else _not_ejected)
+        if panic and self.state.load_balancing.fail_on_panic:
+            return False
+        usable = untried(tried, None if panic else not_ejected)
         return any(map(usable, self.members if panic else self.healthy))
+
+    def how(self, member: Member) -> str | None:
+        """From where a member was picked just now, in words; None if there is nothing to say."""
+        if self.priorities is not None:
+            return self.priorities.how(member, self.ejected)
+        return "panic" if self.panicking() else None
 
     def usual_cost(self, rng: Random, without: Member) -> float:
         """The median of what the other members cost at their last answers, in seconds, from a sample of at most 15.
@@ -327,13 +413,18 @@ class Cluster:
         return f"<Cluster {self.name} [{len(self.healthy)} healthy of {len(self.members)}]>"
 
 
-def _not_ejected(member: Member) -> bool:
-    return not member.health.ejected
+def _is_well(health: EndpointHealth) -> bool:
+    return not (health.ejected or health.active_failed or health.active_degraded)
 
 
-def _untried(tried: Sequence[Member], allowed: Usable | None) -> Usable:
-    # By node: the same endpoint may be a member of several clusters that one call tries.
-    nodes = [member.node for member in tried]
-    if allowed is None:
-        return lambda member: member.node not in nodes
-    return lambda member: member.node not in nodes and allowed(member)
+def _are_alike(settings: LoadBalancing, members: Sequence[Member], healthy: Sequence[Member]) -> bool:
+    """Whether members differ in nothing but health, and are either healthy or not."""
+    if settings.failover is not False or settings.failover_priority or settings.zone_aware is not None:
+        return False
+    if settings.locality_weights or settings.distribute or settings.weighted_priority_health:
+        return False
+    if len(healthy) < len(members) and any(
+        member.endpoint.health is Health.DEGRADED or member.health.active_degraded for member in members
+    ):
+        return False
+    return len({member.endpoint.priority for member in members}) < 2

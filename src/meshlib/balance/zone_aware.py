@@ -72,6 +72,15 @@ class ZoneRouting:
         point = int(rng.random() * last)
         return next(index for index, until in enumerate(self.residual) if point < until)
 
+    def may_choose(self, index: int) -> bool:
+        """Whether a locality gets any calls."""
+        if index == self.here:
+            return self.stays > 0
+        if self.here is not None and self.stays >= _WHOLE:
+            return False
+        spare = self.residual[index] - (self.residual[index - 1] if index else 0)
+        return spare > 0 or self.residual[-1] == 0
+
 
 def zone_routing(
     settings: ZoneAwareSettings,
