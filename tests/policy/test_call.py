@@ -23,7 +23,7 @@ from meshlib.errors import (
     TLSFailed,
     UnknownService,
 )
-from meshlib.policy.actions import Cancel, Deliver, Fail, Start
+from meshlib.policy.actions import Cancel, Deliver, Start
 from meshlib.policy.call import CallState
 from meshlib.policy.settings import BreakerSettings, LimitSettings, OutlierSettings, RetryPolicy
 from meshlib.routing.route import Backend
@@ -255,24 +255,6 @@ def test_a_body_that_breaks_after_delivery_is_the_endpoints_failure() -> None:
     assert bench.call.record(NOW + 1).error == "Reset"
     assert member.health.consecutive == 1
     assert bench.in_flight == 0
-
-
-def test_the_first_good_answer_of_two_wins_and_the_other_is_cancelled() -> None:
-    bench = Bench()
-    bench.call.begin(NOW)
-    start_of(bench.call._also(NOW))
-    assert bench.budget.tokens == 19
-    actions = bench.call.headers(NOW + 0.1, 2, 200)
-    assert [(type(action), getattr(action, "n", 0)) for action in actions] == [(Cancel, 1), (Deliver, 2)]
-    assert bench.in_flight == 1
-
-
-def test_a_failure_beside_an_open_attempt_waits_for_that() -> None:
-    bench = Bench(safe=True, retry=RetryPolicy(max_retries=1))
-    bench.call.begin(NOW)
-    bench.call._also(NOW)
-    assert [type(action) for action in bench.call.headers(NOW, 1, 503)] == [Cancel]
-    assert [type(action) for action in bench.call.error(NOW, 2, Reset("x"), "headers")] == [Fail]
 
 
 def test_a_failure_that_the_policy_does_not_name_is_delivered() -> None:

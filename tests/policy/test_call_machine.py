@@ -31,10 +31,12 @@ from meshlib.errors import (
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
 from meshlib.policy.call import Call, CallState
 from meshlib.policy.facts import CallFacts
+from meshlib.policy.hedge import Hedging
 from meshlib.policy.limit import LimitFull, Waiter
 from meshlib.policy.settings import (
     BreakerSettings,
     CallPolicy,
+    HedgeSettings,
     LimitSettings,
     OutlierSettings,
     RetryPolicy,
@@ -56,6 +58,13 @@ TIMEOUTS = [None, 5.0, 30.0, 30.0, 30.0, 0.5, 0.0]
 PER_TRY = [None, 10.0, 0.2]
 INHERITED = [None, None, None, 60.0, 0.3, -1.0]
 STEPS = [0.0, 0.0, 0.001, 0.01, 0.05, 0.3, 2.0]
+HEDGES = [
+    None,
+    HedgeSettings(after=0.02, max_extra_percent=100.0, max_hedges=2),
+    HedgeSettings(after=0.0, max_extra_percent=50.0),
+    HedgeSettings(after="p50", on_per_try_timeout=True, max_extra_percent=100.0),
+    HedgeSettings(after=None, on_per_try_timeout=True),
+]
 STATUSES = [200, 200, 200, 204, 404, 429, 500, 502, 503, 504]
 
 
@@ -105,6 +114,7 @@ class OneCall(RuleBasedStateMachine):
         self.weighted = balancer
         self.clusters: list[Cluster] = []
         self.place: tuple[ClusterState, Waiter | None] | None = None
+        self.hedgings: dict[HedgeSettings, Hedging] = {}
         self.members: set[Member] = set()
         self._publish()
 
@@ -142,6 +152,7 @@ class OneCall(RuleBasedStateMachine):
         per_try_s=st.sampled_from(PER_TRY),
         inherited_s=st.sampled_from(INHERITED),
         observe=st.sampled_from([False, False, False, True]),
+        hedge=st.sampled_from(HEDGES),
     )
     def begin(
         self,
@@ -153,6 +164,7 @@ class OneCall(RuleBasedStateMachine):
         per_try_s: float | None,
         inherited_s: float | None,
         observe: bool,
+        hedge: HedgeSettings | None,
     ) -> None:
         policy = CallPolicy(
             timeout_s=timeout_s, per_try_timeout_s=per_try_s, retry=RetryPolicy(max_retries=max_retries)
@@ -169,10 +181,12 @@ class OneCall(RuleBasedStateMachine):
             safe=safe,
             complete_body=complete_body,
             observe=observe,
+            hedging=None if hedge is None else self.hedgings.setdefault(hedge, Hedging(hedge)),
         )
         inherited = None if inherited_s is None else self.now + inherited_s
         self.call = Call(facts, self.rng, inherited=inherited, replayable=replayable)
-        self.allowed = 1 + max_retries
+        self.allowed = 1 + max_retries + (0 if hedge is None else hedge.max_hedges)
+        self.call.may_hedge()
         self.started: list[Start] = []
         self.ends: list[Action | str] = []
         self.idle_timers = 0
@@ -263,13 +277,6 @@ class OneCall(RuleBasedStateMachine):
             self._take(self.call.body_end(self.now, n))
 
     @precondition(lambda self: self.running)
-    @rule()
-    def also(self) -> None:
-        """One more attempt at once, as a hedge will start it."""
-        assert self.call is not None
-        self._take(self.call._also(self.now))
-
-    @precondition(lambda self: self.running)
     @rule(data=st.data(), whole=st.booleans())
     def cancel(self, data: Any, whole: bool) -> None:
         assert self.call is not None
@@ -294,9 +301,10 @@ class OneCall(RuleBasedStateMachine):
         wake_at = self.call.next_wakeup
         if wake_at is not None and not early:
             self.now = max(self.now, wake_at)
+        before = len(self.started)
         self._take(self.call.timer(self.now))
-        if wake_at is not None and self.now >= wake_at:
-            # No livelock: what was due is done, so the next wake-up is later, or an attempt was started meanwhile.
+        if wake_at is not None and self.now >= wake_at and len(self.started) == before:
+            # No livelock: what was due is done, so the next wake-up is later.
             later = self.call.next_wakeup
             assert later is None or later > self.now or later > wake_at
 
@@ -387,7 +395,7 @@ class OneCall(RuleBasedStateMachine):
         assert [attempt.endpoint for attempt in record.attempts] == [
             start.member.endpoint.address for start in self.started
         ]
-        assert record.retries == max(0, len(self.started) - 1)
+        assert record.retries + record.hedges == max(0, len(self.started) - 1)
         assert record.duration_s >= 0.0
         assert all(attempt.duration_s >= 0.0 and attempt.started_s >= 0.0 for attempt in record.attempts)
         assert all(wait.duration_s >= 0.0 for wait in record.waits)
@@ -449,10 +457,11 @@ def step(machine: OneCall, rng: Random, seen: Counter[str]) -> None:
             per_try_s=rng.choice(PER_TRY),
             inherited_s=rng.choice(INHERITED),
             observe=rng.random() < 0.1,
+            hedge=rng.choice(HEDGES),
         )
         return
     data = Draw(machine, rng)
-    choices = ["headers"] * 4 + ["error"] * 5 + ["timer"] * 5 + ["progress"] * 3 + ["also"] * 2 + ["body_end"] * 2
+    choices = ["headers"] * 4 + ["error"] * 5 + ["timer"] * 5 + ["progress"] * 3 + ["body_end"] * 2
     choices += ["time"] * 3 + ["woken"] * 2 + ["cancel", "cancel attempt", "change", "take", "leave"]
     match rng.choice(choices):
         case "headers":
@@ -464,8 +473,6 @@ def step(machine: OneCall, rng: Random, seen: Counter[str]) -> None:
             machine.timer(rng.random() < 0.2)
         case "progress":
             machine.progress(data, rng.random() < 0.5)
-        case "also":
-            machine.also()
         case "body_end":
             machine.body_end(data)
         case "time":
@@ -486,6 +493,8 @@ def step(machine: OneCall, rng: Random, seen: Counter[str]) -> None:
     call = machine.call
     seen[call.state.name] += 1
     seen["several open"] += sum(attempt.open for attempt in call.attempts) > 1
+    seen["hedges"] += any(attempt.hedge for attempt in call.attempts)
+    seen["overdue"] += call._hedging is not None and bool(call._retried)
     seen["retries"] += len(call.attempts) > 1
     seen["third attempts"] += len(call.attempts) > 2
     seen["in line"] += isinstance(call.wait_on, Waiter)
@@ -518,6 +527,8 @@ def test_calls_keep_their_promises_through_long_random_lives(part: int) -> None:
     # That it went everywhere: a test that never gets there would hold nothing.
     for place in (
         "several open",
+        "hedges",
+        "overdue",
         "retries",
         "third attempts",
         "in line",

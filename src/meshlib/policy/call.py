@@ -45,9 +45,9 @@ from typing import Any
 
 from meshlib.errors import AttemptTimeout, MeshError
 from meshlib.policy.actions import Action, Cancel
-from meshlib.policy.attempts import Attempts
 from meshlib.policy.classify import FAILURE_STATUSES, OVERLOAD_STATUSES, ResponseHeaders, is_to_blame
 from meshlib.policy.holdings import DELIVERED, DONE, NEW, RUNNING, WAITING, CallState
+from meshlib.policy.injection import FAULT, Injections
 from meshlib.policy.placement import is_granted
 from meshlib.policy.record import Record
 from meshlib.policy.retry import Failure
@@ -56,7 +56,7 @@ from meshlib.policy.timeouts import CLOCK_SLACK_S
 __all__ = ["Call", "CallState"]
 
 
-class Call(Attempts):
+class Call(Injections):
     """One call. See the top of this module; not safe for use by several threads at once.
 
     Attributes:
@@ -76,9 +76,12 @@ class Call(Attempts):
         """When `timer` wants to be called, on the monotonic clock; None if nothing is to come by itself."""
         if self.state is RUNNING:
             # Attempts end no later than the call does; with one only, its deadline is the answer.
-            if len(self.attempts) == 1:
+            hedging = self._hedging
+            if hedging is None and len(self.attempts) == 1:
                 return self.attempts[0].deadline
             times = [attempt.deadline for attempt in self.attempts if attempt.open]
+            if hedging is not None:
+                times.append(self._hedge_at)
         elif self.state is WAITING:
             times = [self._wake_at, self.deadline]
         else:
@@ -98,6 +101,8 @@ class Call(Attempts):
         self.journal.began = now
         if self._begin_timeouts(now):
             return self._cut(now)
+        if self.facts.policy.fault is not None and (actions := self._inject(now)) is not None:
+            return actions
         self._look()
         return self._enter(now)
 
@@ -150,6 +155,8 @@ class Call(Attempts):
             attempt.failed(now, self._rng, retry_after_s or 0.0)
         else:
             attempt.answered(now, retry_after_s, self._rng)
+            if self._hedging is not None:
+                self._took(now, self._hedging, attempt)
             if self._probe is not None:
                 self._probe_answered(now)
         policy = self.facts.policy.retry
@@ -188,6 +195,8 @@ class Call(Attempts):
         if isinstance(error, AttemptTimeout):
             if self._passed(now, CLOCK_SLACK_S):
                 return self._cut(now)
+            if self._hedging is not None:
+                self._took(now, self._hedging, attempt)
             own = attempt.deadline is not None and now >= attempt.deadline - CLOCK_SLACK_S
             self.journal.limit = attempt.limit if own else "client"
         attempt.error = error
@@ -200,6 +209,8 @@ class Call(Attempts):
         attempt.close(now)
         if any(other.open for other in self.attempts):
             return []
+        if self._has_retry_due():
+            return self._await_retry(now)
         self.journal.no_retry = "the policy does not name this failure"
         return self._fail(now, error, success=False)
 
@@ -257,6 +268,8 @@ class Call(Attempts):
                 self._stop_waiting(now)
                 return self._go_on(now, self._decided(now, token, late=True))
             self._stop_waiting(now)
+            if reason == FAULT:
+                return self._fault_is_over(now)
             if reason == "endpoints":
                 self._look()
                 return self._enter(now)
@@ -268,8 +281,13 @@ class Call(Attempts):
         actions: list[Action] = []
         for attempt in [attempt for attempt in self.attempts if attempt.open]:
             if attempt.deadline is not None and now >= attempt.deadline:
+                if self._goes_on(attempt):
+                    self._overdue(attempt, now)
+                    continue
                 actions.append(Cancel(attempt.n))
                 actions += self.error(now, attempt.n, attempt.timed_out(self.facts.service), attempt.stage())
+        if self._hedging is not None and self.state is RUNNING:
+            actions += self._hedge(now)
         return actions
 
     def woken(self, now: float) -> list[Action]:

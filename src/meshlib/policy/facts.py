@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from meshlib.balance.cluster import Cluster
 from meshlib.dataclass import dataclass, field
@@ -11,6 +11,10 @@ from meshlib.policy.budget import Budget
 from meshlib.policy.settings import CallPolicy
 from meshlib.policy.traits import Reader
 from meshlib.routing.route import Route
+
+if TYPE_CHECKING:
+    from meshlib.policy.fault import ActiveFaults
+    from meshlib.policy.hedge import Hedging
 
 __all__ = ["CallFacts", "Ready"]
 
@@ -49,6 +53,8 @@ class CallFacts:
         operation: a low-cardinality name of what is called, if the caller gave one; else the route's template stands.
         body_idle_s: how long each read of the response's body may take. Where the whole body is wanted, an endpoint
             that falls silent in the middle of it has failed the attempt, and is given no longer than an attempt has.
+        hedging: what the hedged calls of the route share; None where they are not hedged.
+        faults: calls of the service that have an injected fault; None if none is to be injected.
         told: what telemetry says alike of all these calls, kept here by itself.
     """
 
@@ -68,6 +74,8 @@ class CallFacts:
     port: int | None = None
     operation: str | None = None
     readers: tuple[Reader, ...] = ()
+    hedging: Hedging | None = None
+    faults: ActiveFaults | None = None
     body_idle_s: float | None = field(init=False)
     told: dict[object, Any] = field(init=False, repr=False)
 

@@ -29,35 +29,11 @@ from __future__ import annotations
 
 import threading
 
-from meshlib.dataclass import dataclass
 from meshlib.policy.percentile import WindowedPercentile
 from meshlib.policy.rate_budget import RateBudget
+from meshlib.policy.settings import HedgeSettings
 
-__all__ = ["HedgeSettings", "Hedging"]
-
-
-@dataclass(frozen=True, slots=True)
-class HedgeSettings:
-    """When a call is hedged.
-
-    Attributes:
-        after: ``p95`` (any percentile above 0 and below 100) or seconds; None: never by time.
-        max_extra_percent: hedges, as a share of the calls of the last 10 s.
-        on_per_try_timeout: start the next attempt beside one whose per-try timeout has come, not instead of it.
-        max_hedges: of one call.
-        min_delay_s: the least delay that a percentile can lead to.
-    """
-
-    after: str | float | None = "p95"
-    max_extra_percent: float = 5.0
-    on_per_try_timeout: bool = False
-    max_hedges: int = 1
-    min_delay_s: float = 0.001
-
-    @property
-    def percentile(self) -> float | None:
-        """The percentile in `after`, if it names one."""
-        return float(self.after[1:]) if isinstance(self.after, str) else None
+__all__ = ["Hedging"]
 
 
 class Hedging:
@@ -98,17 +74,14 @@ class Hedging:
         """A call that may be hedged began: it pays for a part of a hedge."""
         self._extra.succeeded(now)
 
-    def affords(self, now: float) -> bool:
-        """Whether there is enough for a hedge."""
-        return self._extra.may_retry(now)
+    def take(self, now: float) -> bool:
+        """Take what a hedge costs; False, and nothing taken, if there is too little."""
+        return self._extra.retry_began(now)
 
-    def hedge_began(self, now: float) -> bool:
-        """Take what a hedge costs; False, and nothing taken, if it is not there any more."""
-        if not self._extra.retry_began(now):
-            return False
+    def count_sent(self) -> None:
+        """A hedge starts."""
         with self._lock:
             self.sent += 1
-        return True
 
     def count_won(self) -> None:
         """A hedge's answer was delivered."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 from random import Random
+from typing import TYPE_CHECKING
 
 from meshlib.errors import MeshError, PoolTimeout
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail
@@ -20,6 +21,9 @@ from meshlib.policy.classify import FAILURE_STATUSES, is_to_blame
 from meshlib.policy.facts import CallFacts, Ready
 from meshlib.policy.journal import Journal
 from meshlib.policy.placement import NONE, Placement
+
+if TYPE_CHECKING:
+    from meshlib.policy.hedge import Hedging
 
 __all__ = ["DELIVERED", "DONE", "NEW", "RUNNING", "WAITING", "CallState", "Holdings"]
 
@@ -44,7 +48,12 @@ class Holdings(Placement):
 
     __slots__ = (
         "_backoff_s",
+        "_hedge_at",
+        "_hedges",
+        "_hedging",
         "_owed",
+        "_retried",
+        "_retry_due",
         "_taken",
         "_wake_at",
         "attempts",
@@ -92,6 +101,7 @@ class Holdings(Placement):
         self._owed = 0  # failures that the budget has not been charged for
         self._taken = 0  # retries and hedges that the budget counts as under way
         self._backoff_s = 0.0  # the wait before the last retry
+        self._hedging: Hedging | None = None  # if it may be hedged; see `Attempts.may_hedge`
         self.journal = Journal()
         self._wake_at: float | None = None
 
@@ -113,10 +123,26 @@ class Holdings(Placement):
         actions: list[Action] = []
         if len(self.attempts) > 1:
             self._give_back(now)
+            if self._hedging is not None:
+                self._settle_race(now, self._hedging, attempt)
             actions = self._cancel_open(now, keep=attempt)
         actions.append(Deliver(attempt.n))
         self.state = DELIVERED
         return actions
+
+    def _settle_race(self, now: float, hedging: Hedging, winner: Attempt) -> None:
+        """One of several attempts was answered; how long a slower one took so far is as much as can be said of it."""
+        if winner.hedge:
+            hedging.count_won()
+        for attempt in self.attempts:
+            if attempt.open and attempt.headers_at is None:
+                self._took(now, hedging, attempt)
+
+    @staticmethod
+    def _took(now: float, hedging: Hedging, attempt: Attempt) -> None:
+        """An attempt was answered, ran out of time, or was overtaken. How soon a hedge was, says little of others."""
+        if not attempt.hedge:
+            hedging.took(now, now - attempt.started_at)
 
     def _broke(self, attempt: Attempt, now: float, error: MeshError) -> list[Action]:
         """The body of a delivered response broke. The caller sees it; there is nothing left to decide."""
@@ -157,6 +183,8 @@ class Holdings(Placement):
         for attempt in under_way:
             attempt.phase = attempt.stage()
             if self._blames(attempt, now):
+                if self._hedging is not None:
+                    self._took(now, self._hedging, attempt)
                 attempt.error = error
                 attempt.failed(now, self._rng)
         actions = self._cancel_open(now)

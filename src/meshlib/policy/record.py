@@ -47,7 +47,8 @@ class AttemptRecord:
     def __str__(self) -> str:
         result = self.error or (str(self.status) if self.status is not None else self.outcome)
         phase = f" in {self.phase}" if self.error and self.phase else ""
-        return f"#{self.number} {self.endpoint} {result}{phase} after {format_duration(self.duration_s)}"
+        hedge = " (hedge)" if self.hedge else ""
+        return f"#{self.number}{hedge} {self.endpoint} {result}{phase} after {format_duration(self.duration_s)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +100,13 @@ class Record:
 
     @property
     def retries(self) -> int:
-        """Attempts beyond the first."""
-        return max(0, len(self.attempts) - 1)
+        """Attempts beyond the first, without the hedges."""
+        return max(0, len(self.attempts) - 1 - self.hedges)
+
+    @property
+    def hedges(self) -> int:
+        """Attempts that were started beside another."""
+        return sum(attempt.hedge for attempt in self.attempts)
 
     def __str__(self) -> str:
         result = self.error or (str(self.status) if self.status is not None else self.outcome)

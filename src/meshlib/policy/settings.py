@@ -5,7 +5,7 @@ Defaults are those of a mesh without configuration, and the reason stands beside
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol, TYPE_CHECKING
 
 from meshlib.dataclass import dataclass
 from meshlib.policy.retry_settings import BudgetSettings, RetryPolicy
@@ -25,6 +25,7 @@ __all__ = [
     "OutlierSettings",
     "RetryPolicy",
     "SuccessRateSettings",
+    "UserBreaker",
 ]
 
 
@@ -114,6 +115,15 @@ class OutlierSettings:
     always_eject_one_of: int = 2
     return_by: Literal["probe", "sweep"] = "probe"
     active_check_unejects: bool = True
+
+
+class UserBreaker(Protocol):
+    """A circuit breaker of the user's own: one of pybreaker's, or of the same shape."""
+
+    @property
+    def current_state(self) -> str: ...
+
+    def call(self, func: Any, /, *args: Any, **kwargs: Any) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
