@@ -103,8 +103,9 @@ class Aperture:
 
     def __init__(self, members: Sequence[Member], settings: ApertureSettings) -> None:
         ordered, count = in_order(members), len(members)
-        length = width(settings.of, count, settings.size)
-        found = arcs([member.weight for member in ordered], settings.instance / settings.of % 1.0, length)
+        clients = settings.of or 1
+        length = width(clients, count, settings.size)
+        found = arcs([member.weight for member in ordered], (settings.instance or 0) / clients % 1.0, length)
         self.members = [member for member, arc in zip(ordered, found, strict=True) if arc > 0.0]
         self.weights = [arc * count for arc in found if arc > 0.0]
         self._others = [member for member, arc in zip(ordered, found, strict=True) if not arc > 0.0]

@@ -89,15 +89,15 @@ class ApertureSettings:
     """Where this client is among its peers, see `meshlib.balance.aperture`.
 
     Attributes:
-        instance: its number, from 0.
-        of: how many of them there are.
+        instance: its number, from 0; None is 0.
+        of: how many of them there are; None is 1, so that the slice is the whole ring.
         size: how many servers a client calls at least. Finagle has 12: with fewer, two draws do not keep to the weights
             of the edges, and one slice may be down as a whole.
         load: what two servers are compared by: ``least_request``, the attempts in flight, or ``peak_ewma``.
     """
 
-    instance: int = 0
-    of: int = 1
+    instance: int | None = None
+    of: int | None = None
     size: int = 12
     load: Literal["least_request", "peak_ewma"] = "least_request"
 
@@ -110,13 +110,13 @@ class SubsettingSettings:
         kind: ``random`` or ``rounds``.
         size: how many; all, if there are no more.
         seed: of ``random``; None for one of this process's own.
-        instance: of ``rounds``: the client's number among its peers, from 0.
+        instance: of ``rounds``: the client's number among its peers, from 0; None is 0.
     """
 
     kind: Literal["random", "rounds"] = "random"
     size: int = 20
     seed: int | None = None
-    instance: int = 0
+    instance: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

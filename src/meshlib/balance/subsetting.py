@@ -72,7 +72,7 @@ def subset(make: MakeBalancer, members: Sequence[Member], settings: LoadBalancin
     if chosen.kind == "random":
         mine = random_subset(members, chosen.size, rng.getrandbits(64) if chosen.seed is None else chosen.seed)
     else:
-        mine = round_subset(members, chosen.size, chosen.instance)
+        mine = round_subset(members, chosen.size, chosen.instance or 0)
     known = set(map(id, mine))
     return Subset(make(mine, settings, now, rng), [member for member in members if id(member) not in known])
 
