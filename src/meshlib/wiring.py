@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -42,6 +43,7 @@ __all__ = ["MeshParts", "Wiring"]
 
 _log = logging.getLogger("meshlib")
 _HOUSEKEEPING_S = 1.0
+_MOMENT_S = 50e-6
 
 _KNOWN = {
     ResolutionState.PENDING: Known.PENDING,
@@ -117,6 +119,7 @@ class Wiring:
             on_ejection=self._changes.on_ejection,
             on_left=self._left,
             soon=self._soon,
+            pause=_let_others_run,
         )
         self.view = MeshView(self.snapshots, self._directory, self.engines)
         self._observer = Observer(self.view, changes=self._changes)
@@ -254,6 +257,11 @@ class Wiring:
         self.bus.renew_lock()
         self._changes.renew_lock()
         self._observer.renew_lock()
+
+
+def _let_others_run() -> None:
+    """For a moment: calls that wait for the interpreter get it now, and not only when it is taken from this thread."""
+    time.sleep(_MOMENT_S)
 
 
 def _framing(settings: MeshSettings) -> Callable[[], Framing] | None:

@@ -11,16 +11,22 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from meshlib.balance.ahead import Steps, collected
 from meshlib.balance.balancer import Member
 from meshlib.balance.cluster import REMEMBER_S, Cluster, ClusterState, Known
 from meshlib.balance.endpoint import Endpoint
 from meshlib.balance.load import EndpointNode
+from meshlib.config.gates import Fleet, gates_of
 from meshlib.config.settings import ClusterSettings, MeshSettings, ServiceSettings
 from meshlib.dataclass import dataclass, replace
 from meshlib.policy.budget import make_budget
 from meshlib.policy.facts import CallFacts
+from meshlib.policy.settings import BreakerSettings
+
+if TYPE_CHECKING:
+    from meshlib.policy.fault import ActiveFaults
 
 __all__ = ["EndpointsWaiter", "ServiceState", "ServiceView", "Snapshot", "Snapshots"]
 
@@ -30,15 +36,24 @@ class ServiceState:
 
     Attributes:
         settings: compiled.
-        budget: of retries.
+        budget, high_budget: of retries; the second is for calls of high priority, who share the first unless it counts
+            what is under way.
+        faults: calls that have an injected fault; None if none is to be injected.
         clusters: by subset; None is the whole service.
         kinds: what the calls of one kind have in common, as the data plane keeps it.
     """
 
     def __init__(self, settings: ServiceSettings, clusters: Mapping[str | None, ClusterState]) -> None:
         self.settings = settings
-        self.budget = make_budget(settings.budget, self._under_way)
+        self.budget = self.high_budget = make_budget(settings.budget, self._under_way)
+        if settings.budget.kind == "concurrency":
+            self.high_budget = make_budget(settings.budget, self._under_way)
         self.clusters = clusters
+        self.faults: ActiveFaults | None = None
+        if any(route.policy.fault is not None for route in settings.routes):
+            from meshlib.policy.fault import ActiveFaults
+
+            self.faults = ActiveFaults()
         self.waiting: list[EndpointsWaiter] = []
         self.kinds: dict[tuple[object, ...], CallFacts] = {}
 
@@ -122,6 +137,8 @@ class Snapshots:
         on_ejection: Callable[[str], Callable[[Member, bool], None]] | None = None,
         on_left: Callable[[Endpoint], None] | None = None,
         soon: Callable[[Callable[[], None]], object] = lambda work: work(),
+        pause: Callable[[], object] = lambda: None,
+        fleet: Fleet | None = None,
     ) -> None:
         """Start with an empty snapshot.
 
@@ -135,6 +152,8 @@ class Snapshots:
                 (or is back).
             on_left: called with each endpoint that has left its service.
             soon: does what takes longer than a call should wait for, elsewhere; by default at once.
+            pause: lets others run; called now and then in work that takes long.
+            fleet: what clusters share with other processes; None for nothing.
         """
         self.now = now
         self._rng = rng
@@ -143,8 +162,12 @@ class Snapshots:
         self._on_ejection = on_ejection
         self._on_left = on_left
         self._soon = soon
+        self._pause = pause
+        self._fleet = fleet
         self._refreshing: set[str] = set()
         self._lock = threading.Lock()
+        # Who makes clusters anew holds this one for as long as that takes, calls never do. Taken before the other.
+        self._making = threading.Lock()
         self._nodes: dict[tuple[str, str, int], EndpointNode] = {}
         self.current = Snapshot(settings, MappingProxyType({}))
 
@@ -160,18 +183,22 @@ class Snapshots:
 
     def publish(self, name: str, endpoints: Iterable[Endpoint] | None, known: Known, detail: str = "") -> None:
         """Discovery says something new of a service; None for `endpoints` makes the mesh forget it."""
-        with self._lock:
-            old = self.current.services.get(name)
-            found = () if endpoints is None else tuple(endpoints)
-            waiting: list[EndpointsWaiter] = []
+        found = () if endpoints is None else tuple(endpoints)
+        waiting: list[EndpointsWaiter] = []
+        with self._making:
             if endpoints is None:
-                services = {key: view for key, view in self.current.services.items() if key != name}
-                self.current = replace(self.current, services=MappingProxyType(services))
+                with self._lock:
+                    old = self.current.services.get(name)
+                    services = {key: view for key, view in self.current.services.items() if key != name}
+                    self.current = replace(self.current, services=MappingProxyType(services))
+                    left = self._left(old, found)
             else:
-                state = old.state if old is not None else self._state(name)
-                self._set(self._view(state, found, known, detail, self._rng))
-                waiting, state.waiting = state.waiting, []
-            left = self._left(old, found)
+                old = self.service(name)
+                view = self._made(old.state, found, known, detail)
+                with self._lock:
+                    self._set(view)
+                    waiting, view.state.waiting = view.state.waiting, []
+                    left = self._left(old, found)
         for waiter in waiting:
             waiter.fire()
         if self._on_left is not None:
@@ -186,10 +213,21 @@ class Snapshots:
 
     def _refresh(self, name: str) -> None:
         self._refreshing.discard(name)
-        with self._lock:
+        with self._making:
             view = self.current.services.get(name)
             if view is not None:
-                self._set(self._view(view.state, view.endpoints, view.known, view.detail, self._rng))
+                view = self._made(view.state, view.endpoints, view.known, view.detail)
+                with self._lock:
+                    self._set(view)
+
+    def _made(self, state: ServiceState, endpoints: tuple[Endpoint, ...], known: Known, detail: str) -> ServiceView:
+        """A new view, with all that takes long to make: that is done without the lock that calls may need."""
+        with self._lock:
+            view, steps = self._view(state, endpoints, known, detail, self._rng)
+        for each in steps:
+            for _ in each():
+                self._pause()
+        return view
 
     def wake_all(self) -> None:
         """Have every call that waits for endpoints look again: the mesh is closed."""
@@ -206,10 +244,14 @@ class Snapshots:
     def renew_locks(self) -> None:
         """After a fork, in the child."""
         self._lock = threading.Lock()
+        self._making = threading.Lock()
         self._refreshing.clear()
         for view in self.current.services.values():
             view.state.waiting.clear()
             view.state.budget.renew_lock()
+            view.state.high_budget.renew_lock()
+            if view.state.faults is not None:
+                view.state.faults.renew_lock()
             for state in view.state.clusters.values():
                 state.renew_locks()
             for cluster in view.clusters.values():
@@ -227,7 +269,8 @@ class Snapshots:
 
     def _first(self, name: str, rng: Random) -> ServiceView:
         endpoints = self._known.get(name, ())
-        return self._view(self._state(name), endpoints, Known.YES if endpoints else Known.PENDING, "", rng)
+        view, _ = self._view(self._state(name), endpoints, Known.YES if endpoints else Known.PENDING, "", rng)
+        return view
 
     def _set(self, view: ServiceView) -> None:
         services = {**self.current.services, view.name: view}
@@ -240,13 +283,16 @@ class Snapshots:
         return ServiceState(settings, clusters)
 
     def _cluster_state(self, settings: ClusterSettings) -> ClusterState:
+        breaker, gates = settings.breaker, gates_of(settings, self.now(), self._rng, self._fleet)
         return ClusterState(
             settings.name,
             now=self.now(),
             load_balancing=settings.load_balancing,
-            breaker=settings.breaker,
+            breaker=breaker if isinstance(breaker, BreakerSettings) else None,
             outlier=settings.outlier,
-            limits=settings.limits,
+            limit=gates.limit,
+            before=gates.before,
+            after=gates.after,
             node_of=self._node_of,
             on_ejection=self._on_ejection(settings.name) if self._on_ejection is not None else None,
             on_change=lambda: self.refresh(settings.service),
@@ -254,22 +300,24 @@ class Snapshots:
 
     def _view(
         self, state: ServiceState, endpoints: tuple[Endpoint, ...], known: Known, detail: str, rng: Random
-    ) -> ServiceView:
+    ) -> tuple[ServiceView, list[Steps]]:
+        """A view, and what is to be done before calls see it. What is not done, the first pick does."""
         clusters = {}
         now = self.now()
-        for subset, settings in state.settings.clusters.items():
-            chosen = endpoints
-            if settings.selector:
-                chosen = tuple(endpoint for endpoint in endpoints if _selected(settings, endpoint))
-            clusters[subset] = state.clusters[subset].view(
-                chosen,
-                now,
-                rng,
-                known=known,
-                detail=detail,
-                target_of=lambda endpoint, settings=settings: self._target_of(settings, endpoint),  # type: ignore[misc]
-            )
-        return ServiceView(state.settings, state, MappingProxyType(clusters), endpoints, known, detail)
+        with collected() as steps:
+            for subset, settings in state.settings.clusters.items():
+                chosen = endpoints
+                if settings.selector:
+                    chosen = tuple(endpoint for endpoint in endpoints if _selected(settings, endpoint))
+                clusters[subset] = state.clusters[subset].view(
+                    chosen,
+                    now,
+                    rng,
+                    known=known,
+                    detail=detail,
+                    target_of=lambda endpoint, settings=settings: self._target_of(settings, endpoint),  # type: ignore[misc]
+                )
+        return ServiceView(state.settings, state, MappingProxyType(clusters), endpoints, known, detail), steps
 
     def _node_of(self, endpoint: Endpoint) -> EndpointNode:
         node = self._nodes.get(endpoint.key)
