@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshlib.config import model as written
+from meshlib.config.checks_health import check_faults, outlier_faults
 from meshlib.config.checks_retry import budget_faults, fault_faults, retry_faults
 from meshlib.config.compile import Levels, consul_settings, levels_of, route_names, route_policy
 from meshlib.config.fields import Part, closest, split_endpoint
@@ -72,9 +73,14 @@ def _policy(path: Path, policy: written.Policy, levels: Levels) -> Iterator[Cont
         times = ("open_for", breaker.open_for_s, "max_open_for", breaker.max_open_for_s)
         yield from _ordered((*path, "circuit_breaker"), part, *times)
     part = policy.outlier_detection
-    if outlier and isinstance(part, Part):
+    if outlier and isinstance(part, written.OutlierDetection):
         times = ("base_ejection", outlier.base_ejection_s, "max_ejection", outlier.max_ejection_s)
         yield from _ordered((*path, "outlier_detection"), part, *times)
+        for found in outlier_faults((*path, "outlier_detection"), part, outlier):
+            yield Contradiction(*found)
+    if isinstance(policy.health_check, written.HealthCheck) and levels.cluster.health_check:
+        for found in check_faults((*path, "health_check"), policy.health_check, levels.cluster.health_check):
+            yield Contradiction(*found)
 
 
 def _times(path: Path, part: written.Policy | written.Route, call: CallPolicy) -> Iterator[Contradiction]:

@@ -98,6 +98,10 @@ class Part(BaseModel):
         """Whether it says that there is to be none of it."""
         return False
 
+    def begins_with(self, base: Any) -> Any:
+        """What it is laid over: `base`, where what is written does not speak for another start."""
+        return base
+
     # pydantic then still builds nested parts by itself, so that a fault deep inside keeps its whole path.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 

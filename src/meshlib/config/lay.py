@@ -46,7 +46,7 @@ def compiled(value: Any, base: Any = None) -> Any:
         if value.is_off:
             return None
         kind: Any = value.compiles_to
-        return lay_over(base if isinstance(base, kind) else kind(), value)
+        return lay_over(value.begins_with(base if isinstance(base, kind) else kind()), value)
     if isinstance(value, tuple):
         return tuple(compiled(each) for each in value)
     if isinstance(value, Mapping):

@@ -7,9 +7,9 @@ module imports pydantic, so it is loaded only when there is a configuration to r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PrivateAttr, Tag
 
 from meshlib.config.fields import (
     Address,
@@ -29,24 +29,46 @@ from meshlib.config.fields import (
     Text,
     Url,
     UrlPath,
+    reject,
 )
 from meshlib.config.parts import (
+    Adaptive,
+    Aperture,
     Backoff,
+    BreakerOrFalse,
+    Bulkhead,
     CircuitBreaker,
+    FailurePercentage,
     Fault,
     FaultAbort,
     FaultDelay,
     FaultOrFalse,
+    Fleet,
+    FleetBreaker,
+    FleetRateLimit,
     HeaderCondition,
+    HealthCheck,
+    HealthCheckOrFalse,
+    HighLimits,
+    HttpCheck,
+    LeastRequest,
     Limits,
     LoadBalancing,
     OutlierDetection,
+    OutlierOrFalse,
     Pool,
+    Rate,
+    RateLimit,
     RateLimitedBackoff,
     ResetHeader,
     Retry,
     RetryBudget,
+    ServerWeights,
+    Subsetting,
+    SuccessRate,
+    TcpCheck,
     TcpKeepalive,
+    Throttle,
     Tls,
 )
 from meshlib.config.rules import Backend, HeaderEdit, HeaderEdits, Match, PathMatch, Route, ValueMatch
@@ -56,23 +78,35 @@ from meshlib.config.settings import (
     MeshSettings,
     Mode,
     PoolSettings,
+    RedisSettings,
     ServerSettings,
 )
 from meshlib.policy.settings import CallPolicy
 
 __all__ = [
+    "Adaptive",
+    "Aperture",
     "Backend",
     "Backoff",
+    "Bulkhead",
     "CircuitBreaker",
     "Consul",
     "Defaults",
     "Endpoint",
+    "FailurePercentage",
     "Fault",
     "FaultAbort",
     "FaultDelay",
+    "Fleet",
+    "FleetBreaker",
+    "FleetRateLimit",
     "HeaderCondition",
     "HeaderEdit",
     "HeaderEdits",
+    "HealthCheck",
+    "HighLimits",
+    "HttpCheck",
+    "LeastRequest",
     "Limits",
     "LoadBalancing",
     "Local",
@@ -83,15 +117,23 @@ __all__ = [
     "PathMatch",
     "Policy",
     "Pool",
+    "Rate",
+    "RateLimit",
     "RateLimitedBackoff",
+    "Redis",
     "Register",
     "ResetHeader",
     "Retry",
     "RetryBudget",
     "Route",
     "Server",
+    "ServerWeights",
     "Service",
+    "Subsetting",
+    "SuccessRate",
+    "TcpCheck",
     "TcpKeepalive",
+    "Throttle",
     "Tls",
     "ValueMatch",
 ]
@@ -102,11 +144,18 @@ _CONSUL = ConsulSettings()
 _LOCAL = LocalSettings()
 _SERVER = ServerSettings()
 _MESH = MeshSettings()
+_REDIS = RedisSettings("")
 
 
 def _empty(value: Any) -> Any:
     # `orders:` with nothing under it declares a service; YAML reads it as null.
     return {} if value is None else value
+
+
+def _redis_url(value: str) -> str:
+    if value.partition("://")[0] not in ("redis", "rediss", "unix"):
+        reject("is not the URL of a Redis, such as redis://127.0.0.1:6379/0")
+    return value
 
 
 class Locality(Part):
@@ -137,14 +186,6 @@ class Endpoint(Part):
     locality: Locality = Locality()
 
 
-_MapOrFalse = Annotated[
-    Annotated[CircuitBreaker, Tag("map")] | Annotated[Literal[False], Tag("false")],
-    Discriminator(lambda value: "false" if value is False else "map"),
-]
-_OutlierOrFalse = Annotated[
-    Annotated[OutlierDetection, Tag("map")] | Annotated[Literal[False], Tag("false")],
-    Discriminator(lambda value: "false" if value is False else "map"),
-]
 _EndpointOrAddress = Annotated[
     Annotated[Endpoint, Tag("map")] | Annotated[Address, Tag("text")],
     Discriminator(lambda value: "text" if isinstance(value, str) else "map"),
@@ -163,7 +204,11 @@ class Policy(Part):
         endpoint_wait: how long a call waits for the first endpoints of its service.
         host_header: what servers see as Host: ``service``, ``endpoint``, or a literal.
         retry, retry_budget, load_balancing, limits, pool: see their classes.
-        circuit_breaker, outlier_detection: see their classes; false switches them off.
+        circuit_breaker, outlier_detection: see their classes; false switches them off. In code the breaker may be one
+            of pybreaker's.
+        bulkhead, throttle, rate_limit, fleet: see their classes; null for none.
+        priority: ``default``, or ``high`` for calls with limits of their own (``limits: {high: ...}``).
+        health_check: active checks; see its class; false switches off what is inherited.
         tls: see its class; null or ``mode: off`` for none.
         http2: speak HTTP/2.
         fault: to inject; see its class; false switches off what is inherited.
@@ -179,9 +224,15 @@ class Policy(Part):
     retry: Retry = Retry()
     retry_budget: RetryBudget = RetryBudget()
     load_balancing: LoadBalancing = LoadBalancing()
-    circuit_breaker: _MapOrFalse = CircuitBreaker()
-    outlier_detection: _OutlierOrFalse = OutlierDetection()
+    circuit_breaker: BreakerOrFalse = CircuitBreaker()
+    outlier_detection: OutlierOrFalse = OutlierDetection()
+    health_check: HealthCheckOrFalse | None = None
     limits: Limits = Limits()
+    bulkhead: Bulkhead | None = None
+    throttle: Throttle | None = None
+    rate_limit: RateLimit | None = None
+    fleet: Fleet | None = None
+    priority: Literal["default", "high"] = _CALL.priority
     pool: Pool = Pool()
     tls: Tls | None = None
     http2: Flag = False
@@ -282,6 +333,22 @@ class Register(Part):
     check_interval: Interval = 5.0
 
 
+class Redis(Part):
+    """The Redis over which the processes of a fleet share limits and breakers.
+
+    Attributes:
+        url: ``redis://host:6379/0``, ``rediss://`` with TLS, or ``unix://``; may hold a password, and is never shown.
+        max_wait: how long a call waits for an answer; without one it goes on as if there were no limit.
+        prefix: of all keys.
+    """
+
+    compiles_to: ClassVar = RedisSettings
+
+    url: Annotated[Text, AfterValidator(_redis_url)] = Field(repr=False)
+    max_wait: Interval = _REDIS.max_wait_s
+    prefix: Text = _REDIS.prefix
+
+
 class Server(Part):
     """What the callee's side believes of an incoming request.
 
@@ -309,6 +376,7 @@ class MeshConfig(Part):
         wire: ``native``; ``h11`` for the same with h11 as the parser; or ``stock`` for the client's own transport.
         registration: how this process enters itself into the registry (``register`` in a file).
         server: the callee's side.
+        redis: what a fleet shares limits over; null for none.
         include: further files, as paths and globs relative to this one.
     """
 
@@ -326,6 +394,7 @@ class MeshConfig(Part):
     # An abstract base class has a method `register`, which a field of that name would hide.
     registration: Register | None = Field(default=None, alias="register")
     server: Server = Server()
+    redis: Redis | None = None
     include: Many[Text] = ()
 
     _sources: tuple[str, ...] = PrivateAttr(default=())

@@ -6,13 +6,24 @@ The policies' own settings live beside each policy (`meshlib.policy`); this modu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from meshlib.balance.endpoint import Endpoint, Locality
 from meshlib.balance.settings import LoadBalancing
 from meshlib.dataclass import dataclass, field
-from meshlib.policy.settings import BreakerSettings, BudgetSettings, CallPolicy, LimitSettings, OutlierSettings
+from meshlib.policy.settings import (
+    BreakerSettings,
+    BudgetSettings,
+    CallPolicy,
+    LimitSettings,
+    OutlierSettings,
+    UserBreaker,
+)
 from meshlib.routing.route import Backend, Route
+
+if TYPE_CHECKING:
+    from meshlib.policy.admission import BulkheadSettings, FleetSettings, RateLimitSettings, ThrottleAlgorithm
+    from meshlib.policy.health_check import HealthCheckSettings
 
 __all__ = [
     "ClusterSettings",
@@ -23,6 +34,7 @@ __all__ = [
     "MeshSettings",
     "Mode",
     "PoolSettings",
+    "RedisSettings",
     "RegisterSettings",
     "ServerSettings",
     "ServiceSettings",
@@ -180,6 +192,21 @@ class ServerSettings:
     min_remaining_s: float = 0.001
 
 
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """The Redis over which a fleet shares limits and breakers.
+
+    Attributes:
+        url: may hold a password, and is never shown.
+        max_wait_s: how long a call waits for an answer.
+        prefix: of all keys.
+    """
+
+    url: str = field(repr=False)
+    max_wait_s: float = 0.02
+    prefix: str = "meshlib"
+
+
 Mode: TypeAlias = Literal["off", "observe", "on"]
 
 
@@ -193,16 +220,23 @@ class ClusterSettings:
         selector: metadata that an endpoint must have to belong to the subset.
         http2: speak HTTP/2.
         host_header: ``service`` (the name that the caller used), ``endpoint`` (the address), or a literal value.
-        breaker, outlier: None where switched off.
+        breaker, outlier: None where switched off; the breaker may be one of the user's own.
+        bulkhead, throttle, rate_limit, fleet: None where there is none.
+        health_check: active checks; None for none.
     """
 
     service: str
     subset: str | None = None
     selector: tuple[tuple[str, str], ...] = ()
     load_balancing: LoadBalancing = LoadBalancing()
-    breaker: BreakerSettings | None = BreakerSettings()
+    breaker: BreakerSettings | UserBreaker | None = BreakerSettings()
     outlier: OutlierSettings | None = OutlierSettings()
+    health_check: HealthCheckSettings | None = None
     limits: LimitSettings = LimitSettings()
+    bulkhead: BulkheadSettings | None = None
+    throttle: ThrottleAlgorithm | None = None
+    rate_limit: RateLimitSettings | None = None
+    fleet: FleetSettings | None = None
     pool: PoolSettings = PoolSettings()
     tls: TlsSettings | None = None
     http2: bool = False
@@ -262,6 +296,7 @@ class MeshSettings:
     fallback: Callable[[str], ServiceSettings] = field(default=lambda name: default_service(name), repr=False)
     register: RegisterSettings | None = None
     server: ServerSettings = ServerSettings()
+    redis: RedisSettings | None = None
     sources: tuple[str, ...] = ()
 
 

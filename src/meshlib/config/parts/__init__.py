@@ -6,11 +6,34 @@ over the other is in `meshlib.config.lay`.
 
 from __future__ import annotations
 
-from meshlib.config.parts.admission import CircuitBreaker, Limits
+from meshlib.config.parts.admission import (
+    Adaptive,
+    BreakerOrFalse,
+    Bulkhead,
+    CircuitBreaker,
+    Fleet,
+    FleetBreaker,
+    FleetRateLimit,
+    HighLimits,
+    Limits,
+    Rate,
+    RateLimit,
+    Throttle,
+)
+from meshlib.config.parts.balancers import Aperture, LeastRequest, ServerWeights, Subsetting
 from meshlib.config.parts.balancing import LoadBalancing
 from meshlib.config.parts.connection import Pool, TcpKeepalive, Tls
 from meshlib.config.parts.fault import Fault, FaultAbort, FaultDelay, FaultOrFalse
-from meshlib.config.parts.health import OutlierDetection
+from meshlib.config.parts.health import (
+    FailurePercentage,
+    HealthCheck,
+    HealthCheckOrFalse,
+    HttpCheck,
+    OutlierDetection,
+    OutlierOrFalse,
+    SuccessRate,
+    TcpCheck,
+)
 from meshlib.config.parts.retry import (
     Backoff,
     HeaderCondition,
@@ -21,21 +44,42 @@ from meshlib.config.parts.retry import (
 )
 
 __all__ = [
+    "Adaptive",
+    "Aperture",
     "Backoff",
+    "BreakerOrFalse",
+    "Bulkhead",
     "CircuitBreaker",
+    "FailurePercentage",
     "Fault",
     "FaultAbort",
     "FaultDelay",
     "FaultOrFalse",
+    "Fleet",
+    "FleetBreaker",
+    "FleetRateLimit",
     "HeaderCondition",
+    "HealthCheck",
+    "HealthCheckOrFalse",
+    "HighLimits",
+    "HttpCheck",
+    "LeastRequest",
     "Limits",
     "LoadBalancing",
     "OutlierDetection",
+    "OutlierOrFalse",
     "Pool",
+    "Rate",
+    "RateLimit",
     "RateLimitedBackoff",
     "ResetHeader",
     "Retry",
     "RetryBudget",
+    "ServerWeights",
+    "Subsetting",
+    "SuccessRate",
+    "TcpCheck",
     "TcpKeepalive",
+    "Throttle",
     "Tls",
 ]
