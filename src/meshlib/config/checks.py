@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshlib.config import model as written
+from meshlib.config.checks_balancers import balancer_faults
 from meshlib.config.checks_health import check_faults, outlier_faults
 from meshlib.config.checks_retry import budget_faults, fault_faults, retry_faults
 from meshlib.config.compile import Levels, consul_settings, levels_of, route_names, route_policy
@@ -60,6 +61,8 @@ def contradictions(config: written.MeshConfig) -> Iterator[Contradiction]:
 
 def _policy(path: Path, policy: written.Policy, levels: Levels) -> Iterator[Contradiction]:
     yield from _times(path, policy, levels.call)
+    for found in balancer_faults((*path, "load_balancing"), policy.load_balancing, levels.cluster.load_balancing):
+        yield Contradiction(*found)
     for found in budget_faults((*path, "retry_budget"), policy.retry_budget, levels.budget):
         yield Contradiction(*found)
     timeout, connect = levels.call.timeout_s, levels.cluster.pool.connect_timeout_s
