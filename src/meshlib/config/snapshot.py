@@ -284,10 +284,15 @@ class Snapshots:
 
     def _cluster_state(self, settings: ClusterSettings) -> ClusterState:
         breaker, gates = settings.breaker, gates_of(settings, self.now(), self._rng, self._fleet)
+        balancing = settings.load_balancing
+        if balancing.subsetting is not None:
+            from meshlib.balance.subsetting import with_seed
+
+            balancing = with_seed(balancing, self._rng)
         return ClusterState(
             settings.name,
             now=self.now(),
-            load_balancing=settings.load_balancing,
+            load_balancing=balancing,
             breaker=breaker if isinstance(breaker, BreakerSettings) else None,
             outlier=settings.outlier,
             limit=gates.limit,
