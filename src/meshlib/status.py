@@ -19,6 +19,7 @@ from meshlib.propagation import IGNORED_KINDS, Ignored
 if TYPE_CHECKING:
     from meshlib.net.async_engine import AsyncEngine
     from meshlib.net.sync_engine import SyncEngine
+    from meshlib.policy.fault import ActiveFaults
 
 __all__ = ["ClusterStatus", "EndpointStatus", "MeshStatus", "MeshView", "ServiceStatus", "make_status"]
 
@@ -144,10 +145,19 @@ class MeshView:
         services = self._snapshots.current.services
         return [cluster for view in services.values() for cluster in view.clusters.values()]
 
-    def budgets(self) -> dict[str, float]:
-        """What is left of the retry budget of every service in use."""
-        now = self._snapshots.now()
-        return {name: view.state.budget.left(now) for name, view in self._snapshots.current.services.items()}
+    def budgets(self) -> dict[str, tuple[float, int]]:
+        """What is left of the retry budget of every service in use, and how many retries it refused."""
+        now, found = self._snapshots.now(), {}
+        for name, view in self._snapshots.current.services.items():
+            state = view.state
+            both = {id(budget): budget for budget in (state.budget, state.high_budget)}.values()
+            found[name] = (state.budget.left(now), sum(budget.refused for budget in both))
+        return found
+
+    def faults(self) -> dict[str, ActiveFaults]:
+        """What was injected, for every service in use that has faults to inject."""
+        services = self._snapshots.current.services
+        return {name: view.state.faults for name, view in services.items() if view.state.faults is not None}
 
     def pools(self) -> list[PoolStats]:
         """The connection pools of this process."""

@@ -165,12 +165,12 @@ def test_a_reset_is_no_response() -> None:
 
 
 def test_no_more_calls_have_a_fault_at_once_than_are_allowed() -> None:
-    active = ActiveFaults(2)
-    assert [active.enter() for _ in range(3)] == [True, True, False]
+    active, fault = ActiveFaults(), Injected(1.0)
+    assert [active.enter(fault, 2) for _ in range(3)] == [True, True, False]
     active.exit()
-    assert active.enter()
-    assert (active.count, active.overflowed) == (2, 1)
+    assert active.enter(Injected(1.0, True, 503), 2)
+    assert (active.count, active.overflowed, active.delays, active.aborts) == (2, 1, 3, 1)
     active.renew_lock()
     active.exit()
     assert active.count == 0
-    assert all(ActiveFaults(None).enter() for _ in range(10))
+    assert all(active.enter(fault, None) for _ in range(10))

@@ -15,6 +15,7 @@ from meshlib.net.wire import Progress
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
 from meshlib.policy.call import Call
 from meshlib.policy.facts import CallFacts
+from meshlib.policy.fault import ActiveFaults
 from meshlib.policy.settings import CallPolicy, RetryPolicy
 from meshlib.policy.token_budget import TokenBudget
 from meshlib.propagation import Ignored
@@ -139,7 +140,8 @@ class Seen:
 
     def __init__(self, *clusters: Cluster) -> None:
         self.of_clusters = clusters
-        self.of_budgets: dict[str, float] = {}
+        self.of_budgets: dict[str, tuple[float, int]] = {}
+        self.of_faults: dict[str, ActiveFaults] = {}
         self.of_pools: list[PoolStats] = []
         self.of_ages: dict[str, float] = {}
         self.of_ignored: Ignored | None = None
@@ -147,8 +149,11 @@ class Seen:
     def clusters(self) -> Iterable[Cluster]:
         return self.of_clusters
 
-    def budgets(self) -> Mapping[str, float]:
+    def budgets(self) -> Mapping[str, tuple[float, int]]:
         return self.of_budgets
+
+    def faults(self) -> Mapping[str, ActiveFaults]:
+        return self.of_faults
 
     def pools(self) -> Iterable[PoolStats]:
         return self.of_pools

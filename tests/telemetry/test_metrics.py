@@ -11,6 +11,7 @@ from meshlib.balance.cluster import ClusterState
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.errors import ConnectFailed
 from meshlib.net.pool import PoolStats
+from meshlib.policy.fault import ActiveFaults, Injected
 from meshlib.propagation import Ignored
 from meshlib.telemetry.gauges import GAUGES, MAX_ENDPOINTS
 from tests.telemetry.calls import ENDPOINTS, Drive, Seen, a_call, a_cluster
@@ -89,7 +90,9 @@ def test_every_number_is_read_when_a_reader_asks(sdk: Sdk) -> None:
     cluster.state.breaker.rejected = 5
     cluster.state.outlier.ejections = 6
     seen = Seen(cluster)
-    seen.of_budgets = {"orders": 12.0}
+    seen.of_budgets = {"orders": (12.0, 8)}
+    seen.of_faults = {"orders": ActiveFaults()}
+    seen.of_faults["orders"].enter(Injected(1.0, True, 503), None)
     seen.of_pools = [PoolStats("10.0.0.1:8080", "", 5, 2, 3, 1), PoolStats("10.0.0.2:8080", "", 1, 1, 0, 0)]
     seen.of_ages = {"orders": 2.5}
     seen.of_ignored = Ignored()
@@ -131,6 +134,7 @@ def test_every_number_is_read_when_a_reader_asks(sdk: Sdk) -> None:
             "meshlib.panics",
             "meshlib.retries",
             "meshlib.retry.budget",
+            "meshlib.retry.refused",
             "meshlib.connections.pending",
             "meshlib.discovery.age",
         )
@@ -143,8 +147,14 @@ def test_every_number_is_read_when_a_reader_asks(sdk: Sdk) -> None:
         "meshlib.panics": [4],
         "meshlib.retries": [1],
         "meshlib.retry.budget": [12],
+        "meshlib.retry.refused": [8],
         "meshlib.connections.pending": [1],
         "meshlib.discovery.age": [2.5],
+    }
+    assert points("meshlib.faults") == {
+        frozenset({("meshlib.fault", "delay")}): 1,
+        frozenset({("meshlib.fault", "abort")}): 1,
+        frozenset({("meshlib.fault", "overflow")}): 0,
     }
     assert sdk.points("meshlib.headers.ignored")[frozenset({("meshlib.header", "deadline")})] == 7
 
@@ -152,7 +162,8 @@ def test_every_number_is_read_when_a_reader_asks(sdk: Sdk) -> None:
 def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     cluster = a_cluster()
     seen = Seen(cluster)
-    seen.of_budgets = {"orders": 20.0}
+    seen.of_budgets = {"orders": (20.0, 0)}
+    seen.of_faults = {"orders": ActiveFaults()}
     seen.of_pools = [PoolStats("10.0.0.1:8080", "", 0, 0, 0, 0)]
     seen.of_ages = {"orders": 0.0}
     seen.of_ignored = Ignored()

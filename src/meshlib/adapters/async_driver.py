@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 
 from meshlib.adapters.exchange import Exchange
+from meshlib.adapters.local_reply import async_reply
 from meshlib.errors import AttemptTimeout, MeshError
 from meshlib.net.body import ReadyBody
 from meshlib.net.wire import AsyncWire, AsyncWireResponse, Progress, Target, WireLimits, WireRequest
-from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
+from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Reply, Start
 
 __all__ = ["drive"]
 
@@ -45,6 +46,9 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
                     response = None
                 elif isinstance(action, Fail):
                     raise action.error
+                elif isinstance(action, Reply):
+                    exchange.ended()
+                    return async_reply(action, call.journal.fault), action.body
             if start is None:
                 actions = await _wait(exchange)
                 continue

@@ -228,7 +228,7 @@ class DataPlane:
                 route,
                 own,
                 clusters,
-                view.state.budget,
+                view.state.budget if own.priority == "default" else view.state.high_budget,
                 self._endpoints_ready(route),
                 "timeout" if timeout_s is None else "client",
                 safe,
@@ -239,6 +239,7 @@ class DataPlane:
                 request.port,
                 options.route,
                 readers_of(own, [cluster.state for cluster in clusters()], self.rng),
+                faults=view.state.faults,
             )
             if policy is route.policy:
                 if len(kinds) >= _MAX_KINDS:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 
 from meshlib.adapters.exchange import Exchange
+from meshlib.adapters.local_reply import sync_reply
 from meshlib.errors import MeshError
 from meshlib.net.body import ReadyBody
 from meshlib.net.wire import Progress, SyncWire, SyncWireResponse
-from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
+from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Reply, Start
 
 __all__ = ["drive"]
 
@@ -45,6 +46,9 @@ def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes |
                     response = None
                 elif isinstance(action, Fail):
                     raise action.error
+                elif isinstance(action, Reply):
+                    exchange.ended()
+                    return sync_reply(action, call.journal.fault), action.body
             if start is None:
                 actions = _wait(exchange)
                 continue

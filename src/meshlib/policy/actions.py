@@ -51,7 +51,7 @@ class Deliver:
 
 @dataclass(slots=True, eq=False)
 class Reply:
-    """Answer the caller with a response made here; nothing was sent."""
+    """Answer the caller with a response made here; nothing was sent, and the call is over."""
 
     status: int
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)

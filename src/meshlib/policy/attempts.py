@@ -64,17 +64,22 @@ class Attempts(Holdings):
         cluster, tried = self.cluster, self._tried() if attempts else ()
         assert cluster is not None
         outlier = cluster.state.outlier
-        lease = self._lease(now, outlier, tried) if outlier is not None and outlier.ejected and not beside else None
-        traits = self.traits
+        traits, lease, bound = self.traits, None, None
         if traits is not None:
             traits.retries = len(attempts)
-        member = cluster.pick(now, self._rng, tried, traits) if lease is None else lease.member
+            if not attempts:
+                bound = cluster.bound(traits)
+        if bound is None and outlier is not None and outlier.ejected and not beside:
+            lease = self._lease(now, outlier, tried)
+        member = bound or (cluster.pick(now, self._rng, tried, traits) if lease is None else lease.member)
         if member is None:
             return [] if beside else self._fail(now, self._no_way(), success=None)
         deadline, limit = self._attempt_limit(now)
         n = len(attempts) + 1
         probing = self._probe is not None
         attempts.append(Attempt(n, cluster, member, now, deadline, limit, lease, probing, facts.observe))
+        if bound is not None:
+            attempts[-1].how = "bound"
         if self._hedging is not None:
             deadline = self._arm(now, self._hedging, attempts[-1], deadline)
             attempts[-1].hedge = beside
@@ -268,7 +273,11 @@ class Attempts(Holdings):
             before_s=self._backoff_s,
             rng=self._rng,
         )
-        return verdict if not verdict.retry or facts.budget.retry_began(now) else NO_BUDGET
+        if verdict.retry and not facts.budget.retry_began(now):
+            verdict = NO_BUDGET
+        if verdict is NO_BUDGET:
+            facts.budget.count_refused()
+        return verdict
 
     def _pay(self, now: float) -> None:
         """Charge the budget for the failures so far."""

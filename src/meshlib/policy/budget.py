@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from meshlib.policy.retry_settings import BudgetSettings
@@ -22,9 +23,16 @@ class Budget:
     A further attempt is asked for by `may_retry`, which takes nothing, and taken by `retry_began` or `hedge_began`,
     which say whether it was still there: another thread may have been faster. What was taken is given back once, by
     `ended`, when the call's next retry is decided or the call's outcome is known.
+
+    Attributes:
+        refused: retries that would have been made, had there been something left. Only grows.
     """
 
-    __slots__ = ()
+    __slots__ = ("_lock", "refused")
+
+    def __init__(self) -> None:
+        self.refused = 0
+        self._lock = threading.Lock()
 
     def may_retry(self, now: float) -> bool:
         """Whether a retry or a hedge may go ahead."""
@@ -42,6 +50,11 @@ class Budget:
         """A hedge is about to start. False: there is nothing left for it after all, and nothing was taken."""
         return self.retry_began(now)
 
+    def count_refused(self) -> None:
+        """A retry was not made for want of budget."""
+        with self._lock:
+            self.refused += 1
+
     def ended(self, now: float) -> None:
         """A retry or a hedge is over."""
 
@@ -53,6 +66,7 @@ class Budget:
 
     def renew_lock(self) -> None:
         """After a fork, in the child: another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
 
 
 def make_budget(settings: BudgetSettings, active: Callable[[], int] = lambda: 0) -> Budget:

@@ -13,7 +13,6 @@ and priority has its own; here each service has, and another for its calls of hi
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from meshlib.policy.budget import Budget
@@ -32,7 +31,7 @@ class ConcurrencyBudget(Budget):
         under_way: retries and hedges.
     """
 
-    __slots__ = ("_active", "_lock", "_max", "_min", "_share", "under_way")
+    __slots__ = ("_active", "_max", "_min", "_share", "under_way")
 
     def __init__(
         self,
@@ -49,12 +48,12 @@ class ConcurrencyBudget(Budget):
             max_retries: a fixed number instead of both; None for the share.
             active: counts the calls under way and in line.
         """
+        super().__init__()
         self._share = percent / 100
         self._min = min_concurrency
         self._max = max_retries
         self._active = active
         self.under_way = 0
-        self._lock = threading.Lock()
 
     @property
     def limit(self) -> int:
@@ -83,7 +82,7 @@ class ConcurrencyBudget(Budget):
 
     def renew_lock(self) -> None:
         """The parent's retries are not the child's."""
-        self._lock = threading.Lock()
+        super().renew_lock()
         self.under_way = 0
 
     def __repr__(self) -> str:

@@ -4,7 +4,8 @@
     abort       instead of the call: a status, a gRPC status or a reset, for `percent` of the calls, after the delay
 
 The two are drawn independently of one another, the delay first, each as ``U < percent`` with one part in a million as
-the step; a percentage that is not given is 0. While `max_active` calls have a fault, further ones have none. With
+the step; a percentage that is not given is 0. While `max_active` calls of the
+service have a fault (are delayed), further ones have none. With
 `headers` a request may ask for faults itself, never more often than `percent` allows:
 
     x-envoy-fault-delay-request                 milliseconds, instead of `fixed_s`
@@ -25,6 +26,7 @@ from random import Random
 from typing import Final
 
 from meshlib.dataclass import dataclass
+from meshlib.durations import format_duration
 
 __all__ = ["AbortSettings", "ActiveFaults", "DelaySettings", "FaultSettings", "Injected", "draw_fault", "reply_to"]
 
@@ -91,6 +93,14 @@ class Injected:
     abort: bool = False
     status: int | None = None
     grpc_status: int | None = None
+
+    def __str__(self) -> str:
+        parts = [f"a delay of {format_duration(self.delay_s)}"] if self.delay_s > 0 else []
+        if self.is_reset:
+            parts.append("a reset")
+        elif self.abort:
+            parts.append(f"status {self.status}" if self.status is not None else f"gRPC status {self.grpc_status}")
+        return " and ".join(parts)
 
     @property
     def is_reset(self) -> bool:
@@ -190,28 +200,29 @@ def reply_to(fault: Injected, headers: Mapping[str, str]) -> tuple[int, list[tup
 
 
 class ActiveFaults:
-    """The calls of one route that have a fault now. Exact under threads.
+    """The calls of one service that have a fault now. Exact under threads.
 
     Attributes:
         count: of them.
-        overflowed: calls that would have had one, but that there were enough.
+        delays, aborts, overflowed: calls that were delayed, that were aborted, and that would have had a fault, but
+            that there were enough. Only grow.
     """
 
-    __slots__ = ("_lock", "_most", "count", "overflowed")
+    __slots__ = ("_lock", "aborts", "count", "delays", "overflowed")
 
-    def __init__(self, max_active: int | None = None) -> None:
-        self._most = max_active
-        self.count = 0
-        self.overflowed = 0
+    def __init__(self) -> None:
+        self.count = self.delays = self.aborts = self.overflowed = 0
         self._lock = threading.Lock()
 
-    def enter(self) -> bool:
-        """Count one more; False if there are enough."""
+    def enter(self, fault: Injected, max_active: int | None) -> bool:
+        """Count one more, with this fault; False if there are `max_active` already."""
         with self._lock:
-            if self._most is not None and self.count >= self._most:
+            if max_active is not None and self.count >= max_active:
                 self.overflowed += 1
                 return False
             self.count += 1
+            self.delays += fault.delay_s > 0
+            self.aborts += fault.abort
             return True
 
     def exit(self) -> None:

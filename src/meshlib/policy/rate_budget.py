@@ -16,8 +16,6 @@ A ratio does not recover from every overload: retries go on while the service fa
 
 from __future__ import annotations
 
-import threading
-
 from meshlib.policy.budget import Budget
 
 __all__ = ["RateBudget"]
@@ -34,7 +32,7 @@ class RateBudget(Budget):
         reserve: what is there without any deposit.
     """
 
-    __slots__ = ("_deposit", "_lock", "_slice_at", "_slice_s", "_slices", "_started", "reserve", "withdrawal")
+    __slots__ = ("_deposit", "_slice_at", "_slice_s", "_slices", "_started", "reserve", "withdrawal")
 
     def __init__(self, percent: float = 20.0, min_per_second: float = 10.0, ttl_s: float = 10.0) -> None:
         """Begin with the reserve alone.
@@ -44,6 +42,7 @@ class RateBudget(Budget):
             min_per_second: retries that are allowed besides.
             ttl_s: how long a deposit lasts.
         """
+        super().__init__()
         self._deposit = _SCALE if percent > 0 else 0
         self.withdrawal = max(1, int(_SCALE * 100 / percent)) if percent > 0 else 1
         self.reserve = int(min_per_second * ttl_s * self.withdrawal)
@@ -51,7 +50,6 @@ class RateBudget(Budget):
         self._slices = [0] * _SLICES
         self._slice_at = 0
         self._started: float | None = None
-        self._lock = threading.Lock()
 
     def may_retry(self, now: float) -> bool:
         with self._lock:
@@ -72,9 +70,6 @@ class RateBudget(Budget):
         with self._lock:
             self._move(now)
             self._slices[self._slice_at % _SLICES] += self._deposit
-
-    def renew_lock(self) -> None:
-        self._lock = threading.Lock()
 
     def _balance(self, now: float) -> int:
         self._move(now)

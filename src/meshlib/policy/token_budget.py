@@ -15,8 +15,6 @@ Source: gRFC A6 of grpc/proposal, "Throttling Retry Attempts and Hedged RPCs".
 
 from __future__ import annotations
 
-import threading
-
 from meshlib.policy.budget import Budget
 
 __all__ = ["TokenBudget"]
@@ -31,14 +29,14 @@ class TokenBudget(Budget):
         tokens: there now.
     """
 
-    __slots__ = ("_half", "_lock", "size", "success_gain", "tokens")
+    __slots__ = ("_half", "size", "success_gain", "tokens")
 
     def __init__(self, size: float = 20.0, success_gain: float = 0.1) -> None:
+        super().__init__()
         self.size = size
         self.success_gain = success_gain
         self.tokens = size
         self._half = size / 2
-        self._lock = threading.Lock()
 
     def may_retry(self, now: float) -> bool:
         return self.tokens > self._half
@@ -62,9 +60,6 @@ class TokenBudget(Budget):
     def failed(self, now: float, times: int = 1) -> None:
         with self._lock:
             self.tokens = max(0.0, self.tokens - times)
-
-    def renew_lock(self) -> None:
-        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         state = "open" if self.tokens > self._half else "closed"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from meshlib.balance.cluster import ClusterState
     from meshlib.balance.settings import SessionAffinity
     from meshlib.context import Criticality
+    from meshlib.policy.fault import Injected
     from meshlib.policy.settings import CallPolicy, RetryPolicy
 
 __all__ = ["NO_HEADERS", "Reader", "Traits", "read_traits", "readers_of"]
@@ -41,7 +42,8 @@ class Traits:
         keys: the headers by which limits tell callers apart; None for none.
         retries: attempts before the one that is picked for; set for each pick.
         retriable: whether the policy's conditions on requests let this one be retried.
-        headers: of the request, those that its injected faults may be asked by.
+        headers: of the request, with names in lower case, where faults may be asked for by them.
+        fault: that is being injected; None for none.
         set_cookies: values of ``Set-Cookie`` headers that the caller's response gets besides its own.
     """
 
@@ -50,6 +52,7 @@ class Traits:
         "answered_by",
         "bound_to",
         "criticality",
+        "fault",
         "hash",
         "hash_key",
         "headers",
@@ -70,6 +73,7 @@ class Traits:
         self.retries = 0
         self.retriable = True
         self.headers: Mapping[str, str] = NO_HEADERS
+        self.fault: Injected | None = None
         self.set_cookies: list[bytes] = []
 
 

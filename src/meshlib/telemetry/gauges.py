@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
     from meshlib.net.pool import PoolStats
+    from meshlib.policy.fault import ActiveFaults
 
 __all__ = ["GAUGES", "MAX_ENDPOINTS", "Gauge", "Observed", "Observing", "unwatch", "watch"]
 
@@ -45,8 +46,12 @@ class Observed(Protocol):
         """The clusters of the current snapshot."""
         ...
 
-    def budgets(self) -> Mapping[str, float]:
-        """What is left of the retry budget of each service."""
+    def budgets(self) -> Mapping[str, tuple[float, int]]:
+        """What is left of the retry budget of each service, and how many retries it refused."""
+        ...
+
+    def faults(self) -> Mapping[str, ActiveFaults]:
+        """What was injected, for each service that has faults to inject."""
         ...
 
     def pools(self) -> Iterable[PoolStats]:
@@ -166,8 +171,19 @@ def _retries(observing: Observing, _: Observed) -> Iterator[Reading]:
 
 
 def _budgets(_: Observing, observed: Observed) -> Iterator[Reading]:
-    for service, left in observed.budgets().items():
+    for service, (left, _refused) in observed.budgets().items():
         yield ((semconv.SERVER_ADDRESS, service),), left
+
+
+def _budget_refused(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for service, (_left, refused) in observed.budgets().items():
+        yield ((semconv.SERVER_ADDRESS, service),), refused
+
+
+def _faults(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for service, faults in observed.faults().items():
+        for kind, count in (("delay", faults.delays), ("abort", faults.aborts), ("overflow", faults.overflowed)):
+            yield ((semconv.SERVER_ADDRESS, service), ("meshlib.fault", kind)), count
 
 
 def _pool_readings(observed: Observed) -> Iterator[tuple[str, PoolStats]]:
@@ -225,6 +241,8 @@ GAUGES = (
         _budgets,
         min,
     ),
+    Gauge("meshlib.retry.refused", "{call}", "Retries that the budget did not allow.", "counter", _budget_refused),
+    Gauge("meshlib.faults", "{call}", "Calls with an injected fault, or one too many.", "counter", _faults),
     Gauge("meshlib.connections", "{connection}", "Open connections, by state.", "updown", _connections),
     Gauge("meshlib.connections.pending", "{request}", "Requests that wait for one.", "updown", _connection_waits),
     Gauge("meshlib.discovery.age", "s", "How long nobody has vouched for the endpoints.", "gauge", _ages, max),
