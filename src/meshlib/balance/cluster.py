@@ -24,7 +24,7 @@ from meshlib.balance.balancer import Balancer, Member, not_ejected, untried
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.balance.health import EndpointHealth
 from meshlib.balance.load import EndpointNode, Load
-from meshlib.balance.settings import LoadBalancing
+from meshlib.balance.settings import HASH_BALANCERS, BoundStatus, LoadBalancing
 from meshlib.balance.table import find_balancer
 from meshlib.policy.breaker import Breaker
 from meshlib.policy.limit import InFlightLimit
@@ -122,7 +122,7 @@ class ClusterState:
         self.limit = InFlightLimit(limits) if limit is None else limit
         plain = self.limit.is_plain and not before and not after
         self.gates: tuple[Gate, ...] | None = None if plain else (*before, self.limit, *after)
-        self.refreshes = False
+        self.refreshes = load_balancing.policy in HASH_BALANCERS
         self.here: Here | None = None
         self._on_ejection = on_ejection
         self._on_change = on_change
@@ -244,6 +244,7 @@ class Cluster:
         "_alike",
         "_balancer",
         "_balancer_of_all",
+        "_bindable",
         "_left_out",
         "_outlier",
         "_panic_at",
@@ -269,6 +270,9 @@ class Cluster:
         self.state = state
         self.known = known
         self.detail = detail
+        self._bindable: dict[str, Member] | None = None
+        if state.load_balancing.session_affinity is not None:
+            self._bindable = {member.endpoint.address: member for member in members}
         healthy = [member for member in members if member.endpoint.health is Health.HEALTHY]
         self.draining: tuple[Member, ...] = ()
         if len(healthy) < len(members):
@@ -378,6 +382,14 @@ class Cluster:
             self.state.count_panic()
         return picked
 
+    def bound(self, traits: Traits) -> Member | None:
+        """The member that the call's session is bound to; None if that may not be called, or there is none."""
+        settings = self.state.load_balancing.session_affinity
+        if traits.bound_to is None or self._bindable is None or settings is None:
+            return None
+        member = self._bindable.get(traits.bound_to)
+        return None if member is None or _status_of(member) not in settings.statuses else member
+
     def has_untried(self, tried: Sequence[Member]) -> bool:
         """Whether `pick` would find a member that was not tried. Looks at few members, and changes nothing."""
         if self.priorities is not None:
@@ -413,13 +425,22 @@ class Cluster:
         return f"<Cluster {self.name} [{len(self.healthy)} healthy of {len(self.members)}]>"
 
 
+def _status_of(member: Member) -> BoundStatus:
+    reported, health = member.endpoint.health, member.health
+    if reported is Health.DRAINING:
+        return "draining"
+    if reported is Health.UNHEALTHY or health.ejected or health.active_failed:
+        return "unhealthy"
+    return "degraded" if reported is Health.DEGRADED or health.active_degraded else "healthy"
+
+
 def _is_well(health: EndpointHealth) -> bool:
     return not (health.ejected or health.active_failed or health.active_degraded)
 
 
 def _are_alike(settings: LoadBalancing, members: Sequence[Member], healthy: Sequence[Member]) -> bool:
     """Whether members differ in nothing but health, and are either healthy or not."""
-    if settings.failover is not False or settings.failover_priority or settings.zone_aware is not None:
+    if settings.failover or settings.failover_priority or settings.zone_aware is not None:
         return False
     if settings.locality_weights or settings.distribute or settings.weighted_priority_health:
         return False

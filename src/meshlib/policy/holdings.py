@@ -115,6 +115,8 @@ class Holdings(Placement):
         success = attempt.status not in FAILURE_STATUSES
         if success:
             attempt.completed()
+        if self.traits is not None:
+            self.traits.answered_by = attempt.member.endpoint.address
         journal = self.journal
         journal.status = attempt.status
         journal.outcome = "success"
