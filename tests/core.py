@@ -30,6 +30,10 @@ def cluster_state(name: str = "orders", policy: BalancerName = "peak_ewma", **se
     return ClusterState(name, now=NOW, load_balancing=LoadBalancing(policy=policy), **settings)
 
 
+def balanced_state(settings: LoadBalancing, name: str = "orders", **others: Any) -> ClusterState:
+    return ClusterState(name, now=NOW, load_balancing=settings, **others)
+
+
 def simulation(
     parts: Sequence[SimEndpoint],
     *,

@@ -7,14 +7,17 @@ endpoint answered: the header ``x-endpoint``, from `tests.envoy.upstream`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.peers.process import free_port
+from tests.envoy.upstream import Upstream
+from tests.peers.process import free_port, wait_until
 from tests.peers.servers import Envoy
 
-__all__ = ["Answer", "Case", "Place", "ask", "bootstrap", "start"]
+__all__ = ["Answer", "Case", "Place", "ask", "bootstrap", "holding", "start"]
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 
@@ -124,6 +127,18 @@ def ask(port: int, requests: Sequence[Mapping[str, str]], *, connections: int = 
     They are sent in order over each of `connections`; with one connection, strictly one after the other.
     """
     return asyncio.run(_ask_all(port, requests, connections))
+
+
+@contextmanager
+def holding(port: int, requests: Sequence[Mapping[str, str]], upstream: Upstream) -> Iterator[None]:
+    """Have these requests under way, none of which gets an answer: each begun once the one before has arrived."""
+    with ExitStack() as stack:
+        for request in requests:
+            before = len(upstream.order)
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+            connection.sendall(_request(request))
+            wait_until(lambda before=before: len(upstream.order) > before, "the request arrives", poll=0.001)  # type: ignore[misc]
+        yield
 
 
 async def _ask_all(port: int, requests: Sequence[Mapping[str, str]], connections: int) -> list[Answer]:
