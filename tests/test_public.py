@@ -46,6 +46,7 @@ PUBLIC = [
     "HeaderEdit",
     "HeaderEdits",
     "HealthCheck",
+    "Hedge",
     "HighLimits",
     "HttpCheck",
     "LeastRequest",

@@ -239,6 +239,7 @@ class DataPlane:
                 request.port,
                 options.route,
                 readers_of(own, [cluster.state for cluster in clusters()], self.rng),
+                hedging=None if own.hedge is None else view.state.hedging(route.name, own.hedge),
                 faults=view.state.faults,
             )
             if policy is route.policy:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshlib.config import model as written
+from meshlib.config.checks_admission import admission_faults, fleet_faults
 from meshlib.config.checks_balancers import balancer_faults
 from meshlib.config.checks_health import check_faults, outlier_faults
+from meshlib.config.checks_hedge import hedge_faults, unhedgeable
+from meshlib.config.checks_places import place_faults
 from meshlib.config.checks_retry import budget_faults, fault_faults, retry_faults
 from meshlib.config.compile import Levels, consul_settings, levels_of, route_names, route_policy
 from meshlib.config.fields import Part, closest, split_endpoint
 from meshlib.config.problems import Path
 from meshlib.dataclass import dataclass
 from meshlib.durations import format_duration
-from meshlib.policy.settings import CallPolicy
+from meshlib.policy.settings import BreakerSettings, CallPolicy
 
 __all__ = ["Contradiction", "contradictions"]
 
@@ -41,6 +44,9 @@ def contradictions(config: written.MeshConfig) -> Iterator[Contradiction]:
     """All contradictions in `config`."""
     defaults = levels_of("", config.defaults)
     yield from _policy(("defaults",), config.defaults, defaults)
+    for policy_path, policy in _policies(config):
+        for found in fleet_faults(policy_path, policy, config):
+            yield Contradiction(*found)
     for name, service in config.services.items():
         path: Path = ("services", name)
         levels = levels_of(name, config.defaults, service)
@@ -49,6 +55,8 @@ def contradictions(config: written.MeshConfig) -> Iterator[Contradiction]:
         yield from _routes((*path, "routes"), service, levels.call)
         yield from _subsets((*path, "routes"), name, service, config)
     yield from _hosts(config)
+    for found in unhedgeable(config):
+        yield Contradiction(*found)
     for index, source in enumerate(config.discovery):
         if isinstance(source, written.Consul):
             settings = consul_settings(source)
@@ -59,10 +67,17 @@ def contradictions(config: written.MeshConfig) -> Iterator[Contradiction]:
         yield Contradiction(("register",), text, frozenset({"service"}))
 
 
+def _policies(config: written.MeshConfig) -> Iterator[tuple[Path, written.Policy]]:
+    yield ("defaults",), config.defaults
+    for name, service in config.services.items():
+        yield ("services", name), service
+
+
 def _policy(path: Path, policy: written.Policy, levels: Levels) -> Iterator[Contradiction]:
     yield from _times(path, policy, levels.call)
-    for found in balancer_faults((*path, "load_balancing"), policy.load_balancing, levels.cluster.load_balancing):
-        yield Contradiction(*found)
+    for balancing_faults in (balancer_faults, place_faults):
+        for found in balancing_faults((*path, "load_balancing"), policy.load_balancing, levels.cluster.load_balancing):
+            yield Contradiction(*found)
     for found in budget_faults((*path, "retry_budget"), policy.retry_budget, levels.budget):
         yield Contradiction(*found)
     timeout, connect = levels.call.timeout_s, levels.cluster.pool.connect_timeout_s
@@ -72,9 +87,11 @@ def _policy(path: Path, policy: written.Policy, levels: Levels) -> Iterator[Cont
     if "idle_unsafe" in policy.pool.model_fields_set and pool.idle_unsafe_s > pool.idle_s:
         yield _above((*path, "pool"), policy.pool, "idle_unsafe", pool.idle_unsafe_s, "idle", pool.idle_s)
     part: Part | bool = policy.circuit_breaker
-    if breaker and isinstance(part, Part):
+    if isinstance(breaker, BreakerSettings) and isinstance(part, Part):
         times = ("open_for", breaker.open_for_s, "max_open_for", breaker.max_open_for_s)
         yield from _ordered((*path, "circuit_breaker"), part, *times)
+    for found in admission_faults(path, policy, levels.cluster):
+        yield Contradiction(*found)
     part = policy.outlier_detection
     if outlier and isinstance(part, written.OutlierDetection):
         times = ("base_ejection", outlier.base_ejection_s, "max_ejection", outlier.max_ejection_s)
@@ -97,6 +114,9 @@ def _times(path: Path, part: written.Policy | written.Route, call: CallPolicy) -
     yield from _ordered((*path, "retry", "backoff"), backoff, *times)
     for found in retry_faults((*path, "retry"), part.retry, call.retry):
         yield Contradiction(*found)
+    if isinstance(part.hedge, written.Hedge):
+        for found in hedge_faults((*path, "hedge"), part.hedge, call):
+            yield Contradiction(*found)
     if isinstance(part.fault, written.Fault):
         for found in fault_faults((*path, "fault"), part.fault, call.fault):
             yield Contradiction(*found)

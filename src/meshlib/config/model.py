@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Priv
 from meshlib.config.fields import (
     Address,
     Cidr,
+    Count,
     Domain,
     Flag,
     HeaderValue,
@@ -38,6 +39,8 @@ from meshlib.config.parts import (
     BreakerOrFalse,
     Bulkhead,
     CircuitBreaker,
+    Distribute,
+    FailoverRegion,
     FailurePercentage,
     Fault,
     FaultAbort,
@@ -49,11 +52,14 @@ from meshlib.config.parts import (
     HeaderCondition,
     HealthCheck,
     HealthCheckOrFalse,
+    Hedge,
+    HedgeOrFalse,
     HighLimits,
     HttpCheck,
     LeastRequest,
     Limits,
     LoadBalancing,
+    MetadataSubsets,
     OutlierDetection,
     OutlierOrFalse,
     Pool,
@@ -64,12 +70,15 @@ from meshlib.config.parts import (
     Retry,
     RetryBudget,
     ServerWeights,
+    SlowStart,
+    SubsetSelector,
     Subsetting,
     SuccessRate,
     TcpCheck,
     TcpKeepalive,
     Throttle,
     Tls,
+    ZoneAware,
 )
 from meshlib.config.rules import Backend, HeaderEdit, HeaderEdits, Match, PathMatch, Route, ValueMatch
 from meshlib.config.settings import (
@@ -92,7 +101,9 @@ __all__ = [
     "CircuitBreaker",
     "Consul",
     "Defaults",
+    "Distribute",
     "Endpoint",
+    "FailoverRegion",
     "FailurePercentage",
     "Fault",
     "FaultAbort",
@@ -104,6 +115,7 @@ __all__ = [
     "HeaderEdit",
     "HeaderEdits",
     "HealthCheck",
+    "Hedge",
     "HighLimits",
     "HttpCheck",
     "LeastRequest",
@@ -113,6 +125,7 @@ __all__ = [
     "Locality",
     "Match",
     "MeshConfig",
+    "MetadataSubsets",
     "OutlierDetection",
     "PathMatch",
     "Policy",
@@ -129,6 +142,8 @@ __all__ = [
     "Server",
     "ServerWeights",
     "Service",
+    "SlowStart",
+    "SubsetSelector",
     "Subsetting",
     "SuccessRate",
     "TcpCheck",
@@ -136,6 +151,7 @@ __all__ = [
     "Throttle",
     "Tls",
     "ValueMatch",
+    "ZoneAware",
 ]
 
 _CALL = CallPolicy()
@@ -178,12 +194,16 @@ class Endpoint(Part):
         weight: its share of calls, relative to the other endpoints'.
         metadata: what subsets select by.
         locality: where it runs.
+        priority: 0 for the first choice; the higher ones stand by.
+        health: ``healthy``, ``degraded``, ``unhealthy`` or ``draining``.
     """
 
     address: Address
     weight: Positive = 1.0
     metadata: Mapping[Text, str] = Field(default_factory=dict)
     locality: Locality = Locality()
+    priority: Annotated[Count, Field(ge=0, le=128)] = 0
+    health: Literal["healthy", "degraded", "unhealthy", "draining"] = "healthy"
 
 
 _EndpointOrAddress = Annotated[
@@ -211,7 +231,7 @@ class Policy(Part):
         health_check: active checks; see its class; false switches off what is inherited.
         tls: see its class; null or ``mode: off`` for none.
         http2: speak HTTP/2.
-        fault: to inject; see its class; false switches off what is inherited.
+        fault, hedge: see their classes; false switches off what is inherited.
         mode: ``off``, ``observe`` or ``on``; the mesh's unless given.
     """
 
@@ -237,6 +257,7 @@ class Policy(Part):
     tls: Tls | None = None
     http2: Flag = False
     fault: FaultOrFalse | None = None
+    hedge: HedgeOrFalse | None = None
     mode: Mode | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -24,7 +24,7 @@ from meshlib.config.fields import (
     UrlPath,
     reject,
 )
-from meshlib.config.parts import FaultOrFalse, Retry
+from meshlib.config.parts import FaultOrFalse, HedgeOrFalse, Retry
 
 __all__ = ["Backend", "HeaderEdit", "HeaderEdits", "Match", "PathMatch", "Route", "ValueMatch"]
 
@@ -175,7 +175,8 @@ class Route(Part):
         backends: where to, by weight; the service itself unless given.
         headers: header edits.
         timeout, per_try_timeout, body_idle_timeout, retry: instead of the service's.
-        fault: to inject; field by field over the service's, or false for none.
+        priority: ``high`` for calls that have limits of their own; the service's unless given.
+        fault, hedge: field by field over the service's, or false for none.
     """
 
     name: Name | None = None
@@ -186,4 +187,6 @@ class Route(Part):
     per_try_timeout: Interval | None = None
     body_idle_timeout: Interval | None = None
     retry: Retry = Retry()
+    priority: Literal["default", "high"] = "default"
     fault: FaultOrFalse | None = None
+    hedge: HedgeOrFalse | None = None

@@ -23,10 +23,11 @@ from meshlib.config.settings import ClusterSettings, MeshSettings, ServiceSettin
 from meshlib.dataclass import dataclass, replace
 from meshlib.policy.budget import make_budget
 from meshlib.policy.facts import CallFacts
-from meshlib.policy.settings import BreakerSettings
+from meshlib.policy.settings import BreakerSettings, HedgeSettings
 
 if TYPE_CHECKING:
     from meshlib.policy.fault import ActiveFaults
+    from meshlib.policy.hedge import Hedging
 
 __all__ = ["EndpointsWaiter", "ServiceState", "ServiceView", "Snapshot", "Snapshots"]
 
@@ -40,6 +41,7 @@ class ServiceState:
             what is under way.
         faults: calls that have an injected fault; None if none is to be injected.
         clusters: by subset; None is the whole service.
+        hedgings: what the hedged calls of each route share, by its name.
         kinds: what the calls of one kind have in common, as the data plane keeps it.
     """
 
@@ -56,6 +58,16 @@ class ServiceState:
             self.faults = ActiveFaults()
         self.waiting: list[EndpointsWaiter] = []
         self.kinds: dict[tuple[object, ...], CallFacts] = {}
+        self.hedgings: dict[tuple[str, HedgeSettings], Hedging] = {}
+
+    def hedging(self, route: str, settings: HedgeSettings) -> Hedging:
+        """What the hedged calls of a route share; made at the first."""
+        hedging = self.hedgings.get((route, settings))
+        if hedging is None:
+            from meshlib.policy.hedge import Hedging
+
+            hedging = self.hedgings.setdefault((route, settings), Hedging(settings))
+        return hedging
 
     def _under_way(self) -> int:
         """Calls under way or in line, in all clusters."""
@@ -250,6 +262,8 @@ class Snapshots:
             view.state.waiting.clear()
             view.state.budget.renew_lock()
             view.state.high_budget.renew_lock()
+            for hedging in view.state.hedgings.values():
+                hedging.renew_lock()
             if view.state.faults is not None:
                 view.state.faults.renew_lock()
             for state in view.state.clusters.values():

@@ -44,22 +44,21 @@ class Hedging:
         sent, won, refused: hedges; those whose answer was delivered; those that a budget did not allow. Only grow.
     """
 
-    __slots__ = ("_extra", "_latency", "_lock", "refused", "sent", "settings", "won")
+    __slots__ = ("_extra", "_fixed_s", "_latency", "_lock", "refused", "sent", "settings", "won")
 
     def __init__(self, settings: HedgeSettings) -> None:
         self.settings = settings
         self.sent = self.won = self.refused = 0
         self._extra = RateBudget(settings.max_extra_percent, 0.0)
-        percentile = settings.percentile
-        self._latency = None if percentile is None else WindowedPercentile(percentile)
+        rule = settings.rule
+        self._fixed_s = None if isinstance(rule, str) else rule
+        self._latency = WindowedPercentile(float(rule[1:])) if isinstance(rule, str) else None
         self._lock = threading.Lock()
 
     def delay_s(self, now: float) -> float | None:
         """How long an attempt that starts now is waited for; None if there is nothing to go by."""
         if self._latency is None:
-            after = self.settings.after
-            assert not isinstance(after, str)
-            return after
+            return self._fixed_s
         with self._lock:
             usual_s = self._latency.value(now)
         return None if usual_s is None else max(usual_s, self.settings.min_delay_s)
@@ -99,4 +98,4 @@ class Hedging:
         self._extra.renew_lock()
 
     def __repr__(self) -> str:
-        return f"<Hedging after {self.settings.after}: {self.sent} sent, {self.won} won, {self.refused} refused>"
+        return f"<Hedging after {self.settings.rule}: {self.sent} sent, {self.won} won, {self.refused} refused>"

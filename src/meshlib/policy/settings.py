@@ -5,7 +5,7 @@ Defaults are those of a mesh without configuration, and the reason stands beside
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from meshlib.dataclass import dataclass
 from meshlib.policy.retry_settings import BudgetSettings, RetryPolicy
@@ -164,23 +164,24 @@ class HedgeSettings:
     """When a call is hedged; see `meshlib.policy.hedge`.
 
     Attributes:
-        after: ``p95`` (any percentile above 0 and below 100) or seconds; None: never by time.
+        after: ``p95`` (any percentile above 0 and below 100) or seconds; None: ``p95``, or never by time where
+            `on_per_try_timeout` is set.
         max_extra_percent: hedges, as a share of the calls of the last 10 s.
         on_per_try_timeout: start the next attempt beside one whose per-try timeout has come, not instead of it.
         max_hedges: of one call.
         min_delay_s: the least delay that a percentile can lead to.
     """
 
-    after: str | float | None = "p95"
+    after: str | float | None = None
     max_extra_percent: float = 5.0
     on_per_try_timeout: bool = False
     max_hedges: int = 1
     min_delay_s: float = 0.001
 
     @property
-    def percentile(self) -> float | None:
-        """The percentile in `after`, if it names one."""
-        return float(self.after[1:]) if isinstance(self.after, str) else None
+    def rule(self) -> str | float | None:
+        """What `after` comes to; None for never."""
+        return "p95" if self.after is None and not self.on_per_try_timeout else self.after
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,15 @@ from meshlib.config.parts.health import (
     SuccessRate,
     TcpCheck,
 )
+from meshlib.config.parts.hedge import Hedge, HedgeOrFalse
+from meshlib.config.parts.places import (
+    Distribute,
+    FailoverRegion,
+    MetadataSubsets,
+    SlowStart,
+    SubsetSelector,
+    ZoneAware,
+)
 from meshlib.config.parts.retry import (
     Backoff,
     HeaderCondition,
@@ -50,6 +59,8 @@ __all__ = [
     "BreakerOrFalse",
     "Bulkhead",
     "CircuitBreaker",
+    "Distribute",
+    "FailoverRegion",
     "FailurePercentage",
     "Fault",
     "FaultAbort",
@@ -61,11 +72,14 @@ __all__ = [
     "HeaderCondition",
     "HealthCheck",
     "HealthCheckOrFalse",
+    "Hedge",
+    "HedgeOrFalse",
     "HighLimits",
     "HttpCheck",
     "LeastRequest",
     "Limits",
     "LoadBalancing",
+    "MetadataSubsets",
     "OutlierDetection",
     "OutlierOrFalse",
     "Pool",
@@ -76,10 +90,13 @@ __all__ = [
     "Retry",
     "RetryBudget",
     "ServerWeights",
+    "SlowStart",
+    "SubsetSelector",
     "Subsetting",
     "SuccessRate",
     "TcpCheck",
     "TcpKeepalive",
     "Throttle",
     "Tls",
+    "ZoneAware",
 ]
