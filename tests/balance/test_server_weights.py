@@ -232,3 +232,36 @@ def test_one_that_cannot_be_used_is_passed_over() -> None:
     balancer = ServerWeights(some, SETTINGS, NOW, RNG)
     assert {balancer.pick(NOW, RNG, lambda member: member is some[29]) for _ in range(20)} == {some[29]}
     assert balancer.pick(NOW, RNG, lambda member: False) is None
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [(b"Endpoint-Load-Metrics", b"TEXT cpu_utilization=0.5, rps_fractional=100")],
+        [
+            (b"endpoint-load-metrics-other", b"x"),
+            (b"endpoint-load-metrics", b'JSON {"cpu_utilization":1,"rps_fractional":200}'),
+        ],
+        [(b"endpoint-load-metrics-bin", b"CQAAAAAAAOA/MQAAAAAAAFlA")],
+    ],
+    ids=["text", "json", "binary"],
+)
+def test_reports_come_with_the_headers_of_responses(headers: list[tuple[bytes, bytes]]) -> None:
+    found = ReportedWeight(SETTINGS)
+    for second in range(11):
+        found.read([(b"server", b"x"), *headers], NOW + second)
+    assert found.value(NOW + 11) == 200.0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"TEXT " + b"\xff" * 90, b"", b"BIN x", b"TEXT cpu_utilization=" + b"9" * 10**6],
+    ids=["bytes", "none", "bin", "1 MB"],
+)
+def test_headers_that_are_no_reports_change_nothing(value: bytes) -> None:
+    found = ReportedWeight(SETTINGS)
+    for second in range(11):
+        found.read([(b"endpoint-load-metrics", b"TEXT cpu_utilization=0.5,rps_fractional=100")], NOW + second)
+    for name in (b"endpoint-load-metrics", b"endpoint-load-metrics-bin", b"endpoint"):
+        found.read([(name, value)], NOW + 11)
+    assert found.value(NOW + 12) == 200.0

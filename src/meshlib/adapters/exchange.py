@@ -216,6 +216,9 @@ class Exchange:
         attempt.resent = progress.resent
         if not self._in_memory:
             call.replayable = self.replayable
+        reported = start.member.load.reported
+        if reported is not None:
+            reported.read(response.headers, now)
         if status < 429 and not call.facts.policy.retry.looks_closely:
             actions = call.headers(now, n, status)
         else:

@@ -27,12 +27,14 @@ from typing import Final
 
 from meshlib.dataclass import dataclass, field
 
-__all__ = ["BINARY_HEADER", "HEADER", "LoadReport", "parse_binary", "parse_report"]
+__all__ = ["BINARY_HEADER", "HEADER", "LONGEST", "LoadReport", "parse_binary", "parse_report"]
 
 HEADER: Final = "endpoint-load-metrics"
 BINARY_HEADER: Final = "endpoint-load-metrics-bin"
 
-_LONGEST = 4096
+LONGEST: Final = 4096
+"""A header's value that has more bytes is not read."""
+
 _NONE: Mapping[str, float] = MappingProxyType({})
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _TEXT_ITEM = re.compile(r"([^=:]+)[=:](.+)", re.DOTALL)
@@ -87,7 +89,7 @@ _NAME = re.compile(r"[A-Za-z0-9_./-]{1,128}", re.ASCII)
 
 def parse_report(value: str) -> LoadReport | None:
     """The report in a header's value; None if it is none. Never raises."""
-    if len(value) > _LONGEST:
+    if len(value) > LONGEST:
         return None
     form, _, rest = value.partition(" ")
     if form == "TEXT":
@@ -99,7 +101,7 @@ def parse_report(value: str) -> LoadReport | None:
 
 def parse_binary(value: str) -> LoadReport | None:
     """The report in base64, with or without its padding; None if it is none. Never raises."""
-    if not value or len(value) > _LONGEST:
+    if not value or len(value) > LONGEST:
         return None
     try:
         data = b64decode(value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4), validate=True)

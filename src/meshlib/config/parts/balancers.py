@@ -30,7 +30,7 @@ def _instance(value: Any) -> Any:
     name = socket.gethostname().partition(".")[0]
     ordinal = _ORDINAL.search(name)
     if ordinal is None:
-        reject(f"is 'hostname', and the name of this machine, {name!r}, has no number at its end, as in checkout-3")
+        reject(f"stands for the number at the end of this machine's name, as in checkout-3, and {name!r} has none")
     return int(ordinal[1])
 
 
