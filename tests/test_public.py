@@ -33,8 +33,10 @@ PUBLIC = [
     "DeadlineExceeded",
     "Defaults",
     "DiscoveryUnavailable",
+    "Distribute",
     "EgressRefused",
     "Endpoint",
+    "FailoverRegion",
     "FailurePercentage",
     "Fault",
     "FaultAbort",
@@ -61,6 +63,7 @@ PUBLIC = [
     "MeshConfig",
     "MeshError",
     "MeshStatus",
+    "MetadataSubsets",
     "NoEndpoint",
     "OutlierDetection",
     "PathMatch",
@@ -86,6 +89,8 @@ PUBLIC = [
     "Server",
     "ServerWeights",
     "Service",
+    "SlowStart",
+    "SubsetSelector",
     "Subsetting",
     "SuccessRate",
     "TLSFailed",
@@ -97,6 +102,7 @@ PUBLIC = [
     "ValueMatch",
     "Wait",
     "WireError",
+    "ZoneAware",
     "__version__",
     "call",
     "carry",
@@ -108,6 +114,7 @@ PUBLIC = [
     "telemetry",
     "testing",
     "timeout",
+
 ]
 
 

@@ -38,7 +38,7 @@ def priorities(
         labels: of this process; those of its locality are added.
     """
     own = {**labels_of(here), **labels}
-    by_locality, order = settings.failover is not False, settings.failover_priority
+    by_locality, order = bool(settings.failover), settings.failover_priority
     regions = settings.failover if isinstance(settings.failover, tuple) else ()
     # Many endpoints share a locality, so what is said of it is kept.
     near: dict[Locality, int] = {}

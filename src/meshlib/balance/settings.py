@@ -298,7 +298,7 @@ class LoadBalancing:
     fail_on_panic: bool = False
     overprovisioning_percent: float = 140.0
     weighted_priority_health: bool = False
-    failover: bool | tuple[FailoverRegion, ...] = False
+    failover: bool | tuple[FailoverRegion, ...] | None = False
     failover_priority: tuple[str, ...] = ()
     locality_weights: Mapping[str, float] = field(default_factory=lambda: _NOTHING, hash=False)
     distribute: tuple[DistributeRule, ...] = ()

@@ -27,7 +27,7 @@ class SlowStartSettings:
         min_weight_percent: of its weight that it has from the first moment.
     """
 
-    window_s: float
+    window_s: float = 60.0
     aggression: float = 1.0
     min_weight_percent: float = 10.0
 

@@ -19,6 +19,7 @@ from meshlib.config.settings import (
     DiscoverySettings,
     LocalSettings,
     MeshSettings,
+    RedisSettings,
     RegisterSettings,
     ServerSettings,
     ServiceSettings,
@@ -126,6 +127,7 @@ def compile_config(config: written.MeshConfig) -> MeshSettings:
         fallback=Fallback(levels_of("", config.defaults)),
         register=_register(config),
         server=lay_over(ServerSettings(), config.server),
+        redis=None if config.redis is None else lay_over(RedisSettings(""), config.redis),
         sources=config.sources,
     )
 
@@ -151,7 +153,15 @@ def endpoints_of(service: written.Service) -> tuple[balance.Endpoint, ...]:
 
 def _endpoint(one: written.Endpoint) -> balance.Endpoint:
     host, port = split_endpoint(one.address)
-    return balance.Endpoint(host, port, one.weight, locality=_locality(one.locality), metadata=dict(one.metadata))
+    return balance.Endpoint(
+        host,
+        port,
+        one.weight,
+        locality=_locality(one.locality),
+        metadata=dict(one.metadata),
+        health=balance.Health(one.health),
+        priority=one.priority,
+    )
 
 
 def _locality(locality: written.Locality) -> balance.Locality:

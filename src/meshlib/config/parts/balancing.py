@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from meshlib.balance import settings
-from meshlib.config.fields import Interval, Part, Percent
+from meshlib.config.fields import Amount, Flag, Interval, Many, Part, Percent, Positive, Text
 from meshlib.config.parts.balancers import Aperture, LeastRequest, ServerWeights, Subsetting
+from meshlib.config.parts.places import Distribute, FailoverOrFlag, MetadataSubsets, Place, SlowStart, ZoneAware
 
 __all__ = ["LoadBalancing"]
 
@@ -21,7 +25,17 @@ class LoadBalancing(Part):
             ``server_weights`` or ``aperture``.
         decay: of the moving average of latency.
         default_latency: what an endpoint is thought to take before it has answered.
-        panic_percent: with fewer healthy endpoints than this, all are used.
+        panic_percent: with fewer healthy endpoints than this, all are used; 0 for never.
+        fail_on_panic: fail then instead.
+        overprovisioning_percent: how much of the load the healthy can carry, in percent of their share.
+        weighted_priority_health: reckon the health of a priority by weights, not by numbers of endpoints.
+        failover: true for the nearest endpoints first; or a list of where regions fail over to, besides.
+        failover_priority: labels of endpoints, the most important first: those that share them are the first choice.
+        locality_weights: by place; a locality in none gets no calls.
+        distribute: what share of the calls goes where, by where they come from.
+        zone_aware: calls stay in their zone; see its class.
+        slow_start: newcomers begin with a part of their weight; see its class.
+        subset: metadata of calls choose among endpoints; see `MetadataSubsets`.
         least_request, server_weights, aperture: of the balancers of these names; see their classes.
         subsetting: which of the endpoints this client knows at all; see its class; null for all.
     """
@@ -32,6 +46,16 @@ class LoadBalancing(Part):
     decay: Interval = _BALANCING.decay_s
     default_latency: Interval = _BALANCING.default_latency_s
     panic_percent: Percent = _BALANCING.panic_percent
+    fail_on_panic: Flag = _BALANCING.fail_on_panic
+    overprovisioning_percent: Annotated[Positive, Field(ge=100)] = _BALANCING.overprovisioning_percent
+    weighted_priority_health: Flag = _BALANCING.weighted_priority_health
+    failover: FailoverOrFlag = False
+    failover_priority: Many[Text] = ()
+    locality_weights: Mapping[Place, Amount] = Field(default_factory=dict)
+    distribute: Many[Distribute] = ()
+    zone_aware: ZoneAware | None = None
+    slow_start: SlowStart | None = None
+    subset: MetadataSubsets | None = None
     least_request: LeastRequest = LeastRequest()
     server_weights: ServerWeights = ServerWeights()
     aperture: Aperture = Aperture()

@@ -1,0 +1,101 @@
+"""Contradictions of what says which endpoints may be chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshlib.balance import settings
+from meshlib.config.parts.balancing import LoadBalancing
+from meshlib.config.problems import Path
+
+__all__ = ["place_faults"]
+
+_ROTATING = ("round_robin", "least_request", "peak_ewma")
+_HASHED = ("ring_hash", "maglev")
+_BY_PLACE = ("zone_aware", "locality_weights", "distribute")
+
+
+def place_faults(
+    path: Path, part: LoadBalancing, balancing: settings.LoadBalancing
+) -> Iterator[tuple[Path, str, frozenset[str]]]:
+    """Those of one ``load_balancing``; `balancing` is what it compiles to.
+
+    Yields:
+        The path of the field to change, what is wrong, and the fields that it rests on.
+    """
+    written = part.model_fields_set
+    used = [field for field in _BY_PLACE if getattr(balancing, field)]
+    for field in used[1:]:
+        if written & {field, used[0]}:
+            text = f"excludes {used[0]!r}: each says by itself which locality a call goes to"
+            yield (*path, field), text, frozenset({field, used[0]})
+    for field in ("failover", "failover_priority"):
+        if balancing.distribute and getattr(balancing, field) and written & {field, "distribute"}:
+            text = f"excludes {field!r}: what is distributed does not stand by"
+            yield (*path, "distribute"), text, frozenset({"distribute", field})
+    if balancing.policy in _HASHED:
+        for field in used:
+            if written & {field, "policy"}:
+                text = f"cannot be combined with the policy {balancing.policy!r}: it would tear apart what a hash keeps"
+                yield (*path, field), f"{text} together", frozenset({field, "policy"})
+    if balancing.slow_start is not None and balancing.policy not in _ROTATING and written & {"slow_start", "policy"}:
+        text = f"has no effect with the policy {balancing.policy!r}; it is for {', '.join(_ROTATING)}"
+        yield (*path, "slow_start"), text, frozenset({"slow_start", "policy"})
+    if "fail_on_panic" in written and balancing.fail_on_panic and balancing.panic_percent == 0:
+        yield (*path, "fail_on_panic"), "never happens: panic_percent is 0", frozenset({"fail_on_panic"})
+    for index, rule in enumerate(part.distribute):
+        whole = sum(rule.to.values())
+        if abs(whole - 100) > 1e-6:
+            text = f"the percentages sum to {whole:g}, and 100 is expected"
+            yield (*path, "distribute", index, "to"), text, frozenset({"distribute", "to"})
+    yield from _regions(path, part)
+    yield from _zone_aware(path, part)
+    yield from _subset(path, part)
+
+
+def _regions(path: Path, part: LoadBalancing) -> Iterator[tuple[Path, str, frozenset[str]]]:
+    if isinstance(part.failover, bool):
+        return
+    seen: set[str] = set()
+    for index, rule in enumerate(part.failover):
+        if rule.from_ == rule.to:
+            yield (*path, "failover", index, "to"), "is the region itself", frozenset({"failover", "from", "to"})
+        if rule.from_ in seen:
+            text = f"{rule.from_!r} fails over to a region already"
+            yield (*path, "failover", index, "from"), text, frozenset({"failover", "from"})
+        seen.add(rule.from_)
+
+
+def _zone_aware(path: Path, part: LoadBalancing) -> Iterator[tuple[Path, str, frozenset[str]]]:
+    zone_aware = part.zone_aware
+    if zone_aware is None:
+        return
+    needs = frozenset({"zone_aware", "local_service", "local_counts"})
+    if zone_aware.local_service and zone_aware.local_counts:
+        text = "excludes 'local_service': callers are either looked up or counted here"
+        yield (*path, "zone_aware", "local_counts"), text, needs
+    elif not zone_aware.local_service and not zone_aware.local_counts:
+        text = "needs to know the callers: 'local_service', the name of this service, or 'local_counts'"
+        yield (*path, "zone_aware"), text, needs
+
+
+def _subset(path: Path, part: LoadBalancing) -> Iterator[tuple[Path, str, frozenset[str]]]:
+    subset = part.subset
+    if subset is None:
+        return
+    asked = {subset.fallback, *(selector.fallback for selector in subset.selectors)}
+    if "default" in asked and not subset.default:
+        needs = frozenset({"subset", "default", "fallback"})
+        yield (*path, "subset", "default"), "is needed: a fallback is 'default'", needs
+    seen: dict[frozenset[str], int] = {}
+    for index, selector in enumerate(subset.selectors):
+        here = (*path, "subset", "selectors", index)
+        keys, fewer = frozenset(selector.keys), frozenset(selector.fallback_keys)
+        needs = frozenset({"subset", "selectors", "keys", "fallback", "fallback_keys"})
+        if seen.setdefault(keys, index) != index:
+            yield (*here, "keys"), f"are those of selectors[{seen[keys]}] already", needs
+        if selector.fallback == "keys":
+            if not fewer or not fewer < keys:
+                yield (*here, "fallback_keys"), "have to be some of the keys, and not all of them", needs
+        elif fewer:
+            yield (*here, "fallback_keys"), "are for 'fallback: keys'", needs
