@@ -66,14 +66,16 @@ class ServedRequest:
         deadline: by which the caller wants the answer, on the monotonic clock; None if it named none.
         peer: the caller's address; empty where it is not known.
         closed: whether the response has gone out.
+        overloaded: whether a call made for it failed by overload, so that to repeat the request would add to that.
     """
 
-    __slots__ = ("closed", "deadline", "peer")
+    __slots__ = ("closed", "deadline", "overloaded", "peer")
 
     def __init__(self, deadline: float | None = None, peer: str = "") -> None:
         self.deadline = deadline
         self.peer = peer
         self.closed = False
+        self.overloaded = False
 
     def close(self) -> None:
         """The response has gone out: the deadline binds nothing any more."""

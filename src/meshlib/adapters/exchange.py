@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from meshlib.adapters.names import Lookout
@@ -28,6 +28,7 @@ OURS = Lookout(
     b"x-envoy-expected-rq-timeout-ms",
     b"x-envoy-attempt-count",
     b"x-meshlib-criticality",
+    b"x-meshlib-hedge",
 )
 """Headers that the mesh alone sets: what a handler copied over from the request it serves is replaced."""
 
@@ -90,7 +91,6 @@ class Exchange:
         "_begun",
         "_body",
         "_caps",
-        "_handle",
         "_headers",
         "_in_memory",
         "_method",
@@ -147,7 +147,6 @@ class Exchange:
         self._preview = preview
         self._url = url
         self._trailers = trailers
-        self._handle: object | None = None
         edits = call.facts.route.request_edits
         if edits is not NO_EDITS and edits:
             headers = edits.apply(headers)
@@ -167,7 +166,8 @@ class Exchange:
         if scope.criticality is not None or scope.baggage:
             for name, value in outgoing_headers(scope, None).items():
                 added.append((name.encode("ascii"), value.encode("ascii")))
-        self._handle = self.plane.observer.attempt_started(self.call, start, added)
+        progress = Progress()
+        progress.handle = self.plane.observer.attempt_started(self.call, start, added)
         # What the mesh says replaces what a handler copied over from the request that it serves.
         headers = self._headers
         if len(added) > always:
@@ -199,7 +199,12 @@ class Exchange:
         target = destination.secure() if self._secure else destination.target
         if self._server_name is not None and target.tls is not None:
             target = replace(target, server_name=self._server_name)
-        return target, request, limits, Progress()
+        return target, request, limits, progress
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the body is bytes, so that several attempts can send it at once."""
+        return self._in_memory
 
     @property
     def replayable(self) -> bool:
@@ -223,10 +228,10 @@ class Exchange:
             actions = call.headers(now, n, status)
         else:
             actions = self._judged(now, n, response)
-        if self._handle is not None:
+        handle, progress.handle = progress.handle, None
+        if handle is not None:
             progress.http_version = response.http_version
-            self.plane.observer.attempt_ended(self._handle, call, n, status, None, progress)
-            self._handle = None
+            self.plane.observer.attempt_ended(handle, call, n, status, None, progress)
         if response.content is not None and attempt.open:
             return [*actions, *call.body_end(now, n)]
         return actions
@@ -246,7 +251,7 @@ class Exchange:
         reset_s = None
         if policy.rate_limited_backoff is not None:
             reset_s = asked_by(policy.rate_limited_backoff, response.headers, self.plane.clock.wall())
-        return call.headers(
+        actions = call.headers(
             now,
             n,
             status,
@@ -256,6 +261,9 @@ class Exchange:
             answer=response.headers,
             reset_s=reset_s,
         )
+        if call.journal.no_retry is not None:
+            self._pass_on_overload()
+        return actions
 
     def failed(self, start: Start, error: MeshError, progress: Progress, phase: str = "") -> list[Action]:
         """An attempt failed on the wire."""
@@ -271,23 +279,49 @@ class Exchange:
         return actions
 
     def cancelled(self, error: BaseException, progress: Progress | None = None) -> None:
-        """The caller gave up, or its own code failed: let go of everything."""
+        """The caller gave up, or its own code failed: let go of everything.
+
+        Args:
+            error: what it was.
+            progress: of the last attempt, if that is under way.
+        """
+        n = len(self.call.attempts)
+        self.abandoned(error, {n: progress} if n and progress is not None else {})
+
+    def abandoned(self, error: BaseException, under_way: Mapping[int, Progress]) -> None:
+        """The same, with the progress of each attempt that is under way, by its number."""
         call, now = self.call, self.plane.clock.now()
-        if call.attempts and progress is not None:
-            attempt = call.attempts[-1]
+        for n, progress in under_way.items():
+            attempt = call.attempts[n - 1]
             attempt.phase = progress.phase
             attempt.sent = attempt.sent or progress.bytes_written
         call.cancelled(now)
-        if call.attempts:
-            self._end_attempt(len(call.attempts), error, progress)
+        for n, progress in under_way.items():
+            self._end_attempt(n, error, progress)
+
+    def given_up(self, n: int, progress: Progress) -> None:
+        """An attempt was cancelled, as its call asked for: another was faster, or the time is up."""
+        attempt = self.call.attempts[n - 1]
+        attempt.resent = progress.resent
+        attempt.sent = attempt.sent or progress.bytes_written
+        self._end_attempt(n, None, progress)
 
     def ended(self) -> None:
         """The call's outcome is known."""
         call = self.call
         ended = call.journal.ended
         self.plane.observer.call_ended(call, self.plane.clock.now() if ended is None else ended)
-        if call.journal.error is not None or len(call.attempts) > 1:
+        if call.journal.error is not None:
+            self._pass_on_overload()
             self.forget_frames()
+        elif len(call.attempts) > 1:
+            self.forget_frames()
+
+    def _pass_on_overload(self) -> None:
+        """Have who called this process told that to repeat the request would make it worse."""
+        request = current_scope().request
+        if request is not None and not request.overloaded and self.call.journal.overloaded:
+            request.overloaded = True
 
     def forget_frames(self) -> None:
         """Keep of the errors what they say, and not where they were raised.
@@ -318,8 +352,8 @@ class Exchange:
         """What happened so far."""
         return self.call.record(self.plane.clock.now())
 
-    def _end_attempt(self, n: int, error: BaseException, progress: Progress | None) -> None:
-        handle, self._handle = self._handle, None
+    def _end_attempt(self, n: int, error: BaseException | None, progress: Progress) -> None:
+        handle, progress.handle = progress.handle, None
         if handle is not None:
             self.plane.observer.attempt_ended(handle, self.call, n, None, error, progress)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meshlib.errors import MeshError
+from meshlib.errors import MeshError, PoolTimeout
 from meshlib.policy.attempt import Attempt
 from meshlib.policy.facts import CallFacts
 from meshlib.policy.record import Record, Wait
+from meshlib.policy.retry import NO_BUDGET, OVERLOADED
 
 __all__ = ["Journal"]
+
+_OVERLOAD = frozenset({NO_BUDGET.reason, OVERLOADED.reason})
 
 
 class Journal:
@@ -50,6 +53,19 @@ class Journal:
         self.waiting_for = ""
         self._since = 0.0
         self._waits: tuple[Wait, ...] = ()
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether the call failed because somebody has too much to do: to make it again would add to that.
+
+        A gate or a circuit breaker refused it, the retry budget was used up, this process's connections were all
+        busy, or the server said so.
+        """
+        return (
+            self.refused_by is not None
+            or isinstance(self.error, PoolTimeout)
+            or (self.no_retry is not None and self.no_retry in _OVERLOAD)
+        )
 
     def wait_began(self, now: float, reason: str) -> None:
         self.waiting_for = reason

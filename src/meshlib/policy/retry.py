@@ -32,6 +32,7 @@ from meshlib.policy.retry_settings import RateLimitedBackoff, RetryPolicy
 __all__ = [
     "IDEMPOTENT_METHODS",
     "NO_BUDGET",
+    "OVERLOADED",
     "AttemptState",
     "Failure",
     "Verdict",
@@ -54,6 +55,7 @@ class Verdict:
 
 
 NO_BUDGET = Verdict(False, reason="the retry budget of the service is used up")
+OVERLOADED = Verdict(False, reason="the server is overloaded and asked not to be retried")
 
 
 class _Outcome:
@@ -170,7 +172,7 @@ def decide(
             False, reason=f"all {policy.max_retries} retries are used" if policy.max_retries else "retries are off"
         )
     if failure.overloaded:
-        return Verdict(False, reason="the server is overloaded and asked not to be retried")
+        return OVERLOADED
 
     state, reason = None, "backoff"
     asked = failure.retry_after_s if policy.rate_limited_backoff is None else failure.reset_s

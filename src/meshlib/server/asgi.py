@@ -15,10 +15,11 @@ from meshlib.context import ServedRequest
 from meshlib.errors import MeshError
 from meshlib.propagation import INCOMING, Headers
 from meshlib.server.intake import KEY, UNIX, HasSettings, Intake, IntakeCounts
-from meshlib.server.refusal import EXPIRED, Refusal, refusal_for
+from meshlib.server.refusal import EXPIRED, OVERLOADED, Refusal, asks_for_peace, refusal_for
 
 if TYPE_CHECKING:
     from meshlib.server.intake import Arrival
+    from meshlib.server.load import LoadReporter
 
 __all__ = ["ASGIApp", "MeshMiddleware", "Message", "Receive", "Scope", "Send"]
 
@@ -29,6 +30,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _INCOMING = {name.encode(): name for name in INCOMING}
+_OVERLOADED = (OVERLOADED[0].encode(), OVERLOADED[1].encode())
 
 
 class MeshMiddleware:
@@ -36,7 +38,9 @@ class MeshMiddleware:
 
     From trusted peers it takes in deadline, criticality, baggage and trace; it answers 504 to a request whose deadline
     has passed, without calling the application; and it ends the deadline with the last byte of the response, so that a
-    streamed body keeps it and a background task has none. Anything but HTTP passes through untouched.
+    streamed body keeps it and a background task has none. An answer of 429 or from 500 to a request for which a meshed
+    call failed by overload bears ``x-envoy-overloaded``, so that callers do not repeat it. Anything but HTTP passes
+    through untouched.
 
     ``app.add_middleware(MeshMiddleware, mesh=mesh)``
 
@@ -46,13 +50,22 @@ class MeshMiddleware:
             defaults.
         map_errors: answer 504 or 503 for a deadline, an open breaker, no endpoint or a limit reached that the
             application lets pass, instead of 500.
+        load: tells trusted peers how loaded this process is.
 
     Raises:
         ConfigError: if a trusted peer is not written as CIDR.
     """
 
-    def __init__(self, app: ASGIApp, mesh: HasSettings | None = None, *, map_errors: bool = True) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        mesh: HasSettings | None = None,
+        *,
+        map_errors: bool = True,
+        load: LoadReporter | None = None,
+    ) -> None:
         self.app = app
+        self._load = load
         self._intake = Intake(mesh)
         self._map_errors = map_errors
 
@@ -75,6 +88,8 @@ class MeshMiddleware:
             await self._serve(arrival, scope, receive, send)
 
     async def _serve(self, arrival: Arrival, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._load is not None:
+            send = self._load.watch_asgi(send, arrival.trusted)
         response = _Response(send, arrival.request)
         scope[KEY] = arrival
         attached = None if arrival.trace is None else otel_context.attach(arrival.trace)
@@ -87,7 +102,7 @@ class MeshMiddleware:
             refusal = refusal_for(error, trusted=arrival.trusted)
             if refusal is None:
                 raise
-            await _answer(send, scope, refusal)
+            await _answer(response.send, scope, refusal)
         finally:
             arrival.request.close()
             if attached is not None:
@@ -110,6 +125,9 @@ class _Response:
         if kind == "http.response.start":
             self.started = True
             self._trailers = bool(message.get("trailers"))
+            if self._request.overloaded and asks_for_peace(message["status"], self._request):
+                headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != _OVERLOADED[0]]
+                message = {**message, "headers": [*headers, _OVERLOADED]}
         await self._send(message)
         if kind == "http.response.trailers":
             last = not message.get("more_trailers")

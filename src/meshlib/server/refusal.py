@@ -6,14 +6,16 @@ import json
 import logging
 import math
 from http import HTTPStatus
+from typing import Final
 
 from opentelemetry import trace
 
+from meshlib.context import ServedRequest
 from meshlib.dataclass import dataclass
 from meshlib.errors import CircuitOpen, DeadlineExceeded, LimitExceeded, MeshError, NoEndpoint
 from meshlib.propagation import REFUSED
 
-__all__ = ["EXPIRED", "Refusal", "refusal_for"]
+__all__ = ["EXPIRED", "OVERLOADED", "Refusal", "asks_for_peace", "refusal_for"]
 
 _log = logging.getLogger("meshlib.server")
 
@@ -51,6 +53,19 @@ EXPIRED = _refusal(
     (REFUSED, "expired"),
 )
 """For a request whose caller no longer waits. The application was not called."""
+
+
+OVERLOADED: Final = ("x-envoy-overloaded", "true")
+"""Envoy's header for: do not repeat this request, it was refused because there is too much to do."""
+
+
+def asks_for_peace(status: int, request: ServedRequest) -> bool:
+    """Whether the response to `request` is to bear `OVERLOADED`.
+
+    A request that failed because a call made for it did, by overload, fails again for whoever repeats it, and each
+    repetition would cost all the retries below once more.
+    """
+    return request.overloaded and (status >= 500 or status == HTTPStatus.TOO_MANY_REQUESTS)
 
 
 def refusal_for(error: BaseException, *, trusted: bool) -> Refusal | None:

@@ -21,11 +21,13 @@ from meshlib.context import HeldScope, ServedRequest
 from meshlib.errors import MeshError
 from meshlib.propagation import INCOMING, Headers
 from meshlib.server.intake import KEY, UNIX, Arrival, HasSettings, Intake, IntakeCounts
-from meshlib.server.refusal import EXPIRED, Refusal, refusal_for
+from meshlib.server.refusal import EXPIRED, OVERLOADED, Refusal, asks_for_peace, refusal_for
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from meshlib.server.load import LoadReporter
 
 __all__ = ["MeshMiddleware"]
 
@@ -49,13 +51,22 @@ class MeshMiddleware:
             defaults.
         map_errors: answer 504 or 503 for a deadline, an open breaker, no endpoint or a limit reached that the
             application lets pass.
+        load: tells trusted peers how loaded this process is.
 
     Raises:
         ConfigError: if a trusted peer is not written as CIDR.
     """
 
-    def __init__(self, app: WSGIApplication, mesh: HasSettings | None = None, *, map_errors: bool = True) -> None:
+    def __init__(
+        self,
+        app: WSGIApplication,
+        mesh: HasSettings | None = None,
+        *,
+        map_errors: bool = True,
+        load: LoadReporter | None = None,
+    ) -> None:
         self.app = app
+        self._load = load
         self._intake = Intake(mesh)
         self._map_errors = map_errors
 
@@ -74,7 +85,10 @@ class MeshMiddleware:
         if arrival.expired:
             return [_answer(start_response, environ, EXPIRED)]
         environ[KEY] = arrival
+        if self._load is not None:
+            start_response = self._load.watch_wsgi(start_response, arrival.trusted)
         pieces = _Pieces(arrival)
+        start_response = _telling(start_response, arrival.request)
 
         def refuse(error: MeshError) -> bytes | None:
             refusal = refusal_for(error, trusted=arrival.trusted) if self._map_errors else None
@@ -94,6 +108,19 @@ class MeshMiddleware:
             arrival.request.close()
             return response
         return _Response(pieces, response, arrival.request, refuse)
+
+
+def _telling(start_response: StartResponse, request: ServedRequest) -> StartResponse:
+    """`start_response`, with what callers are told of overload."""
+
+    def start(
+        status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
+    ) -> Callable[[bytes], object]:
+        if request.overloaded and status[:3].isdigit() and asks_for_peace(int(status[:3]), request):
+            headers = [pair for pair in headers if pair[0].lower() != OVERLOADED[0]] + [OVERLOADED]
+        return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+
+    return start
 
 
 class _Pieces:
