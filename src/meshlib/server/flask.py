@@ -13,6 +13,8 @@ from meshlib.server.wsgi import MeshMiddleware
 if TYPE_CHECKING:
     from flask import Flask, Response
 
+    from meshlib.server.load import LoadReporter
+
 __all__ = ["MeshExtension"]
 
 _NAME = "meshlib"
@@ -28,10 +30,19 @@ class MeshExtension:
         app: initialized at once, where there is no application factory.
         map_errors: answer 504 or 503 for a deadline, an open breaker, no endpoint or a limit reached that no error
             handler of the application took, instead of 500.
+        load: tells trusted peers how loaded this process is.
     """
 
-    def __init__(self, mesh: HasSettings | None = None, app: Flask | None = None, *, map_errors: bool = True) -> None:
+    def __init__(
+        self,
+        mesh: HasSettings | None = None,
+        app: Flask | None = None,
+        *,
+        map_errors: bool = True,
+        load: LoadReporter | None = None,
+    ) -> None:
         self.mesh = mesh
+        self._load = load
         self._map_errors = map_errors
         if app is not None:
             self.init_app(app)
@@ -48,7 +59,9 @@ class MeshExtension:
             return
         if present is not None:
             raise RuntimeError(f"{app!r} has a MeshExtension already; one application belongs to one mesh")
-        app.wsgi_app = MeshMiddleware(app.wsgi_app, self.mesh, map_errors=self._map_errors)  # type: ignore[method-assign]
+        app.wsgi_app = MeshMiddleware(  # type: ignore[method-assign]
+            app.wsgi_app, self.mesh, map_errors=self._map_errors, load=self._load
+        )
         if self._map_errors:
             _answer_uncaught(app)
         app.extensions[_NAME] = self

@@ -1,0 +1,158 @@
+"""A server tells trusted callers how loaded it is, and an untrusted one nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+from flask import Flask
+
+from meshlib.balance.load_report import HEADER, parse_report
+from meshlib.server.asgi import MeshMiddleware
+from meshlib.server.flask import MeshExtension
+from meshlib.server.load import LoadReporter
+from meshlib.server.wsgi import MeshMiddleware as WsgiMiddleware
+
+
+class Times:
+    """Two clocks that are set by hand."""
+
+    def __init__(self) -> None:
+        self.now = self.cpu = 100.0
+
+    def reporter(self, utilization: Callable[[], float] | None = None, **options: Any) -> LoadReporter:
+        return LoadReporter(utilization, clock=lambda: self.now, cpu_clock=lambda: self.cpu, **options)
+
+
+def test_rates_are_those_of_the_last_seconds() -> None:
+    times = Times()
+    reporter = times.reporter()
+    for number in range(5000):
+        times.now += 0.01
+        reporter.count(503 if number % 4 == 0 else 200)
+    found = reporter.report()
+    assert found.rps_fractional == pytest.approx(100, rel=0.05)
+    assert found.eps == pytest.approx(25, rel=0.05)
+    times.now += 100
+    assert reporter.report().rps_fractional < 0.01
+
+
+def test_cpu_time_is_a_share_of_the_cpus_that_there_are() -> None:
+    times = Times()
+    one, four = times.reporter(), times.reporter(cpus=4.0)
+    times.now, times.cpu = times.now + 2.0, times.cpu + 1.0
+    assert one.report().cpu_utilization == 0.5
+    assert four.report().cpu_utilization == 0.125
+    times.now += 0.5  # too soon for another sample
+    assert one.report().cpu_utilization == 0.5
+
+
+def test_clocks_that_jump_and_a_fork_do_no_harm() -> None:
+    times = Times()
+    reporter = times.reporter()
+    times.now, times.cpu = times.now + 2.0, times.cpu + 1.0
+    reporter.count(200)
+    reporter.header()
+    for now, cpu in ((-1e6, 0.0), (1e9, 0.5), (1e9 + 2, 1.5)):
+        times.now, times.cpu = now, cpu
+        reporter.count(200)
+        assert parse_report(reporter.header().decode()) is not None
+    assert reporter.report().cpu_utilization == 0.5
+
+
+@pytest.mark.parametrize("value", [0.75, float("nan"), -1.0, float("inf"), None])
+def test_an_applications_own_measure_is_told_if_it_is_one(value: Any) -> None:
+    reporter = Times().reporter(lambda: value)
+    assert reporter.report().application_utilization == (value if value == 0.75 else 0.0)
+
+
+def test_a_measure_that_raises_is_none() -> None:
+    def broken() -> float:
+        raise RuntimeError("no")
+
+    assert Times().reporter(broken).report().application_utilization == 0.0
+
+
+def test_a_header_is_written_ten_times_a_second_at_most() -> None:
+    times, asked = Times(), []
+
+    def measure() -> float:
+        asked.append(times.now)
+        return 0.5
+
+    reporter = times.reporter(measure)
+    for _ in range(100):
+        times.now += 0.01
+        assert reporter.header() == b"TEXT application_utilization=0.5"
+    assert len(asked) <= 11
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-own", b"1")]})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+@pytest.mark.parametrize(("peer", "told"), [("10.1.2.3", True), ("8.8.8.8", False)])
+def test_an_asgi_application_reports_to_trusted_peers(peer: str, told: bool) -> None:
+    reporter = Times().reporter(lambda: 0.25)
+    transport = httpx.ASGITransport(MeshMiddleware(hello, load=reporter), client=(peer, 1))
+
+    async def get() -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+            return await client.get("/")
+
+    response = asyncio.run(get())
+    report = parse_report(response.headers.get(HEADER, ""))
+    assert (report is not None) is told
+    assert response.headers["x-own"] == "1"
+    if report is not None:
+        assert (report.application_utilization, report.rps_fractional) == (0.25, 0.1)
+
+
+@pytest.mark.parametrize(("peer", "told"), [("10.1.2.3", True), ("8.8.8.8", False)])
+def test_a_wsgi_application_reports_to_trusted_peers(peer: str, told: bool) -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("500 Oh", [("x-own", "1")])
+        return [b"oh"]
+
+    reporter = Times().reporter(lambda: 0.25)
+    transport = httpx.WSGITransport(WsgiMiddleware(app, load=reporter), remote_addr=peer)
+    with httpx.Client(transport=transport, base_url="http://a") as client:
+        response = client.get("/")
+    report = parse_report(response.headers.get(HEADER, ""))
+    assert (report is not None) is told
+    assert reporter.report().eps == pytest.approx(0.1)
+
+
+def test_a_flask_application_reports() -> None:
+    app = Flask("a")
+    app.add_url_rule("/", view_func=lambda: "hello")
+    MeshExtension(app=app, load=Times().reporter(lambda: 0.25))
+    response = app.test_client().get("/", environ_base={"REMOTE_ADDR": "127.0.0.1"})
+    assert parse_report(response.headers[HEADER]) is not None
+
+
+def test_what_is_reported_decides_who_is_called() -> None:
+    """From end to end: two instances of one application, of which one says that it is half used."""
+    from meshlib.balance.server_weights import ReportedWeight, ServerWeights
+    from meshlib.balance.settings import ServerWeightSettings
+    from tests.balance.test_schedules import members
+
+    times, settings = Times(), ServerWeightSettings()
+    some = members([1.0, 1.0])
+    balancer = ServerWeights(some, settings, times.now, Random(1))
+    servers = [times.reporter(lambda: 0.5), times.reporter(lambda: 1.0)]
+    for _ in range(1200):
+        times.now += 0.01
+        for member, server in zip(some, servers, strict=True):
+            server.count(200)
+            reported = member.load.reported
+            assert isinstance(reported, ReportedWeight)
+            reported.read([(HEADER.encode(), server.header())], times.now)
+    times.now += 1
+    picked = [balancer.pick(times.now, Random(2), None) for _ in range(300)]
+    assert picked.count(some[0]) == pytest.approx(200, abs=3)
