@@ -28,6 +28,7 @@ __all__ = [
     "NoEndpoint",
     "PoolTimeout",
     "ProtocolError",
+    "RateLimited",
     "RegistrationFailed",
     "RequestBodyError",
     "Reset",
@@ -174,9 +175,25 @@ class CircuitOpen(MeshError, ConnectionError):
 
 
 class LimitExceeded(MeshError):
-    """A limit of this process was reached (calls in flight, or pending); nothing was sent."""
+    """Nothing was sent, because of what this process may send: a limit was reached, or a throttle spares the service.
+
+    Attributes:
+        gate: what refused: ``limit``, ``bulkhead``, ``throttle``, ``rate-limit``, ``fleet-rate-limit``.
+        retry_after_s: when to come back; None if that is not known.
+    """
 
     retryable = True
+
+    def __init__(
+        self, message: str = "", *, gate: str = "limit", retry_after_s: float | None = None, **state: Any
+    ) -> None:
+        super().__init__(message, **state)
+        self.gate = gate
+        self.retry_after_s = retry_after_s
+
+
+class RateLimited(LimitExceeded):
+    """A rate limit was reached: so many calls were made in this time; `retry_after_s` says when the next one may be."""
 
 
 # How it went on the wire

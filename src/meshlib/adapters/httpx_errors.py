@@ -73,6 +73,10 @@ class ProtocolError(_WithRequest, errors.ProtocolError, httpx.RemoteProtocolErro
     """Also an `httpx.RemoteProtocolError`."""
 
 
+class RateLimited(_WithRequest, errors.RateLimited, httpx.PoolTimeout):
+    """Also an `httpx.PoolTimeout`, as every `LimitExceeded`."""
+
+
 class RequestBodyError(_WithRequest, errors.RequestBodyError, httpx.LocalProtocolError, httpx.WriteError):
     """Also an `httpx.LocalProtocolError`, as which httpx refuses such requests, and an `httpx.WriteError`."""
 
@@ -104,6 +108,7 @@ _AS_HTTPX: Mapping[type[errors.MeshError], type[errors.MeshError]] = MappingProx
         errors.NoEndpoint: NoEndpoint,
         errors.PoolTimeout: PoolTimeout,
         errors.ProtocolError: ProtocolError,
+        errors.RateLimited: RateLimited,
         errors.RequestBodyError: RequestBodyError,
         errors.Reset: Reset,
         errors.TLSFailed: TLSFailed,

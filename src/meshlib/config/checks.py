@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from meshlib.config import model as written
 from meshlib.config.checks_admission import admission_faults, fleet_faults
 from meshlib.config.checks_balancers import balancer_faults
+from meshlib.config.checks_hashing import hash_faults, unhashed
 from meshlib.config.checks_health import check_faults, outlier_faults
 from meshlib.config.checks_hedge import hedge_faults, unhedgeable
 from meshlib.config.checks_places import place_faults
@@ -55,7 +56,7 @@ def contradictions(config: written.MeshConfig) -> Iterator[Contradiction]:
         yield from _routes((*path, "routes"), service, levels.call)
         yield from _subsets((*path, "routes"), name, service, config)
     yield from _hosts(config)
-    for found in unhedgeable(config):
+    for found in (*unhedgeable(config), *unhashed(config)):
         yield Contradiction(*found)
     for index, source in enumerate(config.discovery):
         if isinstance(source, written.Consul):
@@ -75,7 +76,7 @@ def _policies(config: written.MeshConfig) -> Iterator[tuple[Path, written.Policy
 
 def _policy(path: Path, policy: written.Policy, levels: Levels) -> Iterator[Contradiction]:
     yield from _times(path, policy, levels.call)
-    for balancing_faults in (balancer_faults, place_faults):
+    for balancing_faults in (balancer_faults, hash_faults, place_faults):
         for found in balancing_faults((*path, "load_balancing"), policy.load_balancing, levels.cluster.load_balancing):
             yield Contradiction(*found)
     for found in budget_faults((*path, "retry_budget"), policy.retry_budget, levels.budget):

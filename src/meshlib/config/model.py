@@ -49,6 +49,8 @@ from meshlib.config.parts import (
     Fleet,
     FleetBreaker,
     FleetRateLimit,
+    HashCookie,
+    HashOn,
     HeaderCondition,
     HealthCheck,
     HealthCheckOrFalse,
@@ -69,7 +71,9 @@ from meshlib.config.parts import (
     ResetHeader,
     Retry,
     RetryBudget,
+    Ring,
     ServerWeights,
+    SessionAffinity,
     SlowStart,
     SubsetSelector,
     Subsetting,
@@ -111,6 +115,8 @@ __all__ = [
     "Fleet",
     "FleetBreaker",
     "FleetRateLimit",
+    "HashCookie",
+    "HashOn",
     "HeaderCondition",
     "HeaderEdit",
     "HeaderEdits",
@@ -138,10 +144,12 @@ __all__ = [
     "ResetHeader",
     "Retry",
     "RetryBudget",
+    "Ring",
     "Route",
     "Server",
     "ServerWeights",
     "Service",
+    "SessionAffinity",
     "SlowStart",
     "SubsetSelector",
     "Subsetting",
@@ -232,6 +240,7 @@ class Policy(Part):
         tls: see its class; null or ``mode: off`` for none.
         http2: speak HTTP/2.
         fault, hedge: see their classes; false switches off what is inherited.
+        hash_on: what calls are hashed by, for the balancers ``ring_hash`` and ``maglev``.
         mode: ``off``, ``observe`` or ``on``; the mesh's unless given.
     """
 
@@ -258,6 +267,7 @@ class Policy(Part):
     http2: Flag = False
     fault: FaultOrFalse | None = None
     hedge: HedgeOrFalse | None = None
+    hash_on: Many[HashOn] = ()
     mode: Mode | None = None
 
 

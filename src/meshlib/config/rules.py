@@ -24,7 +24,7 @@ from meshlib.config.fields import (
     UrlPath,
     reject,
 )
-from meshlib.config.parts import FaultOrFalse, HedgeOrFalse, Retry
+from meshlib.config.parts import FaultOrFalse, HashOn, HedgeOrFalse, Retry
 
 __all__ = ["Backend", "HeaderEdit", "HeaderEdits", "Match", "PathMatch", "Route", "ValueMatch"]
 
@@ -177,6 +177,7 @@ class Route(Part):
         timeout, per_try_timeout, body_idle_timeout, retry: instead of the service's.
         priority: ``high`` for calls that have limits of their own; the service's unless given.
         fault, hedge: field by field over the service's, or false for none.
+        hash_on: instead of the service's.
     """
 
     name: Name | None = None
@@ -187,6 +188,7 @@ class Route(Part):
     per_try_timeout: Interval | None = None
     body_idle_timeout: Interval | None = None
     retry: Retry = Retry()
-    priority: Literal["default", "high"] = "default"
+    priority: Literal["default", "high"] | None = None
     fault: FaultOrFalse | None = None
     hedge: HedgeOrFalse | None = None
+    hash_on: Many[HashOn] = ()

@@ -5,6 +5,7 @@ Times are in seconds; shares are percentages. What each means is told at the top
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TypeAlias
 
 from meshlib.dataclass import dataclass, field
@@ -14,6 +15,9 @@ __all__ = [
     "AimdSettings",
     "BucketSettings",
     "BulkheadSettings",
+    "FleetBreakerSettings",
+    "FleetRateSettings",
+    "FleetSettings",
     "GcraSettings",
     "Gradient2Settings",
     "GradientSettings",
@@ -172,7 +176,7 @@ class BulkheadSettings:
         hard: whether a part may never have more than its share; else only while the whole limit is taken.
     """
 
-    by: KeySource
+    by: KeySource = KeySource("route")
     percents: dict[str, float] = field(default_factory=dict, hash=False)
     hard: bool = False
 
@@ -181,15 +185,20 @@ class BulkheadSettings:
 class GcraSettings:
     """So many calls per second, evenly spread, of which `burst` may come at once; see `meshlib.policy.gcra`."""
 
-    rate: float
-    burst: int
+    rate: float = 1.0
+    burst: int | None = None
+
+    @property
+    def at_once(self) -> int:
+        """The burst; one second's worth unless it is given."""
+        return max(1, ceil(self.rate)) if self.burst is None else self.burst
 
 
 @dataclass(frozen=True, slots=True)
 class BucketSettings:
     """A bucket of tokens, one for each call; see `meshlib.policy.token_bucket`."""
 
-    max_tokens: int
+    max_tokens: int = 1
     tokens_per_fill: int = 1
     fill_interval_s: float = 1.0
 
@@ -216,3 +225,39 @@ class RateLimitSettings:
     overrides: dict[str, RateSettings] = field(default_factory=dict, hash=False)
     max_keys: int = 10_000
     max_wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRateSettings:
+    """A rate that a whole fleet keeps to; see `meshlib.policy.fleet_gates`.
+
+    Attributes:
+        rate, burst: as those of `GcraSettings`.
+        by: what tells callers apart; None where all calls are counted together.
+    """
+
+    rate: float = 1.0
+    burst: int | None = None
+    by: KeySource | None = None
+
+    @property
+    def at_once(self) -> int:
+        """The burst; one second's worth unless it is given."""
+        return max(1, ceil(self.rate)) if self.burst is None else self.burst
+
+
+@dataclass(frozen=True, slots=True)
+class FleetBreakerSettings:
+    """A breaker that a whole fleet shares, with the parameters of pybreaker; see `meshlib.policy.user_breaker`."""
+
+    fail_max: int = 5
+    reset_timeout_s: float = 60.0
+    success_threshold: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSettings:
+    """What a fleet shares of a service; None for what it does not."""
+
+    rate_limit: FleetRateSettings | None = None
+    circuit_breaker: FleetBreakerSettings | None = None

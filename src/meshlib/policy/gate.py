@@ -17,6 +17,7 @@ from meshlib.errors import MeshError
 if TYPE_CHECKING:
     from meshlib.policy.facts import Ready
     from meshlib.policy.placement import Placement
+    from meshlib.policy.traits import Reader
 
 __all__ = ["Gate"]
 
@@ -27,10 +28,17 @@ class Gate(Protocol):
     Attributes:
         name: for the record and metrics: ``throttle``, ``limit``, ``rate-limit``.
         rejected: how many calls it has refused.
+        readers: what it must know of a request (`meshlib.policy.traits`).
     """
 
-    name: str
-    rejected: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def rejected(self) -> int: ...
+
+    @property
+    def readers(self) -> tuple[Reader, ...]: ...
 
     def ask(self, now: float, call: Placement) -> MeshError | Ready | None:
         """May the call pass?
@@ -40,11 +48,14 @@ class Gate(Protocol):
         """
         ...
 
-    def decide(self, now: float, call: Placement, token: Ready | None) -> MeshError | None:
-        """What the call waited for is ready, or (None for `token`) the wait took as long as `patience_s` allows."""
+    def decide(self, now: float, call: Placement, token: Ready, late: bool) -> MeshError | None:
+        """What the call waited for is ready; or (`late`) it has waited for as long as `patience_s` says.
+
+        The token is the gate's now: a gate that has no more use for it leaves it.
+        """
         ...
 
-    def patience_s(self, call: Placement) -> float | None:
+    def patience_s(self, call: Placement, token: Ready) -> float | None:
         """For how long a call waits at most; None for as long as its deadline allows."""
         ...
 

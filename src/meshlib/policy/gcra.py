@@ -25,8 +25,8 @@ class Gcra:
 
     def __init__(self, settings: GcraSettings, now: float, longest_wait_s: float = 0.0) -> None:
         self._interval_s = 1.0 / settings.rate
-        self._longest_s = settings.burst * self._interval_s + longest_wait_s
-        self._tolerance_s = (settings.burst - 1) * self._interval_s
+        self._longest_s = settings.at_once * self._interval_s + longest_wait_s
+        self._tolerance_s = (settings.at_once - 1) * self._interval_s
         self._arrival = now
 
     def take(self, now: float, max_wait_s: float) -> tuple[bool, float]:

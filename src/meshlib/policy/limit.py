@@ -1,7 +1,12 @@
 """Limits on the calls of a cluster: so many in flight, and so many more that wait in line for one of them to end.
 
-A place that falls free is handed to the longest waiting call (first in, first out) rather than offered to all, so that
-nobody is overtaken. A waiter that was handed a place and gives up at the same moment passes it on.
+A place that falls free is handed to one of those who wait rather than offered to all, so that nobody comes in between.
+First in, first out, is fair; last in, first out, is what keeps an overloaded service useful: of calls that wait longer
+than their callers do none is of use, while the last to come still has its time. A waiter that was handed a place and
+gives up at the same moment passes it on.
+
+The names and meanings are those of Envoy's circuit breakers (``max_requests`` is `max_in_flight` here, and
+``max_pending_requests`` `max_pending`), except that Envoy lets requests wait for connections only.
 """
 
 from __future__ import annotations
@@ -17,8 +22,11 @@ from meshlib.policy.settings import LimitSettings
 if TYPE_CHECKING:
     from meshlib.policy.facts import Ready
     from meshlib.policy.placement import Placement
+    from meshlib.policy.traits import Reader
 
 __all__ = ["LIMIT_FULL", "InFlightLimit", "LimitFull", "Waiter"]
+
+_MAX_PENDING = 100
 
 
 class LimitFull:
@@ -58,14 +66,25 @@ class InFlightLimit:
 
     The places taken are the length of a list. To append to one and to pop from it is exact without a lock, with the GIL
     and without it, so that where there is no limit a call pays for none.
+
+    Attributes:
+        maximum: calls that may be in flight now; None for no limit. Changed by `resize` alone.
+        max_pending: calls that may wait.
+        rejected: calls that it refused.
+        readers: what it must know of a request (`meshlib.policy.traits`).
+        is_plain: whether `enter` is all that there is to ask it.
     """
 
-    __slots__ = ("_lock", "_taken", "_waiting", "rejected", "settings")
+    __slots__ = ("_lock", "_taken", "_waiting", "max_pending", "maximum", "rejected", "settings")
 
     name = "limit"
+    readers: tuple[Reader, ...] = ()
+    is_plain = True
 
-    def __init__(self, settings: LimitSettings) -> None:
+    def __init__(self, settings: LimitSettings, max_pending: int = _MAX_PENDING) -> None:
         self.settings = settings
+        self.maximum = settings.max_in_flight
+        self.max_pending = max_pending if settings.max_pending is None else settings.max_pending
         self.rejected = 0
         self._taken: list[None] = []
         self._waiting: deque[Waiter] = deque()
@@ -83,15 +102,15 @@ class InFlightLimit:
 
     def enter(self) -> Waiter | LimitFull | None:
         """Take a place. None: taken. A `Waiter`: wait for it. `LIMIT_FULL`: the line is full."""
-        limit = self.settings.max_in_flight
-        if limit is None:
+        if self.maximum is None:
             self._taken.append(None)
             return None
         with self._lock:
+            limit = self.maximum
             if len(self._taken) < limit and not self._waiting:
                 self._taken.append(None)
                 return None
-            if len(self._waiting) >= self.settings.max_pending:
+            if len(self._waiting) >= self.max_pending:
                 self.rejected += 1
                 return LIMIT_FULL
             waiter = Waiter(self)
@@ -99,20 +118,35 @@ class InFlightLimit:
             return waiter
 
     def exit(self) -> None:
-        """Give a place back; the first in line gets it."""
-        if self.settings.max_in_flight is None:
+        """Give a place back; one of those who wait gets it."""
+        if self.maximum is None:
             self._give_back()
             return
         callback = None
         with self._lock:
-            if self._waiting:
-                waiter = self._waiting.popleft()
-                waiter.granted = True
-                callback = waiter._callback
+            if self._waiting and len(self._taken) <= self.maximum:
+                callback = self._grant()
             else:
                 self._give_back()
         if callback is not None:
             callback()
+
+    def resize(self, maximum: int) -> None:
+        """Allow so many from now on. Those under way stay; if there are more places, those who wait get them."""
+        callbacks = []
+        with self._lock:
+            self.maximum = maximum
+            while self._waiting and len(self._taken) < maximum:
+                self._taken.append(None)
+                callbacks.append(self._grant())
+        for callback in callbacks:
+            if callback is not None:
+                callback()
+
+    def _grant(self) -> Callable[[], None] | None:
+        waiter = self._waiting.pop() if self.settings.order == "lifo" else self._waiting.popleft()
+        waiter.granted = True
+        return waiter._callback
 
     # As a gate
 
@@ -123,18 +157,23 @@ class InFlightLimit:
 
     def full(self, call: Placement) -> LimitExceeded:
         """The error of a call that found no place, not even in the line."""
-        cluster = call.cluster
-        name = call.facts.service if cluster is None else cluster.name
-        text = f"{self.in_flight} calls to {name} are in flight and its queue is full"
-        return LimitExceeded(text, service=call.facts.service)
+        line = f"{self.pending} wait in line (max_pending)" if self.max_pending else "nobody may wait (max_pending: 0)"
+        text = f"{self.in_flight} calls to {_cluster(call)} are in flight (max_in_flight) and {line}"
+        return LimitExceeded(text, gate=self.name, service=call.facts.service)
 
-    def decide(self, now: float, call: Placement, token: Ready | None) -> MeshError | None:
-        """A place was granted."""
-        return None
+    def decide(self, now: float, call: Placement, token: Ready, late: bool) -> MeshError | None:
+        """A place was granted, or the wait took too long."""
+        if not late or (isinstance(token, Waiter) and token.granted):
+            return None
+        token.leave()
+        with self._lock:
+            self.rejected += 1
+        text = f"no call to {_cluster(call)} ended within {self.settings.max_wait_s:.3g}s (max_wait)"
+        return LimitExceeded(text, gate=self.name, service=call.facts.service)
 
-    def patience_s(self, call: Placement) -> float | None:
-        """As long as the deadline allows."""
-        return None
+    def patience_s(self, call: Placement, token: Ready) -> float | None:
+        """As long as the deadline allows, unless the settings say otherwise."""
+        return self.settings.max_wait_s
 
     def judged(self, now: float, call: Placement, success: bool | None) -> None:
         """It does not look at outcomes."""
@@ -164,3 +203,7 @@ class InFlightLimit:
         self._lock = threading.Lock()
         self._waiting.clear()
         self._taken = []
+
+
+def _cluster(call: Placement) -> str:
+    return call.facts.service if call.cluster is None else call.cluster.name

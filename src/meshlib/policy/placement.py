@@ -144,10 +144,10 @@ class Placement(Timeouts):
             self._inside += 1
         return None
 
-    def _decided(self, now: float, token: Ready | None) -> MeshError | Ready | None:
-        """The wait for a gate is over; ask the others. None for `token`: it took too long."""
+    def _decided(self, now: float, token: Ready, late: bool = False) -> MeshError | Ready | None:
+        """The wait for a gate is over; ask the others."""
         gate = self._gates()[self._inside]
-        refusal = gate.decide(now, self, token)
+        refusal = gate.decide(now, self, token, late)
         if refusal is not None:
             self.journal.refused_by = gate.name
             return refusal

@@ -144,5 +144,5 @@ class RateLimit:
 def describe(rate: RateSettings) -> str:
     """A rate in words."""
     if isinstance(rate, GcraSettings):
-        return f"{rate.rate:g} calls per second, {rate.burst} at once"
+        return f"{rate.rate:g} calls per second, {rate.at_once} at once"
     return f"{rate.tokens_per_fill} calls per {rate.fill_interval_s:g}s, {rate.max_tokens} at once"

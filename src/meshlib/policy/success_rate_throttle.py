@@ -72,7 +72,7 @@ class SuccessRateThrottle:
         share = (total - successes / (settings.success_rate_percent / 100.0)) / (total + 1)
         if share <= 0.0:
             return 0.0
-        return min(settings.max_rejection_percent / 100.0, share ** (1.0 / settings.aggression))
+        return min(settings.max_rejection_percent / 100.0, float(share ** (1.0 / settings.aggression)))
 
     def __repr__(self) -> str:
         total, successes = self._counts.totals

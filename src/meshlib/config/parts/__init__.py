@@ -24,6 +24,7 @@ from meshlib.config.parts.balancers import Aperture, LeastRequest, ServerWeights
 from meshlib.config.parts.balancing import LoadBalancing
 from meshlib.config.parts.connection import Pool, TcpKeepalive, Tls
 from meshlib.config.parts.fault import Fault, FaultAbort, FaultDelay, FaultOrFalse
+from meshlib.config.parts.hashing import HashCookie, HashOn, Ring, SessionAffinity
 from meshlib.config.parts.health import (
     FailurePercentage,
     HealthCheck,
@@ -69,6 +70,8 @@ __all__ = [
     "Fleet",
     "FleetBreaker",
     "FleetRateLimit",
+    "HashCookie",
+    "HashOn",
     "HeaderCondition",
     "HealthCheck",
     "HealthCheckOrFalse",
@@ -89,7 +92,9 @@ __all__ = [
     "ResetHeader",
     "Retry",
     "RetryBudget",
+    "Ring",
     "ServerWeights",
+    "SessionAffinity",
     "SlowStart",
     "SubsetSelector",
     "Subsetting",
