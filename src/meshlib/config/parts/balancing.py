@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from meshlib.balance import settings
 from meshlib.config.fields import Amount, Flag, Interval, Many, Part, Percent, Positive, Text
 from meshlib.config.parts.balancers import Aperture, LeastRequest, ServerWeights, Subsetting
+from meshlib.config.parts.hashing import AffinityOrFalse, HashBalance, Ring, TableSize
 from meshlib.config.parts.places import Distribute, FailoverOrFlag, MetadataSubsets, Place, SlowStart, ZoneAware
 
 __all__ = ["LoadBalancing"]
@@ -37,6 +38,12 @@ class LoadBalancing(Part):
         slow_start: newcomers begin with a part of their weight; see its class.
         subset: metadata of calls choose among endpoints; see `MetadataSubsets`.
         least_request, server_weights, aperture: of the balancers of these names; see their classes.
+        ring: of ``ring_hash``; see its class.
+        table_size: of ``maglev``, a prime.
+        hash_key: what these two hash of an endpoint: its ``address`` or its ``hostname``; its metadata ``hash_key``
+            stands in place of it.
+        hash_balance_percent: of the average load, what an endpoint may have before these two pass calls on.
+        session_affinity: calls stay at one endpoint, by a cookie; see its class; false for none.
         subsetting: which of the endpoints this client knows at all; see its class; null for all.
     """
 
@@ -59,4 +66,9 @@ class LoadBalancing(Part):
     least_request: LeastRequest = LeastRequest()
     server_weights: ServerWeights = ServerWeights()
     aperture: Aperture = Aperture()
+    ring: Ring = Ring()
+    table_size: TableSize = _BALANCING.table_size
+    hash_key: Literal["address", "hostname"] = _BALANCING.hash_key
+    hash_balance_percent: HashBalance = _BALANCING.hash_balance_percent
+    session_affinity: AffinityOrFalse | None = None
     subsetting: Subsetting | None = None
