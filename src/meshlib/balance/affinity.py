@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, b64encode
+from collections.abc import Iterable
 
+from meshlib.balance.balancer import Member
 from meshlib.balance.cookies import cookie_value, set_cookie
-from meshlib.balance.settings import SessionAffinity
+from meshlib.balance.endpoint import Health
+from meshlib.balance.settings import BoundStatus, SessionAffinity
 
-__all__ = ["affinity_cookie", "applies", "bound_to"]
+__all__ = ["Sessions", "affinity_cookie", "applies", "bound_to", "status_of"]
 
 _LONGEST = 512
 """Of a cookie's value. No address is as long."""
@@ -50,3 +53,28 @@ def bound_to(settings: SessionAffinity, header: str) -> str | None:
 def affinity_cookie(settings: SessionAffinity, address: str) -> str:
     """The ``Set-Cookie`` header that binds a client to this address."""
     return set_cookie(settings.cookie, b64encode(address.encode()).decode("ascii"), settings.path, settings.ttl_s)
+
+
+class Sessions:
+    """The members of a cluster that sessions can be bound to."""
+
+    __slots__ = ("_members", "_settings")
+
+    def __init__(self, settings: SessionAffinity, members: Iterable[Member]) -> None:
+        self._settings = settings
+        self._members = {member.endpoint.address: member for member in members}
+
+    def member_at(self, address: str | None) -> Member | None:
+        """The member at this address; None if there is none that may be called."""
+        member = None if address is None else self._members.get(address)
+        return member if member is not None and status_of(member) in self._settings.statuses else None
+
+
+def status_of(member: Member) -> BoundStatus:
+    """Its health as all say who watch it: the registry, active checks, outlier detection."""
+    reported, health = member.endpoint.health, member.health
+    if reported is Health.DRAINING:
+        return "draining"
+    if reported is Health.UNHEALTHY or health.ejected or health.active_failed:
+        return "unhealthy"
+    return "degraded" if reported is Health.DEGRADED or health.active_degraded else "healthy"

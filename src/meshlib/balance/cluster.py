@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 
 from meshlib.balance.balancer import Balancer, Member, not_ejected, untried
 from meshlib.balance.endpoint import Endpoint, Health
-from meshlib.balance.health import EndpointHealth
+from meshlib.balance.health import ActiveHealth, EndpointHealth
 from meshlib.balance.load import EndpointNode, Load
-from meshlib.balance.settings import HASH_BALANCERS, BoundStatus, LoadBalancing
+from meshlib.balance.settings import HASH_BALANCERS, LoadBalancing
 from meshlib.balance.table import find_balancer
 from meshlib.policy.breaker import Breaker
 from meshlib.policy.limit import InFlightLimit
@@ -62,6 +62,7 @@ class ClusterState:
     Attributes:
         name: ``orders`` or ``orders/v2``.
         breaker, outlier: None where the configuration switched them off.
+        active: what active checks find; None where there are none.
         limit: calls in flight and pending.
         gates: all that is asked whether a call may pass, `limit` among them; None where that is the only one.
         refreshes: whether the cluster has to be made anew when the health of an endpoint changes.
@@ -76,6 +77,7 @@ class ClusterState:
         "_node_of",
         "_on_change",
         "_on_ejection",
+        "active",
         "breaker",
         "gates",
         "here",
@@ -95,6 +97,7 @@ class ClusterState:
         load_balancing: LoadBalancing = LoadBalancing(),
         breaker: BreakerSettings | None = BreakerSettings(),
         outlier: OutlierSettings | None = OutlierSettings(),
+        checked: bool = False,
         limits: LimitSettings = LimitSettings(),
         limit: InFlightLimit | None = None,
         before: Sequence[Gate] = (),
@@ -109,6 +112,7 @@ class ClusterState:
             name: for messages.
             now: on the monotonic clock.
             load_balancing, breaker, outlier, limits: the settings of each.
+            checked: whether its endpoints are checked actively.
             node_of: gives the counts of an endpoint, shared between clusters; None for counts of this cluster's own.
             limit: to be asked instead of a plain one made of `limits`.
             before, after: gates besides the limit, asked before and after it.
@@ -122,7 +126,8 @@ class ClusterState:
         self.limit = InFlightLimit(limits) if limit is None else limit
         plain = self.limit.is_plain and not before and not after
         self.gates: tuple[Gate, ...] | None = None if plain else (*before, self.limit, *after)
-        self.refreshes = load_balancing.policy in HASH_BALANCERS
+        self.active = ActiveHealth() if checked else None
+        self.refreshes = checked or load_balancing.policy in HASH_BALANCERS
         self.here: Here | None = None
         self._on_ejection = on_ejection
         self._on_change = on_change
@@ -196,6 +201,7 @@ class ClusterState:
         node = EndpointNode() if self._node_of is None else self._node_of(endpoint)
         health = EndpointHealth()
         health.joined_at = self._joining(now)
+        health.active_failed = self.active is not None and self.active.newcomers_fail
         return Member(endpoint, node, Load(now, seed_s, self.load_balancing.decay_s), health)
 
     def _joining(self, now: float) -> float | None:
@@ -244,10 +250,10 @@ class Cluster:
         "_alike",
         "_balancer",
         "_balancer_of_all",
-        "_bindable",
         "_left_out",
         "_outlier",
         "_panic_at",
+        "_sessions",
         "calm",
         "detail",
         "draining",
@@ -270,9 +276,11 @@ class Cluster:
         self.state = state
         self.known = known
         self.detail = detail
-        self._bindable: dict[str, Member] | None = None
+        self._sessions = None
         if state.load_balancing.session_affinity is not None:
-            self._bindable = {member.endpoint.address: member for member in members}
+            from meshlib.balance.affinity import Sessions
+
+            self._sessions = Sessions(state.load_balancing.session_affinity, members)
         healthy = [member for member in members if member.endpoint.health is Health.HEALTHY]
         self.draining: tuple[Member, ...] = ()
         if len(healthy) < len(members):
@@ -384,11 +392,7 @@ class Cluster:
 
     def bound(self, traits: Traits) -> Member | None:
         """The member that the call's session is bound to; None if that may not be called, or there is none."""
-        settings = self.state.load_balancing.session_affinity
-        if traits.bound_to is None or self._bindable is None or settings is None:
-            return None
-        member = self._bindable.get(traits.bound_to)
-        return None if member is None or _status_of(member) not in settings.statuses else member
+        return None if self._sessions is None else self._sessions.member_at(traits.bound_to)
 
     def has_untried(self, tried: Sequence[Member]) -> bool:
         """Whether `pick` would find a member that was not tried. Looks at few members, and changes nothing."""
@@ -423,15 +427,6 @@ class Cluster:
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name} [{len(self.healthy)} healthy of {len(self.members)}]>"
-
-
-def _status_of(member: Member) -> BoundStatus:
-    reported, health = member.endpoint.health, member.health
-    if reported is Health.DRAINING:
-        return "draining"
-    if reported is Health.UNHEALTHY or health.ejected or health.active_failed:
-        return "unhealthy"
-    return "degraded" if reported is Health.DEGRADED or health.active_degraded else "healthy"
 
 
 def _is_well(health: EndpointHealth) -> bool:
