@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.adapters.clock import Clock, RealClock
-from meshlib.adapters.exchange import make_destination
+from meshlib.adapters.exchange import Destination, make_destination
 from meshlib.adapters.plane import DataPlane
 from meshlib.balance.cluster import Known
 from meshlib.balance.endpoint import Endpoint
@@ -25,7 +25,7 @@ from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.resolver import Resolution, ResolutionState
 from meshlib.discovery.source import Source
 from meshlib.discovery.watch import Directory
-from meshlib.net.connect import connect_async, connect_sync
+from meshlib.net.connect import connect_async, connect_steps, connect_sync
 from meshlib.net.sync_engine import SyncEngine
 from meshlib.net.wire import AsyncWire, SyncWire
 from meshlib.status import MeshView
@@ -35,6 +35,10 @@ from meshlib.telemetry.changes import Changes
 from meshlib.telemetry.observer import Observer
 
 if TYPE_CHECKING:
+    from meshlib.balance.balancer import Member
+    from meshlib.discovery.health_checks import HealthChecks
+    from meshlib.net.health_probe import HealthProbe
+    from meshlib.policy.health_check import HealthCheckSettings
     from meshlib.adapters.httpx_wire import AsyncStockWire, StockWire
     from meshlib.net.async_engine import AsyncEngine
     from meshlib.net.framing import Framing
@@ -103,7 +107,10 @@ class Wiring:
         # A slow subscriber delays the control loop rather than the call that an event happens in.
         self.bus = EventBus(clock=clock.now, deliver=self.control.call_soon)
         self._changes = Changes(self.bus, clock.now)
-        engine = SyncEngine(connect=partial(connect_sync, framing=_framing(settings)))
+        framing = _framing(settings)
+        engine = SyncEngine(
+            connect=partial(connect_sync, framing=framing), connect_steps=partial(connect_steps, framing=framing)
+        )
         self.engines: list[SyncEngine | AsyncEngine] = [engine]
         self._async_engine: AsyncEngine | None = None
         self.sources = tuple(map(make_source, settings.discovery)) if parts.sources is None else parts.sources
@@ -123,6 +130,8 @@ class Wiring:
         )
         self.view = MeshView(self.snapshots, self._directory, self.engines)
         self._observer = Observer(self.view, changes=self._changes)
+        self._rng = rng
+        self._checks: HealthChecks | None = None
         sync_wire: SyncWire = parts.sync_wire or engine
         async_wire = parts.async_wire
         use = parts.use or self._use
@@ -172,6 +181,8 @@ class Wiring:
                 return
             self.closed = self.plane.closed = True
         self.snapshots.wake_all()
+        if self._checks is not None and self.control.started:
+            self._soon(self._checks.close)
         if self.control.started:
             self._directory.close()
         self.control.close()
@@ -194,10 +205,33 @@ class Wiring:
     def _publish(self, name: str, resolution: Resolution | None) -> None:
         if resolution is None:
             self.snapshots.publish(name, None, Known.PENDING)
+            if self._checks is not None:
+                self._checks.forget(name)
             return
         known = _KNOWN[resolution.state]
         asked = f"asked: {', '.join(source.name for source in self.sources) or 'nobody'}" if known is Known.NO else ""
         self.snapshots.publish(name, resolution.endpoints, known, resolution.error or asked)
+        view = self.snapshots.current.services.get(name)
+        if view is not None and view.settings.clusters[None].health_check is not None:
+            self._health_checks().follow(view)
+
+    def _health_checks(self) -> HealthChecks:
+        """The active checks, from the first service on that has any. On the control thread."""
+        if self._checks is None:
+            from meshlib.discovery.health_checks import HealthChecks
+
+            tell, now = self._changes.on_check, self.clock.now
+            self._checks = HealthChecks(self.control, self._probe_of, clock=now, rng=self._rng, tell=tell)
+        return self._checks
+
+    def _probe_of(self, service: str, member: Member, settings: HealthCheckSettings) -> HealthProbe:
+        from meshlib.net.health_probe import HealthProbe
+
+        destination = member.target
+        assert isinstance(destination, Destination)
+        host = destination.host or service.encode("ascii")
+        return HealthProbe(destination.target, settings, host, _framing(self.settings))
+        self._use_callers()
 
     def _soon(self, work: Callable[[], None]) -> None:
         try:
@@ -233,6 +267,12 @@ class Wiring:
             self._keeping_house = True
             self.control.call_every(_HOUSEKEEPING_S, self._keep_house)
 
+    def _use_callers(self) -> None:
+        """See that services are watched whose endpoints say where the callers of others are."""
+        for view in self.snapshots.current.services.values():
+            for name in view.settings.callers:
+                self._directory.use(name)
+
     def _use_as_named(self, name: str) -> None:
         """With the stock wire a service is where its name says: the client's own transport finds it."""
         if not self.snapshots.service(name).clusters[None].members:
@@ -244,6 +284,12 @@ class Wiring:
         for engine in self.engines:
             engine.reap(now)
         self.plane.settle()
+        for cluster in self.view.clusters():
+            if cluster.state.outlier is not None:
+                cluster.state.outlier.sweep(now)
+        if self._checks is not None:
+            self._checks.look()
+        self._use_callers()
         self._changes.look_at_all(self.view.clusters(), now)
         self.bus.flush()
 

@@ -11,7 +11,7 @@ from meshlib.net.body import ReadyBody
 from meshlib.net.wire import AsyncWire, AsyncWireResponse, Progress, Target, WireLimits, WireRequest
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Reply, Start
 
-__all__ = ["drive"]
+__all__ = ["drive", "wait"]
 
 
 async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse, bytes | None]:
@@ -25,6 +25,10 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
         MeshError: why there is no response; its record is set.
     """
     call, clock = exchange.call, exchange.plane.clock
+    if call.facts.hedging is not None and exchange.in_memory:
+        from meshlib.adapters import async_hedge
+
+        return await async_hedge.drive(exchange, wire)
     response: AsyncWireResponse | None = None
     body: bytes | None = None
     actions: list[Action] = []
@@ -50,7 +54,7 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
                     exchange.ended()
                     return async_reply(action, call.journal.fault), action.body
             if start is None:
-                actions = await _wait(exchange)
+                actions = await wait(exchange)
                 continue
             target, request, limits, progress = exchange.started(start)
             try:
@@ -114,8 +118,8 @@ async def _read(
     return exchange.call.body_end(exchange.plane.clock.now(), start.n), body
 
 
-async def _wait(exchange: Exchange) -> list[Action]:
-    """Wait until something is to be done."""
+async def wait(exchange: Exchange) -> list[Action]:
+    """Wait until something is to be done, while nothing is under way."""
     import asyncio
 
     call, clock = exchange.call, exchange.plane.clock

@@ -261,8 +261,8 @@ class Exchange:
             answer=response.headers,
             reset_s=reset_s,
         )
-        if call.journal.no_retry is not None:
-            self._pass_on_overload()
+        if overloaded or call.journal.no_retry is not None:
+            self._pass_on_overload(overloaded)
         return actions
 
     def failed(self, start: Start, error: MeshError, progress: Progress, phase: str = "") -> list[Action]:
@@ -302,7 +302,7 @@ class Exchange:
     def given_up(self, n: int, progress: Progress) -> None:
         """An attempt was cancelled, as its call asked for: another was faster, or the time is up."""
         attempt = self.call.attempts[n - 1]
-        attempt.resent = progress.resent
+        attempt.phase, attempt.resent = progress.phase, progress.resent
         attempt.sent = attempt.sent or progress.bytes_written
         self._end_attempt(n, None, progress)
 
@@ -317,10 +317,10 @@ class Exchange:
         elif len(call.attempts) > 1:
             self.forget_frames()
 
-    def _pass_on_overload(self) -> None:
-        """Have who called this process told that to repeat the request would make it worse."""
+    def _pass_on_overload(self, said: bool = False) -> None:
+        """Have who called this process told that to repeat the request would make it worse, if so it is (or was said)."""
         request = current_scope().request
-        if request is not None and not request.overloaded and self.call.journal.overloaded:
+        if request is not None and not request.overloaded and (said or self.call.journal.overloaded):
             request.overloaded = True
 
     def forget_frames(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING, cast
 
 from meshlib.adapters.exchange import Exchange
 from meshlib.adapters.local_reply import sync_reply
@@ -11,7 +12,10 @@ from meshlib.net.body import ReadyBody
 from meshlib.net.wire import Progress, SyncWire, SyncWireResponse
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Reply, Start
 
-__all__ = ["drive"]
+if TYPE_CHECKING:
+    from meshlib.adapters.sync_hedge import SteppedWire
+
+__all__ = ["drive", "wait"]
 
 
 def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes | None]:
@@ -25,6 +29,10 @@ def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes |
         MeshError: why there is no response; its record is set.
     """
     call, clock = exchange.call, exchange.plane.clock
+    if call.facts.hedging is not None and exchange.in_memory and hasattr(wire, "send_steps"):
+        from meshlib.adapters import sync_hedge
+
+        return sync_hedge.drive(exchange, cast("SteppedWire", wire))
     response: SyncWireResponse | None = None
     body: bytes | None = None
     actions: list[Action] = []
@@ -50,7 +58,7 @@ def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes |
                     exchange.ended()
                     return sync_reply(action, call.journal.fault), action.body
             if start is None:
-                actions = _wait(exchange)
+                actions = wait(exchange)
                 continue
             target, request, limits, progress = exchange.started(start)
             try:
@@ -94,8 +102,8 @@ def _read(
     return exchange.call.body_end(exchange.plane.clock.now(), start.n), body
 
 
-def _wait(exchange: Exchange) -> list[Action]:
-    """Wait until something is to be done."""
+def wait(exchange: Exchange) -> list[Action]:
+    """Wait until something is to be done, while nothing is under way."""
     call, clock = exchange.call, exchange.plane.clock
     token, wake_at = call.wait_on, call.next_wakeup
     delay_s = None if wake_at is None else max(0.0, wake_at - clock.now())

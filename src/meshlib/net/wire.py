@@ -122,6 +122,7 @@ class Progress:
         resent: whether it was sent once more because a kept connection proved stale.
         connect_s: time spent on connecting; 0 on a kept connection.
         http_version: that the response came in, ``HTTP/1.1``; empty before there is one. The driver sets it.
+        handle: the driver's, for whoever observes the attempt; None if nobody does, or no longer.
     """
 
     phase: Phase = "pool"
@@ -131,6 +132,7 @@ class Progress:
     resent: bool = False
     connect_s: float = 0.0
     http_version: bytes = b""
+    handle: object | None = None
 
 
 @dataclass(slots=True)
