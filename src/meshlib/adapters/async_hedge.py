@@ -1,0 +1,184 @@
+"""Runs one call that may be hedged from an event loop: a task for each of the attempts that are under way."""
+
+from __future__ import annotations
+
+import asyncio
+
+from meshlib.adapters.async_driver import wait
+from meshlib.adapters.exchange import Exchange
+from meshlib.adapters.local_reply import async_reply
+from meshlib.errors import MeshError
+from meshlib.net.body import ReadyBody
+from meshlib.net.wire import AsyncWire, AsyncWireResponse, Progress, Target, WireLimits, WireRequest
+from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Reply, Start
+
+__all__ = ["drive"]
+
+
+class _Attempt:
+    """One under way: until its headers are there, and then, if the call wants it, until its body is."""
+
+    __slots__ = ("body", "progress", "reading", "response", "start", "task")
+
+    def __init__(self, start: Start, progress: Progress) -> None:
+        self.start = start
+        self.progress = progress
+        self.task: asyncio.Task[None]
+        self.response: AsyncWireResponse | None = None
+        self.body: bytes | None = None
+        self.reading = False
+
+    async def send(self, wire: AsyncWire, target: Target, request: WireRequest, limits: WireLimits) -> None:
+        """The first task. What it got is kept at once, so that nothing is lost if it is cancelled."""
+        self.response = await wire.send(target, request, limits, self.progress)
+        self.body = self.response.content
+
+    async def read(self) -> None:
+        """The second one."""
+        assert self.response is not None
+        source = self.response.body
+        self.body = source.take() if isinstance(source, ReadyBody) else b"".join([chunk async for chunk in source])
+        await self.response.aclose()
+
+    async def close(self) -> None:
+        """Let go of its response, if there is one."""
+        if self.response is not None and self.response.content is None:
+            await self.response.aclose()
+
+
+async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse, bytes | None]:
+    """Run the call; see `meshlib.adapters.async_driver.drive`.
+
+    Raises:
+        MeshError: why there is no response; its record is set.
+    """
+    race = _Race(exchange, wire)
+    actions: list[Action] = []
+    try:
+        exchange.call.may_hedge()
+        actions = exchange.call.begin(exchange.plane.clock.now())
+        while True:
+            ended = await race.carry_out(actions)
+            if ended is not None:
+                exchange.ended()
+                return ended
+            actions = await race.next_actions()
+    except MeshError as error:
+        exchange.call.cancelled(exchange.plane.clock.now())
+        if error.record is None:
+            error.record = exchange.record()
+        exchange.ended()
+        actions = []  # an error that its own frames hold would hold the request and all callers
+        raise
+    except BaseException as error:
+        # First the counts, which nothing can interrupt; what follows may be cancelled once more.
+        exchange.abandoned(error, {n: attempt.progress for n, attempt in race.under_way.items()})
+        exchange.ended()
+        raise
+    finally:
+        await race.close()
+
+
+class _Race:
+    """The attempts of one call.
+
+    Attributes:
+        under_way: by their numbers.
+    """
+
+    def __init__(self, exchange: Exchange, wire: AsyncWire) -> None:
+        self.under_way: dict[int, _Attempt] = {}
+        self._exchange = exchange
+        self._wire = wire
+        self._given_up: list[_Attempt] = []
+        self._winner: _Attempt | None = None
+        self._timer: tuple[float, asyncio.Task[None]] | None = None
+
+    async def carry_out(self, actions: list[Action]) -> tuple[AsyncWireResponse, bytes | None] | None:
+        """Do what the state machine asks for; the response and what there is of its body, if that is the end."""
+        ended: tuple[AsyncWireResponse, bytes | None] | None = None
+        for action in actions:
+            if isinstance(action, Start):
+                target, request, limits, progress = self._exchange.started(action)
+                attempt = self.under_way[action.n] = _Attempt(action, progress)
+                attempt.task = asyncio.create_task(attempt.send(self._wire, target, request, limits))
+            elif isinstance(action, Cancel):
+                self._give_up(action.n)
+            elif isinstance(action, Deliver):
+                self._winner = winner = self.under_way[action.n]
+                assert winner.response is not None
+                ended = winner.response, winner.body
+            elif isinstance(action, Fail):
+                raise action.error
+            elif isinstance(action, Reply):
+                return async_reply(action, self._exchange.call.journal.fault), action.body
+        await self._settle()
+        if self._winner is not None:
+            del self.under_way[self._winner.start.n]  # the caller's, from here on
+        return ended
+
+    def _give_up(self, n: int) -> None:
+        attempt = self.under_way.pop(n, None)
+        if attempt is not None:
+            attempt.task.cancel()
+            self._given_up.append(attempt)
+            self._exchange.given_up(n, attempt.progress)
+
+    async def _settle(self) -> None:
+        """Wait until those given up have let go of their connections, which they do without waiting."""
+        while self._given_up:
+            attempt = self._given_up[-1]
+            await asyncio.gather(attempt.task, return_exceptions=True)
+            await attempt.close()
+            self._given_up.pop()
+
+    async def next_actions(self) -> list[Action]:
+        """Let the attempts go on until the state machine asks for something."""
+        call, clock = self._exchange.call, self._exchange.plane.clock
+        while self.under_way:
+            for n, attempt in list(self.under_way.items()):
+                if attempt.task.done() and (actions := self._step(n, attempt)):
+                    return actions
+            wake_at = call.next_wakeup
+            if wake_at is not None and wake_at <= clock.now() and (actions := call.timer(clock.now())):
+                return actions
+            await self._wait(wake_at)
+        return await wait(self._exchange)
+
+    async def _wait(self, wake_at: float | None) -> None:
+        tasks = [attempt.task for attempt in self.under_way.values()]
+        if self._timer is not None and self._timer[0] != wake_at:
+            self._timer[1].cancel()
+            self._timer = None
+        if wake_at is not None:
+            if self._timer is None or self._timer[1].done():
+                clock = self._exchange.plane.clock
+                self._timer = wake_at, asyncio.create_task(clock.asleep(max(0.0, wake_at - clock.now())))
+            tasks.append(self._timer[1])
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+
+    def _step(self, n: int, attempt: _Attempt) -> list[Action]:
+        """A task of an attempt has ended."""
+        exchange, response = self._exchange, attempt.response
+        try:
+            attempt.task.result()
+        except MeshError as error:
+            del self.under_way[n]
+            self._given_up.append(attempt)
+            return exchange.failed(attempt.start, error, attempt.progress, "body" if attempt.reading else "")
+        if attempt.reading:
+            return exchange.call.body_end(exchange.plane.clock.now(), n)
+        assert response is not None
+        actions = exchange.answered(attempt.start, response, attempt.progress)
+        if not actions:
+            attempt.reading, attempt.task = True, asyncio.create_task(attempt.read())
+        return actions
+
+    async def close(self) -> None:
+        """Give up what is still under way."""
+        for n in list(self.under_way):
+            self._give_up(n)
+        await self._settle()
+        if self._timer is not None:
+            self._timer[1].cancel()
+            await asyncio.gather(self._timer[1], return_exceptions=True)
