@@ -15,8 +15,13 @@ __all__ = ["hash_faults", "unhashed"]
 
 Found: TypeAlias = Iterator[tuple[Path, str, frozenset[str]]]
 
-_OWN = {"ring": ("ring_hash",), "table_size": ("maglev",)}
-_OWN |= dict.fromkeys(("hash_key", "hash_balance_percent"), ("ring_hash", "maglev"))
+_BOTH = ("ring_hash", "maglev")
+_OWN: dict[str, tuple[str, ...]] = {
+    "ring": ("ring_hash",),
+    "table_size": ("maglev",),
+    "hash_key": _BOTH,
+    "hash_balance_percent": _BOTH,
+}
 
 
 def hash_faults(path: Path, part: LoadBalancing, balancing: settings.LoadBalancing) -> Found:
