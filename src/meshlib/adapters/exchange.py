@@ -318,7 +318,7 @@ class Exchange:
             self.forget_frames()
 
     def _pass_on_overload(self, said: bool = False) -> None:
-        """Have who called this process told that to repeat the request would make it worse, if so it is (or was said)."""
+        """Have who called this process told not to repeat the request, if overload was `said`, or is why it failed."""
         request = current_scope().request
         if request is not None and not request.overloaded and (said or self.call.journal.overloaded):
             request.overloaded = True
