@@ -35,13 +35,13 @@ from meshlib.telemetry.changes import Changes
 from meshlib.telemetry.observer import Observer
 
 if TYPE_CHECKING:
+    from meshlib.adapters.httpx_wire import AsyncStockWire, StockWire
     from meshlib.balance.balancer import Member
     from meshlib.discovery.health_checks import HealthChecks
-    from meshlib.net.health_probe import HealthProbe
-    from meshlib.policy.health_check import HealthCheckSettings
-    from meshlib.adapters.httpx_wire import AsyncStockWire, StockWire
     from meshlib.net.async_engine import AsyncEngine
     from meshlib.net.framing import Framing
+    from meshlib.net.health_probe import HealthProbe
+    from meshlib.policy.health_check import HealthCheckSettings
 
 __all__ = ["MeshParts", "Wiring"]
 
@@ -229,7 +229,7 @@ class Wiring:
 
         destination = member.target
         assert isinstance(destination, Destination)
-        host = destination.host or service.encode("ascii")
+        host = destination.host or service.encode("latin-1", "replace")
         return HealthProbe(destination.target, settings, host, _framing(self.settings))
         self._use_callers()
 

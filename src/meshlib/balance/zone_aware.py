@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 from meshlib.balance.endpoint import Endpoint, Health, Locality
+from meshlib.balance.locality import parse_locality
 from meshlib.balance.settings import ZoneAwareSettings
 from meshlib.dataclass import dataclass
 
@@ -42,6 +43,14 @@ class Callers:
             if endpoint.health is Health.HEALTHY:
                 healthy[endpoint.locality] = healthy.get(endpoint.locality, 0) + 1
         return cls(total, healthy)
+
+    @classmethod
+    def given(cls, counts: Mapping[str, float]) -> Callers | None:
+        """The callers as they are counted by hand; None if they are not."""
+        if not counts:
+            return None
+        local = {parse_locality(text): int(count) for text, count in counts.items()}
+        return cls(local, local)
 
     def panicking(self, panic_percent: float) -> bool:
         """Whether so few are healthy that their places say nothing."""

@@ -267,6 +267,12 @@ class ServiceSettings:
     mode: Mode | None = None
     declared: bool = True
 
+    @property
+    def callers(self) -> set[str]:
+        """The services whose endpoints are counted as callers of this one."""
+        zone_aware = [cluster.load_balancing.zone_aware for cluster in self.clusters.values()]
+        return {each.local_service for each in zone_aware if each is not None and each.local_service}
+
 
 @dataclass(frozen=True, slots=True)
 class MeshSettings:

@@ -26,6 +26,7 @@ from meshlib.policy.facts import CallFacts
 from meshlib.policy.settings import BreakerSettings, HedgeSettings
 
 if TYPE_CHECKING:
+    from meshlib.balance.tiers import Here
     from meshlib.policy.fault import ActiveFaults
     from meshlib.policy.hedge import Hedging
 
@@ -211,6 +212,9 @@ class Snapshots:
                     self._set(view)
                     waiting, view.state.waiting = view.state.waiting, []
                     left = self._left(old, found)
+        for each in self.current.services.values():
+            if name in each.settings.callers:
+                self.refresh(each.name)
         for waiter in waiting:
             waiter.fire()
         if self._on_left is not None:
@@ -309,6 +313,7 @@ class Snapshots:
             load_balancing=balancing,
             breaker=breaker if isinstance(breaker, BreakerSettings) else None,
             outlier=settings.outlier,
+            checked=settings.health_check is not None,
             limit=gates.limit,
             before=gates.before,
             after=gates.after,
@@ -328,6 +333,7 @@ class Snapshots:
                 chosen = endpoints
                 if settings.selector:
                     chosen = tuple(endpoint for endpoint in endpoints if _selected(settings, endpoint))
+                state.clusters[subset].here = self._here(settings)
                 clusters[subset] = state.clusters[subset].view(
                     chosen,
                     now,
@@ -337,6 +343,25 @@ class Snapshots:
                     target_of=lambda endpoint, settings=settings: self._target_of(settings, endpoint),  # type: ignore[misc]
                 )
         return ServiceView(state.settings, state, MappingProxyType(clusters), endpoints, known, detail), steps
+
+    def _here(self, settings: ClusterSettings) -> Here | None:
+        """What the endpoints of a cluster are compared with; None where places do not count."""
+        balancing, mesh = settings.load_balancing, self.current.settings
+        by_place = balancing.failover or balancing.failover_priority or balancing.distribute
+        if not by_place and balancing.zone_aware is None and not balancing.locality_weights:
+            return None
+        from meshlib.balance.tiers import Here
+        from meshlib.balance.zone_aware import Callers
+
+        callers: Callers | None = None
+        if balancing.zone_aware is not None:
+            callers = Callers.given(balancing.zone_aware.local_counts)
+            name = balancing.zone_aware.local_service or ""
+            local = self.current.services.get(name)
+            endpoints = self._known.get(name, ()) if local is None else local.endpoints
+            callers = Callers.count(endpoints) if endpoints else callers
+        labels = {} if mesh.register is None else mesh.register.metadata
+        return Here(mesh.locality, tuple(labels.items()), callers)
 
     def _node_of(self, endpoint: Endpoint) -> EndpointNode:
         node = self._nodes.get(endpoint.key)
