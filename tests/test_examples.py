@@ -44,6 +44,20 @@ def test_the_quickstart_makes_a_call_and_shows_its_record(tmp_path: Path) -> Non
     assert record.startswith("GET orders/orders/42 (default): 200 in ")
 
 
+def test_calls_go_where_servers_have_room(tmp_path: Path) -> None:
+    before, then = what_it_prints("traffic/server_weights.py", tmp_path)
+
+    assert before == "before they have reported for long enough: fast 50%, slow 50%"
+    assert then == "then: fast 75%, slow 25%"
+
+
+def test_a_fleet_with_apertures_calls_all_servers_alike(tmp_path: Path) -> None:
+    called, shares, _ = what_it_prints("traffic/aperture.py", tmp_path)
+
+    assert called == "servers that each client calls: 16 of 40"
+    assert shares == "shares of the servers, most to least: 1.000000"
+
+
 def test_a_service_behind_a_unix_socket_is_called(tmp_path: Path) -> None:
     lines = what_it_prints("unix_socket.py", tmp_path)
 

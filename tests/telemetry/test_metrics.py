@@ -9,6 +9,9 @@ from typing import Any
 
 from meshlib.balance.cluster import ClusterState
 from meshlib.balance.endpoint import Endpoint, Health
+from meshlib.balance.load_report import LoadReport
+from meshlib.balance.server_weights import ReportedWeight
+from meshlib.balance.settings import ServerWeightSettings
 from meshlib.errors import ConnectFailed
 from meshlib.net.pool import PoolStats
 from meshlib.policy.fault import ActiveFaults, Injected
@@ -109,6 +112,8 @@ def test_every_number_is_read_when_a_reader_asks(sdk: Sdk) -> None:
         frozenset({("meshlib.endpoint.state", "healthy")}): 1,
         frozenset({("meshlib.endpoint.state", "ejected")}): 1,
         frozenset({("meshlib.endpoint.state", "unhealthy")}): 1,
+        frozenset({("meshlib.endpoint.state", "degraded")}): 0,
+        frozenset({("meshlib.endpoint.state", "failed")}): 0,
     }
     assert points("meshlib.endpoint.in_flight") == {
         frozenset({("network.peer.address", f"10.0.0.{n}"), ("network.peer.port", 8080)}): int(n == 2)
@@ -161,6 +166,8 @@ def test_every_number_is_read_when_a_reader_asks(sdk: Sdk) -> None:
 
 def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     cluster = a_cluster()
+    cluster.members[0].load.reported = ReportedWeight(ServerWeightSettings())
+    cluster.members[0].load.reported.report(LoadReport(cpu_utilization=0.5, rps_fractional=100.0), 0.0)
     seen = Seen(cluster)
     seen.of_budgets = {"orders": (20.0, 0)}
     seen.of_faults = {"orders": ActiveFaults()}
@@ -179,6 +186,7 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
         assert kind == ("Gauge" if gauge.kind == "gauge" else "Sum")
         if kind == "Sum":
             assert metric.data.is_monotonic == (gauge.kind == "counter")
+    assert list(sdk.points("meshlib.endpoint.weight").values()) == [200.0]
 
 
 def test_clusters_of_one_service_do_not_count_an_endpoint_twice(sdk: Sdk) -> None:

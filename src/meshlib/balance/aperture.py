@@ -106,9 +106,11 @@ class Aperture:
         clients = settings.of or 1
         length = width(clients, count, settings.size)
         found = arcs([member.weight for member in ordered], (settings.instance or 0) / clients % 1.0, length)
-        self.members = [member for member, arc in zip(ordered, found, strict=True) if arc > 0.0]
-        self.weights = [arc * count for arc in found if arc > 0.0]
-        self._others = [member for member, arc in zip(ordered, found, strict=True) if not arc > 0.0]
+        # What rounding leaves of a server beyond the edge is none.
+        inside = [arc * count > _ALIKE for arc in found]
+        self.members = [member for member, is_in in zip(ordered, inside, strict=True) if is_in]
+        self.weights = [arc * count for arc, is_in in zip(found, inside, strict=True) if is_in]
+        self._others = [member for member, is_in in zip(ordered, inside, strict=True) if not is_in]
         self._cumulative = list(accumulate(self.weights))
         self._by_cost = settings.load == "peak_ewma"
 

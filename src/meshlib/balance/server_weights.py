@@ -72,6 +72,11 @@ class ReportedWeight:
                     self.report(report, now)
                 return
 
+    @property
+    def latest(self) -> float:
+        """The weight by the last report, whether it counts yet or still; 0 before the first."""
+        return self._weight
+
     def report(self, report: LoadReport, now: float) -> None:
         """A response brought this."""
         weight = weight_of(report, self._settings)

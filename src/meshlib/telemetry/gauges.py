@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from meshlib.balance.cluster import Cluster
-from meshlib.balance.endpoint import Health
 from meshlib.dataclass import dataclass
 from meshlib.policy.breaker import BreakerState
 from meshlib.propagation import IGNORED_KINDS, Ignored
@@ -102,12 +101,9 @@ def _of(cluster: Cluster) -> Attributes:
 
 def _endpoints(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
-        states = {"healthy": 0, "unhealthy": 0, "ejected": 0}
+        states = dict.fromkeys(("healthy", "degraded", "unhealthy", "failed", "ejected"), 0)
         for member in cluster.members:
-            if member.endpoint.health is not Health.HEALTHY:
-                states["unhealthy"] += 1
-            else:
-                states["ejected" if member.health.ejected else "healthy"] += 1
+            states[member.state] += 1
         for state, count in states.items():
             yield (*_of(cluster), ("meshlib.endpoint.state", state)), count
 
@@ -123,6 +119,14 @@ def _endpoint_in_flight(_: Observing, observed: Observed) -> Iterator[Reading]:
                 seen.add(id(member.node))
                 service = (semconv.SERVER_ADDRESS, cluster.name.partition("/")[0])
                 yield (service, *semconv.peer_attributes(member.endpoint)), member.node.in_flight
+
+
+def _endpoint_weights(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for cluster in observed.clusters():
+        for member in cluster.members if len(cluster.members) <= MAX_ENDPOINTS else ():
+            reported = member.load.reported
+            if reported is not None and reported.latest > 0.0:
+                yield (*_of(cluster), *semconv.peer_attributes(member.endpoint)), reported.latest
 
 
 def _in_flight(_: Observing, observed: Observed) -> Iterator[Reading]:
@@ -158,6 +162,32 @@ def _ejections(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
         if cluster.state.outlier is not None:
             yield _of(cluster), cluster.state.outlier.ejections
+
+
+def _detected(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for cluster in observed.clusters():
+        for rule, count in () if cluster.state.outlier is None else list(cluster.state.outlier.detected.items()):
+            yield (*_of(cluster), (semconv.OUTLIER_RULE, rule)), count
+
+
+def _enforced(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for cluster in observed.clusters():
+        for rule, count in () if cluster.state.outlier is None else list(cluster.state.outlier.enforced.items()):
+            yield (*_of(cluster), (semconv.OUTLIER_RULE, rule)), count
+
+
+def _spared(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for cluster in observed.clusters():
+        if cluster.state.outlier is not None:
+            yield _of(cluster), cluster.state.outlier.overflow
+
+
+def _checks(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for cluster in observed.clusters():
+        active = cluster.state.active
+        if active is not None:
+            yield (*_of(cluster), ("meshlib.health_check.result", "passed")), active.passed
+            yield (*_of(cluster), ("meshlib.health_check.result", "failed")), active.failed
 
 
 def _panics(_: Observing, observed: Observed) -> Iterator[Reading]:
@@ -225,12 +255,24 @@ GAUGES = (
     Gauge(
         "meshlib.endpoint.in_flight", "{attempt}", "Attempts under way at an endpoint.", "updown", _endpoint_in_flight
     ),
+    Gauge(
+        "meshlib.endpoint.weight",
+        "1",
+        "Weight of an endpoint by its last load report.",
+        "gauge",
+        _endpoint_weights,
+        max,
+    ),
     Gauge("meshlib.cluster.in_flight", "{call}", "Calls under way in a cluster.", "updown", _in_flight),
     Gauge("meshlib.cluster.pending", "{call}", "Calls that wait for a place under the limit.", "updown", _pending),
     Gauge("meshlib.limit.rejected", "{call}", "Calls refused by the limit.", "counter", _limit_rejected),
     Gauge("meshlib.breaker", "{breaker}", "1 for the state that a circuit breaker is in.", "updown", _breakers),
     Gauge("meshlib.breaker.rejected", "{call}", "Times an open breaker refused a call.", "counter", _breaker_rejected),
     Gauge("meshlib.ejections", "{ejection}", "Ejections of endpoints that kept failing.", "counter", _ejections),
+    Gauge("meshlib.outlier.detected", "{detection}", "Endpoints found to be outliers.", "counter", _detected),
+    Gauge("meshlib.outlier.enforced", "{ejection}", "Ejections of outliers.", "counter", _enforced),
+    Gauge("meshlib.outlier.overflow", "{detection}", "Outliers spared, too many being out.", "counter", _spared),
+    Gauge("meshlib.health_check.checks", "{check}", "Active checks of endpoints.", "counter", _checks),
     Gauge("meshlib.panics", "{attempt}", "Picks among all endpoints, too few being healthy.", "counter", _panics),
     Gauge("meshlib.retries", "{attempt}", "Attempts beyond the first of their call.", "counter", _retries),
     Gauge(
