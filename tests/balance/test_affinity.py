@@ -6,8 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshlib.balance.affinity import affinity_cookie, applies, bound_to
-from meshlib.balance.settings import SessionAffinity
+from meshlib.balance.affinity import Sessions, affinity_cookie, applies, bound_to, status_of
+from meshlib.balance.balancer import Member
+from meshlib.balance.endpoint import Endpoint, Health
+from meshlib.balance.health import EndpointHealth
+from meshlib.balance.load import EndpointNode, Load
+from meshlib.balance.settings import BoundStatus, SessionAffinity
 
 SETTINGS = SessionAffinity("sticky-host", ttl_s=120.0)
 
@@ -47,3 +51,33 @@ def test_any_header_is_harmless(header: str) -> None:
 )
 def test_the_cookie_is_for_its_paths(own: str, path: str, expected: bool) -> None:
     assert applies(SessionAffinity("c", own), path) is expected
+
+
+def member(reported: Health = Health.HEALTHY, **health: bool) -> Member:
+    one = Member(Endpoint("10.0.0.1", 80, health=reported), EndpointNode(), Load(0.0, 0.03, 10.0), EndpointHealth())
+    for name, value in health.items():
+        setattr(one.health, name, value)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("one", "status"),
+    [
+        (member(), "healthy"),
+        (member(Health.DEGRADED), "degraded"),
+        (member(active_degraded=True), "degraded"),
+        (member(Health.UNHEALTHY), "unhealthy"),
+        (member(ejected=True), "unhealthy"),
+        (member(active_failed=True, active_degraded=True), "unhealthy"),
+        (member(Health.DRAINING, ejected=True), "draining"),
+    ],
+    ids=["well", "degraded", "check-degraded", "unhealthy", "ejected", "check-failed", "draining"],
+)
+def test_sessions_are_bound_to_members_of_the_chosen_statuses(one: Member, status: BoundStatus) -> None:
+    assert status_of(one) == status
+    bound = Sessions(SessionAffinity(statuses=(status,)), [one])
+    assert bound.member_at("10.0.0.1:80") is one
+    assert bound.member_at("10.0.0.2:80") is None
+    assert bound.member_at(None) is None
+    by_default = Sessions(SessionAffinity(), [one]).member_at("10.0.0.1:80")
+    assert (by_default is one) is (status in ("healthy", "degraded"))
