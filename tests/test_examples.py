@@ -72,6 +72,28 @@ def test_an_upload_that_is_refused_is_not_sent_and_trailers_are_handed_over(tmp_
     assert checksum == "the checksum is right: True"
 
 
+def test_faults_are_injected_on_demand(tmp_path: Path) -> None:
+    lines = what_it_prints("traffic/faults_on_demand.py", tmp_path)
+
+    assert lines == [
+        "as it is: 42",
+        "50 ms slower: 42",
+        "slower than the timeout: what we knew yesterday",
+        "refused: 503 status 503",
+        "() no attempt was made",
+        "DeadlineExceeded in fault",
+        "requests that the server got: 2",
+    ]
+
+
+def test_a_retry_storm_is_avoided(tmp_path: Path) -> None:
+    _, unbounded, budget, overloaded = what_it_prints("traffic/retry_storm.py", tmp_path)
+
+    assert unbounded == "no budget: 270"
+    assert 10 < int(budget.removeprefix("gRPC's budget, the default: ")) < 40
+    assert overloaded == "it says that it is overloaded: 10"
+
+
 @contextmanager
 def example(name: str, port: int, directory: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Process]:
     monkeypatch.setenv("MESHLIB_LOCAL_DIR", str(directory / "registry"))

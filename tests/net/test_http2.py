@@ -335,8 +335,9 @@ def test_a_refused_iterator_is_a_reset_that_says_nothing_was_looked_at(wire: Wir
 
     with H2Server(refuse) as server:
         progress = Progress()
-        with pytest.raises(Reset, match="refused"):
+        with pytest.raises(Reset, match="refused") as caught:
             wire.send(server.target(), post(wire.body([b"pay"])), progress)
+        assert caught.value.refused
         assert not progress.bytes_written
         assert not progress.resent
 
@@ -347,8 +348,9 @@ def test_a_reset_stream_is_a_reset_that_may_have_been_looked_at(wire: Wire) -> N
 
     with H2Server(fail) as server:
         progress = Progress()
-        with pytest.raises(Reset):
+        with pytest.raises(Reset) as caught:
             wire.send(server.target(), post(b"pay"), progress)
+        assert not caught.value.refused
         assert progress.bytes_written
         assert not progress.answered
 
