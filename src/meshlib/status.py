@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from meshlib.adapters.plane import DataPlane
 from meshlib.balance.cluster import Cluster
-from meshlib.balance.endpoint import Health
 from meshlib.config.settings import MeshSettings
 from meshlib.config.snapshot import Snapshots
 from meshlib.dataclass import dataclass
@@ -30,7 +29,7 @@ class EndpointStatus:
 
     Attributes:
         address: of the endpoint.
-        state: ``healthy``, ``unhealthy`` (by the registry) or ``ejected``.
+        state: ``healthy``, ``degraded``, ``unhealthy`` (says the registry), ``failed`` (its active check), ``ejected``.
         in_flight: attempts at it from this process.
         cost_s: what a call to it is expected to cost, in seconds.
     """
@@ -203,16 +202,15 @@ def make_status(settings: MeshSettings, plane: DataPlane, view: MeshView) -> Mes
 
 def _cluster(cluster: Cluster, now: float) -> ClusterStatus:
     state = cluster.state
-    endpoints = []
-    for member in cluster.members:
-        healthy = member.endpoint.health is Health.HEALTHY
-        shown = "ejected" if member.health.ejected else "healthy" if healthy else "unhealthy"
-        endpoints.append(EndpointStatus(member.endpoint.address, shown, member.node.in_flight, member.load.cost(now)))
+    endpoints = tuple(
+        EndpointStatus(member.endpoint.address, member.state, member.node.in_flight, member.load.cost(now))
+        for member in cluster.members
+    )
     return ClusterStatus(
         name=cluster.name,
         breaker="off" if state.breaker is None else state.breaker.state.value,
         in_flight=state.limit.in_flight,
         pending=state.limit.pending,
         panic=bool(cluster.members) and cluster.panicking(),
-        endpoints=tuple(endpoints),
+        endpoints=endpoints,
     )

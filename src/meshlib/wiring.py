@@ -28,6 +28,7 @@ from meshlib.discovery.watch import Directory
 from meshlib.net.connect import connect_async, connect_steps, connect_sync
 from meshlib.net.sync_engine import SyncEngine
 from meshlib.net.wire import AsyncWire, SyncWire
+from meshlib.policy.settings import BreakerSettings
 from meshlib.status import MeshView
 from meshlib.telemetry import events
 from meshlib.telemetry.bus import EventBus
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from meshlib.balance.balancer import Member
     from meshlib.discovery.health_checks import HealthChecks
     from meshlib.net.async_engine import AsyncEngine
+    from meshlib.net.fleet import SharedGates
     from meshlib.net.framing import Framing
     from meshlib.net.health_probe import HealthProbe
     from meshlib.policy.health_check import HealthCheckSettings
@@ -117,6 +119,7 @@ class Wiring:
         self._directory = Directory(
             self.sources, self.control, self._publish, clock=clock.now, rng=parts.rng, on_event=self._discovered
         )
+        self._fleet = _fleet(settings, self._fleet_changed)
         self.snapshots = Snapshots(
             settings,
             now=clock.now,
@@ -127,6 +130,7 @@ class Wiring:
             on_left=self._left,
             soon=self._soon,
             pause=_let_others_run,
+            fleet=self._fleet,
         )
         self.view = MeshView(self.snapshots, self._directory, self.engines)
         self._observer = Observer(self.view, changes=self._changes)
@@ -186,6 +190,8 @@ class Wiring:
         if self.control.started:
             self._directory.close()
         self.control.close()
+        if self._fleet is not None:
+            self._fleet.close()
         for engine in self.engines:
             engine.close()
         if self._stock is not None:
@@ -211,6 +217,7 @@ class Wiring:
         known = _KNOWN[resolution.state]
         asked = f"asked: {', '.join(source.name for source in self.sources) or 'nobody'}" if known is Known.NO else ""
         self.snapshots.publish(name, resolution.endpoints, known, resolution.error or asked)
+        self._use_callers()
         view = self.snapshots.current.services.get(name)
         if view is not None and view.settings.clusters[None].health_check is not None:
             self._health_checks().follow(view)
@@ -231,13 +238,15 @@ class Wiring:
         assert isinstance(destination, Destination)
         host = destination.host or service.encode("latin-1", "replace")
         return HealthProbe(destination.target, settings, host, _framing(self.settings))
-        self._use_callers()
 
     def _soon(self, work: Callable[[], None]) -> None:
         try:
             self.control.call_soon(work)
         except RuntimeError:  # the control thread does not run: nobody watches anything, so nobody waits long
             work()
+
+    def _fleet_changed(self, well: bool, detail: str) -> None:
+        self.bus.emit(events.FleetWell() if well else events.FleetUnwell(detail=detail))
 
     def _discovered(self, kind: str, service: str, detail: str) -> None:
         self.bus.emit(events.from_discovery(kind, service, detail))
@@ -317,6 +326,16 @@ def _framing(settings: MeshSettings) -> Callable[[], Framing] | None:
     from meshlib.net.http1_h11 import H11Framing
 
     return H11Framing
+
+
+def _fleet(settings: MeshSettings, on_change: Callable[[bool, str], None]) -> SharedGates | None:
+    """What reaches beyond this process; None for a mesh where nothing does."""
+    breakers = [cluster.breaker for service in settings.services.values() for cluster in service.clusters.values()]
+    if settings.redis is None and all(each is None or isinstance(each, BreakerSettings) for each in breakers):
+        return None
+    from meshlib.net.fleet import SharedGates
+
+    return SharedGates(settings.redis, on_change)
 
 
 def _written(settings: MeshSettings) -> dict[str, tuple[Endpoint, ...]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from meshlib.balance.cluster import ClusterState
 from meshlib.balance.endpoint import Endpoint, Health
+from meshlib.balance.health import ActiveHealth
 from meshlib.balance.load_report import LoadReport
 from meshlib.balance.server_weights import ReportedWeight
 from meshlib.balance.settings import ServerWeightSettings
@@ -168,6 +169,10 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     cluster = a_cluster()
     cluster.members[0].load.reported = ReportedWeight(ServerWeightSettings())
     cluster.members[0].load.reported.report(LoadReport(cpu_utilization=0.5, rps_fractional=100.0), 0.0)
+    cluster.state.active = ActiveHealth()
+    assert cluster.state.outlier is not None
+    for _ in range(5):
+        cluster.state.outlier.failed(cluster.members[0], 0.0)
     seen = Seen(cluster)
     seen.of_budgets = {"orders": (20.0, 0)}
     seen.of_faults = {"orders": ActiveFaults()}
@@ -187,6 +192,30 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
         if kind == "Sum":
             assert metric.data.is_monotonic == (gauge.kind == "counter")
     assert list(sdk.points("meshlib.endpoint.weight").values()) == [200.0]
+
+
+def test_ejections_are_counted_by_rule_and_checks_by_result(sdk: Sdk) -> None:
+    cluster = a_cluster(endpoints=ENDPOINTS[:2])
+    outlier, active = cluster.state.outlier, ActiveHealth()
+    assert outlier is not None
+    cluster.state.active = active
+    for member in cluster.members:
+        for _ in range(5):
+            outlier.failed(member, 0.0)
+    for passed in (True, True, False):
+        active.checked(passed)
+    observer = sdk.observer(Seen(cluster))
+    Drive(observer, a_call(), [200])
+
+    rule = frozenset({"server.address": "orders", "meshlib.cluster": "orders"}.items())
+    errors = rule | {("meshlib.outlier.rule", "consecutive_errors")}
+    assert sdk.points("meshlib.outlier.detected") == {errors: 2}
+    assert sdk.points("meshlib.outlier.enforced") == {errors: 1}
+    assert sdk.points("meshlib.outlier.overflow") == {rule: 1}
+    assert sdk.points("meshlib.health_check.checks") == {
+        rule | {("meshlib.health_check.result", "passed")}: 2,
+        rule | {("meshlib.health_check.result", "failed")}: 1,
+    }
 
 
 def test_clusters_of_one_service_do_not_count_an_endpoint_twice(sdk: Sdk) -> None:

@@ -60,22 +60,41 @@ def routes_not_taken(routes: Sequence[Route], chosen: Route, request: RequestVie
 
 def candidates(cluster: Cluster, now: float) -> tuple[Candidate, ...]:
     """Every endpoint of a cluster, and whether it may be picked."""
-    return tuple(_candidate(cluster, member, now) for member in cluster.members)
+    return tuple(_candidate(cluster, member, now) for member in (*cluster.members, *cluster.draining))
 
 
 def _candidate(cluster: Cluster, member: Member, now: float) -> Candidate:
-    why_not = None
-    if not cluster.panicking():
-        if member not in cluster.healthy:
-            why_not = f"{member.endpoint.health.value} in the registry"
-        elif member.health.ejected:
-            left = member.health.ejected_until - now
-            why_not = f"ejected for another {format_duration(left)}" if left > 0 else "ejected; the next call probes it"
     return Candidate(
         address=member.endpoint.address,
         cluster=cluster.name,
         weight=member.weight,
         cost_s=member.load.cost(now),
         in_flight=member.node.in_flight,
-        why_not=why_not,
+        why_not=_why_not(cluster, member, now),
     )
+
+
+def _why_not(cluster: Cluster, member: Member, now: float) -> str | None:
+    if member in cluster.draining:
+        return "draining: it finishes what it has"
+    priorities = cluster.priorities
+    panic = cluster.panicking() if priorities is None else priorities.in_panic(member, cluster.ejected)
+    if panic:
+        if cluster.state.load_balancing.fail_on_panic:
+            return "too few are healthy, and calls fail then"
+    elif member.health.active_failed:
+        return "failed its active check"
+    elif member.health.ejected:
+        return _out(cluster, member, now)
+    elif member.state not in ("healthy", "degraded"):
+        return f"{member.state} in the registry"
+    return None if priorities is None else priorities.why_not(member, cluster.ejected)
+
+
+def _out(cluster: Cluster, member: Member, now: float) -> str:
+    left_s, outlier = member.health.ejected_until - now, cluster.state.outlier
+    why = f" ({member.health.ejected_for})" if member.health.ejected_for else ""
+    if left_s > 0:
+        return f"ejected for another {format_duration(left_s)}{why}"
+    by_sweep = outlier is not None and outlier.settings.return_by == "sweep"
+    return f"ejected; {'the next sweep takes it back' if by_sweep else 'the next call probes it'}{why}"

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from meshlib.balance.endpoint import Endpoint
+from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.balance.health import EndpointHealth
 from meshlib.balance.load import EndpointNode, Load
 from meshlib.balance.settings import LoadBalancing
@@ -61,6 +61,16 @@ class Member:
 
     def __post_init__(self) -> None:
         self.weight = self.endpoint.weight
+
+    @property
+    def state(self) -> str:
+        """``unhealthy``, ``draining``, ``failed`` (its active check), ``ejected``, ``degraded`` or ``healthy``."""
+        reported, health = self.endpoint.health, self.health
+        if reported not in (Health.HEALTHY, Health.DEGRADED):
+            return reported.value
+        if health.active_failed or health.ejected:
+            return "failed" if health.active_failed else "ejected"
+        return "degraded" if health.active_degraded or reported is Health.DEGRADED else "healthy"
 
     def __repr__(self) -> str:
         ejected = ", ejected" if self.health.ejected else ""

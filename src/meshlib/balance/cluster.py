@@ -20,6 +20,7 @@ from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING
 
+from meshlib.balance.alike import are_alike, is_well, panic_at
 from meshlib.balance.balancer import Balancer, Member, not_ejected, untried
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.balance.health import ActiveHealth, EndpointHealth
@@ -289,16 +290,15 @@ class Cluster:
         self._left_out: frozenset[EndpointHealth] = frozenset()
         if state.refreshes:
             # It is made anew when that changes, so the balancer need not know of those that are out.
-            healthy = [member for member in healthy if _is_well(member.health)]
-            self._left_out = frozenset(member.health for member in members if not _is_well(member.health))
+            healthy = [member for member in healthy if is_well(member.health)]
+            self._left_out = frozenset(member.health for member in members if not is_well(member.health))
         self.members = members
         self.healthy = members if len(healthy) == len(members) else tuple(healthy)
         self._outlier = state.outlier
         settings = state.load_balancing
-        percent = min(settings.panic_percent, 10_000.0 / settings.overprovisioning_percent)
-        self._panic_at = len(self.members) * percent / 100.0
+        self._panic_at = panic_at(settings, len(self.members))
         self.priorities: PrioritySet | None = None
-        self._alike = _are_alike(settings, members, healthy)
+        self._alike = are_alike(settings, members, healthy)
         self.calm = self._alike and len(self.healthy) >= self._panic_at
         self._balancer: Balancer | None
         self._balancer_of_all: Balancer | None
@@ -345,6 +345,13 @@ class Cluster:
         else:
             out = outlier.ejected_healthy
         return len(self.healthy) - out < self._panic_at
+
+    @property
+    def usable(self) -> bool:
+        """Whether it has anyone to be called, while nobody panics."""
+        return bool(self.healthy) or any(
+            member.endpoint.health is Health.DEGRADED and not member.health.active_failed for member in self.members
+        )
 
     @property
     def ejected(self) -> Sequence[Member]:
@@ -427,20 +434,3 @@ class Cluster:
 
     def __repr__(self) -> str:
         return f"<Cluster {self.name} [{len(self.healthy)} healthy of {len(self.members)}]>"
-
-
-def _is_well(health: EndpointHealth) -> bool:
-    return not (health.ejected or health.active_failed or health.active_degraded)
-
-
-def _are_alike(settings: LoadBalancing, members: Sequence[Member], healthy: Sequence[Member]) -> bool:
-    """Whether members differ in nothing but health, and are either healthy or not."""
-    if settings.failover or settings.failover_priority or settings.zone_aware is not None:
-        return False
-    if settings.locality_weights or settings.distribute or settings.weighted_priority_health:
-        return False
-    if len(healthy) < len(members) and any(
-        member.endpoint.health is Health.DEGRADED or member.health.active_degraded for member in members
-    ):
-        return False
-    return len({member.endpoint.priority for member in members}) < 2

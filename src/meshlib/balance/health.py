@@ -50,7 +50,7 @@ class EndpointHealth:
         heeds_success: whether a success is news to outlier detection; mostly it is not.
         tally: what it counts besides; None where it needs nothing else.
         ejected: whether it gets no calls but probes.
-        ejected_for: what it was last ejected for, in words.
+        ejected_for, returned_for: what it was last ejected for and came back by, in words.
         ejected_until: when a probe may be sent; on the monotonic clock.
         ejections: how often it was ejected lately; the ejection time grows with it.
         returned_at: when it last came back.
@@ -75,6 +75,7 @@ class EndpointHealth:
         "probe",
         "probe_since",
         "returned_at",
+        "returned_for",
         "tally",
     )
 
@@ -84,6 +85,7 @@ class EndpointHealth:
         self.tally: Tally | None = None
         self.ejected = False
         self.ejected_for = ""
+        self.returned_for = ""
         self.ejected_until = 0.0
         self.ejections = 0
         self.returned_at = 0.0
@@ -99,12 +101,24 @@ class ActiveHealth:
 
     Attributes:
         version: another number after each change, so that whoever reckons with these states knows when to do so anew.
+        newcomers_fail: whether an endpoint that joins is left out until its first check has passed.
+        passed, failed: checks so far, for telemetry.
     """
 
-    __slots__ = ("version",)
+    __slots__ = ("failed", "newcomers_fail", "passed", "version")
 
     def __init__(self) -> None:
         self.version = 0
+        self.newcomers_fail = False
+        self.passed = 0
+        self.failed = 0
+
+    def checked(self, passed: bool) -> None:
+        """Count a check."""
+        if passed:
+            self.passed += 1
+        else:
+            self.failed += 1
 
     def found(self, health: EndpointHealth, *, failed: bool, degraded: bool) -> bool:
         """Note what a check found; return whether that is new."""

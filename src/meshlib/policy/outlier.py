@@ -173,7 +173,7 @@ class OutlierDetector:
             wanted = health.ejected and self.settings.active_check_unejects
             back = self._members.get(health) if wanted else None
             if back is not None:
-                self._take_back(health, now)
+                self._take_back(health, now, "it passed its active check")
         if back is not None:
             self._tell(back, False)
 
@@ -237,16 +237,17 @@ class OutlierDetector:
                 self._reckon()
                 return
             if success:
-                self._take_back(health, now)
+                self._take_back(health, now, "its probe succeeded")
             else:
                 self._sentence(health, now)
                 self._reckon()
         if success:
             self._tell(probe.member, False)
 
-    def _take_back(self, health: EndpointHealth, now: float) -> None:
+    def _take_back(self, health: EndpointHealth, now: float, because: str) -> None:
         """It gets calls again, with a clean slate but for how often it was out."""
         health.ejected = False
+        health.returned_for = because
         health.probe = None
         health.consecutive = 0
         health.returned_at = now

@@ -143,7 +143,7 @@ class SweepingDetector(OutlierDetector):
                 health = member.health
                 # A time that lies further ahead than any ejection is long is from before the clock went back.
                 if health.ejected_until <= at or health.ejected_until - at > self._longest_s():
-                    self._take_back(health, at)
+                    self._take_back(health, at, "its time was up")
                     changes.append((member, False))
         if self.settings.success_rate is not None or self.settings.failure_percentage is not None:
             changes.extend((member, True) for member in self._look_at_rates(at))
@@ -234,10 +234,10 @@ class SweepingDetector(OutlierDetector):
             out = self._detect(health, now, "consecutive_5xx", because, percent) or out
         return out
 
-    def _take_back(self, health: EndpointHealth, now: float) -> None:
+    def _take_back(self, health: EndpointHealth, now: float, because: str) -> None:
         if health.tally is not None:
             health.tally.begin_rows()
-        super()._take_back(health, now)
+        super()._take_back(health, now, because)
 
     def _forgive(self, health: EndpointHealth, now: float) -> None:
         """At sweeps, and not here."""

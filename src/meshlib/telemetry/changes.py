@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from meshlib.balance.balancer import Member
 from meshlib.balance.cluster import Cluster
@@ -20,6 +21,8 @@ from meshlib.telemetry.events import (
     BreakerClosed,
     BreakerHalfOpened,
     BreakerOpened,
+    CheckFailed,
+    CheckPassed,
     Ejected,
     Event,
     LimitReached,
@@ -27,6 +30,9 @@ from meshlib.telemetry.events import (
     PanicEnded,
     Returned,
 )
+
+if TYPE_CHECKING:
+    from meshlib.policy.health_check import Checkup
 
 __all__ = ["QUIET_S", "Changes"]
 
@@ -99,15 +105,27 @@ class Changes:
             address, health = member.endpoint.address, member.health
             if ejected:
                 for_s = max(0.0, health.ejected_until - self._clock())
-                failures = health.consecutive
                 event: Event = Ejected(
-                    service=service, cluster=cluster, endpoint=address, for_s=for_s, failures=failures
+                    service=service,
+                    cluster=cluster,
+                    endpoint=address,
+                    for_s=for_s,
+                    failures=health.consecutive,
+                    reason=health.ejected_for,
                 )
             else:
-                event = Returned(service=service, cluster=cluster, endpoint=address)
+                event = Returned(service=service, cluster=cluster, endpoint=address, reason=health.returned_for)
             self._bus.emit(event)
 
         return tell
+
+    def on_check(self, service: str, address: str, checkup: Checkup, wrong: str) -> None:
+        """What to give `HealthChecks` as its ``tell``."""
+        if checkup.failed:
+            self._bus.emit(CheckFailed(service=service, cluster=service, endpoint=address, reason=wrong))
+        else:
+            degraded = checkup.degraded
+            self._bus.emit(CheckPassed(service=service, cluster=service, endpoint=address, degraded=degraded))
 
     def renew_lock(self) -> None:
         """After a fork, in the child."""

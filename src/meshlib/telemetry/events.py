@@ -16,6 +16,8 @@ __all__ = [
     "BreakerClosed",
     "BreakerHalfOpened",
     "BreakerOpened",
+    "CheckFailed",
+    "CheckPassed",
     "ConfigApplied",
     "ConfigRefused",
     "DiscoveryReady",
@@ -23,6 +25,8 @@ __all__ = [
     "DiscoveryUnwell",
     "Ejected",
     "Event",
+    "FleetUnwell",
+    "FleetWell",
     "LimitReached",
     "ModeChanged",
     "Panic",
@@ -99,24 +103,58 @@ class _OfEndpoint(_OfCluster):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ejected(_OfEndpoint):
-    """An endpoint kept failing and gets no calls for `for_s` seconds; then one probe."""
+    """An endpoint kept failing and gets no calls for `for_s` seconds; then one probe, or its share at a sweep."""
 
     kind: ClassVar[str] = "ejected"
     family: ClassVar[str] = "ejection"
     level: ClassVar[int] = logging.WARNING
-    says: ClassVar[str] = "{event.endpoint} was ejected for {event.for_s:.3g} s, {event.failures} failures in a row"
+    says: ClassVar[str] = "{event.endpoint} was ejected for {event.for_s:.3g} s, {event.why}"
 
     for_s: float
     failures: int
+    reason: str = ""
+
+    @property
+    def why(self) -> str:
+        return self.reason or f"{self.failures} failures in a row"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Returned(_OfEndpoint):
-    """A probe of an ejected endpoint succeeded: it gets calls again."""
+    """An ejected endpoint gets calls again: a probe or an active check of it succeeded, or its time was up."""
 
     kind: ClassVar[str] = "returned"
     family: ClassVar[str] = "ejection"
-    says: ClassVar[str] = "{event.endpoint} is back: its probe succeeded"
+    says: ClassVar[str] = "{event.endpoint} is back: {event.reason}"
+
+    reason: str = "its probe succeeded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckFailed(_OfEndpoint):
+    """An endpoint fails its active check and gets no calls until it passes it again."""
+
+    kind: ClassVar[str] = "check_failed"
+    family: ClassVar[str] = "check"
+    level: ClassVar[int] = logging.WARNING
+    says: ClassVar[str] = "{event.endpoint} fails its active check: {event.reason}"
+
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckPassed(_OfEndpoint):
+    """An endpoint that failed its active check passes it again, or has changed its mind on being `degraded`."""
+
+    kind: ClassVar[str] = "check_passed"
+    family: ClassVar[str] = "check"
+    says: ClassVar[str] = "{event.endpoint} passes its active check{event.how}"
+
+    degraded: bool = False
+
+    @property
+    def how(self) -> str:
+        return ", and asks to be spared (degraded)" if self.degraded else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +222,27 @@ class LimitReached(_OfCluster):
 
     in_flight: int
     pending: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetUnwell(Event):
+    """The Redis over which a fleet shares its limits does not answer in time: calls go on as if there were none."""
+
+    kind: ClassVar[str] = "fleet_unwell"
+    family: ClassVar[str] = "fleet"
+    level: ClassVar[int] = logging.WARNING
+    says: ClassVar[str] = "what the fleet shares is not there, so calls go on without: {event.detail}"
+
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetWell(Event):
+    """The Redis of a fleet answers again."""
+
+    kind: ClassVar[str] = "fleet_well"
+    family: ClassVar[str] = "fleet"
+    says: ClassVar[str] = "what the fleet shares is there again"
 
 
 # Discovery

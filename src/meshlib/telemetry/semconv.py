@@ -43,6 +43,7 @@ CONNECTION_STATE: Final = "http.connection.state"
 # What the conventions have no name for.
 ROUTE: Final = "meshlib.route"
 CLUSTER: Final = "meshlib.cluster"
+OUTLIER_RULE: Final = "meshlib.outlier.rule"
 
 OTHER: Final = "_OTHER"
 DURATION_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
