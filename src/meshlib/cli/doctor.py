@@ -31,6 +31,7 @@ _OPTIONAL = (
     ("consul", "py-consul"),
     ("otel", "opentelemetry-sdk"),
     ("pybreaker", "pybreaker"),
+    ("redis", "redis"),
     ("hash", "xxhash"),
     ("cli", "rich"),
     ("fastapi", "fastapi"),

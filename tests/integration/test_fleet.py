@@ -1,0 +1,197 @@
+"""Limits and breakers of a whole fleet, over a real Redis: shared, bounded in time, and never what takes a call down."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+import meshlib
+from meshlib import Mesh
+from meshlib.telemetry import events
+from tests.adapters.support import address, ok
+from tests.net.wire_servers import Peer, serving
+from tests.peers.process import wait_until
+from tests.peers.servers import Redis
+
+pytest.importorskip("redis")
+pytest.importorskip("pybreaker")
+
+
+@contextmanager
+def process(redis: Redis, at: str, *, max_wait: str = "200ms", **fleet: Any) -> Iterator[tuple[Mesh, list[Any]]]:
+    """One process of the fleet: a mesh of its own."""
+    service = {"endpoints": [at], "fleet": fleet, "retry": {"max_retries": 0}, "circuit_breaker": False}
+    config = {"redis": {"url": redis.url, "max_wait": max_wait}, "services": {"orders": service}}
+    told: list[Any] = []
+    with Mesh.from_dict(config) as mesh:
+        mesh.on_event(told.append)
+        yield mesh, told
+
+
+def script_of(statuses: list[str]) -> Any:
+    """A server that answers with these, the last one for ever."""
+
+    def script(peer: Peer) -> None:
+        while peer.request() is not None:
+            status = statuses[0] if len(statuses) == 1 else statuses.pop(0)
+            peer.send(ok(status=status))
+
+    return script
+
+
+def calls(mesh: Mesh, times: int, **options: Any) -> list[str]:
+    """What became of so many calls, one after the other."""
+    client, found = mesh.client("orders"), []
+    for _ in range(times):
+        try:
+            found.append(str(client.get("/", **options).status_code))
+        except meshlib.MeshError as error:
+            found.append(type(error).__name__)
+    return found
+
+
+def test_all_processes_together_keep_to_one_rate(redis_server: Redis) -> None:
+    with serving(script_of(["200 OK"])) as server:
+        rate = {"rate": 0.01, "burst": 5}
+        with process(redis_server, address(server), rate_limit=rate) as (one, _):
+            with process(redis_server, address(server), rate_limit=rate) as (two, _):
+                assert calls(one, 3) == ["200"] * 3
+                assert calls(two, 4) == ["200", "200", "RateLimited", "RateLimited"]
+                with pytest.raises(meshlib.RateLimited, match="fleet") as caught:
+                    one.client("orders").get("/")
+                assert caught.value.gate == "fleet-rate-limit"
+                assert caught.value.retry_after_s == pytest.approx(100, abs=1)
+                assert caught.value.record is not None
+                assert caught.value.record.refused_by == "fleet-rate-limit"
+                assert caught.value.record.attempts == ()
+
+
+def test_callers_are_told_apart_and_the_rate_is_refilled(redis_server: Redis) -> None:
+    with serving(script_of(["200 OK"])) as server:
+        rate = {"rate": 10, "burst": 1, "by": "header:x-user"}
+        with process(redis_server, address(server), rate_limit=rate) as (mesh, _):
+            assert calls(mesh, 1, headers={"x-user": "a"}) == ["200"]
+            assert calls(mesh, 1, headers={"x-user": "a"}) == ["RateLimited"]
+            assert calls(mesh, 1, headers={"x-user": "b" * 500}) == ["200"]
+            wait_until(lambda: calls(mesh, 1, headers={"x-user": "a"}) == ["200"], "its next turn")
+
+
+def test_no_more_calls_pass_than_the_burst_however_many_ask_at_once(redis_server: Redis) -> None:
+    with serving(script_of(["200 OK"])) as server:
+        with process(redis_server, address(server), max_wait="2s", rate_limit={"rate": 0.001, "burst": 20}) as (
+            mesh,
+            _,
+        ):
+            with ThreadPoolExecutor(8) as pool:
+                found = [each for part in pool.map(lambda _: calls(mesh, 10), range(8)) for each in part]
+            assert (found.count("200"), found.count("RateLimited")) == (20, 60)
+
+
+def test_an_event_loop_is_never_blocked_by_a_redis_that_hangs(redis_server: Redis) -> None:
+    async def main(mesh: Mesh) -> tuple[list[int], float]:
+        client = mesh.async_client("orders")
+        assert (await client.get("/")).status_code == 200
+        longest = 0.0
+        redis_server.suspend()
+
+        async def tick() -> None:
+            nonlocal longest
+            while True:
+                began = time.monotonic()
+                await asyncio.sleep(0.001)
+                longest = max(longest, time.monotonic() - began)
+
+        ticking = asyncio.create_task(tick())
+        answers = await asyncio.gather(*(client.get("/") for _ in range(20)))
+        await asyncio.sleep(0.3)
+        answers += [await client.get("/")]
+        ticking.cancel()
+        return [answer.status_code for answer in answers], longest
+
+    with serving(script_of(["200 OK"])) as server:
+        with process(redis_server, address(server), max_wait="50ms", rate_limit={"rate": 0.01, "burst": 1}) as (
+            mesh,
+            told,
+        ):
+            try:
+                statuses, longest = asyncio.run(main(mesh))
+            finally:
+                redis_server.resume()
+            assert statuses == [200] * 21
+            assert longest < 0.2
+            wait_until(lambda: any(isinstance(each, events.FleetUnwell) for each in told), "an event")
+            wait_until(lambda: any(isinstance(each, events.FleetWell) for each in told), "its recovery")
+            wait_until(lambda: calls(mesh, 1) == ["RateLimited"], "the limit is back")
+
+
+def test_a_redis_that_was_killed_and_comes_back(redis_server: Redis) -> None:
+    with serving(script_of(["200 OK"])) as server:
+        with process(redis_server, address(server), rate_limit={"rate": 0.01, "burst": 1}) as (mesh, told):
+            assert calls(mesh, 2) == ["200", "RateLimited"]
+            redis_server.kill()
+            assert calls(mesh, 3) == ["200"] * 3
+            wait_until(lambda: any(isinstance(each, events.FleetUnwell) for each in told), "an event")
+            began = time.monotonic()
+            assert calls(mesh, 20) == ["200"] * 20
+            assert time.monotonic() - began < 0.5, "nobody waits for what is known to be down"
+            redis_server.start()
+            wait_until(lambda: any(isinstance(each, events.FleetWell) for each in told), "its recovery")
+            assert calls(mesh, 2) == ["200", "RateLimited"], "it has forgotten, and its script is loaded anew"
+
+
+def test_a_redis_that_was_never_there(free_port: Any) -> None:
+    with serving(script_of(["200 OK"])) as server:
+        service = {"endpoints": [address(server)], "fleet": {"rate_limit": {"rate": 1}, "circuit_breaker": {}}}
+        url = f"redis://:hunter2@127.0.0.1:{free_port()}/0"
+        with Mesh.from_dict({"redis": {"url": url}, "services": {"orders": service}}) as mesh:
+            told: list[Any] = []
+            mesh.on_event(told.append)
+            assert calls(mesh, 5) == ["200"] * 5
+            wait_until(lambda: told, "an event")
+            assert "hunter2" not in repr(told) + str(told[0]) + repr(mesh) + repr(mesh.status())
+
+
+def test_a_breaker_that_one_process_opens_is_open_for_all(redis_server: Redis) -> None:
+    broken = ["503 Down"] * 3 + ["200 OK"]
+    breaker = {"fail_max": 3, "reset_timeout": "2s", "success_threshold": 1}
+    with serving(script_of(broken)) as server:
+        with process(redis_server, address(server), circuit_breaker=breaker) as (one, _):
+            with process(redis_server, address(server), circuit_breaker=breaker) as (two, _):
+                assert calls(one, 3) == ["503"] * 3
+                wait_until(lambda: calls(two, 1) == ["CircuitOpen"], "the other one to see it", timeout=0.9)
+                with pytest.raises(meshlib.CircuitOpen, match="circuit breaker 'orders' is open") as caught:
+                    one.client("orders").get("/")
+                assert 0 < caught.value.retry_after_s <= 2
+                assert type(caught.value.__cause__).__name__ == "CircuitBreakerError"
+                wait_until(lambda: calls(two, 1) == ["200"], "a call is let through")
+                wait_until(lambda: calls(one, 1) == ["200"], "it is closed for all")
+
+
+def test_the_thread_ends_with_the_mesh(redis_server: Redis) -> None:
+    import threading
+
+    def running() -> bool:
+        return any(thread.name == "meshlib-fleet" for thread in threading.enumerate())
+
+    with serving(script_of(["200 OK"])) as server:
+        with process(redis_server, address(server), rate_limit={"rate": 100}) as (mesh, _):
+            assert not running(), "not before it is needed"
+            calls(mesh, 1)
+            assert running()
+        wait_until(lambda: not running(), "its end")
+
+
+def test_a_service_that_shares_needs_a_redis() -> None:
+    with pytest.raises(meshlib.ConfigError, match=r"services.orders.fleet: needs a Redis"):
+        Mesh.from_dict({"services": {"orders": {"fleet": {"rate_limit": {"rate": 1}}}}})
+    with pytest.raises(meshlib.ConfigError, match=r"services.orders.fleet: shares nothing"):
+        Mesh.from_dict({"redis": {"url": "redis://x"}, "services": {"orders": {"fleet": {}}}})
+    with pytest.raises(meshlib.ConfigError, match=r"redis.url: .* is not the URL") as caught:
+        Mesh.from_dict({"redis": {"url": "http://:hunter2@x"}})
+    assert "hunter2" not in str(caught.value)
