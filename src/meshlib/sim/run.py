@@ -58,6 +58,7 @@ class Driver:
 
     def begin(self) -> None:
         """Start the call."""
+        self.call.may_hedge()
         self._carry_out(self.call.begin(self._simulation.clock.now))
 
     def give_up(self) -> None:
