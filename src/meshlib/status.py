@@ -204,7 +204,7 @@ def _cluster(cluster: Cluster, now: float) -> ClusterStatus:
     state = cluster.state
     endpoints = tuple(
         EndpointStatus(member.endpoint.address, member.state, member.node.in_flight, member.load.cost(now))
-        for member in cluster.members
+        for member in (*cluster.members, *cluster.draining)
     )
     return ClusterStatus(
         name=cluster.name,

@@ -26,7 +26,7 @@ def wait_until_ready(plane: DataPlane, services: Iterable[str], timeout_s: float
     for name in names:
         plane.service(name)
     for name in names:
-        while not plane.service(name).clusters[None].healthy:
+        while not plane.service(name).clusters[None].usable:
             left_s = deadline - clock.now()
             if left_s <= 0:
                 view = plane.service(name)

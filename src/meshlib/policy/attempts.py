@@ -80,6 +80,8 @@ class Attempts(Holdings):
         attempts.append(Attempt(n, cluster, member, now, deadline, limit, lease, probing, facts.observe))
         if bound is not None:
             attempts[-1].how = "bound"
+        elif not cluster.calm or (outlier is not None and outlier.ejected):
+            attempts[-1].how = cluster.how(member)
         if self._hedging is not None:
             deadline = self._arm(now, self._hedging, attempts[-1], deadline)
             attempts[-1].hedge = beside
