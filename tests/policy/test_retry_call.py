@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import tenacity as t
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshlib.errors import ConnectFailed, Reset
 from meshlib.policy.actions import Deliver, Start
@@ -165,6 +167,8 @@ def test_decorrelated_jitter_goes_on_from_the_wait_before() -> None:
 
 # Budgets
 
+EVENTS = ["go on", "go on", "503", "503", "200", "error", "body end", "give up"]
+
 
 def calls(budget: Budget, count: int) -> list[Call]:
     bench = Bench(retry=policy(503, "connect-failure", max_retries=2))
@@ -203,6 +207,32 @@ def test_a_retry_that_waits_is_under_way_and_is_over_when_its_caller_gives_up() 
     assert not budget.may_retry(NOW)
     bench.call.cancelled(NOW + 0.1)
     assert budget.may_retry(NOW)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(EVENTS)), max_size=60), st.integers(0, 2**16))
+def test_whatever_happens_a_concurrency_budget_gets_back_what_it_gave(events: list[tuple[int, str]], seed: int) -> None:
+    budget = make_budget(BudgetSettings("concurrency", max_retries=2))
+    bench = Bench(retry=RetryPolicy(max_retries=3), budget=budget, seed=seed, complete_body=bool(seed % 2))
+    made, now = [bench.another() for _ in range(4)], NOW
+    for which, event in events:
+        call = made[which]
+        now += 0.01
+        n = len(call.attempts)
+        if event == "go on":
+            call.begin(now)
+            call.timer(now + 1 if call.next_wakeup is None else call.next_wakeup)
+        elif event == "give up":
+            call.cancelled(now)
+        elif n and event == "error":
+            call.error(now, n, Reset("x"), "headers")
+        elif n and event == "body end":
+            call.body_end(now, n)
+        elif n and event.isdigit():
+            call.headers(now, n, int(event))
+        assert 0 <= budget.left(now) <= 2
+    for call in made:
+        call.cancelled(now)
+    assert budget.left(now) == 2
 
 
 def test_a_rate_budget_allows_a_share_of_the_calls_of_late() -> None:
