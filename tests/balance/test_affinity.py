@@ -75,9 +75,12 @@ def member(reported: Health = Health.HEALTHY, **health: bool) -> Member:
 )
 def test_sessions_are_bound_to_members_of_the_chosen_statuses(one: Member, status: BoundStatus) -> None:
     assert status_of(one) == status
-    bound = Sessions(SessionAffinity(statuses=(status,)), [one])
+    bound, by_default = Sessions(SessionAffinity(statuses=(status,))), Sessions(SessionAffinity())
+    assert bound.member_at("10.0.0.1:80") is None
+    bound.rebind([one])
+    by_default.rebind([one])
     assert bound.member_at("10.0.0.1:80") is one
     assert bound.member_at("10.0.0.2:80") is None
     assert bound.member_at(None) is None
-    by_default = Sessions(SessionAffinity(), [one]).member_at("10.0.0.1:80")
-    assert (by_default is one) is (status in ("healthy", "degraded"))
+    assert (bound.bound, bound.moved) == (1, 2)
+    assert (by_default.member_at("10.0.0.1:80") is one) is (status in ("healthy", "degraded"))

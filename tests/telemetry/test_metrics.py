@@ -7,12 +7,13 @@ import gc
 from random import Random
 from typing import Any
 
+from meshlib.balance.affinity import Sessions
 from meshlib.balance.cluster import ClusterState
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.balance.health import ActiveHealth
 from meshlib.balance.load_report import LoadReport
 from meshlib.balance.server_weights import ReportedWeight
-from meshlib.balance.settings import ServerWeightSettings
+from meshlib.balance.settings import ServerWeightSettings, SessionAffinity
 from meshlib.errors import ConnectFailed
 from meshlib.net.pool import PoolStats
 from meshlib.policy.fault import ActiveFaults, Injected
@@ -170,6 +171,7 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     cluster.members[0].load.reported = ReportedWeight(ServerWeightSettings())
     cluster.members[0].load.reported.report(LoadReport(cpu_utilization=0.5, rps_fractional=100.0), 0.0)
     cluster.state.active = ActiveHealth()
+    cluster.state.sessions = Sessions(SessionAffinity())
     assert cluster.state.outlier is not None
     for _ in range(5):
         cluster.state.outlier.failed(cluster.members[0], 0.0)
@@ -265,3 +267,14 @@ def test_a_source_that_fails_spoils_nothing_else(sdk: Sdk) -> None:
 
     assert not sdk.points("meshlib.discovery.age")
     assert sdk.points("meshlib.endpoints")
+
+
+def test_calls_of_sessions_are_counted_by_what_became_of_their_bond(sdk: Sdk) -> None:
+    cluster = a_cluster(endpoints=ENDPOINTS[:1])
+    sessions = cluster.state.sessions = Sessions(SessionAffinity())
+    sessions.rebind(cluster.members)
+    for address in (ENDPOINTS[0].address, ENDPOINTS[0].address, "10.9.9.9:80", None):
+        sessions.member_at(address)
+    observer = sdk.observer(Seen(cluster))
+    Drive(observer, a_call(), [200])
+    assert sorted(sdk.points("meshlib.sessions").values()) == [1, 2]

@@ -11,6 +11,7 @@ retry is not bound.
 from __future__ import annotations
 
 import binascii
+import threading
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 
@@ -56,18 +57,41 @@ def affinity_cookie(settings: SessionAffinity, address: str) -> str:
 
 
 class Sessions:
-    """The members of a cluster that sessions can be bound to."""
+    """What sessions are bound to in one cluster.
 
-    __slots__ = ("_members", "_settings")
+    Attributes:
+        bound: calls that went where their session is bound to.
+        moved: calls that could not.
+    """
 
-    def __init__(self, settings: SessionAffinity, members: Iterable[Member]) -> None:
+    __slots__ = ("_lock", "_members", "_settings", "bound", "moved")
+
+    def __init__(self, settings: SessionAffinity) -> None:
+        self.bound = self.moved = 0
         self._settings = settings
+        self._members: dict[str, Member] = {}
+        self._lock = threading.Lock()
+
+    def rebind(self, members: Iterable[Member]) -> None:
+        """These are the cluster's members now, those that drain among them."""
         self._members = {member.endpoint.address: member for member in members}
 
     def member_at(self, address: str | None) -> Member | None:
-        """The member at this address; None if there is none that may be called."""
-        member = None if address is None else self._members.get(address)
-        return member if member is not None and status_of(member) in self._settings.statuses else None
+        """The member that a call is bound to; None if there is none that may be called."""
+        if address is None:
+            return None
+        member = self._members.get(address)
+        usable = member is not None and status_of(member) in self._settings.statuses
+        with self._lock:
+            if usable:
+                self.bound += 1
+            else:
+                self.moved += 1
+        return member if usable else None
+
+    def renew_lock(self) -> None:
+        """After a fork, in the child."""
+        self._lock = threading.Lock()
 
 
 def status_of(member: Member) -> BoundStatus:

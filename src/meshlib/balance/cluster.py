@@ -33,6 +33,7 @@ from meshlib.policy.outlier import make_detector
 from meshlib.policy.settings import BreakerSettings, LimitSettings, OutlierSettings
 
 if TYPE_CHECKING:
+    from meshlib.balance.affinity import Sessions
     from meshlib.balance.priority_set import PrioritySet
     from meshlib.balance.tiers import Here
     from meshlib.policy.gate import Gate
@@ -68,6 +69,7 @@ class ClusterState:
         gates: all that is asked whether a call may pass, `limit` among them; None where that is the only one.
         refreshes: whether the cluster has to be made anew when the health of an endpoint changes.
         here: what endpoints are compared with, where places count; None for a process of which nothing is known.
+        sessions: what is bound to single endpoints; None without session affinity.
         panics: picks made in panic, for telemetry.
     """
 
@@ -88,6 +90,7 @@ class ClusterState:
         "outlier",
         "panics",
         "refreshes",
+        "sessions",
     )
 
     def __init__(
@@ -128,6 +131,11 @@ class ClusterState:
         plain = self.limit.is_plain and not before and not after
         self.gates: tuple[Gate, ...] | None = None if plain else (*before, self.limit, *after)
         self.active = ActiveHealth() if checked else None
+        self.sessions: Sessions | None = None
+        if load_balancing.session_affinity is not None:
+            from meshlib.balance.affinity import Sessions
+
+            self.sessions = Sessions(load_balancing.session_affinity)
         self.refreshes = checked or load_balancing.policy in HASH_BALANCERS
         self.here: Here | None = None
         self._on_ejection = on_ejection
@@ -232,6 +240,8 @@ class ClusterState:
             self.breaker.renew_lock()
         if self.outlier is not None:
             self.outlier.renew_lock()
+        if self.sessions is not None:
+            self.sessions.renew_lock()
         for member in self._members.values():
             member.node.after_fork()
 
@@ -254,7 +264,6 @@ class Cluster:
         "_left_out",
         "_outlier",
         "_panic_at",
-        "_sessions",
         "calm",
         "detail",
         "draining",
@@ -277,11 +286,8 @@ class Cluster:
         self.state = state
         self.known = known
         self.detail = detail
-        self._sessions = None
-        if state.load_balancing.session_affinity is not None:
-            from meshlib.balance.affinity import Sessions
-
-            self._sessions = Sessions(state.load_balancing.session_affinity, members)
+        if state.sessions is not None:
+            state.sessions.rebind(members)
         healthy = [member for member in members if member.endpoint.health is Health.HEALTHY]
         self.draining: tuple[Member, ...] = ()
         if len(healthy) < len(members):
@@ -396,10 +402,6 @@ class Cluster:
         if picked is not None and panic:
             self.state.count_panic()
         return picked
-
-    def bound(self, traits: Traits) -> Member | None:
-        """The member that the call's session is bound to; None if that may not be called, or there is none."""
-        return None if self._sessions is None else self._sessions.member_at(traits.bound_to)
 
     def has_untried(self, tried: Sequence[Member]) -> bool:
         """Whether `pick` would find a member that was not tried. Looks at few members, and changes nothing."""

@@ -67,8 +67,8 @@ class Attempts(Holdings):
         traits, lease, bound = self.traits, None, None
         if traits is not None:
             traits.retries = len(attempts)
-            if not attempts:
-                bound = cluster.bound(traits)
+            if not attempts and cluster.state.sessions is not None:
+                bound = cluster.state.sessions.member_at(traits.bound_to)
         if bound is None and outlier is not None and outlier.ejected and not beside:
             lease = self._lease(now, outlier, tried)
         member = bound or (cluster.pick(now, self._rng, tried, traits) if lease is None else lease.member)

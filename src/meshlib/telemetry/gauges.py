@@ -195,6 +195,13 @@ def _panics(_: Observing, observed: Observed) -> Iterator[Reading]:
         yield _of(cluster), cluster.state.panics
 
 
+def _sessions(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for cluster in observed.clusters():
+        if (sessions := cluster.state.sessions) is not None:
+            yield (*_of(cluster), ("meshlib.session.outcome", "bound")), sessions.bound
+            yield (*_of(cluster), ("meshlib.session.outcome", "moved")), sessions.moved
+
+
 def _retries(observing: Observing, _: Observed) -> Iterator[Reading]:
     for name, count in observing.retries().items():
         yield ((semconv.SERVER_ADDRESS, name.partition("/")[0]), (semconv.CLUSTER, name)), count
@@ -274,6 +281,7 @@ GAUGES = (
     Gauge("meshlib.outlier.overflow", "{detection}", "Outliers spared, too many being out.", "counter", _spared),
     Gauge("meshlib.health_check.checks", "{check}", "Active checks of endpoints.", "counter", _checks),
     Gauge("meshlib.panics", "{attempt}", "Picks among all endpoints, too few being healthy.", "counter", _panics),
+    Gauge("meshlib.sessions", "{call}", "Calls of sessions, by what became of their bond.", "counter", _sessions),
     Gauge("meshlib.retries", "{attempt}", "Attempts beyond the first of their call.", "counter", _retries),
     Gauge(
         "meshlib.retry.budget",
