@@ -91,7 +91,6 @@ class _Race:
         self._exchange = exchange
         self._wire = wire
         self._given_up: list[_Attempt] = []
-        self._winner: _Attempt | None = None
         self._timer: tuple[float, asyncio.Task[None]] | None = None
 
     async def carry_out(self, actions: list[Action]) -> tuple[AsyncWireResponse, bytes | None] | None:
@@ -105,16 +104,20 @@ class _Race:
             elif isinstance(action, Cancel):
                 self._give_up(action.n)
             elif isinstance(action, Deliver):
-                self._winner = winner = self.under_way[action.n]
+                winner = self.under_way[action.n]
                 assert winner.response is not None
                 ended = winner.response, winner.body
             elif isinstance(action, Fail):
                 raise action.error
             elif isinstance(action, Reply):
                 return async_reply(action, self._exchange.call.journal.fault), action.body
-        await self._settle()
-        if self._winner is not None:
-            del self.under_way[self._winner.start.n]  # the caller's, from here on
+        if ended is None:
+            await self._settle()
+        else:
+            # Until here the response is ours to close; after this nothing is awaited.
+            await self._stop_timer()
+            await self._settle()
+            self.under_way.clear()
         return ended
 
     def _give_up(self, n: int) -> None:
@@ -131,6 +134,12 @@ class _Race:
             await asyncio.gather(attempt.task, return_exceptions=True)
             await attempt.close()
             self._given_up.pop()
+
+    async def _stop_timer(self) -> None:
+        if self._timer is not None:
+            timer, self._timer = self._timer[1], None
+            timer.cancel()
+            await asyncio.gather(timer, return_exceptions=True)
 
     async def next_actions(self) -> list[Action]:
         """Let the attempts go on until the state machine asks for something."""
@@ -179,6 +188,4 @@ class _Race:
         for n in list(self.under_way):
             self._give_up(n)
         await self._settle()
-        if self._timer is not None:
-            self._timer[1].cancel()
-            await asyncio.gather(self._timer[1], return_exceptions=True)
+        await self._stop_timer()
