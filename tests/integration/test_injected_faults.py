@@ -29,6 +29,7 @@ def test_an_abort_is_a_response_like_any_other_and_says_what_it_is(caller: Calle
         head = orders("HEAD", "/a")
         assert (head.status_code, head.content) == (503, b"")
         assert origin.seen == []
+        assert "faults are injected: status 503 for 100%" in mesh.plan("GET", "http://orders/a").notes
         (service,) = mesh.status().services
         assert (service.budget_tokens, service.clusters[0].in_flight) == (20, 0)
 

@@ -101,6 +101,8 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
     notes = [note for cluster in clusters for note in _notes(cluster, now)]
     if not view.state.budget.may_retry(now):
         notes.append("the retry budget is used up: nothing would be retried")
+    if policy.fault is not None:
+        notes.append(f"faults are injected: {policy.fault}")
     deadline = current_scope().deadline
     timeout_s, limit = policy.timeout_s, "timeout"
     if deadline is not None and (timeout_s is None or deadline - now < timeout_s):

@@ -78,6 +78,17 @@ class FaultSettings:
     max_active: int | None = None
     headers: bool = False
 
+    def __str__(self) -> str:
+        parts = []
+        if self.delay is not None:
+            span = "a delay" if self.delay.fixed_s is None else f"a delay of {format_duration(self.delay.fixed_s)}"
+            parts.append(f"{span} for {self.delay.percent:g}%")
+        if (abort := self.abort) is not None:
+            what = f"status {abort.status}" if abort.status is not None else "a reset" if abort.reset else "an abort"
+            what = what if abort.grpc_status is None else f"gRPC status {abort.grpc_status}"
+            parts.append(f"{what} for {abort.percent:g}%")
+        return " and ".join(parts) + (" of the requests that ask" if self.headers else "")
+
 
 @dataclass(frozen=True, slots=True)
 class Injected:
