@@ -28,7 +28,6 @@ from meshlib.policy.health_check import (
     Finding,
     FirstRound,
     HealthCheckSettings,
-    Transition,
     first_delay_s,
     next_delay_s,
 )
@@ -127,7 +126,13 @@ class _Session:
 
     @property
     def address(self) -> str:
-        return self.members[0][1].endpoint.address if self.members else ""
+        return self.members[0][1].endpoint.address
+
+    @property
+    def shown(self) -> tuple[bool, bool]:
+        """What is noted in its health: failed, and degraded."""
+        health = self.members[0][1].health
+        return health.active_failed, health.active_degraded
 
     def end(self) -> None:
         """Its endpoint has left, or the service is no longer in use."""
@@ -247,7 +252,7 @@ class _ServiceChecks:
         self._begin()
 
     def _found(self, session: _Session, finding: Finding, wrong: str) -> None:
-        checkup = session.checkup
+        checkup, before = session.checkup, session.shown
         known = checkup.checked
         transition = checkup.found(finding)
         self._note(session, finding)
@@ -257,7 +262,7 @@ class _ServiceChecks:
             self._reckon(sessions)
         else:
             self._reckon([session])
-        if transition is Transition.CHANGED or (not known and checkup.failed):
+        if session.shown != before:
             self._checks._tell(self._name, session.address, checkup, wrong)
         delay_s = next_delay_s(self._settings, finding, transition, self._traffic, self._checks._rng)
         self._later(session, delay_s)

@@ -15,7 +15,7 @@ A probe that has hung for `LEASE_S` is passed over in the same way, and what bec
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from random import Random
 
 from meshlib.balance.balancer import Member
@@ -131,13 +131,20 @@ class OutlierDetector:
     def sweep(self, now: float) -> None:
         """Do what is due at intervals: nothing, but for the rules that look at intervals."""
 
-    def due(self, now: float, repeatable: bool, tried: Sequence[Member] = ()) -> EjectionProbe | None:
+    def due(
+        self,
+        now: float,
+        repeatable: bool,
+        tried: Sequence[Member] = (),
+        among: Container[EndpointHealth] | None = None,
+    ) -> EjectionProbe | None:
         """Lease the probe of an endpoint whose time is up.
 
         Args:
             now: on the monotonic clock.
             repeatable: whether the call could be made again.
             tried: members that it has tried already.
+            among: the health of those that it may go to; None for all.
 
         Returns:
             The lease; None if none is due, or the call does not suit.
@@ -153,6 +160,8 @@ class OutlierDetector:
                     continue
                 if health.ejected_until - now > self._longest_s():  # the clock went back
                     health.ejected_until = now
+                if among is not None and health not in among:
+                    continue
                 if health.active_failed:
                     continue  # it is being asked by others, and a call would be spent on it in vain
                 if now < health.ejected_until + patience_s or any(member.node is other.node for other in tried):

@@ -88,9 +88,15 @@ class SweepingDetector(OutlierDetector):
             if each is not None:
                 self._tell(each, True)
 
-    def due(self, now: float, repeatable: bool, tried: Sequence[Member] = ()) -> EjectionProbe | None:
+    def due(
+        self,
+        now: float,
+        repeatable: bool,
+        tried: Sequence[Member] = (),
+        among: Container[EndpointHealth] | None = None,
+    ) -> EjectionProbe | None:
         self._sweep_if_due(now)
-        return super().due(now, repeatable, tried) if self.settings.return_by == "probe" else None
+        return super().due(now, repeatable, tried, among) if self.settings.return_by == "probe" else None
 
     def rebind(self, members: Sequence[Member], now: float = 0.0, rng: Random | None = None) -> None:
         for member in members:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, PlainValidator, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PlainValidator, Tag
 
 from meshlib.config.fields import (
     Amount,
@@ -20,7 +20,6 @@ from meshlib.config.fields import (
     Percent,
     Port,
     Span,
-    UrlPath,
     reject,
 )
 from meshlib.dataclass import replace
@@ -208,6 +207,15 @@ def _bytes(value: Any) -> bytes:
 _Bytes = Annotated[str | bytes, PlainValidator(_bytes)]
 
 
+def _path_and_query(value: str) -> str:
+    if not value.startswith("/") or not value.isascii() or not value.isprintable() or " " in value or "#" in value:
+        reject("is not a path such as /health, with a query or without", nearest=f"/{value}" if value else None)
+    return value
+
+
+_PathAndQuery = Annotated[str, AfterValidator(_path_and_query)]
+
+
 class HttpCheck(Part):
     """A request that an endpoint has to answer to be well.
 
@@ -223,7 +231,7 @@ class HttpCheck(Part):
 
     compiles_to: ClassVar = checks.HttpCheck
 
-    path: UrlPath = _HTTP.path
+    path: _PathAndQuery = _HTTP.path
     method: Literal["GET", "HEAD", "OPTIONS", "POST"] = "GET"
     host: Annotated[HeaderValue, Field(min_length=1)] | None = None
     headers: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict)
