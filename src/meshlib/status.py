@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from meshlib.net.async_engine import AsyncEngine
     from meshlib.net.sync_engine import SyncEngine
     from meshlib.policy.fault import ActiveFaults
+    from meshlib.policy.hedge import Hedging
 
 __all__ = ["ClusterStatus", "EndpointStatus", "MeshStatus", "MeshView", "ServiceStatus", "make_status"]
 
@@ -157,6 +158,14 @@ class MeshView:
         """What was injected, for every service in use that has faults to inject."""
         services = self._snapshots.current.services
         return {name: view.state.faults for name, view in services.items() if view.state.faults is not None}
+
+    def hedgings(self) -> dict[tuple[str, str], tuple[Hedging, float | None]]:
+        """What the hedged calls of each route share, by service and route, and how long they wait for an answer."""
+        now, found = self._snapshots.now(), {}
+        for name, view in self._snapshots.current.services.items():
+            for (route, _), hedging in list(view.state.hedgings.items()):
+                found[name, route] = hedging, hedging.delay_s(now)
+        return found
 
     def pools(self) -> list[PoolStats]:
         """The connection pools of this process."""

@@ -16,6 +16,7 @@ import trustme
 
 import meshlib
 from meshlib import Hedge, Mesh, Service
+from meshlib.telemetry.observer import Observer
 from tests.adapters.support import address, mesh_of, ok, origins
 from tests.integration.calling import Caller
 from tests.integration.test_sharing import nothing_is_held
@@ -409,3 +410,34 @@ def test_in_code_it_is_a_hedge() -> None:
 def test_a_wire_that_cannot_hedge_is_refused() -> None:
     with pytest.raises(meshlib.ConfigError, match=r"services\.orders\.hedge.*wire: stock"):
         Mesh({"wire": "stock", "services": {"orders": {"hedge": {}}}})
+
+
+def test_each_attempt_has_a_span_and_hedges_are_counted_apart(caller: Caller) -> None:
+    sdk = pytest.importorskip("opentelemetry.sdk.trace")
+    exports = pytest.importorskip("opentelemetry.sdk.trace.export")
+    memory = pytest.importorskip("opentelemetry.sdk.trace.export.in_memory_span_exporter").InMemorySpanExporter()
+    provider = sdk.TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(exports.SimpleSpanProcessor(memory))
+    silent = Silent()
+    with serving(silent) as one, serving(answers) as other, mesh_of(one, other, **SOON) as mesh:
+        observer = mesh._wiring.plane.observer = Observer(mesh._wiring.view, tracer_provider=provider)
+        call = caller.client(mesh)
+        for _ in silent.until_asked():
+            memory.clear()
+            response = call("GET", "/x")
+        record = meshlib.record(response)
+        assert record is not None
+        assert record.hedges == 1
+        told = {
+            span.attributes["network.peer.port"]: (
+                span.attributes.get("error.type"),
+                span.attributes.get("meshlib.hedge", False),
+            )
+            for span in memory.get_finished_spans()
+        }
+        assert {port: failure for port, (failure, _) in told.items()} == {one.port: "cancelled", other.port: None}
+        assert sorted(hedge for _, hedge in told.values()) == [False, True]
+        ((hedging, after_s),) = mesh._wiring.view.hedgings().values()
+        assert hedging.sent >= hedging.won >= 1
+        assert after_s == 0.02
+        assert observer.retries() == {}

@@ -16,6 +16,7 @@ from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
 from meshlib.policy.call import Call
 from meshlib.policy.facts import CallFacts
 from meshlib.policy.fault import ActiveFaults
+from meshlib.policy.hedge import Hedging
 from meshlib.policy.settings import CallPolicy, RetryPolicy
 from meshlib.policy.token_budget import TokenBudget
 from meshlib.propagation import Ignored
@@ -142,6 +143,7 @@ class Seen:
         self.of_clusters = clusters
         self.of_budgets: dict[str, tuple[float, int]] = {}
         self.of_faults: dict[str, ActiveFaults] = {}
+        self.of_hedgings: dict[tuple[str, str], tuple[Hedging, float | None]] = {}
         self.of_pools: list[PoolStats] = []
         self.of_ages: dict[str, float] = {}
         self.of_ignored: Ignored | None = None
@@ -154,6 +156,9 @@ class Seen:
 
     def faults(self) -> Mapping[str, ActiveFaults]:
         return self.of_faults
+
+    def hedgings(self) -> Mapping[tuple[str, str], tuple[Hedging, float | None]]:
+        return self.of_hedgings
 
     def pools(self) -> Iterable[PoolStats]:
         return self.of_pools

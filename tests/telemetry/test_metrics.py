@@ -17,6 +17,8 @@ from meshlib.balance.settings import ServerWeightSettings, SessionAffinity
 from meshlib.errors import ConnectFailed
 from meshlib.net.pool import PoolStats
 from meshlib.policy.fault import ActiveFaults, Injected
+from meshlib.policy.hedge import Hedging
+from meshlib.policy.settings import HedgeSettings
 from meshlib.propagation import Ignored
 from meshlib.telemetry.gauges import GAUGES, MAX_ENDPOINTS
 from tests.telemetry.calls import ENDPOINTS, Drive, Seen, a_call, a_cluster
@@ -98,6 +100,10 @@ def test_every_number_is_read_when_a_reader_asks(sdk: Sdk) -> None:
     seen.of_budgets = {"orders": (12.0, 8)}
     seen.of_faults = {"orders": ActiveFaults()}
     seen.of_faults["orders"].enter(Injected(1.0, True, 503), None)
+    hedging = Hedging(HedgeSettings())
+    hedging.count_sent()
+    hedging.count_refused()
+    seen.of_hedgings = {("orders", "all"): (hedging, 0.25)}
     seen.of_pools = [PoolStats("10.0.0.1:8080", "", 5, 2, 3, 1), PoolStats("10.0.0.2:8080", "", 1, 1, 0, 0)]
     seen.of_ages = {"orders": 2.5}
     seen.of_ignored = Ignored()
@@ -163,6 +169,13 @@ def test_every_number_is_read_when_a_reader_asks(sdk: Sdk) -> None:
         frozenset({("meshlib.fault", "abort")}): 1,
         frozenset({("meshlib.fault", "overflow")}): 0,
     }
+    route = {("server.address", "orders"), ("meshlib.route", "all")}
+    assert sdk.points("meshlib.hedges") == {
+        frozenset({*route, ("meshlib.hedge", "sent")}): 1,
+        frozenset({*route, ("meshlib.hedge", "won")}): 0,
+        frozenset({*route, ("meshlib.hedge", "refused")}): 1,
+    }
+    assert sdk.points("meshlib.hedge.delay") == {frozenset(route): 0.25}
     assert sdk.points("meshlib.headers.ignored")[frozenset({("meshlib.header", "deadline")})] == 7
 
 
@@ -178,6 +191,7 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     seen = Seen(cluster)
     seen.of_budgets = {"orders": (20.0, 0)}
     seen.of_faults = {"orders": ActiveFaults()}
+    seen.of_hedgings = {("orders", "all"): (Hedging(HedgeSettings()), 0.05)}
     seen.of_pools = [PoolStats("10.0.0.1:8080", "", 0, 0, 0, 0)]
     seen.of_ages = {"orders": 0.0}
     seen.of_ignored = Ignored()

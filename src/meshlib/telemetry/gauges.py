@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from meshlib.net.pool import PoolStats
     from meshlib.policy.fault import ActiveFaults
+    from meshlib.policy.hedge import Hedging
 
 __all__ = ["GAUGES", "MAX_ENDPOINTS", "Gauge", "Observed", "Observing", "unwatch", "watch"]
 
@@ -51,6 +52,10 @@ class Observed(Protocol):
 
     def faults(self) -> Mapping[str, ActiveFaults]:
         """What was injected, for each service that has faults to inject."""
+        ...
+
+    def hedgings(self) -> Mapping[tuple[str, str], tuple[Hedging, float | None]]:
+        """What the hedged calls of each route share, by service and route, and how long they wait for an answer."""
         ...
 
     def pools(self) -> Iterable[PoolStats]:
@@ -144,6 +149,25 @@ def _limit_rejected(_: Observing, observed: Observed) -> Iterator[Reading]:
         yield _of(cluster), cluster.state.limit.rejected
 
 
+def _limits(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for cluster in observed.clusters():
+        if cluster.state.limit.maximum is not None:
+            yield _of(cluster), cluster.state.limit.maximum
+
+
+def _gate_rejected(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for cluster in observed.clusters():
+        for gate in cluster.state.gates or ():
+            yield (*_of(cluster), ("meshlib.gate", gate.name)), gate.rejected
+
+
+def _gate_failed_open(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for cluster in observed.clusters():
+        for gate in cluster.state.gates or ():
+            if (failed_open := getattr(gate, "failed_open", None)) is not None:
+                yield (*_of(cluster), ("meshlib.gate", gate.name)), failed_open
+
+
 def _breakers(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
         if cluster.state.breaker is not None:
@@ -223,6 +247,18 @@ def _faults(_: Observing, observed: Observed) -> Iterator[Reading]:
             yield ((semconv.SERVER_ADDRESS, service), ("meshlib.fault", kind)), count
 
 
+def _hedges(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for (service, route), (hedging, _after_s) in observed.hedgings().items():
+        for kind, count in (("sent", hedging.sent), ("won", hedging.won), ("refused", hedging.refused)):
+            yield ((semconv.SERVER_ADDRESS, service), (semconv.ROUTE, route), ("meshlib.hedge", kind)), count
+
+
+def _hedge_delays(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for (service, route), (_hedging, after_s) in observed.hedgings().items():
+        if after_s is not None:
+            yield ((semconv.SERVER_ADDRESS, service), (semconv.ROUTE, route)), after_s
+
+
 def _pool_readings(observed: Observed) -> Iterator[tuple[str, PoolStats]]:
     services = {
         member.endpoint.address: cluster.name.partition("/")[0]
@@ -272,7 +308,16 @@ GAUGES = (
     ),
     Gauge("meshlib.cluster.in_flight", "{call}", "Calls under way in a cluster.", "updown", _in_flight),
     Gauge("meshlib.cluster.pending", "{call}", "Calls that wait for a place under the limit.", "updown", _pending),
+    Gauge("meshlib.limit", "{call}", "Calls that may be under way in a cluster.", "gauge", _limits, max),
     Gauge("meshlib.limit.rejected", "{call}", "Calls refused by the limit.", "counter", _limit_rejected),
+    Gauge("meshlib.gate.rejected", "{call}", "Calls refused by each gate of a cluster.", "counter", _gate_rejected),
+    Gauge(
+        "meshlib.gate.failed_open",
+        "{call}",
+        "Calls that passed a gate because what it asks did not answer in time.",
+        "counter",
+        _gate_failed_open,
+    ),
     Gauge("meshlib.breaker", "{breaker}", "1 for the state that a circuit breaker is in.", "updown", _breakers),
     Gauge("meshlib.breaker.rejected", "{call}", "Times an open breaker refused a call.", "counter", _breaker_rejected),
     Gauge("meshlib.ejections", "{ejection}", "Ejections of endpoints that kept failing.", "counter", _ejections),
@@ -292,6 +337,8 @@ GAUGES = (
         min,
     ),
     Gauge("meshlib.retry.refused", "{call}", "Retries that the budget did not allow.", "counter", _budget_refused),
+    Gauge("meshlib.hedges", "{attempt}", "Hedges sent, won, and refused by a budget.", "counter", _hedges),
+    Gauge("meshlib.hedge.delay", "s", "How long an attempt is waited for.", "gauge", _hedge_delays, max),
     Gauge("meshlib.faults", "{call}", "Calls with an injected fault, or one too many.", "counter", _faults),
     Gauge("meshlib.connections", "{connection}", "Open connections, by state.", "updown", _connections),
     Gauge("meshlib.connections.pending", "{request}", "Requests that wait for one.", "updown", _connection_waits),

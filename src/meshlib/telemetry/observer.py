@@ -118,7 +118,7 @@ class Observer:
         Returns:
             What to give to `attempt_ended`; None if the attempt is not observed.
         """
-        if start.n > 1:
+        if start.n > 1 and not call.attempts[start.n - 1].hedge:
             self._count_retry(start.cluster)
         providers = self._providers
         if providers is None:
@@ -181,7 +181,7 @@ class Observer:
             self._changes.call_ended(call, now)
 
     def retries(self) -> dict[str, int]:
-        """Attempts beyond the first of their call, by cluster. The numbers only grow."""
+        """Attempts beyond the first of their call, without hedges, by cluster. The numbers only grow."""
         with self._lock:
             return dict(self._retries)
 

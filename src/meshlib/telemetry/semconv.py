@@ -43,6 +43,7 @@ CONNECTION_STATE: Final = "http.connection.state"
 # What the conventions have no name for.
 ROUTE: Final = "meshlib.route"
 CLUSTER: Final = "meshlib.cluster"
+HEDGE: Final = "meshlib.hedge"
 OUTLIER_RULE: Final = "meshlib.outlier.rule"
 
 OTHER: Final = "_OTHER"

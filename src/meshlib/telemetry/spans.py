@@ -90,6 +90,8 @@ class Spans:
         attributes[semconv.CLUSTER] = start.cluster
         if start.n > 1:
             attributes[semconv.RESEND_COUNT] = start.n - 1
+            if call.attempts[start.n - 1].hedge:
+                attributes[semconv.HEDGE] = True
         return self._tracer.start_span(shape.name, kind=self._client, attributes=attributes)
 
     def adoptable(self, span: Any) -> bool:
