@@ -6,7 +6,7 @@ import pytest
 
 from meshlib.balance.settings import BalancerName
 from meshlib.policy.backoff import Jitter
-from meshlib.sim.scenarios import jitter, metastable, slow_backend, subsets
+from meshlib.sim.scenarios import antagonists, hedging, jitter, metastable, shedding, slow_backend, subsets, throttling
 
 
 @pytest.mark.slow
@@ -81,3 +81,62 @@ def test_a_deterministic_aperture_is_exactly_even(size: int, clients: int, serve
     assert spread.least_percent == pytest.approx(100.0, abs=1e-6)
     assert spread.most_percent == pytest.approx(100.0, abs=1e-6)
     assert max(spread.connections) - min(spread.connections) <= 2
+
+
+def test_a_hedge_at_p95_cuts_the_far_tail_ten_times_for_six_percent_more() -> None:
+    """Dean and Barroso, 2013."""
+    without, hedged = (hedging.run(hedge, for_s=30.0) for hedge in (None, hedging.HEDGE))
+    assert without.extra_percent == 0.0
+    assert 2.0 <= hedged.extra_percent <= 6.0
+    assert hedged.p999_s <= without.p999_s / 10
+    assert hedged.p99_s < without.p99_s
+    assert hedged.p50_s == pytest.approx(without.p50_s, rel=0.05)
+
+
+@pytest.mark.parametrize(("case", "most_percent"), [("slow", 6.0), ("silent", 0.5)])
+def test_hedges_add_next_to_nothing_where_everything_is_slow(case: hedging.Case, most_percent: float) -> None:
+    assert hedging.run(hedging.HEDGE, case, for_s=20.0).extra_percent <= most_percent
+
+
+@pytest.mark.parametrize("k", throttling.FACTORS)
+def test_a_throttled_service_sees_k_times_what_it_can_do(k: float) -> None:
+    """SRE book, chapter 21."""
+    outcome = throttling.run({"k": k, "window": "10s"}, for_s=30.0)
+    assert outcome.attempts == pytest.approx(k * throttling.CAPACITY, rel=0.05)
+    assert outcome.good == pytest.approx(throttling.CAPACITY, rel=0.03)
+
+
+@pytest.mark.slow
+def test_a_throttle_without_a_cap_locks_out_a_service_whose_failures_are_timeouts() -> None:
+    found = {
+        name: metastable.run(metastable.ROWS[name], 280.0, watch_s=110.0)
+        for name in ("1 retry, throttle without a cap", "1 retry, throttle, at most 90 %")
+    }
+    locked_out, capped = found.values()
+    assert locked_out.recovered_s is None
+    assert locked_out.good_per_s < 10.0
+    assert capped.recovered_s is not None
+    cured = metastable.run(
+        metastable.ROWS["1 retry, throttle, at most 90 %, server drops expired"], 280.0, watch_s=20.0
+    )
+    assert cured.recovered_s is not None
+    assert cured.recovered_s <= 15
+
+
+@pytest.mark.slow
+def test_under_three_times_the_load_what_matters_is_answered() -> None:
+    """Netflix, 2024: above 99 % of what users ask for, and prefetches take the loss."""
+    assert shedding.run(shedding.DEFENCES["none"]).high_percent <= 40.0
+    for name in ("at most 20 in flight, hard bulkhead 75 to 25", "at most 5 in flight, and 15 critical ones"):
+        outcome = shedding.run(shedding.DEFENCES[name])
+        assert outcome.high_percent >= 99.0
+        assert outcome.low_percent >= 15.0
+
+
+@pytest.mark.slow
+def test_a_balancer_by_cost_beats_counts_where_servers_differ_in_speed() -> None:
+    tails = {name: antagonists.run(each, calls=40_000).percentile(99.0) for name, each in antagonists.BALANCERS.items()}
+    assert tails["`peak_ewma`"] <= 0.45
+    assert tails["`peak_ewma`"] < tails["`least_request`"] / 2
+    assert tails["`least_request`"] < tails["`round_robin`"] / 5
+    assert tails["`random`"] > 10.0

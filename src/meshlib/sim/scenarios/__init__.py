@@ -16,6 +16,10 @@ SCENARIOS: Final[dict[str, str]] = {
     "slow-backend": "one slow backend of eleven, by balancer",
     "metastable": "a stall of ten seconds that does not end, by defence",
     "jitter": "a hundred clients contend for one row, by kind of jitter",
+    "hedging": "a rare long tail, without a second attempt and with it",
+    "throttling": "a service asked for five times what it can do, by throttle of its clients",
+    "shedding": "three times too many calls of which a fifth matters, by defence",
+    "antagonists": "servers of which some have busy neighbours, by balancer",
     "subsets": "how evenly a large fleet is shared out",
     "composition": "eight failures of a fleet, without policies and with them",
 }

@@ -54,6 +54,11 @@ _A6: Final = {"retry_budget": {"tokens": 10, "success_gain": 0.1}}
 _OURS: Final[Mapping[str, Any]] = {"retry": {}, "retry_budget": {}, "circuit_breaker": {}, "outlier_detection": {}}
 _DROPS = {"drop_expired": True}
 
+
+def _throttle(max_rejection_percent: float) -> dict[str, Any]:
+    return {"throttle": {"k": 2, "window": "30s", "max_rejection_percent": max_rejection_percent}}
+
+
 ROWS: Final[dict[str, Defence]] = {
     "no retry": Defence({"retry": {"max_retries": 0}}),
     "1 retry": Defence(),
@@ -63,6 +68,9 @@ ROWS: Final[dict[str, Defence]] = {
     "1 retry, server drops expired": Defence(server=_DROPS),
     "1 retry, gRPC's bucket, server drops expired": Defence(_A6, _DROPS),
     "1 retry, last in first out beyond 20": Defence(server={"lifo_beyond": 20}),
+    "1 retry, throttle without a cap": Defence(_throttle(100)),
+    "1 retry, throttle, at most 90 %": Defence(_throttle(90)),
+    "1 retry, throttle, at most 90 %, server drops expired": Defence(_throttle(90), _DROPS),
     "meshlib's defaults, per try 1 s": Defence(_OURS),
     "the same, server drops expired": Defence(_OURS, _DROPS),
 }
