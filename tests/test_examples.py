@@ -58,6 +58,14 @@ def test_a_fleet_with_apertures_calls_all_servers_alike(tmp_path: Path) -> None:
     assert shares == "shares of the servers, most to least: 1.000000"
 
 
+def test_users_stick_to_their_endpoints(tmp_path: Path) -> None:
+    users, instances, *truths = what_it_prints("traffic/sticky_users.py", tmp_path)
+
+    assert users == "users of which every call went to one instance: 40 of 40"
+    assert instances == "instances in use: 4"
+    assert [line.rpartition(": ")[2] for line in truths] == ["True", "True", "True"]
+
+
 def test_a_service_behind_a_unix_socket_is_called(tmp_path: Path) -> None:
     lines = what_it_prints("unix_socket.py", tmp_path)
 
