@@ -63,7 +63,7 @@ def _plain(default: Any, written: str) -> bool:
     if isinstance(default, bool):
         return written == f"`{str(default).lower()}`"
     if isinstance(default, (int, float)):
-        return written.strip("`") in (f"{default:g}", format_duration(default))
+        return written.strip("`") in (f"{default:g}", str(default), format_duration(default))
     return written in (f"`{default}`", f'`"{default}"`')
 
 
