@@ -28,7 +28,7 @@ class App:
 
     def __init__(self) -> None:
         self.health: int | float | None = 200
-        self.header = b""
+        self.header = self.goodbye = b""
         self.calls = self.checks = self.under_way = self.most = 0
         self._lock = threading.Lock()
 
@@ -55,7 +55,7 @@ class App:
         if isinstance(health, float):
             time.sleep(health)
             health = 200
-        header = self.header if check else b""
+        header = self.header if check else self.goodbye
         peer.send(b"HTTP/1.1 %d OK\r\n%sContent-Length: 2\r\n\r\nok" % (health, header))
 
 
@@ -136,6 +136,18 @@ def test_one_that_asks_to_be_spared_is() -> None:
     spared.header = b"x-envoy-degraded: \r\n"
     with mesh_over(spared, good) as (mesh, _, _):
         soon(lambda: states(mesh) == ["degraded", "healthy"])
+
+
+def test_one_that_asks_to_be_left_alone_in_answer_to_a_call_is_until_it_passes_its_checks_again() -> None:
+    leaving, good = App(), App()
+    check = {**HTTP, "interval": "200ms", "no_traffic_interval": "200ms"}
+    with mesh_over(leaving, good, check=check) as (mesh, told, addresses):
+        soon(lambda: states(mesh) == ["healthy", "healthy"] and leaving.checks and good.checks)
+        leaving.goodbye = b"x-envoy-immediate-health-check-fail: true\r\n"
+        soon(lambda: called(mesh, leaving, good, times=5) and states(mesh) == ["failed", "healthy"])
+        soon(lambda: told[-1].text == f"{addresses[0]} fails its active check: it has asked to be left alone")
+        leaving.goodbye = b""
+        soon(lambda: states(mesh) == ["healthy", "healthy"])
 
 
 def test_passing_a_check_brings_an_ejected_endpoint_back() -> None:

@@ -224,6 +224,9 @@ class Exchange:
         reported = start.member.load.reported
         if reported is not None:
             reported.read(response.headers, now)
+        hears = start.member.health.hears
+        if hears is not None:
+            hears(response.headers)
         if status < 429 and not call.facts.policy.retry.looks_closely:
             actions = call.headers(now, n, status)
         else:
@@ -240,12 +243,12 @@ class Exchange:
         """The headers of a response that may be a failure; or whether it is one, a tenacity object says."""
         call, status = self.call, response.status
         retry_after_s, overloaded, preview = None, False, None
-        if status >= 429:
+        policy = call.facts.policy.retry
+        if status >= 429 or policy.looks_closely:
             overloaded = asks_for_peace(response.headers)
             if status in OVERLOAD_STATUSES:
                 value = next((value for name, value in response.headers if name.lower() == b"retry-after"), None)
                 retry_after_s = parse_retry_after(value, self.plane.clock.wall())
-        policy = call.facts.policy.retry
         if policy.retry is not None and self._preview is not None:
             preview = self._preview(status, response.headers)
         reset_s = None
@@ -261,7 +264,7 @@ class Exchange:
             answer=response.headers,
             reset_s=reset_s,
         )
-        if overloaded or call.journal.no_retry is not None:
+        if call.journal.no_retry is not None or (overloaded and status >= 429):
             self._pass_on_overload(overloaded)
         return actions
 

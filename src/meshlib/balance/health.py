@@ -7,6 +7,8 @@ against it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 __all__ = ["ActiveHealth", "EndpointHealth", "Tally"]
 
 
@@ -58,6 +60,7 @@ class EndpointHealth:
         probe_since: when that lease was taken.
         active_failed: whether active checks say that it is down. Never, where there are none.
         active_degraded: whether they say that it is up, and to be used only for want of better ones.
+        hears: given the headers of each answer to a call, where there are active checks; None where there are none.
         joined_at: when it joined the cluster, or last passed its active check after it had not; slow start begins
             there (`meshlib.balance.slow_start`). None for long ago.
     """
@@ -70,6 +73,7 @@ class EndpointHealth:
         "ejected_for",
         "ejected_until",
         "ejections",
+        "hears",
         "heeds_success",
         "joined_at",
         "probe",
@@ -93,6 +97,7 @@ class EndpointHealth:
         self.probe_since = 0.0
         self.active_failed = False
         self.active_degraded = False
+        self.hears: Callable[[Sequence[tuple[bytes, bytes]]], object] | None = None
         self.joined_at: float | None = None
 
 

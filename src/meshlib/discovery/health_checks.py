@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from random import Random
 
@@ -30,6 +31,7 @@ from meshlib.policy.health_check import (
     HealthCheckSettings,
     first_delay_s,
     next_delay_s,
+    says_goodbye,
 )
 
 __all__ = ["HealthChecks", "Tell"]
@@ -137,6 +139,8 @@ class _Session:
     def end(self) -> None:
         """Its endpoint has left, or the service is no longer in use."""
         self.gone = True
+        for _, member in self.members:
+            member.health.hears = None
         if self.timer is not None:
             self.timer.cancel()
         if not self.busy:
@@ -174,6 +178,8 @@ class _ServiceChecks:
                 probe = self._checks._probe_of(self._name, ones[0][1], self._settings)
                 session = self.sessions[key] = _Session(Checkup(self._settings), probe)
             session.members = ones
+            for _, member in ones:
+                member.health.hears = partial(self._hears, session)
         self.look()
         self._reckon(self.sessions.values())
         for session in list(self.sessions.values()):
@@ -210,6 +216,21 @@ class _ServiceChecks:
                 if session.timer is not None and session.checkup.checked:
                     session.timer.cancel()
                     self._later(session, self._settings.interval_s * self._checks._rng.random())
+
+    def _hears(self, session: _Session, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        """An endpoint has answered a call. In the thread of whoever made it."""
+        if says_goodbye(headers):
+            with suppress(RuntimeError):  # the control thread does not run any more
+                self._checks._control.call_soon(partial(self._told_to_go, session))
+
+    def _told_to_go(self, session: _Session) -> None:
+        if session.gone:
+            return
+        before = session.shown
+        session.checkup.told_to_go()
+        self._reckon([session])
+        if session.shown != before:
+            self._checks._tell(self._name, session.address, session.checkup, "it has asked to be left alone")
 
     def _later(self, session: _Session, delay_s: float) -> None:
         if delay_s > 0:

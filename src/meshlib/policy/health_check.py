@@ -25,7 +25,7 @@ a cluster has been checked once through (`FirstRound`).
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from random import Random
 from types import MappingProxyType
 from typing import Literal
@@ -44,6 +44,7 @@ __all__ = [
     "judge_bytes",
     "judge_response",
     "next_delay_s",
+    "says_goodbye",
 ]
 
 
@@ -145,6 +146,7 @@ class Transition(enum.Enum):
     CHANGED = "changed"
 
 
+_GOODBYE = b"x-envoy-immediate-health-check-fail"
 _WELL = (Finding.PASSED, Finding.DEGRADED)
 
 
@@ -271,9 +273,17 @@ def judge_response(check: HttpCheck, status: int, headers: Mapping[bytes, bytes]
     """
     if _within(check.expected_statuses, status):
         return Finding.DEGRADED if b"x-envoy-degraded" in headers else Finding.PASSED
-    if _within(check.retriable_statuses, status) and b"x-envoy-immediate-health-check-fail" not in headers:
+    if _within(check.retriable_statuses, status) and _GOODBYE not in headers:
         return Finding.RETRIABLE
     return Finding.WRONG
+
+
+def says_goodbye(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether an answer to a call asks to leave its endpoint alone, by ``x-envoy-immediate-health-check-fail``.
+
+    Envoy obeys this in answers to calls as well as to checks.
+    """
+    return any(len(name) == len(_GOODBYE) and name.lower() == _GOODBYE for name, _ in headers)
 
 
 def judge_bytes(check: TcpCheck, received: bytes) -> bool:
