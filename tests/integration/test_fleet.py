@@ -1,4 +1,4 @@
-"""Limits and breakers of a whole fleet, over a real Redis: shared, bounded in time, and never what takes a call down."""
+"""Limits and breakers of a whole fleet, over a real Redis: shared, bounded in time, never what takes a call down."""
 
 from __future__ import annotations
 

@@ -9,10 +9,12 @@ import pytest
 from meshlib.balance.cluster import Cluster, ClusterState
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.errors import Reset
+from meshlib.policy.admission import GcraSettings, RateLimitSettings
+from meshlib.policy.rate_limit_gate import RateLimitGate
 from meshlib.policy.settings import BreakerSettings, LimitSettings
 from meshlib.telemetry.bus import EventBus
 from meshlib.telemetry.changes import Changes
-from meshlib.telemetry.events import Ejected, Event, LimitReached
+from meshlib.telemetry.events import Ejected, Event, GateRefuses, LimitReached
 from meshlib.telemetry.observer import NullObserver
 from tests.telemetry.calls import ENDPOINTS, Drive, a_call
 
@@ -97,6 +99,21 @@ def test_a_limit_that_is_reached_is_told_of_once_until_it_was_quiet(told: Told) 
 
     Drive(observer, a_call(cluster), [], now=120.0)
     assert told.kinds == ["limit_reached", "limit_reached"]
+
+
+def test_a_gate_that_refuses_is_told_of_once_until_it_was_quiet(told: Told) -> None:
+    gate = RateLimitGate(RateLimitSettings(total=GcraSettings(0.001, 1)), 100.0)
+    cluster = a_view(ClusterState("orders", now=0.0, after=[gate]))
+    observer = NullObserver(told.changes)
+    assert Drive(observer, a_call(cluster), [200], now=100.0).error is None
+    for now in (101.0, 102.0, 103.0):
+        assert Drive(observer, a_call(cluster), [], now=now).error is not None
+    (event,) = told.events
+    assert isinstance(event, GateRefuses)
+    assert (event.gate, event.refused) == ("rate-limit", 1)
+    assert str(event) == "orders: calls are refused by its rate-limit"
+    Drive(observer, a_call(cluster), [], now=130.0)
+    assert told.kinds == ["gate_refuses", "gate_refuses"]
 
 
 def test_a_cluster_where_nothing_happened_costs_a_look(told: Told) -> None:

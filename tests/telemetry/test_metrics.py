@@ -7,6 +7,8 @@ import gc
 from random import Random
 from typing import Any
 
+from pybreaker import CircuitBreaker
+
 from meshlib.balance.affinity import Sessions
 from meshlib.balance.cluster import ClusterState
 from meshlib.balance.endpoint import Endpoint, Health
@@ -19,6 +21,7 @@ from meshlib.net.pool import PoolStats
 from meshlib.policy.fault import ActiveFaults, Injected
 from meshlib.policy.hedge import Hedging
 from meshlib.policy.settings import HedgeSettings
+from meshlib.policy.user_breaker import UserBreakerGate
 from meshlib.propagation import Ignored
 from meshlib.telemetry.gauges import GAUGES, MAX_ENDPOINTS
 from tests.telemetry.calls import ENDPOINTS, Drive, Seen, a_call, a_cluster
@@ -185,6 +188,10 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     cluster.members[0].load.reported.report(LoadReport(cpu_utilization=0.5, rps_fractional=100.0), 0.0)
     cluster.state.active = ActiveHealth()
     cluster.state.sessions = Sessions(SessionAffinity())
+    cluster.state.limit.maximum = 10
+    shared = UserBreakerGate(CircuitBreaker())
+    shared.rejected, shared.failed_open = 2, 3
+    cluster.state.gates = (shared, cluster.state.limit)
     assert cluster.state.outlier is not None
     for _ in range(5):
         cluster.state.outlier.failed(cluster.members[0], 0.0)
@@ -208,6 +215,12 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
         if kind == "Sum":
             assert metric.data.is_monotonic == (gauge.kind == "counter")
     assert list(sdk.points("meshlib.endpoint.weight").values()) == [200.0]
+    assert {dict(key)["meshlib.gate"]: value for key, value in sdk.points("meshlib.gate.rejected").items()} == {
+        "circuit-breaker": 2,
+        "limit": 0,
+    }
+    assert list(sdk.points("meshlib.gate.failed_open").values()) == [3]
+    assert list(sdk.points("meshlib.limit").values()) == [10]
 
 
 def test_ejections_are_counted_by_rule_and_checks_by_result(sdk: Sdk) -> None:

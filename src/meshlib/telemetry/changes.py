@@ -25,6 +25,7 @@ from meshlib.telemetry.events import (
     CheckPassed,
     Ejected,
     Event,
+    GateRefuses,
     LimitReached,
     Panic,
     PanicEnded,
@@ -65,6 +66,7 @@ class Changes:
         self._bus = bus
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
+        self._refused: dict[tuple[str, str], tuple[int, float]] = {}
         self._lock = threading.Lock()
 
     def call_ended(self, call: Call, now: float) -> None:
@@ -84,6 +86,8 @@ class Changes:
     def look(self, cluster: Cluster, now: float) -> None:
         """Emit what changed in a cluster since the last look."""
         state = cluster.state
+        if state.gates is not None:
+            self._look_at_gates(cluster, now)
         seen = self._seen.get(state.name)
         changes = 0 if state.breaker is None else state.breaker.changes
         if seen is not None:
@@ -94,6 +98,22 @@ class Changes:
             return
         with self._lock:
             events = self._compare(cluster, now)
+        for event in events:
+            self._bus.emit(event)
+
+    def _look_at_gates(self, cluster: Cluster, now: float) -> None:
+        name, events = cluster.name, []
+        for gate in cluster.state.gates or ():
+            key, refused = (name, gate.name), gate.rejected
+            known, at = self._refused.get(key, (0, float("-inf")))
+            if refused != known and gate is not cluster.state.limit:
+                with self._lock:
+                    if len(self._refused) >= _MAX_CLUSTERS:
+                        self._refused.clear()
+                    self._refused[key] = refused, now
+                if refused > known and now - at >= QUIET_S:
+                    service = name.partition("/")[0]
+                    events.append(GateRefuses(service=service, cluster=name, gate=gate.name, refused=refused))
         for event in events:
             self._bus.emit(event)
 

@@ -27,6 +27,7 @@ __all__ = [
     "Event",
     "FleetUnwell",
     "FleetWell",
+    "GateRefuses",
     "LimitReached",
     "ModeChanged",
     "Panic",
@@ -222,6 +223,20 @@ class LimitReached(_OfCluster):
 
     in_flight: int
     pending: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateRefuses(_OfCluster):
+    """A gate (a throttle, a rate limit, ...) refuses calls; `refused` of them since the mesh began."""
+
+    kind: ClassVar[str] = "gate_refuses"
+    family: ClassVar[str] = "gate"
+    level: ClassVar[int] = logging.WARNING
+    about: ClassVar[tuple[str, ...]] = ("cluster", "gate")
+    says: ClassVar[str] = "calls are refused by its {event.gate}"
+
+    gate: str
+    refused: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
