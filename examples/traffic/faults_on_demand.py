@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import meshlib
 from meshlib import Fault, FaultAbort, FaultDelay, Mesh, MeshError, Service
 
-served = []
+served: list[str] = []
 
 
 class Orders(BaseHTTPRequestHandler):

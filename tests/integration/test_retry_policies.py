@@ -26,6 +26,7 @@ def first_then(first: bytes) -> Any:
         ({"on": ["unavailable"]}, ok(grpc_status="13"), 1),
         ({"on": ["retriable-headers"], "retriable_headers": [{"name": "x-verdict", "prefix": "again"}]},
          ok(X_Verdict="again, please"), 2),
+        ({"on": ["unavailable"]}, ok(grpc_status="14", grpc_retry_pushback_ms="-1"), 1),
         ({"on": ["retriable-4xx"]}, ok(status="409 Conflict"), 2),
         ({"on": [404]}, ok(status="404 Not Found"), 2),
         ({"on": ["5xx"]}, None, 2),

@@ -39,6 +39,13 @@ def test_above_a_hundred_percent_a_call_may_be_retried_more_than_once() -> None:
     assert budget.left(NOW) == 20_000
 
 
+def test_a_share_next_to_nothing_is_nothing() -> None:
+    budget = RateBudget(5e-324, 0)
+    budget.succeeded(NOW)
+    assert not budget.may_retry(NOW)
+    assert RateBudget(5e-324, 1).left(NOW) == 10
+
+
 def test_it_begins_with_its_reserve() -> None:
     assert RateBudget().left(NOW) == 100
     assert not RateBudget(0, 0).may_retry(NOW)

@@ -66,6 +66,7 @@ def _retry(base: RetryPolicy, retry: Retry | RetryPolicy | None) -> RetryPolicy:
     if isinstance(retry, RetryPolicy):
         return retry
     # Whoever has a `Retry` has loaded pydantic already; for a bare timeout it stays unloaded.
+    from meshlib.config.checks_retry import retry_faults
     from meshlib.config.lay import lay_over
     from meshlib.config.parts import Retry as RetryPart
 
@@ -74,4 +75,6 @@ def _retry(base: RetryPolicy, retry: Retry | RetryPolicy | None) -> RetryPolicy:
     policy = lay_over(base, retry)
     if policy.backoff_base_s > policy.backoff_max_s:
         raise ConfigError("retry.backoff: base is above max; write both")
+    for path, text, _ in retry_faults(("retry",), retry, policy):
+        raise ConfigError(f"{'.'.join(map(str, path))} {text}")
     return policy

@@ -22,6 +22,7 @@ __all__ = ["RateBudget"]
 
 _SLICES = 10
 _SCALE = 1000
+_MOST = 1e15
 
 
 class RateBudget(Budget):
@@ -44,7 +45,7 @@ class RateBudget(Budget):
         """
         super().__init__()
         self._deposit = _SCALE if percent > 0 else 0
-        self.withdrawal = max(1, int(_SCALE * 100 / percent)) if percent > 0 else 1
+        self.withdrawal = max(1, int(min(_SCALE * 100 / percent, _MOST))) if percent > 0 else 1
         self.reserve = int(min_per_second * ttl_s * self.withdrawal)
         self._slice_s = ttl_s / _SLICES
         self._slices = [0] * _SLICES

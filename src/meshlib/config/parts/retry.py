@@ -164,7 +164,7 @@ class RetryBudget(Part):
     tokens: Amount = _BUDGET.tokens
     success_gain: Amount = _BUDGET.success_gain
     percent: Annotated[Amount, Field(le=100_000)] = _BUDGET.percent
-    min_per_second: Amount = _BUDGET.min_per_second
+    min_per_second: Annotated[Amount, Field(le=1_000_000)] = _BUDGET.min_per_second
     ttl: Interval = _BUDGET.ttl_s
     min_concurrency: Annotated[Count, Field(ge=0)] = _BUDGET.min_concurrency
     max_retries: Annotated[Count, Field(ge=0)] | None = _BUDGET.max_retries
