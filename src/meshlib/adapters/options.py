@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -30,6 +30,7 @@ class CallOptions:
         timeout_s: for the call as a whole.
         route: a low-cardinality name of the operation, for spans, metrics and the record.
         hash_key: by which a hash balancer chooses.
+        metadata_match: of the endpoints that may be called, sorted; besides those of the route.
         explain: keep the reasons in full in the record.
         complete_body: the caller will read the whole body; set by the adapters.
         plain_timeout_s: of each phase, where the call does not go through the mesh after all; infinite for what the
@@ -43,6 +44,7 @@ class CallOptions:
     complete_body: bool = False
     plain_timeout_s: float | None = None
     hash_key: str | None = None
+    metadata_match: tuple[tuple[str, str], ...] = ()
 
 
 NO_OPTIONS = CallOptions()
@@ -55,6 +57,7 @@ def call(
     route: str | None = None,
     explain: bool = False,
     hash_key: str | None = None,
+    metadata_match: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Options for one call, to be given as ``extensions=meshlib.call(...)``.
 
@@ -66,12 +69,15 @@ def call(
         explain: keep the reasons in full in the record: routes and endpoints not taken, and why.
         hash_key: what ``ring_hash`` and ``maglev`` choose an endpoint by, in place of the properties of the request
             that ``hash_on`` names: the same key, the same endpoint. A user's id, say.
+        metadata_match: the metadata of the endpoints that may be called, besides those that the route names, where
+            ``load_balancing.subset`` makes subsets of them: ``{"version": "v2"}``.
 
     Raises:
         ValueError: if `timeout` is not a duration.
     """
     timeout_s = None if timeout is None else parse_duration(timeout)
-    return {EXTENSION: CallOptions(idempotent, timeout_s, route, explain, hash_key=hash_key)}
+    match = tuple(sorted(metadata_match.items())) if metadata_match else ()
+    return {EXTENSION: CallOptions(idempotent, timeout_s, route, explain, hash_key=hash_key, metadata_match=match)}
 
 
 Override = Callable[[CallPolicy], CallPolicy]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from meshlib.adapters.options import overrides_of
-from meshlib.adapters.plane import DEFAULT_PORTS, DataPlane, RequestFacts
+from meshlib.adapters.plane import DEFAULT_PORTS, DataPlane, RequestFacts, by_metadata
 from meshlib.adapters.reasons import Candidate, candidates, routes_not_taken
 from meshlib.balance.cluster import Cluster
 from meshlib.config.settings import Mode
@@ -96,7 +96,9 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
     chosen = plane.route(view, facts)
     policy = overrides_of(plane, chosen)
     total = sum(backend.weight for backend in chosen.backends) or 1.0
-    clusters = [plane.snapshots.look(backend.service).clusters[backend.subset] for backend in chosen.backends]
+    clusters = by_metadata(
+        lambda: [plane.snapshots.look(backend.service).clusters[backend.subset] for backend in chosen.backends], policy
+    )()
     now = plane.clock.now()
     notes = [note for cluster in clusters for note in _notes(cluster, now)]
     if not view.state.budget.may_retry(now):

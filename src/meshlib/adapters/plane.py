@@ -26,7 +26,7 @@ from meshlib.routing.match import RequestView
 from meshlib.routing.route import Route, find_route
 from meshlib.telemetry.observer import NullObserver, Observer
 
-__all__ = ["DEFAULT_PORTS", "DataPlane", "RequestFacts"]
+__all__ = ["DEFAULT_PORTS", "DataPlane", "RequestFacts", "by_metadata"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -216,12 +216,13 @@ class DataPlane:
             options.route,
             complete_body,
             observe,
+            options.metadata_match,
         )
         kinds = view.state.kinds
         facts = kinds.get(key)
         if facts is None or policy is not route.policy:
-            clusters = self._clusters(name, route)
             own = policy if timeout_s is None else with_timeout(policy, timeout_s)
+            clusters = by_metadata(self._clusters(name, route), own, options.metadata_match)
             facts = CallFacts(
                 name,
                 method,
@@ -276,6 +277,18 @@ class DataPlane:
     def _endpoints_ready(self, route: Route) -> Callable[[], EndpointsWaiter]:
         services = tuple({backend.service for backend in route.backends})
         return lambda: EndpointsWaiter(self.snapshots, services)
+
+
+def by_metadata(
+    read: Callable[[], Sequence[Cluster]], policy: CallPolicy, match: tuple[tuple[str, str], ...] = ()
+) -> Callable[[], Sequence[Cluster]]:
+    """What reads, of each cluster, the part for a call's metadata, where these make subsets."""
+    if all(cluster.state.load_balancing.subset is None for cluster in read()):
+        return read
+    from meshlib.balance.subset import chosen
+
+    wanted = tuple(sorted({**policy.metadata_match, **dict(match)}.items()))
+    return lambda: [chosen(cluster, wanted) for cluster in read()]
 
 
 def with_timeout(policy: CallPolicy, timeout_s: float) -> CallPolicy:

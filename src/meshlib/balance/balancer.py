@@ -67,7 +67,7 @@ class Member:
         """``unhealthy``, ``draining``, ``failed`` (its active check), ``ejected``, ``degraded`` or ``healthy``."""
         reported, health = self.endpoint.health, self.health
         if reported not in (Health.HEALTHY, Health.DEGRADED):
-            return reported.value
+            return str(reported.value)
         if health.active_failed or health.ejected:
             return "failed" if health.active_failed else "ejected"
         return "degraded" if health.active_degraded or reported is Health.DEGRADED else "healthy"

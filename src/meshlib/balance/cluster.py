@@ -13,10 +13,8 @@ left out as long as another is left. Where members differ in priority, or places
 
 from __future__ import annotations
 
-import enum
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -24,7 +22,9 @@ from meshlib.balance.alike import are_alike, is_well, panic_at
 from meshlib.balance.balancer import Balancer, Member, not_ejected, untried
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.balance.health import ActiveHealth, EndpointHealth
+from meshlib.balance.known import Known
 from meshlib.balance.load import EndpointNode, Load
+from meshlib.balance.newcomer import usual_mean_s
 from meshlib.balance.settings import HASH_BALANCERS, LoadBalancing
 from meshlib.balance.table import find_balancer
 from meshlib.policy.breaker import Breaker
@@ -35,6 +35,7 @@ from meshlib.policy.settings import BreakerSettings, LimitSettings, OutlierSetti
 if TYPE_CHECKING:
     from meshlib.balance.affinity import Sessions
     from meshlib.balance.priority_set import PrioritySet
+    from meshlib.balance.subset import Subsets
     from meshlib.balance.tiers import Here
     from meshlib.policy.gate import Gate
     from meshlib.policy.traits import Traits
@@ -43,19 +44,6 @@ __all__ = ["REMEMBER_S", "Cluster", "ClusterState", "Known"]
 
 REMEMBER_S = 300.0
 _MEDIAN_SAMPLE = 15
-_SEED_SAMPLE = 1000
-
-
-class Known(enum.Enum):
-    """What discovery knows of the service behind a cluster."""
-
-    PENDING = "pending"
-    """It has not answered yet."""
-    YES = "yes"
-    NO = "no"
-    """No source knows the service."""
-    UNWELL = "unwell"
-    """The registry cannot be asked, and never answered before."""
 
 
 class ClusterState:
@@ -176,7 +164,7 @@ class ClusterState:
                 # The same object, mostly; to compare the fields of many takes longer than all the rest.
                 if member is None or (member.endpoint is not endpoint and member.endpoint != endpoint):
                     if seed_s is None:
-                        seed_s = self._seed()
+                        seed_s = usual_mean_s(self._members.values(), self.load_balancing.default_latency_s)
                     member = self._renew(member, endpoint, now, seed_s)
                     member.target = target_of(endpoint) if target_of is not None else None
                     kept[key] = member
@@ -192,17 +180,6 @@ class ClusterState:
             if self.outlier is not None:
                 self.outlier.rebind(cluster.members, now, rng)
             return cluster
-
-    def _seed(self) -> float:
-        """What a newcomer is thought to take: as long as its fellows do, and no longer than the default.
-
-        With the default alone, one that joins a cluster which answers in a millisecond would hardly be called for half
-        a minute, and a deploy would leave the last of the old ones with everything. Of many fellows a sample is asked.
-        """
-        sample = islice(self._members.values(), 0, None, 1 + len(self._members) // _SEED_SAMPLE)
-        known = sorted(member.load.mean_s for member in sample if member.load.has_answered)
-        default_s = self.load_balancing.default_latency_s
-        return min(default_s, known[len(known) // 2]) if known else default_s
 
     def _renew(self, old: Member | None, endpoint: Endpoint, now: float, seed_s: float) -> Member:
         if old is not None:
@@ -255,6 +232,9 @@ class Cluster:
         draining: those that finish what they have; no call and no probe goes there.
         priorities: by which members are picked where they are not all alike; None where they are.
         calm: whether members are all alike and not in panic, as long as none is ejected.
+        subsets: by which metadata of calls choose among members, once a call has any; see `meshlib.balance.subset`.
+        own: of a part of a cluster the members by their health, since its state has those of others, too.
+        label: of a part, in words.
     """
 
     __slots__ = (
@@ -262,6 +242,7 @@ class Cluster:
         "_balancer",
         "_balancer_of_all",
         "_left_out",
+        "_made",
         "_outlier",
         "_panic_at",
         "calm",
@@ -269,9 +250,12 @@ class Cluster:
         "draining",
         "healthy",
         "known",
+        "label",
         "members",
+        "own",
         "priorities",
         "state",
+        "subsets",
     )
 
     def __init__(
@@ -282,8 +266,12 @@ class Cluster:
         rng: Random,
         known: Known = Known.YES,
         detail: str = "",
+        label: str = "",
     ) -> None:
         self.state = state
+        self.label = label
+        self.own = frozenset(member.health for member in members) if label else None
+        self.subsets: Subsets | None = None
         self.known = known
         self.detail = detail
         if state.sessions is not None:
@@ -305,12 +293,13 @@ class Cluster:
         self._panic_at = panic_at(settings, len(self.members))
         self.priorities: PrioritySet | None = None
         self._alike = are_alike(settings, members, healthy)
-        self.calm = self._alike and len(self.healthy) >= self._panic_at
+        self.calm = self._alike and not label and len(self.healthy) >= self._panic_at
         self._balancer: Balancer | None
         self._balancer_of_all: Balancer | None
         self._balance(now, rng)
 
     def _balance(self, now: float, rng: Random) -> None:
+        self._made, self.subsets = (now, rng), None
         settings = self.state.load_balancing
         balancer = find_balancer(settings.policy)
         if not self._alike:
@@ -346,11 +335,22 @@ class Cluster:
         outlier = self._outlier
         if outlier is None or not outlier.ejected:
             out = 0
-        elif self.state.refreshes:
-            out = sum(1 for member in outlier.ejected if member.health not in self._left_out)
+        elif self.state.refreshes or self.own is not None:
+            out = sum(1 for member in outlier.ejected if self._had(member))
         else:
             out = outlier.ejected_healthy
         return len(self.healthy) - out < self._panic_at
+
+    def _had(self, member: Member) -> bool:
+        """Whether an ejected member is among those that were healthy at first."""
+        if self.own is not None and member.health not in self.own:
+            return False
+        return member.health not in self._left_out and member.endpoint.health is Health.HEALTHY
+
+    def part(self, members: Sequence[Member], label: str) -> Cluster:
+        """A cluster over some of the members, which shares everything else with this one."""
+        now, rng = self._made
+        return Cluster(self.state, tuple(members), now, rng, self.known, self.detail or f"{label} has none", label)
 
     @property
     def usable(self) -> bool:
@@ -416,8 +416,10 @@ class Cluster:
     def how(self, member: Member) -> str | None:
         """From where a member was picked just now, in words; None if there is nothing to say."""
         if self.priorities is not None:
-            return self.priorities.how(member, self.ejected)
-        return "panic" if self.panicking() else None
+            where = self.priorities.how(member, self.ejected)
+        else:
+            where = "panic" if self.panicking() else None
+        return f"{self.label}, {where}" if self.label and where else where or self.label or None
 
     def usual_cost(self, rng: Random, without: Member) -> float:
         """The median of what the other members cost at their last answers, in seconds, from a sample of at most 15.

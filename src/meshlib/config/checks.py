@@ -8,7 +8,7 @@ from meshlib.config import model as written
 from meshlib.config.checks_admission import admission_faults, fleet_faults
 from meshlib.config.checks_balancers import balancer_faults
 from meshlib.config.checks_hashing import hash_faults, unhashed
-from meshlib.config.checks_health import check_faults, outlier_faults
+from meshlib.config.checks_health import check_faults, outlier_faults, uncheckable
 from meshlib.config.checks_hedge import hedge_faults, unhedgeable
 from meshlib.config.checks_places import place_faults
 from meshlib.config.checks_retry import budget_faults, fault_faults, retry_faults
@@ -56,7 +56,7 @@ def contradictions(config: written.MeshConfig) -> Iterator[Contradiction]:
         yield from _routes((*path, "routes"), service, levels.call)
         yield from _subsets((*path, "routes"), name, service, config)
     yield from _hosts(config)
-    for found in (*unhedgeable(config), *unhashed(config)):
+    for found in (*unhedgeable(config), *unhashed(config), *uncheckable(config)):
         yield Contradiction(*found)
     for index, source in enumerate(config.discovery):
         if isinstance(source, written.Consul):
@@ -171,6 +171,9 @@ def _routes(path: Path, service: written.Service, base: CallPolicy) -> Iterator[
 
 
 def _subsets(path: Path, name: str, service: written.Service, config: written.MeshConfig) -> Iterator[Contradiction]:
+    for subset in service.subset_fallback.keys() - service.subsets.keys():
+        text = f"is of {subset!r}, and 'subsets' has no subset of this name"
+        yield Contradiction((*path[:-1], "subset_fallback", subset), text, frozenset({"subsets", "subset_fallback"}))
     needs = frozenset({"subsets", "subset"})
     for index, route in enumerate(service.routes):
         for place, backend in enumerate(route.backends):

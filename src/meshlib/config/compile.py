@@ -7,6 +7,7 @@ whether a field was written, not its value: ``max_retries: 2`` on a service hold
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from meshlib.balance import endpoint as balance
@@ -137,7 +138,11 @@ def compile_service(name: str, service: written.Service, defaults: written.Polic
     levels = levels_of(name, defaults, service)
     clusters: dict[str | None, ClusterSettings] = {None: levels.cluster}
     for subset, selector in service.subsets.items():
-        clusters[subset] = replace(levels.cluster, subset=subset, selector=tuple(sorted(selector.items())))
+        given = service.subset_fallback.get(subset, "none")
+        others = tuple(sorted(given.items())) if isinstance(given, Mapping) else () if given == "any" else None
+        clusters[subset] = replace(
+            levels.cluster, subset=subset, selector=tuple(sorted(selector.items())), otherwise=others
+        )
     routes = [
         _route(route_name, name, route, levels.call)
         for route_name, route in zip(route_names(service), service.routes, strict=True)

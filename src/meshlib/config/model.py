@@ -220,6 +220,12 @@ _EndpointOrAddress = Annotated[
 ]
 
 
+_SubsetFallback = Annotated[
+    Annotated[Mapping[Text, str], Field(min_length=1), Tag("map")] | Annotated[Literal["none", "any"], Tag("text")],
+    Discriminator(lambda value: "text" if isinstance(value, str) else "map"),
+]
+
+
 class Policy(Part):
     """How a service is called.
 
@@ -241,6 +247,7 @@ class Policy(Part):
         http2: speak HTTP/2.
         fault, hedge: see their classes; false switches off what is inherited.
         hash_on: what calls are hashed by, for the balancers ``ring_hash`` and ``maglev``.
+        metadata_match: the metadata of the endpoints that may be called, for ``load_balancing.subset``.
         mode: ``off``, ``observe`` or ``on``; the mesh's unless given.
     """
 
@@ -268,6 +275,7 @@ class Policy(Part):
     fault: FaultOrFalse | None = None
     hedge: HedgeOrFalse | None = None
     hash_on: Many[HashOn] = ()
+    metadata_match: Mapping[Text, str] = Field(default_factory=dict)
     mode: Mode | None = None
 
 
@@ -282,12 +290,15 @@ class Service(Policy):
         hosts: other names by which code calls it: ``orders.internal:8080``.
         endpoints: static ones, each an address or an `Endpoint`.
         subsets: by name, the metadata that an endpoint of the subset has.
+        subset_fallback: by name of a subset, what takes its calls while nobody has its metadata: ``none``, ``any``, or
+            the metadata of those that do.
         routes: in order; the first that matches is taken, and what none matches goes to the service.
     """
 
     hosts: Many[Host] = ()
     endpoints: Many[_EndpointOrAddress] = ()
     subsets: Mapping[Name, Annotated[Mapping[Text, str], Field(min_length=1)]] = Field(default_factory=dict)
+    subset_fallback: Mapping[Name, _SubsetFallback] = Field(default_factory=dict)
     routes: Many[Route] = ()
 
 

@@ -178,6 +178,7 @@ class Route(Part):
         priority: ``high`` for calls that have limits of their own; the service's unless given.
         fault, hedge: field by field over the service's, or false for none.
         hash_on: instead of the service's.
+        metadata_match: instead of the service's.
     """
 
     name: Name | None = None
@@ -192,3 +193,4 @@ class Route(Part):
     fault: FaultOrFalse | None = None
     hedge: HedgeOrFalse | None = None
     hash_on: Many[HashOn] = ()
+    metadata_match: Mapping[Text, str] = Field(default_factory=dict)

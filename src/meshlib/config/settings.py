@@ -218,6 +218,7 @@ class ClusterSettings:
         service: the service whose endpoints these are.
         subset: the subset's name, or None for the whole service.
         selector: metadata that an endpoint must have to belong to the subset.
+        otherwise: those that endpoints must have which stand in while nobody has these; None for nobody.
         http2: speak HTTP/2.
         host_header: ``service`` (the name that the caller used), ``endpoint`` (the address), or a literal value.
         breaker, outlier: None where switched off; the breaker may be one of the user's own.
@@ -228,6 +229,7 @@ class ClusterSettings:
     service: str
     subset: str | None = None
     selector: tuple[tuple[str, str], ...] = ()
+    otherwise: tuple[tuple[str, str], ...] | None = None
     load_balancing: LoadBalancing = LoadBalancing()
     breaker: BreakerSettings | UserBreaker | None = BreakerSettings()
     outlier: OutlierSettings | None = OutlierSettings()

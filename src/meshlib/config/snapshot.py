@@ -332,7 +332,9 @@ class Snapshots:
             for subset, settings in state.settings.clusters.items():
                 chosen = endpoints
                 if settings.selector:
-                    chosen = tuple(endpoint for endpoint in endpoints if _selected(settings, endpoint))
+                    chosen = _selected(endpoints, settings.selector)
+                    if not chosen and settings.otherwise is not None:
+                        chosen = _selected(endpoints, settings.otherwise)
                 state.clusters[subset].here = self._here(settings)
                 clusters[subset] = state.clusters[subset].view(
                     chosen,
@@ -407,5 +409,7 @@ class Snapshots:
                     view.state.waiting.remove(waiter)
 
 
-def _selected(settings: ClusterSettings, endpoint: Endpoint) -> bool:
-    return all(endpoint.metadata.get(key) == value for key, value in settings.selector)
+def _selected(endpoints: tuple[Endpoint, ...], selector: tuple[tuple[str, str], ...]) -> tuple[Endpoint, ...]:
+    return tuple(
+        endpoint for endpoint in endpoints if all(endpoint.metadata.get(key) == value for key, value in selector)
+    )

@@ -24,7 +24,7 @@ later, or by the housekeeping of the mesh; they happen as of the time that they 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from random import Random
 
 from meshlib.balance.balancer import Member

@@ -156,7 +156,8 @@ class Placement(Timeouts):
 
     def _lease(self, now: float, outlier: OutlierDetector, tried: Sequence[Member]) -> EjectionProbe | None:
         """The probe of an ejected endpoint, if one is due and the call suits."""
-        return outlier.due(now, self.facts.safe and self.replayable, tried)
+        among = None if self.cluster is None else self.cluster.own
+        return outlier.due(now, self.facts.safe and self.replayable, tried, among)
 
     def _has_other(self, tried: Sequence[Member]) -> bool:
         """Whether the cluster has an endpoint that the call has not tried."""

@@ -5,9 +5,11 @@ Defaults are those of a mesh without configuration, and the reason stands beside
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from meshlib.dataclass import dataclass
+from meshlib.dataclass import dataclass, field
 from meshlib.policy.retry_settings import BudgetSettings, RetryPolicy
 
 if TYPE_CHECKING:
@@ -184,6 +186,9 @@ class HedgeSettings:
         return "p95" if self.after is None and not self.on_per_try_timeout else self.after
 
 
+_NO_METADATA: Mapping[str, str] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class CallPolicy:
     """How one call is made.
@@ -196,6 +201,7 @@ class CallPolicy:
         retry: when to try again.
         endpoint_wait_s: how long a call waits for the first endpoints of its service.
         hash_on: what calls are hashed by, for balancers that go by a hash.
+        metadata_match: of the endpoints that may be called, where metadata make subsets.
         priority: ``default``, or ``high`` for calls that have limits of their own.
         fault: to inject; None for none.
         hedge: when a further attempt starts beside one that takes long; None for never.
@@ -207,6 +213,7 @@ class CallPolicy:
     retry: RetryPolicy = RetryPolicy()
     endpoint_wait_s: float = 5.0
     hash_on: tuple[HashOn, ...] = ()
+    metadata_match: Mapping[str, str] = field(default_factory=lambda: _NO_METADATA, hash=False)
     priority: Literal["default", "high"] = "default"
     fault: FaultSettings | None = None
     hedge: HedgeSettings | None = None
