@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import pages, report
-from benchmarks.run import KNOWN, MATRIX, RATES, ROOT, STANDARD, STREAMING, Effort, measure
+from benchmarks.run import BALANCERS, KNOWN, MATRIX, RATES, ROOT, STANDARD, STREAMING, Effort, measure
 
 PAGE = ROOT / "docs" / "performance.md"
 DATA = ROOT / "docs" / "data"
@@ -37,6 +37,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--matrix", action="store_true", help="CPU time under each load: in flight, endpoints, ...")
     parser.add_argument("--rates", action="store_true", help="latency at fixed rates")
     parser.add_argument("--streaming", action="store_true", help="a download and an upload of 1 GiB")
+    parser.add_argument(
+        "--balancers", action="store_true", help="picks, updates and memory among up to 100 000 endpoints"
+    )
     parser.add_argument("--rows", nargs="+", metavar="NAME", default=[], help=f"of {', '.join(KNOWN)}")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, 16 MiB for 1 GiB")
     parser.add_argument("--rounds", type=int, help="rounds per contender (default: 15, with --quick 3)")
@@ -53,7 +56,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         options.seconds = 0.05 if options.quick else 0.3
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("--rounds and --seconds must be above 0")
-    families = {"matrix": MATRIX, "rates": (RATES,), "streaming": (STREAMING,)}
+    families = {"matrix": MATRIX, "rates": (RATES,), "streaming": (STREAMING,), "balancers": (BALANCERS,)}
     asked = [name for family, names in families.items() if getattr(options, family) for name in names]
     options.names = KNOWN if options.all else [*options.rows, *asked] or STANDARD
     return options

@@ -59,6 +59,7 @@ def sections(found: Mapping[str, Any], plots: Mapping[str, str]) -> dict[str, st
         "matrix": _matrix(found),
         "rates": _rates(found),
         "streaming": _streaming(found),
+        "balancers": _balancers(found),
         "profile": _profile(found),
     }
     for name, file in plots.items():
@@ -107,6 +108,15 @@ def _rates(found: Mapping[str, Any]) -> list[str]:
 
 def _streaming(found: Mapping[str, Any]) -> list[str]:
     return [_table(cells) for cells in (report.streaming_goals(found), report.streams(found)) if cells]
+
+
+def _balancers(found: Mapping[str, Any]) -> list[str]:
+    titles = (
+        ("Microseconds of CPU time per pick", report.picks(found)),
+        ("An update of 10 000 endpoints", report.updates(found)),
+        ("Memory, among 10 000", report.memory(found)),
+    )
+    return [f"**{title}**\n\n{_table(cells)}" for title, cells in titles if cells]
 
 
 def _profile(found: Mapping[str, Any]) -> list[str]:

@@ -106,6 +106,30 @@ def reach(found: Mapping[str, Any], style: str) -> str:
     return f"Peak rates per second: {peaks}." + "".join(failed)
 
 
+def picks(found: Mapping[str, Any]) -> Cells:
+    """Microseconds per pick of each balancer among so many endpoints; nothing if none was measured."""
+    by_name = found.get("balancers", {}).get("picks", {})
+    sizes = sorted({int(size) for by_size in by_name.values() for size in by_size})
+    lines = []
+    for name, by_size in by_name.items():
+        known = {int(size): us for size, us in by_size.items()}
+        growth = f"{known[sizes[-1]] / known[sizes[0]]:.2f}" if sizes[-1] in known else ""
+        lines.append([name, *(f"{known[size]:.2f}" if size in known else "" for size in sizes), growth])
+    return [["among", *(f"{size:,}".replace(",", " ") for size in sizes), "last / first"], *lines] if lines else []
+
+
+def updates(found: Mapping[str, Any]) -> Cells:
+    """Milliseconds until a change of many endpoints can be used; nothing if none was measured."""
+    taken = found.get("balancers", {}).get("updates", {})
+    return [["what discovery tells", "ms"], *([what, f"{ms:.1f}"] for what, ms in taken.items())] if taken else []
+
+
+def memory(found: Mapping[str, Any]) -> Cells:
+    """Bytes per endpoint; nothing if none was measured."""
+    held = found.get("balancers", {}).get("memory", {})
+    return [["an endpoint", "bytes"], *([what, f"{size:.0f}"] for what, size in held.items())] if held else []
+
+
 def streams(found: Mapping[str, Any]) -> Cells:
     """Speed, CPU time and memory of long bodies; nothing if none was measured."""
     streaming = found.get("streaming")
@@ -158,6 +182,8 @@ def as_text(found: Mapping[str, Any]) -> str:
     parts += [(f"{table.title}: us of CPU time per call", cells) for table in TABLES if (cells := matrix(found, table))]
     parts += [(f"latency in ms, {style}", rates(found, style)) for style in found.get("rates", {})]
     parts += [("long bodies", streams(found)), ("and the goals", streaming_goals(found))]
+    parts += [("us of CPU time per pick", picks(found)), ("an update of 10 000 endpoints", updates(found))]
+    parts += [("memory, among 10 000", memory(found))]
     for name, profile in found["profiles"].items():
         parts.append((f"where the time of a call goes: {name}, {profile['samples']} samples", layers(profile)))
         parts.append(("in which functions", functions(profile)))

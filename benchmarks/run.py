@@ -21,10 +21,10 @@ from benchmarks.servers import QUICK_STREAM_BYTES, STREAM_BYTES, Peers, running
 
 ROOT = Path(__file__).resolve().parent.parent
 
-PROFILE, RATES, STREAMING = "profile", "rates", "streaming"
+PROFILE, RATES, STREAMING, BALANCERS = "profile", "rates", "streaming", "balancers"
 STANDARD = (*(row.name for row in ROWS), PROFILE)
 MATRIX = tuple(SCENARIOS)
-KNOWN = (*STANDARD, *MATRIX, RATES, STREAMING)
+KNOWN = (*STANDARD, *MATRIX, RATES, STREAMING, BALANCERS)
 
 _SERVERS = ("nginx", "envoy", "sink")
 _RATES_PER_S = (250, 1000, 2000, 4000)
@@ -77,6 +77,7 @@ def measure(names: Iterable[str], effort: Effort) -> dict[str, Any]:
             "matrix": {name: cell for name, load in scenarios.items() if (cell := run.cell(name, load))},
             "rates": run.rates() if RATES in wanted else {},
             "streaming": run.streaming() if STREAMING in wanted else {},
+            "balancers": run.balancers() if BALANCERS in wanted else {},
         }
     return {
         "date": results.today(),
@@ -170,6 +171,10 @@ class _Run:
             return {}
         size = QUICK_STREAM_BYTES if self._effort.quick else STREAM_BYTES
         return self._work(STREAMING, [], TASKS, self._effort.fewest, size=size)
+
+    def balancers(self) -> dict[str, Any]:
+        """Picks, updates and memory among few and many endpoints; no server, and nothing is sent."""
+        return self._work(BALANCERS, [], TASKS, self._effort.fewer)
 
     def _has(self, name: str, needs: Sequence[str]) -> bool:
         """Whether this can be measured here; if not, it is noted down."""

@@ -43,6 +43,10 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
         from benchmarks import streaming
 
         return streaming.measure(peers, rounds=order["rounds"], size=order["size"])
+    if group == "balancers":
+        from benchmarks import balancers
+
+        return balancers.measure(**options)
     if group == "pick":
         from benchmarks import core
 

@@ -11,17 +11,19 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import latency, pages, report, results, sampling
+from benchmarks import balancers, latency, pages, report, results, sampling, worker
 from benchmarks.__main__ import DATA, PAGE, main
 from benchmarks.latency import percentile
-from benchmarks.loads import SCENARIOS, TABLES
+from benchmarks.loads import SCENARIOS, TABLES, TASKS
 from benchmarks.rows import ROWS, Row
 from benchmarks.run import Effort, measure
+from benchmarks.servers import Peers
 from benchmarks.streaming import DIRECTIONS
 from tests.peers import fixtures
 
@@ -126,6 +128,19 @@ def test_long_bodies_are_measured(tmp_path: Path) -> None:
     assert [line[0] for line in report.streaming_goals(found)[1:]] == [
         *("download, async", "download, sync", "upload, async", "upload, sync")
     ]
+
+
+def test_balancers_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(balancers, "SIZES", (10, 1000))
+    monkeypatch.setattr(balancers, "UPDATED", 100)
+    order = {"contenders": [], "load": asdict(TASKS), "peers": Peers().as_dict(), "rounds": 1, "seconds": 1e-6}
+
+    found = worker.run({"group": "balancers", **order})
+
+    assert set(found["picks"]) == {balancers.FLOOR, *(choice.name for choice in balancers.CHOICES)}
+    assert all(us > 0 for by_size in found["picks"].values() for us in by_size.values())
+    assert all(ms > 0 for ms in found["updates"].values())
+    assert all(100 < size < 5000 for size in found["memory"].values())
 
 
 def test_a_row_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,6 +252,11 @@ FOUND: dict[str, Any] = {
             for way in DIRECTIONS
         },
     },
+    "balancers": {
+        "picks": {"`random`": {"10": 0.2, "1000": 0.25, "100000": 0.4}, "`maglev`": {"10": 0.3}},
+        "updates": {"the first": 26.4},
+        "memory": {"in a cluster": 681.2},
+    },
     "profiles": {
         "mesh": {"us": 9.0, "in_flight": 32, "samples": 4, "layers": {"adapter": 3}, "functions": [["adapter", "f", 3]]}
     },
@@ -266,6 +286,10 @@ def test_every_family_has_its_place_on_the_page() -> None:
     assert "mesh 900, httpx 200. httpx failed at 100: ReadTimeout()." in parts["rates"]
     assert "| mesh async | 1024 | 0.50 | 0.5 |" in parts["streaming"]
     assert "| adapter | 75.0% | 6.8 |" in parts["profile"]
+    assert "| among | 10 | 1 000 | 100 000 | last / first |" in parts["balancers"]
+    assert "| `random` | 0.20 | 0.25 | 0.40 | 2.00 |\n| `maglev` | 0.30 |  |  |  |" in parts["balancers"]
+    assert "| the first | 26.4 |" in parts["balancers"]
+    assert "| in a cluster | 681 |" in parts["balancers"]
     assert all(pages.begin(name) in PAGE.read_text() for name in parts)
 
 

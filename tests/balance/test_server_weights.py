@@ -28,7 +28,8 @@ RNG = Random(1)
 
 
 def report(written: Any) -> LoadReport:
-    return LoadReport(**{key: value if isinstance(value, dict) else float(value) for key, value in written.items()})
+    figures: Any = {key: value if isinstance(value, dict) else float(value) for key, value in written.items()}
+    return LoadReport(**figures)
 
 
 @pytest.mark.parametrize("value", GOLDEN["good"], ids=lambda value: value[:24])
