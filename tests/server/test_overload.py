@@ -60,7 +60,7 @@ def starlette_client() -> httpx.AsyncClient:
         Route("/stream", starlette_stream),
     ]
     app = MeshMiddleware(Starlette(routes=routes), StandInMesh())
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://callee")
 
 

@@ -5,11 +5,37 @@ from typing import assert_type
 import httpx
 
 import meshlib
-from meshlib import Mesh, Record, Retry, Service
+from meshlib import (
+    Backoff,
+    Fault,
+    FaultAbort,
+    FaultDelay,
+    HeaderCondition,
+    Mesh,
+    RateLimitedBackoff,
+    Record,
+    ResetHeader,
+    Retry,
+    RetryBudget,
+    Service,
+)
 
 
 def a_mesh_from_typed_parts() -> Mesh:
     return Mesh(service="checkout", services={"orders": Service(timeout="2s", retry=Retry(max_retries=1))})
+
+
+def a_service_with_retries_and_faults() -> Service:
+    retry = Retry(
+        on=["gateway-error", 429, "retriable-headers"],
+        backoff=Backoff(base="10ms", jitter="equal"),
+        rate_limited_backoff=RateLimitedBackoff(reset_headers=[ResetHeader(name="retry-after")], max_interval="1m"),
+        retriable_status_codes=[409],
+        retriable_headers=[HeaderCondition(name="x-verdict", exact="again")],
+        retriable_methods=["GET"],
+    )
+    fault = Fault(delay=FaultDelay(fixed="2s", percent=10), abort=FaultAbort(status=503, percent=1), max_active=5)
+    return Service(retry=retry, retry_budget=RetryBudget(kind="rate", percent=10, ttl="5s"), fault=fault)
 
 
 def clients_are_httpxs(mesh: Mesh) -> None:
