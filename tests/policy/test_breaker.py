@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshlib.balance.endpoint import Endpoint, Health
+from meshlib.dataclass import replace
 from meshlib.policy.breaker import LEASE_S, PATIENCE_S, Breaker, BreakerProbe, BreakerState, Rejected
 from meshlib.policy.settings import BreakerSettings
 from meshlib.sim.network import SimEndpoint, constant
@@ -93,6 +95,22 @@ def test_a_service_that_is_down_is_left_alone_until_it_is_back() -> None:
     assert [record.outcome for record in sim.records[-500:]] == ["success"] * 500
 
 
+@pytest.mark.parametrize("what", ["another address", "healthy again", "the same address again", "nothing new"])
+def test_a_deploy_that_mends_a_service_is_found_at_once(what: str) -> None:
+    sim = simulation([SimEndpoint(refuses=True), SimEndpoint(refuses=True)])
+    one, other = (member.endpoint for member in sim.cluster.members)
+    ill = replace(one, health=Health.UNHEALTHY)
+    listed = {"healthy again": [ill, other], "the same address again": [other]}.get(what, [one, other])
+    sim.cluster = sim.state.view(listed, NOW, sim.rng)
+    sim.load(20, 60)
+    breaker = sim.state.breaker
+    assert breaker is not None
+    assert breaker.open_for(sim.clock.now) > 5.0
+    after = {"another address": [one, Endpoint("10.0.1.1", 80)], "nothing new": [other, one]}.get(what, [one, other])
+    sim.cluster = sim.state.view(after, sim.clock.now, sim.rng)
+    assert (breaker.open_for(sim.clock.now) == 0.0) == (what != "nothing new")
+
+
 def test_one_probe_at_a_time_and_its_success_closes() -> None:
     breaker = opened()
     assert isinstance(breaker.admit(NOW + 4.99, True), Rejected)
@@ -118,6 +136,21 @@ def test_the_time_open_doubles_to_a_minute_and_starts_anew_after_a_success() -> 
     for _ in range(20):
         breaker.call_ended(now, False)
     assert breaker.open_for(now) == 5
+
+
+def test_a_new_endpoint_is_probed_at_once_and_the_time_open_starts_anew() -> None:
+    breaker, now = opened(), NOW
+    for open_for_s in (5.0, 10.0, 20.0):
+        now += open_for_s
+        probe_of(breaker, now).failed(now)
+    assert isinstance(breaker.admit(now, True), Rejected)
+    breaker.endpoints_changed(now)
+    probe_of(breaker, now).failed(now)
+    assert breaker.open_for(now) == 10.0
+    breaker.endpoints_changed(now + 1.0)
+    probe_of(breaker, now + 1.0).succeeded(now + 1.0)
+    breaker.endpoints_changed(now + 1.0)
+    assert breaker.closed
 
 
 def test_an_abandoned_probe_is_handed_on_without_punishment() -> None:

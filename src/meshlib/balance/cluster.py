@@ -157,6 +157,7 @@ class ClusterState:
         with self._lock:
             kept, left = self._members, self._left
             seed_s: float | None = None
+            mended = False  # whether there is one that was not there, or not well, when the circuit opened
             present: dict[tuple[str, str, int], Member] = {}
             for endpoint in endpoints:
                 key = endpoint.key
@@ -165,12 +166,15 @@ class ClusterState:
                 if member is None or (member.endpoint is not endpoint and member.endpoint != endpoint):
                     if seed_s is None:
                         seed_s = usual_mean_s(self._members.values(), self.load_balancing.default_latency_s)
+                    well = member is not None and member.endpoint.health is Health.HEALTHY
+                    mended |= endpoint.health is Health.HEALTHY and not well
                     member = self._renew(member, endpoint, now, seed_s)
                     member.target = target_of(endpoint) if target_of is not None else None
                     kept[key] = member
                 present[key] = member
             for key in left.keys() & present.keys():
                 del left[key]
+                mended = True
                 present[key].health.joined_at = self._joining(now)
             if len(kept) > len(present) + len(left):
                 left.update(dict.fromkeys(kept.keys() - present.keys() - left.keys(), now))
@@ -179,6 +183,8 @@ class ClusterState:
             cluster = Cluster(self, tuple(present.values()), now, rng, known, detail)
             if self.outlier is not None:
                 self.outlier.rebind(cluster.members, now, rng)
+            if mended and self.breaker is not None:
+                self.breaker.endpoints_changed(now)
             return cluster
 
     def _renew(self, old: Member | None, endpoint: Endpoint, now: float, seed_s: float) -> Member:

@@ -11,6 +11,9 @@ endpoint has succeeded for half a window. The last condition is what a breaker p
 route, or one bad endpoint, must not close a service that works for everybody else. Single endpoints are the business of
 `outlier`.
 
+What is known of endpoints that failed says nothing of one that has come since, or that the registry calls healthy
+again: then a probe is sent at once (`Breaker.endpoints_changed`), or a deploy that mends a service would have to wait.
+
 A probe is a lease: who holds it must give it back (`BreakerProbe.succeeded`, `failed`, or `abandoned` if the call was
 cancelled), and the next call takes it over; so it does from a probe that has hung for `LEASE_S`. A call that could be
 repeated is preferred; any other is taken only after `PATIENCE_S`, so that a service which only ever gets such calls
@@ -188,6 +191,14 @@ class Breaker:
     def open_for(self, now: float) -> float:
         """Seconds for which it still refuses everything; 0 when it is closed or ready for a probe."""
         return 0.0 if self.state is BreakerState.CLOSED else max(0.0, self._open_until - now)
+
+    def endpoints_changed(self, now: float) -> None:
+        """The cluster has an endpoint that it had not, or one is well again: the next probe is due now."""
+        if self.state is _CLOSED:
+            return
+        with self._lock:
+            self._open_for_s = self.settings.open_for_s
+            self._open_until = min(self._open_until, now)
 
     def renew_lock(self) -> None:
         """After a fork, in the child: a lease held by a call of the parent will not come back here."""
