@@ -7,6 +7,7 @@ endpoint answered: the header ``x-endpoint``, from `tests.envoy.upstream`.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,10 @@ from tests.envoy.upstream import Upstream
 from tests.peers.process import free_port, wait_until
 from tests.peers.servers import Envoy
 
-__all__ = ["Answer", "Case", "Place", "ask", "bootstrap", "holding", "start"]
+__all__ = ["ROUNDS", "Answer", "Case", "Place", "ask", "bootstrap", "holding", "start"]
+
+ROUNDS = int(os.environ.get("MESHLIB_ENVOY_ROUNDS", "1"))
+"""How many generated configurations each comparison makes; `nox -s envoy` makes more of them."""
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 

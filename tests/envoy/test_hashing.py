@@ -15,12 +15,12 @@ from meshlib.balance.hash_policy import hash_of_call
 from meshlib.balance.settings import BalancerName, HashCookie, HashOn, LoadBalancing, RingSettings
 from meshlib.policy.traits import Traits
 from tests.core import NOW, balanced_state
-from tests.envoy.harness import Case, Place, ask, holding, start
+from tests.envoy.harness import ROUNDS, Case, Place, ask, holding, start
 from tests.envoy.upstream import Upstream
 from tests.peers.servers import Envoy
 
 KEYS = 400
-MACHINE = 20
+ENDPOINTS = 20
 
 
 def ours(case: Case, settings: LoadBalancing) -> Cluster:
@@ -75,11 +75,12 @@ def generated(ports: Sequence[int], seed: int, count: int) -> Iterator[tuple[Cas
         yield Case(name, some, cluster={**cluster, "common_lb_config": common}, route=by_key), settings
 
 
-def test_every_key_goes_where_envoy_sends_it(envoy_factory: Callable[[dict[str, Any]], Envoy]) -> None:
-    with Upstream(MACHINE) as upstream:
-        cases = list(generated(upstream.ports, seed=4, count=12))
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_every_key_goes_where_envoy_sends_it(envoy_factory: Callable[[dict[str, Any]], Envoy], seed: int) -> None:
+    with Upstream(ENDPOINTS) as upstream:
+        cases = list(generated(upstream.ports, seed, count=8))
         _, port = start(envoy_factory, [case for case, _ in cases])
-        rng = Random(5)
+        rng = Random(seed + 5)
         for case, settings in cases:
             keys = [f"{rng.getrandbits(48):x}" for _ in range(KEYS)]
             answers = ask(port, [{"x-case": case.name, "x-key": key} for key in keys], connections=1)

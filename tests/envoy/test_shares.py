@@ -18,7 +18,7 @@ from meshlib.balance.cluster import Cluster
 from meshlib.balance.endpoint import Endpoint, Health, Locality
 from meshlib.balance.settings import LeastRequestSettings, LoadBalancing
 from tests.core import NOW, balanced_state
-from tests.envoy.harness import Case, Place, ask, start
+from tests.envoy.harness import ROUNDS, Case, Place, ask, start
 from tests.envoy.upstream import Upstream
 from tests.peers.servers import Envoy
 
@@ -91,7 +91,7 @@ def generated(ports: Sequence[int], seed: int, count: int) -> Iterator[tuple[Cas
         yield Case(f"priority-{at}", some, cluster={"lb_policy": lb, "common_lb_config": common}), settings
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", range(ROUNDS))
 def test_priorities_and_health_give_the_shares_that_they_give_in_envoy(
     envoy_factory: Callable[[dict[str, Any]], Envoy], seed: int
 ) -> None:

@@ -23,7 +23,7 @@ class Upstream:
     Attributes:
         ports: of the endpoints.
         attempts: how many requests came to each port.
-        seen: how many requests came with each value of ``x-case``.
+        seen: how many requests came with each value of ``x-id``.
         order: the ports, in the order in which requests came.
         scripts: by port, what holds for all its requests without a script of their own.
     """
@@ -104,7 +104,7 @@ class _Endpoint(asyncio.Protocol):
     def _answer(self, headers: dict[str, str]) -> None:
         upstream, port = self._upstream, self._port
         upstream.attempts[port] += 1
-        upstream.seen[headers.get("x-case", "")] += 1
+        upstream.seen[headers.get("x-id", "")] += 1
         upstream.order.append(port)
         script = (headers.get("x-script") or upstream.scripts.get(port) or "200").split(",")
         at = int(headers.get("x-envoy-attempt-count", "1")) - 1
