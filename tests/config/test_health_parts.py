@@ -104,6 +104,11 @@ def test_the_same_is_written_in_code() -> None:
     assert settings.health_check.interval_s == 2
 
 
+def test_checks_are_refused_where_the_clients_own_transport_finds_the_endpoints() -> None:
+    with pytest.raises(ConfigError, match="is not possible with 'wire: stock'"):
+        Mesh({"wire": "stock", "services": {"orders": {"health_check": {"http": {}}}}})
+
+
 @pytest.mark.parametrize(
     ("service", "field"),
     [

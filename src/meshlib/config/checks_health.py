@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from meshlib.config import model as written
 from meshlib.config.parts import HealthCheck, OutlierDetection
 from meshlib.config.problems import Path
 from meshlib.policy.health_check import HealthCheckSettings
 from meshlib.policy.settings import OutlierSettings
 
-__all__ = ["check_faults", "outlier_faults"]
+__all__ = ["check_faults", "outlier_faults", "uncheckable"]
 
 _LOCAL = ("consecutive_local_origin_failure", "enforcing_consecutive_local_origin_failure_percent")
 _ENFORCED = {
@@ -45,3 +46,15 @@ def check_faults(path: Path, part: HealthCheck, check: HealthCheckSettings) -> F
         yield (*path, "tcp"), "stands beside 'http'; one of the two is asked", frozenset({"http", "tcp"})
     if check.tcp is not None and part.tcp is not None and check.tcp.receive and not all(check.tcp.receive):
         yield (*path, "tcp", "receive"), "has an empty piece, which is in any answer", frozenset({"receive"})
+
+
+def uncheckable(config: written.MeshConfig) -> Found:
+    """Where checks are wanted of endpoints that only the client's own transport finds."""
+    if config.wire != "stock":
+        return
+    policies: list[tuple[Path, written.Policy]] = [(("defaults",), config.defaults)]
+    policies += [(("services", name), service) for name, service in config.services.items()]
+    for path, policy in policies:
+        if isinstance(policy.health_check, HealthCheck):
+            text = "is not possible with 'wire: stock', where the client's own transport finds the endpoints"
+            yield (*path, "health_check"), text, frozenset({"health_check", "wire"})
