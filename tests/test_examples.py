@@ -58,6 +58,14 @@ def test_a_fleet_with_apertures_calls_all_servers_alike(tmp_path: Path) -> None:
     assert shares == "shares of the servers, most to least: 1.000000"
 
 
+def test_hedges_make_up_for_a_replica_that_is_slow_now_and_then(tmp_path: Path) -> None:
+    *without, thread, loop = what_it_prints("traffic/hedging.py", tmp_path)
+
+    assert all("hedging: 3 calls were slow, 0 hedges" in line for line in without)
+    assert thread.startswith("from a thread, with hedging: 0 calls were slow, ")
+    assert loop.startswith("from a loop, with hedging: 0 calls were slow, ")
+
+
 def test_users_stick_to_their_endpoints(tmp_path: Path) -> None:
     users, instances, *truths = what_it_prints("traffic/sticky_users.py", tmp_path)
 
