@@ -74,6 +74,16 @@ def test_users_stick_to_their_endpoints(tmp_path: Path) -> None:
     assert [line.rpartition(": ")[2] for line in truths] == ["True", "True", "True"]
 
 
+def test_a_server_that_is_not_well_gets_no_calls_until_it_is(tmp_path: Path) -> None:
+    assert what_it_prints("traffic/health_checks.py", tmp_path) == [
+        "both are well: some and some",
+        "the first is not: none and some",
+        "why: failed its active check",
+        "it is again: some and some",
+        "told: check_failed, check_passed",
+    ]
+
+
 def test_a_service_behind_a_unix_socket_is_called(tmp_path: Path) -> None:
     lines = what_it_prints("unix_socket.py", tmp_path)
 
