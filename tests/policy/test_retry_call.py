@@ -13,6 +13,7 @@ from meshlib.errors import ConnectFailed, Reset
 from meshlib.policy.actions import Deliver, Start
 from meshlib.policy.budget import Budget, make_budget
 from meshlib.policy.call import Call
+from meshlib.policy.hedge import Hedging
 from meshlib.policy.retry import NO_BUDGET, Failure, asked_by, decide
 from meshlib.policy.retry_settings import (
     BudgetSettings,
@@ -21,6 +22,7 @@ from meshlib.policy.retry_settings import (
     ResetHeader,
     RetryPolicy,
 )
+from meshlib.policy.settings import HedgeSettings
 from meshlib.policy.traits import read_traits, readers_of
 from meshlib.routing.match import RequestView
 from tests.core import NOW, Bench, failure_of, start_of
@@ -209,18 +211,29 @@ def test_a_retry_that_waits_is_under_way_and_is_over_when_its_caller_gives_up() 
     assert budget.may_retry(NOW)
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(EVENTS)), max_size=60), st.integers(0, 2**16))
-def test_whatever_happens_a_concurrency_budget_gets_back_what_it_gave(events: list[tuple[int, str]], seed: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.sampled_from(EVENTS), st.integers(0, 9)), max_size=60),
+    st.integers(0, 2**16),
+    st.sampled_from([None, HedgeSettings(0.02, 100.0), HedgeSettings(None, 100.0, True)]),
+)
+def test_whatever_happens_a_concurrency_budget_gets_back_what_it_gave(
+    events: list[tuple[int, str, int]], seed: int, hedge: HedgeSettings | None
+) -> None:
     budget = make_budget(BudgetSettings("concurrency", max_retries=2))
-    bench = Bench(retry=RetryPolicy(max_retries=3), budget=budget, seed=seed, complete_body=bool(seed % 2))
-    made, now = [bench.another() for _ in range(4)], NOW
-    for which, event in events:
+    facts = {"hedging": None if hedge is None else Hedging(hedge), "complete_body": bool(seed % 2)}
+    retry = RetryPolicy(max_retries=3)
+    bench = Bench(retry=retry, budget=budget, seed=seed, per_try_timeout_s=0.05, **facts)
+    made, now = [bench.another() for _ in range(2)], NOW
+    for call in made:
+        call.may_hedge()
+    for which, event, late in events:
         call = made[which]
         now += 0.01
-        n = len(call.attempts)
+        n = max(0, len(call.attempts) - late % 3)
         if event == "go on":
             call.begin(now)
-            call.timer(now + 1 if call.next_wakeup is None else call.next_wakeup)
+            now = max(now, now if call.next_wakeup is None else call.next_wakeup)
+            call.timer(now)
         elif event == "give up":
             call.cancelled(now)
         elif n and event == "error":
@@ -233,6 +246,18 @@ def test_whatever_happens_a_concurrency_budget_gets_back_what_it_gave(events: li
     for call in made:
         call.cancelled(now)
     assert budget.left(now) == 2
+
+
+def test_a_retry_that_was_decided_on_beside_an_attempt_is_given_back_when_that_one_answers() -> None:
+    budget = make_budget(BudgetSettings("concurrency", max_retries=1))
+    hedging = Hedging(HedgeSettings(on_per_try_timeout=True))
+    bench = Bench(retry=RetryPolicy(backoff_jitter="none"), budget=budget, per_try_timeout_s=0.05, hedging=hedging)
+    bench.call.may_hedge()
+    bench.call.begin(NOW)
+    bench.call.timer(NOW + 0.05)
+    assert not budget.may_retry(NOW)
+    bench.call.headers(NOW + 0.06, 1, 200)
+    assert budget.may_retry(NOW)
 
 
 def test_a_rate_budget_allows_a_share_of_the_calls_of_late() -> None:

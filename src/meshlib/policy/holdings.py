@@ -123,7 +123,7 @@ class Holdings(Placement):
         journal.ended = now
         self._judge(now, success)
         actions: list[Action] = []
-        if len(self.attempts) > 1:
+        if len(self.attempts) > 1 or self._hedging is not None:
             self._give_back(now)
             if self._hedging is not None:
                 self._settle_race(now, self._hedging, attempt)
