@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.adapters.clock import Clock, RealClock
-from meshlib.adapters.exchange import Destination, make_destination
+from meshlib.adapters.exchange import Caps, Destination, make_destination
 from meshlib.adapters.plane import DataPlane
 from meshlib.balance.cluster import Known
 from meshlib.balance.endpoint import Endpoint
@@ -124,7 +124,7 @@ class Wiring:
             settings,
             now=clock.now,
             rng=rng,
-            target_of=make_destination,
+            target_of=partial(make_destination, caps=Caps()),
             known=_written(settings) if parts.sources is None and parts.use is None else {},
             on_ejection=self._changes.on_ejection,
             on_left=self._left,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshlib.adapters.names import Lookout
 from meshlib.adapters.plane import DataPlane
@@ -21,7 +21,10 @@ from meshlib.policy.retry import asked_by
 from meshlib.propagation import outgoing_headers
 from meshlib.routing.route import NO_EDITS
 
-__all__ = ["Destination", "Exchange", "PhaseCaps", "make_destination"]
+if TYPE_CHECKING:
+    from meshlib.net.connection_cap import ConnectionCap
+
+__all__ = ["Caps", "Destination", "Exchange", "PhaseCaps", "make_destination"]
 
 OURS = Lookout(
     b"x-meshlib-deadline-ms",
@@ -68,15 +71,30 @@ class PhaseCaps:
 NO_CAPS = PhaseCaps()
 
 
-def make_destination(cluster: ClusterSettings, endpoint: Endpoint) -> Destination:
-    """Where attempts at an endpoint of a cluster go."""
+def make_destination(cluster: ClusterSettings, endpoint: Endpoint, caps: Caps | None = None) -> Destination:
+    """Where attempts at an endpoint of a cluster go; `caps` has the limits on the connections of each service."""
     tls = cluster.tls
     server_name = cluster.service if tls is None or tls.server_name is None else tls.server_name
-    target = Target(endpoint, tls, server_name, cluster.pool, cluster.http2)
+    cap = None if caps is None or cluster.limits.max_connections is None else caps.of(cluster)
+    target = Target(endpoint, tls, server_name, cluster.pool, cluster.http2, cap)
     if cluster.host_header == "service":
         return Destination(target)
     host = endpoint.authority if cluster.host_header == "endpoint" else cluster.host_header
     return Destination(target, host.encode("latin-1"))
+
+
+class Caps:
+    """The limits on the connections of each service that has one."""
+
+    def __init__(self) -> None:
+        self._caps: dict[str, ConnectionCap] = {}
+
+    def of(self, cluster: ClusterSettings) -> ConnectionCap | None:
+        """That of a cluster's service; the subsets of a service share it, as they share its connections."""
+        from meshlib.net.connection_cap import ConnectionCap
+
+        maximum = cluster.limits.max_connections
+        return None if maximum is None else self._caps.setdefault(cluster.service, ConnectionCap(maximum))
 
 
 class Exchange:

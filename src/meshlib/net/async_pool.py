@@ -39,7 +39,8 @@ class AsyncPool:
     def __init__(self, target: Target, loop: asyncio.AbstractEventLoop) -> None:
         self.target = target
         self.loop = loop
-        self.book: Pool[AsyncConnection] = Pool(pool_name(target), target.pool, multiplexed=target.http2)
+        name, multiplexed = pool_name(target), target.http2
+        self.book: Pool[AsyncConnection] = Pool(name, target.pool, multiplexed=multiplexed, cap=target.cap)
         self._abandoned = False
         self._closing: list[AsyncConnection] = []
         """Told to close; kept in sight until they have, since the loop may end before."""

@@ -22,12 +22,15 @@ What the caller has to do outside of its lock is left in `to_wake` (tickets that
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from meshlib.config.settings import PoolSettings
 from meshlib.dataclass import dataclass
 from meshlib.errors import MeshClosed, PoolTimeout
 from meshlib.net.wire import Target
+
+if TYPE_CHECKING:
+    from meshlib.net.connection_cap import ConnectionCap
 
 __all__ = [
     "KEEP_EMPTY_S",
@@ -124,9 +127,12 @@ class Pool(Generic[C]):
         settings: bounds and idle times; may be replaced at any time.
         multiplexed: whether one connection may serve several requests. While the first one is being opened, further
             requests then wait for it rather than open one each.
+        cap: on the connections of all pools of the service together; None for none.
     """
 
     __slots__ = (
+        "__weakref__",
+        "_cap",
         "_queue",
         "_spare",
         "busy",
@@ -143,8 +149,13 @@ class Pool(Generic[C]):
         "to_wake",
     )
 
-    def __init__(self, name: str, settings: PoolSettings, *, multiplexed: bool = False) -> None:
+    def __init__(
+        self, name: str, settings: PoolSettings, *, multiplexed: bool = False, cap: ConnectionCap | None = None
+    ) -> None:
         self.name = name
+        self._cap = cap
+        if cap is not None:
+            cap.enter(self)
         self.settings = settings
         self.multiplexed = multiplexed
         self.entries: set[Entry[C]] = set()
@@ -205,11 +216,13 @@ class Pool(Generic[C]):
             return entry
         if self.multiplexed and self.connecting and not self._may_connect_more():
             return False
-        if self.open >= self.settings.max_connections:
+        if self.open >= self.settings.max_connections or not self._reserve():
             if not spare or spare[0].uses:
                 return False
             # Only idle ones that are too old for this request are left: one of them makes room.
             self._retire(spare[0])
+            if not self._reserve():
+                return False
         self._start_connect()
         return None
 
@@ -289,7 +302,7 @@ class Pool(Generic[C]):
         if entry.uses == 0:
             self.idle += 1
         self._retire(entry)
-        if entry.uses == 0:
+        if entry.uses == 0 and self._reserve():
             self._start_connect()
             return True
         return False
@@ -342,8 +355,13 @@ class Pool(Generic[C]):
         else:
             self._spare.remove(entry)
 
-    def _start_connect(self) -> None:
+    def _reserve(self) -> bool:
+        if self._cap is not None:
+            return self._cap.reserve(self)
         self.open += 1
+        return True
+
+    def _start_connect(self) -> None:
         self.connecting += 1
         self.busy += 1
 

@@ -66,7 +66,7 @@ class SyncPool:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.book: Pool[SyncConnection] = Pool(pool_name(target), target.pool, multiplexed=target.http2)
+        self.book: Pool[SyncConnection] = Pool(pool_name(target), target.pool, multiplexed=target.http2, cap=target.cap)
         self._lock = threading.Lock()
         self._dropped: deque[tuple[Entry[SyncConnection], bool]] = deque()
         self._forked = False

@@ -11,11 +11,14 @@ own iterator raised. Before it raises, `Progress` tells how far the attempt had 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from meshlib.balance.endpoint import Endpoint
 from meshlib.config.settings import PoolSettings, TlsSettings
 from meshlib.dataclass import dataclass, field
+
+if TYPE_CHECKING:
+    from meshlib.net.connection_cap import ConnectionCap
 
 __all__ = [
     "AsyncWire",
@@ -47,6 +50,7 @@ class Target:
         server_name: for SNI and certificate verification (the service's name, while connecting to an address).
         pool: the pool's limits.
         http2: negotiate HTTP/2 by ALPN (with TLS), or speak it with prior knowledge (without).
+        cap: on the connections to all endpoints of the service together; None for none.
     """
 
     endpoint: Endpoint
@@ -54,6 +58,7 @@ class Target:
     server_name: str = ""
     pool: PoolSettings = _DEFAULT_POOL
     http2: bool = False
+    cap: ConnectionCap | None = field(default=None, repr=False, compare=False)
 
     @property
     def key(self) -> tuple[Any, ...]:
