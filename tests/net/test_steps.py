@@ -1,0 +1,111 @@
+"""Operations in steps: what a thread waits for, and the bell that others ring."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from meshlib.net.steps import Bell, Steps, Wait, run, wait_for
+
+
+@pytest.fixture
+def bell() -> Iterator[Bell]:
+    made = Bell()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    one, other = socket.socketpair()
+    with one, other:
+        yield one, other
+
+
+def test_it_waits_for_the_first_of_several(pair: tuple[socket.socket, socket.socket], bell: Bell) -> None:
+    one, other = pair
+    other.send(b"x")
+    waits = [Wait({bell.fileno(): select.POLLIN}, None), Wait({one.fileno(): select.POLLIN}, None)]
+
+    assert wait_for(waits) == {one.fileno()}
+
+
+def test_two_may_wait_for_different_things_of_one_file(pair: tuple[socket.socket, socket.socket]) -> None:
+    fd = pair[0].fileno()
+
+    assert wait_for([Wait({fd: select.POLLOUT}, None), Wait({fd: select.POLLIN}, None)]) == {fd}
+
+
+def test_it_waits_no_longer_than_the_shortest_of_them(bell: Bell) -> None:
+    now = time.monotonic()
+
+    assert wait_for([Wait({bell.fileno(): select.POLLIN}, now + 60), Wait({}, now + 0.01)], now + 30) == set()
+    assert 0.01 <= time.monotonic() - now < 10
+    assert wait_for([Wait({}, now - 5)]) == set()
+    assert wait_for([], float("-inf")) == set()
+
+
+def test_a_bell_that_was_rung_before_is_heard(bell: Bell) -> None:
+    fd = bell.fileno()
+    for _ in range(3):
+        bell.ring()
+
+    assert wait_for([Wait({fd: select.POLLIN}, None)]) == {fd}
+    bell.quiet()
+    assert wait_for([Wait({fd: select.POLLIN}, time.monotonic())]) == set()
+
+
+def test_a_bell_that_nobody_heard_is_never_full(bell: Bell) -> None:
+    bell.fileno()
+    for _ in range(10_000):
+        bell.ring()
+    bell.quiet()
+    assert wait_for([Wait({bell.fileno(): select.POLLIN}, time.monotonic())]) == set()
+
+
+def test_a_bell_that_is_closed_or_was_never_opened_says_nothing(bell: Bell) -> None:
+    bell.ring()
+    bell.quiet()
+    bell.fileno()
+    bell.close()
+    bell.ring()
+    bell.close()
+
+
+def test_a_ring_waits_for_nobody(bell: Bell) -> None:
+    """A finalizer may ring it in the very thread that closes it."""
+    with bell._lock:
+        bell.ring()
+
+
+def test_run_gives_what_the_operation_gives_and_waits_where_it_does(bell: Bell) -> None:
+    def operation() -> Steps[str]:
+        yield Wait({bell.fileno(): select.POLLIN}, None)
+        return "done"
+
+    threading.Timer(0.01, bell.ring).start()
+    bell.fileno()
+    assert run(operation()) == "done"
+
+
+def test_an_operation_that_is_interrupted_lets_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    def operation() -> Steps[None]:
+        try:
+            yield Wait({}, None)
+        finally:
+            ended.append("yes")
+
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("meshlib.net.steps.wait_for", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(operation())
+    assert ended == ["yes"]
