@@ -12,6 +12,7 @@ import pytest
 
 import meshlib
 from meshlib.balance.affinity import bound_to
+from meshlib.balance.hash_policy import hash_of_key
 from meshlib.balance.settings import SessionAffinity
 from meshlib.context import ServedRequest, serving
 from meshlib.policy.sticky import source_of_calls
@@ -191,3 +192,18 @@ def test_the_plan_names_the_endpoints_of_a_hash_balancer() -> None:
     with mesh_of(RING) as mesh:
         plan = mesh.plan("GET", "http://orders/")
         assert len(plan.candidates) == 4
+
+
+def test_the_reasons_tell_of_the_hash_and_the_bond() -> None:
+    balancing = {**STICKY, "policy": "maglev"}
+    with mesh_of(balancing, hash_on=[{"header": "x-user"}]) as mesh:
+        client = mesh.client("orders")
+
+        def reasons(path: str, **options: Any) -> str:
+            made = meshlib.record(client.get(path, headers={"x-user": "ann"}, extensions=meshlib.call(**options)))
+            return "\n".join(made.why)  # type: ignore[union-attr]
+
+        assert f"hash {hash_of_key('ann'):016x}, of the request" in reasons("/shop", explain=True)
+        again = reasons("/shop", explain=True, hash_key="bob")
+        assert f"hash {hash_of_key('bob'):016x}, of its key" in again
+        assert "its session is bound to orders-" in again

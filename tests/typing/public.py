@@ -10,19 +10,36 @@ from meshlib import (
     Fault,
     FaultAbort,
     FaultDelay,
+    HashCookie,
+    HashOn,
     HeaderCondition,
+    LoadBalancing,
     Mesh,
     RateLimitedBackoff,
     Record,
     ResetHeader,
     Retry,
     RetryBudget,
+    Ring,
     Service,
+    SessionAffinity,
 )
 
 
 def a_mesh_from_typed_parts() -> Mesh:
     return Mesh(service="checkout", services={"orders": Service(timeout="2s", retry=Retry(max_retries=1))})
+
+
+def a_service_whose_users_stick_to_endpoints(client: httpx.Client) -> Service:
+    client.get("/", extensions=meshlib.call(hash_key="user-7"))
+    balancing = LoadBalancing(
+        policy="ring_hash",
+        ring=Ring(min_size=4096, hash="murmur2"),
+        hash_balance_percent=150,
+        session_affinity=SessionAffinity(cookie="at", ttl="1h", statuses=["healthy", "draining"]),
+    )
+    hash_on = [HashOn(header="x-user", terminal=True), HashOn(cookie=HashCookie(name="route", ttl="1h"))]
+    return Service(load_balancing=balancing, hash_on=hash_on)
 
 
 def a_service_with_retries_and_faults() -> Service:

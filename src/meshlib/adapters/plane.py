@@ -9,7 +9,7 @@ from random import Random
 
 from meshlib.adapters.clock import Clock
 from meshlib.adapters.options import CallOptions, overrides_of
-from meshlib.adapters.reasons import explain
+from meshlib.adapters.reasons import explain, explain_traits
 from meshlib.balance.cluster import Cluster
 from meshlib.config.settings import MeshSettings, Mode
 from meshlib.config.snapshot import EndpointsWaiter, ServiceView, Snapshots
@@ -255,6 +255,8 @@ class DataPlane:
             call.traits = read_traits(facts.readers, request.view(), options.hash_key)
         if options.explain:
             call.why = explain(view.settings.routes, route, request.view(), facts.clusters(), self.clock.now())
+            if call.traits is not None:
+                call.why += explain_traits(call.traits)
         return call
 
     def _clusters(self, name: str, route: Route) -> Callable[[], Sequence[Cluster]]:

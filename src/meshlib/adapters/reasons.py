@@ -8,10 +8,11 @@ from meshlib.balance.balancer import Member
 from meshlib.balance.cluster import Cluster
 from meshlib.dataclass import dataclass
 from meshlib.durations import format_duration
+from meshlib.policy.traits import Traits
 from meshlib.routing.match import RequestView
 from meshlib.routing.route import Route
 
-__all__ = ["Candidate", "candidates", "explain", "routes_not_taken"]
+__all__ = ["Candidate", "candidates", "explain", "explain_traits", "routes_not_taken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,16 @@ def explain(
         for candidate in candidates(cluster, now):
             state = candidate.why_not or f"may be picked, cost {format_duration(candidate.cost_s)}"
             lines.append(f"endpoint {candidate.address} ({cluster.name}): {state}")
+    return lines
+
+
+def explain_traits(traits: Traits) -> list[str]:
+    """What was read of the request that says where it goes."""
+    lines = []
+    if traits.hash is not None:
+        lines.append(f"hash {traits.hash:016x}, of {'its key' if traits.hash_key is not None else 'the request'}")
+    if traits.bound_to is not None:
+        lines.append(f"its session is bound to {traits.bound_to}")
     return lines
 
 
@@ -88,7 +99,9 @@ def _why_not(cluster: Cluster, member: Member, now: float) -> str | None:
         return _out(cluster, member, now)
     elif member.state not in ("healthy", "degraded"):
         return f"{member.state} in the registry"
-    return None if priorities is None else priorities.why_not(member, cluster.ejected)
+    if priorities is not None:
+        return priorities.why_not(member, cluster.ejected)
+    return "outside this client's subset, for want of which it is used" if cluster.outside(member) else None
 
 
 def _out(cluster: Cluster, member: Member, now: float) -> str:
