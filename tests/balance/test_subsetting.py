@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshlib.adapters.reasons import candidates
 from meshlib.balance.hashing import xxh64_in_python
 from meshlib.balance.settings import BalancerName, LoadBalancing, SubsettingSettings
 from meshlib.balance.subsetting import random_subset, round_subset, with_seed
@@ -113,8 +114,14 @@ def test_calls_leave_a_subset_whose_endpoints_are_all_ejected() -> None:
     for member in inside:
         for _ in range(5):
             state.outlier.failed(member, NOW)
-    assert {cluster.pick(NOW, rng) for _ in range(300)} == set(cluster.members) - inside
+    outside = set(cluster.members) - inside
+    assert {cluster.pick(NOW, rng) for _ in range(300)} == outside
     assert state.panics == 0
+    assert {cluster.how(member) for member in outside} == {"outside the subset"}
+    assert {cluster.how(member) for member in inside} == {None}
+    told = {reason.address: reason.why_not for reason in candidates(cluster, NOW)}
+    for member in cluster.members:
+        assert ("outside this client's subset" in str(told[member.endpoint.address])) is (member in outside)
 
 
 def test_a_retry_goes_to_an_endpoint_outside_when_all_inside_were_tried() -> None:

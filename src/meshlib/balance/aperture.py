@@ -136,6 +136,10 @@ class Aperture:
             load, load_other = first.load.cost(now) * (load + 1.0), second.load.cost(now) * (load_other + 1.0)
         return first if load <= load_other else second
 
+    def holds(self, member: Member) -> bool:
+        """Whether a member is in the slice."""
+        return member in self.members
+
     def _draw(self, rng: Random, usable: Usable | None) -> int | None:
         cumulative, last = self._cumulative, len(self.members) - 1
         for _ in range(1 if usable is None else min(last + 1, RESAMPLES)):

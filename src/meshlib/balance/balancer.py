@@ -29,6 +29,7 @@ __all__ = [
     "Usable",
     "draw_two",
     "is_even",
+    "leaves_out",
     "not_ejected",
     "pick_two",
     "pick_uniform",
@@ -117,6 +118,12 @@ def is_even(members: Sequence[Member]) -> bool:
     """Whether all weights are the same."""
     weight = members[0].weight
     return all(member.weight == weight for member in members)
+
+
+def leaves_out(balancer: object, member: Member) -> bool:
+    """Whether a balancer has some of the members for its own (a subset, an aperture), and this is none of them."""
+    holds = getattr(balancer, "holds", None)
+    return holds is not None and not holds(member)
 
 
 def draw_two(count: int, rng: Random) -> tuple[int, int]:

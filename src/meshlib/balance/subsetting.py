@@ -74,17 +74,22 @@ def subset(make: MakeBalancer, members: Sequence[Member], settings: LoadBalancin
     else:
         mine = round_subset(members, chosen.size, chosen.instance or 0)
     known = set(map(id, mine))
-    return Subset(make(mine, settings, now, rng), [member for member in members if id(member) not in known])
+    return Subset(make(mine, settings, now, rng), mine, [member for member in members if id(member) not in known])
 
 
 class Subset:
     """A balancer over a subset, and what is outside it, for when none of the subset may be used."""
 
-    __slots__ = ("_others", "inside")
+    __slots__ = ("_mine", "_others", "inside")
 
-    def __init__(self, inside: Balancer, others: Sequence[Member]) -> None:
+    def __init__(self, inside: Balancer, mine: Sequence[Member], others: Sequence[Member]) -> None:
         self.inside = inside
+        self._mine = mine
         self._others = others
+
+    def holds(self, member: Member) -> bool:
+        """Whether a member is in the subset."""
+        return member in self._mine
 
     def pick(self, now: float, rng: Random, usable: Usable | None, traits: Traits | None = None) -> Member | None:
         picked = self.inside.pick(now, rng, usable, traits)
