@@ -76,12 +76,22 @@ def test_users_stick_to_their_endpoints(tmp_path: Path) -> None:
 
 def test_a_server_that_is_not_well_gets_no_calls_until_it_is(tmp_path: Path) -> None:
     assert what_it_prints("traffic/health_checks.py", tmp_path) == [
-        "both are well: some and some",
-        "the first is not: none and some",
+        "both are well: 10 and 10",
+        "the first is not: 0 and 20",
         "why: failed its active check",
-        "it is again: some and some",
+        "it is again: 10 and 10",
         "told: check_failed, check_passed",
     ]
+
+
+def test_calls_stay_near_until_nobody_near_is_well(tmp_path: Path) -> None:
+    near, zone, region = what_it_prints("traffic/failover_between_zones.py", tmp_path)
+
+    assert near.startswith("all zones are well: {'eu-west-1a': 40}, 0 failed; the last from priority 0, ")
+    assert zone == (
+        "eu-west-1a is down: {'eu-west-1b': 40}, 0 failed; the last from priority 1, locality eu-west/eu-west-1b"
+    )
+    assert region.startswith("all of eu-west is down: {'us-east-1a': 40}, 0 failed; the last from priority 2, ")
 
 
 def test_a_service_behind_a_unix_socket_is_called(tmp_path: Path) -> None:
