@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from math import inf
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshlib.balance.cluster import ClusterState
+from meshlib.balance.settings import LoadBalancing
 from meshlib.balance.slow_start import SlowStartSettings, factor
+from tests.core import NOW, endpoints
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "envoy_slow_start.json").read_text())
 
@@ -25,6 +29,28 @@ def settings_of(row: dict[str, Any]) -> SlowStartSettings:
 @pytest.mark.parametrize("row", GOLDEN["factors"], ids=str)
 def test_factors_are_those_of_envoys_tests(row: dict[str, Any]) -> None:
     assert factor(settings_of(row), 100.0, 100.0 + row["elapsed_s"]) == pytest.approx(row["factor"], rel=1e-6)
+
+
+class First(Random):
+    """Begins every schedule at its beginning."""
+
+    def random(self) -> float:
+        return 0.0
+
+    def getrandbits(self, k: int, /) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("row", GOLDEN["picks"], ids=str)
+def test_round_robin_picks_are_those_of_envoys_tests(row: dict[str, Any]) -> None:
+    balancing = LoadBalancing(policy="round_robin", slow_start=settings_of(row))
+    state = ClusterState("orders", now=NOW, load_balancing=balancing)
+    rng, reported = First(), endpoints(len(row["elapsed_s"]))
+    for member, elapsed_s in zip(state.view(reported, NOW, rng).members, row["elapsed_s"], strict=True):
+        member.health.joined_at = None if elapsed_s is None else NOW - elapsed_s
+    cluster = state.view(reported, NOW, rng)
+    picked = [cluster.pick(NOW, rng) for _ in row["picks"]]
+    assert [cluster.members.index(member) for member in picked if member is not None] == row["picks"]
 
 
 def test_one_that_has_long_been_there_has_its_full_weight() -> None:

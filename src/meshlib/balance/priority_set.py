@@ -166,9 +166,8 @@ class PrioritySet:
         words = []
         if len(self._tiers) > 1:
             words.append(f"priority {where.priority}")
-        if where.place >= 0:
-            place = self._tiers[where.priority].places[where.place]
-            words.append(f"locality {locality_text(place.locality) or 'unknown'}")
+        if where.place >= 0 or self._settings.failover:
+            words.append(f"locality {locality_text(member.endpoint.locality) or 'unknown'}")
         if self._now(ejected).loads.panic[where.priority]:
             words.append("panic")
         elif where.standing == DEGRADED:

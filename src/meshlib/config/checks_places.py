@@ -10,7 +10,7 @@ from meshlib.config.problems import Path
 
 __all__ = ["place_faults"]
 
-_ROTATING = ("round_robin", "least_request", "peak_ewma")
+_ROTATING = ("round_robin", "least_request")
 _HASHED = ("ring_hash", "maglev")
 _BY_PLACE = ("zone_aware", "locality_weights", "distribute")
 
@@ -38,8 +38,8 @@ def place_faults(
             if written & {field, "policy"}:
                 text = f"cannot be combined with the policy {balancing.policy!r}: it would tear apart what a hash keeps"
                 yield (*path, field), f"{text} together", frozenset({field, "policy"})
-    if balancing.slow_start is not None and balancing.policy not in _ROTATING and written & {"slow_start", "policy"}:
-        text = f"has no effect with the policy {balancing.policy!r}; it is for {', '.join(_ROTATING)}"
+    if part.slow_start is not None and balancing.policy not in _ROTATING and path[0] != "defaults":
+        text = f"is for {' and '.join(_ROTATING)}, and the policy is {balancing.policy!r}"
         yield (*path, "slow_start"), text, frozenset({"slow_start", "policy"})
     if "fail_on_panic" in written and balancing.fail_on_panic and balancing.panic_percent == 0:
         yield (*path, "fail_on_panic"), "never happens: panic_percent is 0", frozenset({"fail_on_panic"})

@@ -219,6 +219,14 @@ def _panics(_: Observing, observed: Observed) -> Iterator[Reading]:
         yield _of(cluster), cluster.state.panics
 
 
+def _priorities(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for cluster in observed.clusters():
+        if cluster.priorities is not None:
+            shares = cluster.priorities.loads(cluster.ejected)
+            for priority, both in enumerate(zip(shares.healthy, shares.degraded, strict=True)):
+                yield (*_of(cluster), ("meshlib.priority", priority)), sum(both)
+
+
 def _sessions(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
         if (sessions := cluster.state.sessions) is not None:
@@ -326,6 +334,7 @@ GAUGES = (
     Gauge("meshlib.outlier.overflow", "{detection}", "Outliers spared, too many being out.", "counter", _spared),
     Gauge("meshlib.health_check.checks", "{check}", "Active checks of endpoints.", "counter", _checks),
     Gauge("meshlib.panics", "{attempt}", "Picks among all endpoints, too few being healthy.", "counter", _panics),
+    Gauge("meshlib.priority.load", "%", "Share of the calls that a priority gets.", "gauge", _priorities),
     Gauge("meshlib.sessions", "{call}", "Calls of sessions, by what became of their bond.", "counter", _sessions),
     Gauge("meshlib.retries", "{attempt}", "Attempts beyond the first of their call.", "counter", _retries),
     Gauge(
