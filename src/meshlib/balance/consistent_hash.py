@@ -10,6 +10,7 @@ immutable; two clusters over the same endpoints share one.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Generator, Iterator, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -18,6 +19,7 @@ from weakref import WeakValueDictionary
 from meshlib.balance.ahead import ahead
 from meshlib.balance.balancer import RESAMPLES, Member, Usable
 from meshlib.balance.bounded_load import share, spread, total_share
+from meshlib.balance.cells import CELLS
 from meshlib.balance.endpoint import Endpoint
 from meshlib.balance.settings import LoadBalancing
 
@@ -75,7 +77,7 @@ def normalized(weights: Sequence[float]) -> list[float]:
 class ConsistentHash:
     """A balancer over a table."""
 
-    __slots__ = ("_build", "_in_flight", "_key", "_left", "_members", "_percent", "_table", "_weights")
+    __slots__ = ("_build", "_cells", "_in_flight", "_key", "_left", "_members", "_percent", "_table", "_weights")
 
     def __init__(self, members: Sequence[Member], settings: LoadBalancing, build: Build, kind: object) -> None:
         """Begin without a table.
@@ -93,6 +95,7 @@ class ConsistentHash:
         self._build = build
         self._table = _tables.get(self._key)
         self._percent = settings.hash_balance_percent
+        self._cells = array("i", [member.node.cell for member in members])
         self._in_flight = self._left = 0
         if self._table is None:
             ahead(self.prepare)
@@ -129,7 +132,7 @@ class ConsistentHash:
         """What an endpoint has in flight, as a multiple of its share."""
         members, weights = self._members, self._weights
         if self._left <= 0:
-            self._in_flight = sum(member.node.in_flight for member in members)
+            self._in_flight = int(sum(map(CELLS.__getitem__, self._cells)))
             self._left = len(members) // _COUNTED
         else:
             self._left -= 1
