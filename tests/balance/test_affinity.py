@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from meshlib.balance.affinity import Sessions, affinity_cookie, applies, bound_to, status_of
 from meshlib.balance.balancer import Member
+from meshlib.balance.cluster import ClusterState
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.balance.health import EndpointHealth
 from meshlib.balance.load import EndpointNode, Load
-from meshlib.balance.settings import BoundStatus, SessionAffinity
+from meshlib.balance.settings import BoundStatus, LoadBalancing, SessionAffinity
 
 SETTINGS = SessionAffinity("sticky-host", ttl_s=120.0)
 
@@ -84,3 +87,15 @@ def test_sessions_are_bound_to_members_of_the_chosen_statuses(one: Member, statu
     assert bound.member_at(None) is None
     assert (bound.bound, bound.moved) == (1, 2)
     assert (by_default.member_at("10.0.0.1:80") is one) is (status in ("healthy", "degraded"))
+
+
+def test_sessions_of_a_cluster_know_its_draining_members_and_follow_its_changes() -> None:
+    affinity = SessionAffinity(statuses=("healthy", "draining"))
+    state = ClusterState("orders", now=0.0, load_balancing=LoadBalancing(session_affinity=affinity))
+    endpoints = [Endpoint("10.0.0.1", 80), Endpoint("10.0.0.2", 80, health=Health.DRAINING)]
+    cluster = state.view(endpoints, 0.0, Random(1))
+    assert state.sessions is not None
+    assert state.sessions.member_at("10.0.0.2:80") in cluster.draining
+    assert {cluster.pick(0.0, Random(seed)) for seed in range(20)} == {state.sessions.member_at("10.0.0.1:80")}
+    state.view(endpoints[:1], 1.0, Random(1))
+    assert state.sessions.member_at("10.0.0.2:80") is None
