@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.dataclass import replace
 from meshlib.policy.breaker import LEASE_S, PATIENCE_S, Breaker, BreakerProbe, BreakerState, Rejected
-from meshlib.policy.settings import BreakerSettings
+from meshlib.policy.settings import BreakerSettings, CallPolicy
 from meshlib.sim.network import SimEndpoint, constant
 from tests.core import NOW, simulation
 
@@ -95,9 +96,22 @@ def test_a_service_that_is_down_is_left_alone_until_it_is_back() -> None:
     assert [record.outcome for record in sim.records[-500:]] == ["success"] * 500
 
 
+def test_a_fleet_that_refuses_connections_is_found_to_be_back_sooner_than_one_that_does_not_answer() -> None:
+    def back_s(ill: str) -> float:
+        parts = [SimEndpoint(), SimEndpoint()]
+        sim = simulation(parts, policy=CallPolicy(timeout_s=1.0))
+        for part in parts:
+            setattr(part, ill, True)
+            sim.clock.at(NOW + 120.0, partial(setattr, part, ill, False))
+        sim.load(20, 200)
+        return min(sim.tally.good) - (NOW + 120.0)
+
+    assert back_s("refuses") <= 6.0 < back_s("hung") <= 61.0
+
+
 @pytest.mark.parametrize("what", ["another address", "healthy again", "the same address again", "nothing new"])
 def test_a_deploy_that_mends_a_service_is_found_at_once(what: str) -> None:
-    sim = simulation([SimEndpoint(refuses=True), SimEndpoint(refuses=True)])
+    sim = simulation([SimEndpoint(fail_percent=100), SimEndpoint(fail_percent=100)])
     one, other = (member.endpoint for member in sim.cluster.members)
     ill = replace(one, health=Health.UNHEALTHY)
     listed = {"healthy again": [ill, other], "the same address again": [other]}.get(what, [one, other])

@@ -3,7 +3,8 @@
 States
 ------
 closed     calls pass, and their final outcomes are counted in a sliding window.
-open       calls are refused at once, for `open_for_s`, doubling with each failed probe up to `max_open_for_s`.
+open       calls are refused at once, for `open_for_s`, doubling with each failed probe up to `max_open_for_s`; one that
+           found nobody to connect to costs nobody anything, and doubles nothing.
 half-open  one call at a time is let through as a probe; the others are still refused.
 
 It opens when, within the window, at least `min_calls` calls ended and `failure_percent` of them failed, **and** no
@@ -69,10 +70,11 @@ class BreakerProbe:
             self._done = True
             self._breaker._close(self)
 
-    def failed(self, now: float) -> None:
+    def failed(self, now: float, *, reached: bool = True) -> None:
+        """It failed; `reached` says whether any of it came to an endpoint."""
         if not self._done:
             self._done = True
-            self._breaker._reopen(self, now)
+            self._breaker._reopen(self, now, reached)
 
     def abandoned(self) -> None:
         if not self._done:
@@ -243,11 +245,12 @@ class Breaker:
                 self._open_for_s = self.settings.open_for_s
                 self._set(BreakerState.CLOSED)
 
-    def _reopen(self, probe: BreakerProbe, now: float) -> None:
+    def _reopen(self, probe: BreakerProbe, now: float, reached: bool) -> None:
         with self._lock:
             if self._probe is probe:
                 self._probe = None
-                self._open_for_s = min(self._open_for_s * 2, self.settings.max_open_for_s)
+                if reached:
+                    self._open_for_s = min(self._open_for_s * 2, self.settings.max_open_for_s)
                 self._open(now)
 
     def _hand_on(self, probe: BreakerProbe) -> None:

@@ -194,7 +194,7 @@ class Placement(Timeouts):
             elif success:
                 probe.succeeded(now)
             else:
-                probe.failed(now)
+                probe.failed(now, reached=any(attempt.sent for attempt in self.attempts))
         elif success is not None and (breaker := cluster.state.breaker) is not None:
             breaker.call_ended(now, success)
 
