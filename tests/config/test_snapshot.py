@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from random import Random
 
 from meshlib.balance.cluster import REMEMBER_S, Known
 from meshlib.balance.endpoint import Endpoint
+from meshlib.config.choose import read_settings
 from meshlib.config.settings import ClusterSettings, MeshSettings
 from meshlib.config.snapshot import Snapshots
 
@@ -59,3 +61,44 @@ def test_a_fork_in_the_middle_of_a_pick_leaves_the_child_a_whole_schedule() -> N
     parent.join(5)
     assert picked
     assert picked[0] is not None
+
+
+def hashed(soon: Callable[[Callable[[], None]], object], pause: Callable[[], object]) -> Snapshots:
+    fields = {
+        "outlier_detection": {"consecutive_errors": 1},
+        "load_balancing": {"policy": "maglev", "table_size": 5003},
+    }
+    settings = read_settings({"services": {"orders": fields}}, {})
+    return Snapshots(settings, now=Clock(), rng=Random(1), target_of=nothing, soon=soon, pause=pause)
+
+
+def test_a_table_is_made_before_calls_see_it_and_while_others_run() -> None:
+    seen: list[int] = []
+    snapshots = hashed(lambda work: work(), lambda: seen.append(len(snapshots.service("orders").endpoints)))
+    snapshots.publish("orders", [Endpoint("10.0.0.1", port) for port in range(1, 20)], Known.YES)
+    assert len(seen) >= 4
+    assert set(seen) == {0}  # other threads can look meanwhile, and see what there was
+
+
+def test_an_ejection_makes_the_table_anew_once_and_elsewhere() -> None:
+    later: list[Callable[[], None]] = []
+    snapshots = hashed(later.append, lambda: None)
+    snapshots.publish("orders", [Endpoint("10.0.0.1", port) for port in range(1, 6)], Known.YES)
+    before = snapshots.service("orders").clusters[None]
+    assert before.state.outlier is not None
+    for member in before.members[:2]:
+        before.state.outlier.failed(member, 1000.0)
+    assert len(later) == 1
+    assert snapshots.service("orders").clusters[None] is before
+    later[0]()
+    after = snapshots.service("orders").clusters[None]
+    assert after is not before
+    assert set(after.healthy) == set(before.members[2:])
+
+
+def test_who_publishes_does_not_wait_for_a_lock_that_a_fork_left_behind() -> None:
+    snapshots = hashed(lambda work: work(), lambda: None)
+    snapshots._making.acquire()
+    snapshots.renew_locks()
+    snapshots.publish("orders", [Endpoint("10.0.0.1", 80)], Known.YES)
+    assert len(snapshots.service("orders").endpoints) == 1
