@@ -14,8 +14,10 @@ from meshlib.balance.cluster import ClusterState
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.balance.health import ActiveHealth
 from meshlib.balance.load_report import LoadReport
+from meshlib.balance.priority_set import PrioritySet
+from meshlib.balance.random import random_choice
 from meshlib.balance.server_weights import ReportedWeight
-from meshlib.balance.settings import ServerWeightSettings, SessionAffinity
+from meshlib.balance.settings import LoadBalancing, ServerWeightSettings, SessionAffinity
 from meshlib.errors import ConnectFailed
 from meshlib.net.pool import PoolStats
 from meshlib.policy.fault import ActiveFaults, Injected
@@ -188,6 +190,10 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     cluster.members[0].load.reported.report(LoadReport(cpu_utilization=0.5, rps_fractional=100.0), 0.0)
     cluster.state.active = ActiveHealth()
     cluster.state.sessions = Sessions(SessionAffinity())
+    rng, balancing = Random(1), LoadBalancing()
+    cluster.priorities = PrioritySet(
+        cluster.members, balancing, None, lambda members: random_choice(members, balancing, 0.0, rng), rng
+    )
     cluster.state.limit.maximum = 10
     shared = UserBreakerGate(CircuitBreaker())
     shared.rejected, shared.failed_open = 2, 3
@@ -221,6 +227,9 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     }
     assert list(sdk.points("meshlib.gate.failed_open").values()) == [3]
     assert list(sdk.points("meshlib.limit").values()) == [10]
+    assert {dict(key)["meshlib.priority"]: value for key, value in sdk.points("meshlib.priority.load").items()} == {
+        0: 100
+    }
 
 
 def test_ejections_are_counted_by_rule_and_checks_by_result(sdk: Sdk) -> None:
