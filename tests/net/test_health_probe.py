@@ -17,6 +17,7 @@ from meshlib.config.settings import TlsSettings
 from meshlib.net.health_probe import MAX_ANSWER, HealthProbe
 from meshlib.net.wire import Target
 from meshlib.policy.health_check import Finding, HealthCheckSettings, HttpCheck, TcpCheck
+from tests.net.test_http2 import H2Peer, H2Server
 from tests.net.wire_servers import OK, Peer, keep_alive, serving
 
 
@@ -160,6 +161,20 @@ def test_tls_is_that_of_the_cluster(tmp_path: Path) -> None:
         ((finding, wrong),) = checks(probe_of(server.target(tls=tls, server_name="other.mesh")))
     assert finding is Finding.NO_ANSWER
     assert "certificate" in wrong.lower()
+
+
+def test_http2_is_spoken_where_the_cluster_speaks_it_and_its_connection_kept() -> None:
+    asked: list[str] = []
+
+    def answer(peer: H2Peer, stream_id: int, path: str, body: bytes) -> None:
+        asked.append(path)
+        peer.respond(stream_id, b"ok", 200 if len(asked) < 3 else 503)
+
+    with H2Server(answer) as server:
+        found = [finding for finding, _ in checks(probe_of(server.target()), 3)]
+        assert server.raw.accepted == 1
+    assert found == [Finding.PASSED, Finding.PASSED, Finding.WRONG]
+    assert asked == ["/health"] * 3
 
 
 def test_another_port_can_be_asked() -> None:

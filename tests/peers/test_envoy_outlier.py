@@ -1,7 +1,7 @@
 """Side by side with a real Envoy: an endpoint is ejected at the same request, by the same rules.
 
-Each case is a cluster of one endpoint and a sequence of answers, resets and silences drawn at random. Of Envoy the gauge
-of active ejections is looked at after each request; of the mesh, the endpoint's state after each call of its client.
+Each case is a cluster of one endpoint and a sequence of answers, resets and silences drawn at random. Of Envoy the
+gauge of active ejections is looked at after each request; of the mesh, the endpoint's state after each call.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from meshlib.policy.facts import CallFacts
 from meshlib.policy.settings import (
     BreakerSettings,
     CallPolicy,
+    FailurePercentageSettings,
     LimitSettings,
     OutlierSettings,
     RetryPolicy,
@@ -121,3 +122,45 @@ def test_every_count_returns_to_zero(balancer: BalancerName, weights: tuple[floa
     assert {member.health for member in state.outlier.ejected} == {
         member.health for member in final.members if member.health.ejected
     }
+
+
+def test_every_outcome_is_counted_and_ejections_stay_within_bounds() -> None:
+    """Sixteen threads report to a detector that counts, while sweeps go on and endpoints come back."""
+    settings = OutlierSettings(
+        consecutive_errors=0,
+        consecutive_5xx=3,
+        base_ejection_s=0.01,
+        max_ejection_s=0.02,
+        interval_s=1e9,
+        failure_percentage=FailurePercentageSettings(request_volume=1, minimum_hosts=1, enforcing_percent=0),
+    )
+    told: list[bool] = []
+    state = cluster_state(outlier=settings, on_ejection=lambda _, ejected: told.append(ejected))
+    members = state.view(endpoints(4), NOW, Random(1)).members
+    outlier = state.outlier
+    assert outlier is not None
+    problems: list[BaseException] = []
+
+    def work(index: int) -> None:
+        rng = Random(index)
+        try:
+            for turn in range(500):
+                member, now = rng.choice(members), NOW + turn / 100
+                outlier.succeeded(member, now, rng.choice((200, 500, 500)))
+                probe = outlier.due(now, True)
+                if probe is not None:
+                    probe.ended(now, rng.random() < 0.8)
+                assert len(outlier.ejected) <= 2
+        except BaseException as problem:
+            problems.append(problem)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert sum(member.health.tally.total for member in members if member.health.tally) == THREADS * 500
+    assert {each for each in members if each.health.ejected} == set(outlier.ejected)
+    assert told.count(True) - told.count(False) == len(outlier.ejected)
+    assert outlier.detected["consecutive_5xx"] == outlier.enforced["consecutive_5xx"] + outlier.overflow
