@@ -13,7 +13,8 @@ import httpx
 import pytest
 
 from meshlib import Mesh
-from tests.peers.process import Process, accepts, wait_until
+from tests.peers.process import Process, accepts, free_port, wait_until
+from tests.peers.servers import Redis
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -23,7 +24,7 @@ def environment(directory: Path) -> dict[str, str]:
     return {**env, "MESHLIB_LOCAL_DIR": str(directory / "registry")}
 
 
-def what_it_prints(name: str, directory: Path) -> list[str]:
+def what_it_prints(name: str, directory: Path, **variables: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / name)],
         capture_output=True,
@@ -31,10 +32,40 @@ def what_it_prints(name: str, directory: Path) -> list[str]:
         timeout=30,
         check=False,
         cwd=directory,
-        env=environment(directory),
+        env={**environment(directory), **variables},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def test_one_user_who_asks_too_much_is_refused_and_others_are_not(tmp_path: Path) -> None:
+    *users, waits = what_it_prints("traffic/rate_limit_per_user.py", tmp_path)
+
+    refused = "then refused by the rate-limit; again in less than a second: True"
+    assert users == [f"ada: 5 calls, {refused}", f"bob: 5 calls, {refused}", f"batch: 2 calls, {refused}"]
+    assert waits == "or calls wait for their turn: ['rate-limit', 'rate-limit', 'rate-limit']"
+
+
+def test_a_service_that_declines_is_spared(tmp_path: Path) -> None:
+    assert what_it_prints("traffic/throttle.py", tmp_path) == [
+        "without: declined more than it accepted: True and nothing was spared: True",
+        "with: it declined less than half as much: True because calls were not sent: True",
+        "and it did its work all the same: True",
+    ]
+
+
+def test_a_fleet_shares_a_breaker(tmp_path: Path, redis_server: Redis) -> None:
+    assert what_it_prints("traffic/fleet_breaker.py", tmp_path, REDIS_URL=redis_server.url) == [
+        "the first process: [503, 503, 503]",
+        "the second one: the circuit breaker 'orders' is open",
+        "refused by: fleet-circuit-breaker",
+    ]
+
+
+def test_without_a_redis_its_example_says_so(tmp_path: Path) -> None:
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    (line,) = what_it_prints("traffic/fleet_breaker.py", tmp_path, REDIS_URL=url)
+    assert line == "skipped: no Redis (ConnectionError)"
 
 
 def test_the_quickstart_makes_a_call_and_shows_its_record(tmp_path: Path) -> None:
