@@ -10,6 +10,8 @@ from meshlib.balance.balancer import Member
 __all__ = ["ClusterAverage", "FairShare"]
 
 _SAMPLE = 32
+_ALIKE = 1.5
+_LEAST = 0.01
 
 
 class ClusterAverage:
@@ -46,10 +48,12 @@ class ClusterAverage:
 
 
 class FairShare:
-    """Corrects a member's weight by how far its attempts in flight exceed what the weight entitles it to.
+    """The weight of a member, corrected where its attempts in flight or its cost exceed what the weight entitles it to.
 
-    Up to twice its share plus 2 there is no correction: below that the differences are those of chance, and correcting
-    them would bend the shares that the weights ask for.
+    In flight there may be twice its share, and 2 more, and it may cost up to one and a half times the median: below
+    that the differences are those of chance, and correcting them would bend the shares that the weights ask for.
+    Beyond, the correction is in proportion, down to a hundredth. A fast one gets no more than its weight: who gives
+    weights means them.
 
     Attributes:
         average: of the cluster, as of some of the last picks.
@@ -63,10 +67,13 @@ class FairShare:
 
     def __call__(self, member: Member, now: float) -> float:
         """Its weight, corrected. To be called once per pick, under the caller's lock."""
-        return member.weight * self.factor(member, now)
-
-    def factor(self, member: Member, now: float) -> float:
-        """What its weight is multiplied by, above 0, at most 1."""
-        self.average.refresh(now)
-        bound = 2.0 * self.average.in_flight * member.weight / self._total_weight + 2.0
-        return min(1.0, bound / max(1, member.node.in_flight))
+        average = self.average
+        average.refresh(now)
+        weight, busy = member.weight, member.node.in_flight
+        factor, bound = 1.0, 2.0 * average.in_flight * weight / self._total_weight + 2.0
+        if busy > bound:
+            factor = bound / busy
+        cost, bound = member.load.plain_cost(now), average.cost_s * _ALIKE
+        if cost > bound:
+            factor *= bound / cost
+        return weight * max(factor, _LEAST)

@@ -3,9 +3,8 @@
 ``load = cost * (in flight + 1)``, with the cost of `meshlib.balance.load`. Source: Finagle's and Linkerd's balancer of
 this name.
 
-With unequal weights the schedule is earliest deadline first, the weight corrected by cost: not at all while a member
-costs up to one and a half times the cluster's median, so that shares hold while latencies are alike; beyond, in
-proportion, down to a hundredth. A fast one gets no more than its weight: who gives weights means them.
+With unequal weights the schedule is earliest deadline first, the weight corrected by cost and by what is in flight
+(`meshlib.balance.fair_share`).
 """
 
 from __future__ import annotations
@@ -27,15 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PeakEwma", "peak_ewma"]
 
-_ALIKE = 1.5
-_LEAST = 0.01
-
 
 def peak_ewma(members: Sequence[Member], settings: LoadBalancing, now: float, rng: Random) -> Balancer:
     """By load, or by corrected weight where weights differ."""
     if is_even(members):
         return PeakEwma(members)
-    return EdfSchedule(members, now, rng.getrandbits(32), FairCost(members, rng), at_first=_by_weight)
+    return EdfSchedule(members, now, rng.getrandbits(32), FairShare(members, rng), at_first=_by_weight)
 
 
 def _by_weight(member: Member, now: float) -> float:
@@ -96,16 +92,3 @@ def lighter(one: Member, other: Member, now: float) -> Member:
     if isnan(more):
         more = other.load.cost(now) * busy_other - one.load.cost(now) * busy
     return one if more >= 0.0 else other
-
-
-class FairCost(FairShare):
-    """Besides what it has in flight, a member that is slow for this cluster is corrected by its cost."""
-
-    __slots__ = ()
-
-    def factor(self, member: Member, now: float) -> float:
-        factor = super().factor(member, now)
-        cost, bound = member.load.plain_cost(now), self.average.cost_s * _ALIKE
-        if cost > bound:
-            factor *= bound / cost
-        return max(factor, _LEAST)
