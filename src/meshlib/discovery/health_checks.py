@@ -40,6 +40,8 @@ Tell = Callable[[str, str, Checkup, str], None]
 """Called with a service, an endpoint's address, its state, which has just changed, and what was wrong in words."""
 
 _log = logging.getLogger("meshlib")
+_CALM_S = 20e-6
+"""How long, for each endpoint, is between two times that clusters are made anew: that takes about a tenth of it."""
 
 
 class HealthChecks:
@@ -160,7 +162,11 @@ class _ServiceChecks:
         self._name = name
         self._settings = settings
         self._round = FirstRound()
+        self._checked = 0
         self._traffic = False
+        self._changed: dict[int, ClusterState] = {}
+        self._spreading: Timer | None = None
+        self._spread_at = float("-inf")
         self._waiting: deque[_Session] = deque()
         self._under_way = 0
 
@@ -180,6 +186,8 @@ class _ServiceChecks:
             session.members = ones
             for _, member in ones:
                 member.health.hears = partial(self._hears, session)
+        self._checked = sum(session.checkup.checked for session in self.sessions.values())
+        self._round.look(self._checked, len(self.sessions))
         self.look()
         self._reckon(self.sessions.values())
         for session in list(self.sessions.values()):
@@ -189,6 +197,8 @@ class _ServiceChecks:
     def end(self) -> None:
         """The service is no longer in use."""
         self._waiting.clear()
+        if self._spreading is not None:
+            self._spreading.cancel()
         for session in self.sessions.values():
             session.end()
         self.sessions.clear()
@@ -197,6 +207,7 @@ class _ServiceChecks:
         """Stop where this is; `follow` goes on."""
         self._waiting.clear()
         self._under_way = 0
+        self._spreading = None
         for session in self.sessions.values():
             if session.busy:  # its task, which will never run here, still holds what it was doing
                 abandon(session.probe)
@@ -277,12 +288,9 @@ class _ServiceChecks:
         known = checkup.checked
         transition = checkup.found(finding)
         self._note(session, finding)
-        sessions = self.sessions.values()
-        self.look()
-        if not known and self._round.look(sum(one.checkup.checked for one in sessions), len(sessions)):
-            self._reckon(sessions)
-        else:
-            self._reckon([session])
+        self._checked += not known
+        over = not known and self._round.look(self._checked, len(self.sessions))
+        self._reckon(self.sessions.values() if over else [session])
         if session.shown != before:
             self._checks._tell(self._name, session.address, checkup, wrong)
         delay_s = next_delay_s(self._settings, finding, transition, self._traffic, self._checks._rng)
@@ -300,7 +308,6 @@ class _ServiceChecks:
     def _reckon(self, sessions: Iterable[_Session]) -> None:
         """Note in the health of these endpoints what is known of them."""
         now = self._checks._clock()
-        changed: dict[int, ClusterState] = {}
         for session in sessions:
             failed, degraded = self._round.leaves_out(session.checkup), session.checkup.degraded
             for state, member in session.members:
@@ -309,9 +316,21 @@ class _ServiceChecks:
                 state.active.newcomers_fail = self._round.over and self._settings.initial == "failed"
                 returns = member.health.active_failed and not failed
                 if state.active.found(member.health, failed=failed, degraded=degraded):
-                    changed[id(state)] = state
+                    self._changed[id(state)] = state
                     if returns and state.load_balancing.slow_start is not None:
                         member.health.joined_at = now
+        if self._changed and self._spreading is None:
+            wait_s = self._spread_at + len(self.sessions) * _CALM_S - now
+            if wait_s > 0:
+                self._spreading = self._checks._control.call_later(min(wait_s, 1.0), self._spread)
+            else:
+                self._spread()
+
+    def _spread(self) -> None:
+        """Have the clusters made anew in which anything has changed."""
+        self._spreading = None
+        self._spread_at = self._checks._clock()
+        changed, self._changed = self._changed, {}
         for state in changed.values():
             state.health_changed()
 
