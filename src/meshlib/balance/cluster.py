@@ -356,7 +356,9 @@ class Cluster:
     def part(self, members: Sequence[Member], label: str) -> Cluster:
         """A cluster over some of the members, which shares everything else with this one."""
         now, rng = self._made
-        return Cluster(self.state, tuple(members), now, rng, self.known, self.detail or f"{label} has none", label)
+        return Cluster(
+            self.state, tuple(members), now, rng, self.known, self.detail or f"the call's metadata: {label}", label
+        )
 
     @property
     def usable(self) -> bool:
