@@ -207,3 +207,8 @@ def test_the_reasons_tell_of_the_hash_and_the_bond() -> None:
         again = reasons("/shop", explain=True, hash_key="bob")
         assert f"hash {hash_of_key('bob'):016x}, of its key" in again
         assert "its session is bound to orders-" in again
+
+
+def test_a_key_that_is_no_text_is_refused_where_it_is_given() -> None:
+    with pytest.raises(TypeError, match="hash_key is to be text, not int"):
+        meshlib.call(hash_key=7)  # type: ignore[arg-type]

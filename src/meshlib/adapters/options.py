@@ -74,7 +74,10 @@ def call(
 
     Raises:
         ValueError: if `timeout` is not a duration.
+        TypeError: if `hash_key` is no text.
     """
+    if hash_key is not None and not isinstance(hash_key, str):
+        raise TypeError(f"hash_key is to be text, not {type(hash_key).__name__}: write hash_key=str(...)")
     timeout_s = None if timeout is None else parse_duration(timeout)
     match = tuple(sorted(metadata_match.items())) if metadata_match else ()
     return {EXTENSION: CallOptions(idempotent, timeout_s, route, explain, hash_key=hash_key, metadata_match=match)}
