@@ -140,3 +140,4 @@ def test_a_balancer_by_cost_beats_counts_where_servers_differ_in_speed() -> None
     assert tails["`peak_ewma`"] < tails["`least_request`"] / 2
     assert tails["`least_request`"] < tails["`round_robin`"] / 5
     assert tails["`random`"] > 10.0
+    assert tails["`server_weights`"] < tails["`round_robin`"] / 5  # for its first seconds it is the same

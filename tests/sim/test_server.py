@@ -106,6 +106,25 @@ def test_what_its_client_gave_up_is_dropped() -> None:
     assert bench.server.dropped == 1
 
 
+def test_it_reports_how_much_it_was_used_in_the_second_before() -> None:
+    bench = Bench(Server(constant(0.1), workers=2, reports=True))
+    reports: list[bytes] = []
+
+    def answered(answer: Answer) -> None:
+        reports.extend(value for name, value in answer.headers if name == b"endpoint-load-metrics")
+
+    def ask() -> None:
+        bench.server.serve(Exchange(bench.clock, bench.rng, "/", [], answered))
+
+    for at in (0.0, 0.1, 0.2, 0.3, 0.4, 1.5, 4.0):
+        bench.clock.at(at, ask)
+    bench.clock.run()
+    assert reports == [
+        b"TEXT application_utilization=0.2500, rps_fractional=5.00",
+        b"TEXT application_utilization=0.0167, rps_fractional=0.33",
+    ]
+
+
 def test_a_queue_is_as_long_as_theory_says() -> None:
     """M/M/1 at a load of one half: two service times from arrival to answer, on average."""
     bench, waits = Bench(Server(exponential(0.01))), []

@@ -9,6 +9,7 @@ from random import Random
 from typing import Protocol, TypeAlias
 
 from meshlib.errors import ConnectFailed, MeshError, Reset
+from meshlib.policy.classify import ResponseHeaders
 from meshlib.sim.clock import VirtualClock
 
 __all__ = [
@@ -67,7 +68,7 @@ class Answer:
     retry_after_s: float | None = None
     sent: bool = True
     overloaded: bool = False
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: ResponseHeaders = ()
 
 
 class Exchange:

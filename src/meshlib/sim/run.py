@@ -103,7 +103,14 @@ class Driver:
             self._carry_out(call.error(now, n, answer.error, answer.phase))
             return
         status, retry_after_s = answer.status or 200, answer.retry_after_s
-        self._carry_out(call.headers(now, n, status, retry_after_s=retry_after_s, overloaded=answer.overloaded))
+        reported = call.attempts[n - 1].member.load.reported
+        if reported is not None:
+            reported.read(answer.headers, now)
+        self._carry_out(
+            call.headers(
+                now, n, status, retry_after_s=retry_after_s, overloaded=answer.overloaded, answer=answer.headers
+            )
+        )
         if call.state is CallState.RUNNING and call.attempts[n - 1].open:  # it wants the body too
             self._simulation.clock.after(self._simulation.body_s, lambda: self._body_end(n))
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from functools import partial
 
+from meshlib.policy.classify import ResponseHeaders
 from meshlib.sim.clock import VirtualClock
 from meshlib.sim.network import Answer, Exchange, Latency, constant
 
@@ -26,14 +28,19 @@ class Server:
         drop_expired: it drops, when its turn comes, what is past the deadline in its header, as
             `meshlib.server` does.
         drop_gone: it drops what its client gave up: it sees that the connection is closed.
+        reports: its answers say how much it was used in the second before, and how many it gave then
+            (``endpoint-load-metrics``).
         attempts: how many came.
         served, dropped, refused: how many of them it worked on, dropped, and answered 503.
     """
 
     __slots__ = (
         "_busy",
+        "_report",
         "_resumes_at",
+        "_second",
         "_waiting",
+        "_worked",
         "attempts",
         "drop_expired",
         "drop_gone",
@@ -42,6 +49,7 @@ class Server:
         "max_queue",
         "overloaded",
         "refused",
+        "reports",
         "served",
         "service",
         "speed",
@@ -59,6 +67,7 @@ class Server:
         lifo_beyond: int | None = None,
         drop_expired: bool = False,
         drop_gone: bool = False,
+        reports: bool = False,
     ) -> None:
         """An idle server; see the attributes."""
         self.service = service
@@ -69,10 +78,14 @@ class Server:
         self.lifo_beyond = lifo_beyond
         self.drop_expired = drop_expired
         self.drop_gone = drop_gone
+        self.reports = reports
         self.attempts = self.served = self.dropped = self.refused = 0
         self._waiting: deque[Exchange] = deque()
         self._busy = 0
         self._resumes_at = 0.0
+        self._second = 0
+        self._worked: list[float] = []  # in this second, each for so long
+        self._report: ResponseHeaders = ()
 
     @classmethod
     def of_capacity(cls, per_second: float, **settings: int | bool | float | None) -> Server:
@@ -118,14 +131,27 @@ class Server:
                 continue
             self._busy += 1
             self.served += 1
-            clock.after(self.service(exchange.rng) / self.speed, lambda exchange=exchange: self._done(exchange))  # type: ignore[misc]
+            took_s = self.service(exchange.rng) / self.speed
+            clock.after(took_s, partial(self._done, exchange, took_s))
 
     def _is_dead(self, exchange: Exchange, now: float) -> bool:
         if self.drop_gone and exchange.gone:
             return True
         return self.drop_expired and (deadline := exchange.deadline) is not None and now >= deadline
 
-    def _done(self, exchange: Exchange) -> None:
+    def _done(self, exchange: Exchange, took_s: float) -> None:
         self._busy -= 1
-        exchange.answer_now(Answer(0.0, status=200))
+        if self.reports:
+            self._note(exchange.clock.now, took_s)
+        exchange.answer_now(Answer(0.0, status=200, headers=self._report))
         self._begin(exchange.clock)
+
+    def _note(self, now: float, took_s: float) -> None:
+        """Count what was done, and once a second make a new report of it."""
+        if int(now) != self._second:
+            passed_s = max(1, int(now) - self._second)
+            used, rate = min(1.0, sum(self._worked) / self.workers / passed_s), len(self._worked) / passed_s
+            self._second, self._worked = int(now), []
+            text = f"TEXT application_utilization={used:.4f}, rps_fractional={rate:.2f}"
+            self._report = ((b"endpoint-load-metrics", text.encode()),)
+        self._worked.append(took_s)

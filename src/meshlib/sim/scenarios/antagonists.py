@@ -27,6 +27,7 @@ BALANCERS: Final[dict[str, dict[str, Any]]] = {
     "`random`": {"policy": "random"},
     "`round_robin`": {"policy": "round_robin"},
     "`round_robin` with the true speeds as weights": {"policy": "round_robin", "weights": True},
+    "`server_weights`": {"policy": "server_weights", "server_weights": {"blackout": "1s"}},
     "`least_request`": {"policy": "least_request"},
     "`peak_ewma`": {"policy": "peak_ewma"},
 }
@@ -37,7 +38,7 @@ def run(load_balancing: dict[str, Any], *, calls: int = 100_000, seed: int = 1) 
     settings = dict(load_balancing)
     speeds = [*SPEEDS]
     fleet = Fleet(
-        [Server(exponential(MEAN_S), speed=speed) for speed in speeds],
+        [Server(exponential(MEAN_S), speed=speed, reports=True) for speed in speeds],
         weights=speeds if settings.pop("weights", False) else None,
         seed=seed,
     )
