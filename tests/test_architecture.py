@@ -5,7 +5,7 @@ The layers, highest first; a module imports from its own layer and from those be
     cli console sim testing
     mesh
     adapters server
-    net discovery security telemetry
+    net discovery security telemetry fleet
     config
     policy balance routing
     context errors propagation degradation
@@ -39,7 +39,7 @@ LAYERS = (
     {"cli", "console", "sim", "testing"},
     {"mesh", "wiring", "status"},
     {"adapters", "server"},
-    {"net", "discovery", "security", "telemetry"},
+    {"net", "discovery", "security", "telemetry", "fleet"},
     {"config"},
     {"policy", "balance", "routing"},
     {"context", "errors", "propagation", "degradation"},

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from meshlib.adapters.httpx_wire import AsyncStockWire, StockWire
     from meshlib.balance.balancer import Member
     from meshlib.discovery.health_checks import HealthChecks
+    from meshlib.fleet.shared import SharedGates
     from meshlib.net.async_engine import AsyncEngine
-    from meshlib.net.fleet import SharedGates
     from meshlib.net.framing import Framing
     from meshlib.net.health_probe import HealthProbe
     from meshlib.policy.health_check import HealthCheckSettings
@@ -333,7 +333,7 @@ def _fleet(settings: MeshSettings, on_change: Callable[[bool, str], None]) -> Sh
     breakers = [cluster.breaker for service in settings.services.values() for cluster in service.clusters.values()]
     if settings.redis is None and all(each is None or isinstance(each, BreakerSettings) for each in breakers):
         return None
-    from meshlib.net.fleet import SharedGates
+    from meshlib.fleet.shared import SharedGates
 
     return SharedGates(settings.redis, on_change)
 

@@ -6,7 +6,7 @@ whose they are share one limit, as Linkerd's unmeshed clients do.
 
 Each limit is a `gcra` or a `token_bucket`. Of callers not more than `max_keys` are remembered; the one that was silent
 for longest is forgotten first, and if it comes back it begins with a full burst. The limit is this process's own; for
-one over a fleet see `meshlib.net.fleet`.
+one over a fleet see `meshlib.fleet.shared`.
 
 With `max_wait_s` a call that is too early takes the next free turn and waits for it, unless that is further away. Its
 deadline bounds the wait too.

@@ -1,7 +1,7 @@
 """What the processes of a fleet share over Redis: rate limits, and circuit breakers.
 
-One thread per mesh talks to Redis (`meshlib.net.errands`); calls wait for its answers, `max_wait` at most. Questions of
-many calls go in one round trip. While Redis is unwell (it refuses, breaks off, does not answer, or keeps answering
+One thread per mesh talks to Redis (`meshlib.fleet.errands`); calls wait for its answers, `max_wait` at most. Questions
+of many calls go in one round trip. While Redis is unwell (it refuses, breaks off, does not answer, or keeps answering
 later than calls wait) nobody waits: calls go on as if there were no limit, which is counted and told as an event, and
 the thread looks now and then whether it is back.
 
@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from meshlib.config.settings import ClusterSettings, RedisSettings
 from meshlib.errors import ConfigError
-from meshlib.net.errands import Errand, ErrandThread
+from meshlib.fleet.errands import Errand, ErrandThread
 from meshlib.policy.admission import FleetBreakerSettings
 from meshlib.policy.fleet_gate import FleetRateGate
 from meshlib.policy.user_breaker import UserBreakerGate
