@@ -39,6 +39,7 @@ def test_no_two_take_the_same_cell_whatever_the_threads() -> None:
 
 
 def test_cells_of_what_is_gone_are_used_again_and_those_of_an_old_view_are_not() -> None:
+    gc.collect()  # so that later nothing of other tests is given back
     state = cluster_state()
     old = state.view(endpoints(3), NOW, Random(1))
     cells = {cell for member in old.members for cell in (member.node.cell, member.load.cell)}
