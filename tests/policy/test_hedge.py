@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -184,6 +185,27 @@ def test_the_budget_of_retries_pays_too_and_refuses_when_it_is_closed() -> None:
     hedging = hedging_of(bench.call)
     assert (hedging.sent, hedging.refused) == (0, 1)
     assert bench.budget.tokens == 10
+
+
+def test_threads_share_it_exactly() -> None:
+    hedging = Hedging(HedgeSettings(after="p50", max_extra_percent=10.0))
+
+    def work() -> None:
+        for _ in range(500):
+            hedging.call_began(NOW)
+            hedging.took(NOW, 0.01)
+            if hedging.take(NOW):
+                hedging.count_sent()
+            else:
+                hedging.count_refused()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (hedging.sent, hedging.sent + hedging.refused) == (400, 4000)
+    assert hedging.delay_s(NOW) == pytest.approx(0.01, rel=1 / 60)
 
 
 # After a percentile

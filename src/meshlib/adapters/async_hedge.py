@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from meshlib.adapters.async_driver import wait
+from meshlib.adapters.clock import RealClock
 from meshlib.adapters.exchange import Exchange
 from meshlib.adapters.local_reply import async_reply
 from meshlib.errors import MeshError
@@ -91,7 +94,10 @@ class _Race:
         self._exchange = exchange
         self._wire = wire
         self._given_up: list[_Attempt] = []
-        self._timer: tuple[float, asyncio.Task[None]] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._news: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | asyncio.Task[None] | None = None
+        self._wake_at: float | None = None
 
     async def carry_out(self, actions: list[Action]) -> tuple[AsyncWireResponse, bytes | None] | None:
         """Do what the state machine asks for; the response and what there is of its body, if that is the end."""
@@ -100,7 +106,7 @@ class _Race:
             if isinstance(action, Start):
                 target, request, limits, progress = self._exchange.started(action)
                 attempt = self.under_way[action.n] = _Attempt(action, progress)
-                attempt.task = asyncio.create_task(attempt.send(self._wire, target, request, limits))
+                attempt.task = self._task(attempt.send(self._wire, target, request, limits))
             elif isinstance(action, Cancel):
                 self._give_up(action.n)
             elif isinstance(action, Deliver):
@@ -135,36 +141,51 @@ class _Race:
             await attempt.close()
             self._given_up.pop()
 
-    async def _stop_timer(self) -> None:
-        if self._timer is not None:
-            timer, self._timer = self._timer[1], None
-            timer.cancel()
-            await asyncio.gather(timer, return_exceptions=True)
-
     async def next_actions(self) -> list[Action]:
         """Let the attempts go on until the state machine asks for something."""
         call, clock = self._exchange.call, self._exchange.plane.clock
         while self.under_way:
+            news = self._news = self._loop.create_future()  # before looking: what ends after that is told
             for n, attempt in list(self.under_way.items()):
                 if attempt.task.done() and (actions := self._step(n, attempt)):
                     return actions
             wake_at = call.next_wakeup
             if wake_at is not None and wake_at <= clock.now() and (actions := call.timer(clock.now())):
                 return actions
-            await self._wait(wake_at)
+            if self._wake_at != wake_at:
+                await self._stop_timer()
+            if wake_at is not None and self._timer is None:
+                self._start_timer(wake_at)
+            await news
         return await wait(self._exchange)
 
-    async def _wait(self, wake_at: float | None) -> None:
-        tasks = [attempt.task for attempt in self.under_way.values()]
-        if self._timer is not None and self._timer[0] != wake_at:
-            self._timer[1].cancel()
+    def _wake(self, ended: object = None) -> None:
+        """A task has ended, or it is time: perhaps a little early, and then there is another timer."""
+        if ended is self._timer or ended is None:
             self._timer = None
-        if wake_at is not None:
-            if self._timer is None or self._timer[1].done():
-                clock = self._exchange.plane.clock
-                self._timer = wake_at, asyncio.create_task(clock.asleep(max(0.0, wake_at - clock.now())))
-            tasks.append(self._timer[1])
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        news = self._news
+        if news is not None and not news.done():
+            news.set_result(None)
+
+    def _start_timer(self, wake_at: float) -> None:
+        clock = self._exchange.plane.clock
+        delay_s, self._wake_at = max(0.0, wake_at - clock.now()), wake_at
+        if isinstance(clock, RealClock):
+            self._timer = self._loop.call_later(delay_s, self._wake)
+        else:
+            self._timer = self._task(clock.asleep(delay_s))
+
+    async def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            if isinstance(timer, asyncio.Task):
+                await asyncio.gather(timer, return_exceptions=True)
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        task.add_done_callback(self._wake)
+        return task
 
     def _step(self, n: int, attempt: _Attempt) -> list[Action]:
         """A task of an attempt has ended."""
@@ -180,7 +201,7 @@ class _Race:
         assert response is not None
         actions = exchange.answered(attempt.start, response, attempt.progress)
         if not actions:
-            attempt.reading, attempt.task = True, asyncio.create_task(attempt.read())
+            attempt.reading, attempt.task = True, self._task(attempt.read())
         return actions
 
     async def close(self) -> None:

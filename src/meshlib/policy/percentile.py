@@ -34,12 +34,13 @@ class WindowedPercentile:
         least_samples: how many it takes.
     """
 
-    __slots__ = ("_read_at", "_slice_ends", "_slices", "_value_s", "least_samples", "percentile")
+    __slots__ = ("_read_at", "_sizes", "_slice_ends", "_slices", "_value_s", "least_samples", "percentile")
 
     def __init__(self, percentile: float) -> None:
         self.percentile = percentile
         self.least_samples = max(LEAST_SAMPLES, _ceil(100.0 / (100.0 - percentile)))
         self._slices: list[dict[int, int]] = [{} for _ in range(SLICES)]
+        self._sizes = [0] * SLICES
         self._slice_ends: float | None = None
         self._read_at: float | None = None
         self._value_s: float | None = None
@@ -47,7 +48,7 @@ class WindowedPercentile:
     @property
     def samples(self) -> int:
         """How many durations it knows."""
-        return sum(sum(counts.values()) for counts in self._slices)
+        return sum(self._sizes)
 
     def note(self, now: float, duration_s: float) -> None:
         """One more duration. What is no number is passed over; what is below the range or above it is at its edge."""
@@ -56,6 +57,7 @@ class WindowedPercentile:
         self._move(now)
         counts, bucket = self._slices[0], _bucket(duration_s)
         counts[bucket] = counts.get(bucket, 0) + 1
+        self._sizes[0] += 1
 
     def value(self, now: float) -> float | None:
         """The percentile in seconds, at most 3 s old; None while too little is known."""
@@ -67,13 +69,13 @@ class WindowedPercentile:
 
     def _read(self, now: float) -> float | None:
         self._move(now)
+        samples = self.samples
+        if samples < self.least_samples:
+            return None
         merged: dict[int, int] = {}
         for counts in self._slices:
             for bucket, count in counts.items():
                 merged[bucket] = merged.get(bucket, 0) + count
-        samples = sum(merged.values())
-        if samples < self.least_samples:
-            return None
         left = _ceil(self.percentile / 100.0 * samples)
         for bucket in sorted(merged):
             left -= merged[bucket]
@@ -89,8 +91,8 @@ class WindowedPercentile:
             return
         passed = int((now - ends) / SLICE_S) + 1 if now >= ends else 0
         for _ in range(min(passed, SLICES)):
-            self._slices.insert(0, {})
-            self._slices.pop()
+            self._slices = [{}, *self._slices[:-1]]
+            self._sizes = [0, *self._sizes[:-1]]
         self._slice_ends = ends + passed * SLICE_S
 
 
