@@ -100,6 +100,16 @@ MAGLEV = {"policy": "maglev"}
             "cookie.name",
             "not the name of a cookie",
         ),
+        (
+            {"load_balancing": MAGLEV, "hash_on": [{"cookie": {"name": "a", "path": "x"}}]},
+            "cookie.path",
+            "begin with '/'",
+        ),
+        (
+            {"load_balancing": MAGLEV, "hash_on": [{"cookie": {"name": "a", "path": "/\n"}}]},
+            "cookie.path",
+            "cannot hold",
+        ),
         ({"load_balancing": {**MAGLEV, "table_size": 100}}, "table_size", "did you mean '101'?"),
         ({"load_balancing": {**MAGLEV, "table_size": 5000012}}, "table_size", "less than or equal to 5000011"),
         ({"load_balancing": {"table_size": 7}}, "table_size", "is for the policy 'maglev'"),

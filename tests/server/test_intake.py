@@ -151,3 +151,12 @@ def test_what_all_middleware_of_a_mesh_leaves_out_is_told_to_telemetry() -> None
         told = mesh._wiring.view.ignored()
         assert told is not None
         assert (told.deadline, told.criticality) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("peer", "known"), [("10.0.0.7", "10.0.0.7"), ("203.0.113.9", "203.0.113.9"), (UNIX, ""), (None, "")]
+)
+def test_a_request_knows_its_peer_where_that_has_an_address(peer: str | None, known: str) -> None:
+    arrival = Intake(None).take(peer, HeadersOf())
+    assert arrival is not None
+    assert arrival.request.peer == known

@@ -185,7 +185,7 @@ class Intake:
         if peer is None or peer not in self._trusted:
             if known:
                 self.counts.add("untrusted")
-            return Arrival(ServedRequest(None, peer or "")) if settings.mode == "on" else None
+            return Arrival(ServedRequest(None, _address(peer))) if settings.mode == "on" else None
 
         now = context.monotonic()
         deadline = parse_deadline(known, now, self.counts) if known else None
@@ -195,7 +195,7 @@ class Intake:
         if settings.mode != "on":
             return None
         arrival = Arrival(
-            ServedRequest(deadline, peer),
+            ServedRequest(deadline, _address(peer)),
             trusted=True,
             criticality=parse_criticality(known, self.counts) if known else None,
             baggage=parse_baggage(known, self.counts) if known else None,
@@ -211,6 +211,11 @@ class Intake:
         if trace.get_current_span().get_span_context().is_valid:
             return None
         return extract_trace(headers.values, headers.names, self.counts)
+
+
+def _address(peer: str | None) -> str:
+    """That of a peer that has one; all at the other ends of Unix sockets are called alike."""
+    return "" if peer is None or peer == UNIX else peer
 
 
 def _enrich(arrival: Arrival, now: float) -> None:

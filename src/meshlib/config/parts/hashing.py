@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from meshlib.balance import settings
-from meshlib.config.fields import Count, Flag, HeaderName, Many, Part, Span, Text, UrlPath, reject
+from meshlib.config.fields import Count, Flag, HeaderName, Many, Part, Span, Text, reject
 
 __all__ = ["AffinityOrFalse", "HashBalance", "HashCookie", "HashOn", "Ring", "SessionAffinity", "TableSize"]
 
@@ -27,9 +27,15 @@ def _cookie_name(value: str) -> str:
 
 
 def _cookie_path(value: str) -> str:
+    if not value.startswith("/"):
+        reject("does not begin with '/'")
     if not value.isascii() or not value.isprintable() or any(character in value for character in ';," \\'):
         reject("is not the path of a cookie: it has a character that a cookie cannot hold")
     return value
+
+
+def _path_or_none(value: str) -> str:
+    return _cookie_path(value) if value else value
 
 
 def _is_prime(number: int) -> bool:
@@ -44,7 +50,7 @@ def _prime(value: int) -> int:
 
 
 CookieName = Annotated[str, AfterValidator(_cookie_name)]
-CookiePath = Annotated[UrlPath, AfterValidator(_cookie_path)]
+CookiePath = Annotated[str, AfterValidator(_cookie_path)]
 TableSize = Annotated[Count, Field(ge=2, le=_LARGEST_TABLE), AfterValidator(_prime)]
 HashBalance = Annotated[Count, Field(ge=100)] | None
 _RingSize = Annotated[Count, Field(ge=1, le=_LARGEST_RING)]
@@ -79,7 +85,7 @@ class HashCookie(Part):
 
     name: CookieName
     ttl: Span | None = None
-    path: CookiePath | Literal[""] = ""
+    path: Annotated[str, AfterValidator(_path_or_none)] = ""
 
 
 class HashOn(Part):
