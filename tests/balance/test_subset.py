@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from meshlib.balance.cluster import Cluster, ClusterState
 from meshlib.balance.endpoint import Endpoint, Health
-from meshlib.balance.settings import LoadBalancing, SubsetSelector, SubsetSettings
+from meshlib.balance.settings import LoadBalancing, SessionAffinity, SubsetSelector, SubsetSettings
 from meshlib.balance.subset import chosen
 from tests.core import NOW
 
@@ -29,10 +29,15 @@ def cluster_of(
     *selectors: SubsetSelector,
     health: Mapping[str, Health] = MappingProxyType({}),
     panic_percent: float = 50.0,
+    session_affinity: SessionAffinity | None = None,
     **fields: Any,
 ) -> Cluster:
-    subset = SubsetSettings(selectors, **fields)
-    balancing = LoadBalancing(policy="round_robin", panic_percent=panic_percent, subset=subset)
+    balancing = LoadBalancing(
+        policy="round_robin",
+        panic_percent=panic_percent,
+        subset=SubsetSettings(selectors, **fields),
+        session_affinity=session_affinity,
+    )
     state = ClusterState("orders", now=NOW, load_balancing=balancing)
     hosts = [
         Endpoint(name, 80, metadata=metadata, health=health.get(name, Health.HEALTHY))
@@ -204,3 +209,13 @@ def test_nothing_raises_whatever_selectors_say(
         keys = [text.partition("=")[0] for text in part.label.removeprefix("subset ").split(", ")]
         assert set(keys) <= set(match)
         assert all(flag or picked.endpoint.metadata[key] == match[key] for key in keys if "," not in match[key])
+
+
+def test_a_session_is_not_bound_to_an_endpoint_outside_of_the_subset() -> None:
+    cluster = cluster_of(VERSION, fallback="any", session_affinity=SessionAffinity())
+    sessions = cluster.state.sessions
+    assert sessions is not None
+    part = chosen(cluster, (("version", "1.0"),))
+    assert sessions.member_at("a:80", part.own) is cluster.members[0]
+    assert sessions.member_at("c:80", part.own) is None
+    assert sessions.member_at("c:80", cluster.own) is cluster.members[2]

@@ -13,11 +13,12 @@ from __future__ import annotations
 import binascii
 import threading
 from base64 import b64decode, b64encode
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from meshlib.balance.balancer import Member
 from meshlib.balance.cookies import cookie_value, set_cookie
 from meshlib.balance.endpoint import Health
+from meshlib.balance.health import EndpointHealth
 from meshlib.balance.settings import BoundStatus, SessionAffinity
 
 __all__ = ["Sessions", "affinity_cookie", "applies", "bound_to", "status_of"]
@@ -76,12 +77,19 @@ class Sessions:
         """These are the cluster's members now, those that drain among them."""
         self._members = {member.endpoint.address: member for member in members}
 
-    def member_at(self, address: str | None) -> Member | None:
-        """The member that a call is bound to; None if there is none that may be called."""
+    def member_at(self, address: str | None, own: Container[EndpointHealth] | None = None) -> Member | None:
+        """The member that a call is bound to; None if there is none that may be called.
+
+        Args:
+            address: where it is; None for a call that is not bound.
+            own: the health of those that the call may go to, where it is a part of the cluster; None for all.
+        """
         if address is None:
             return None
         member = self._members.get(address)
         usable = member is not None and status_of(member) in self._settings.statuses
+        if usable and member is not None and own is not None:
+            usable = member.health in own
         with self._lock:
             if usable:
                 self.bound += 1

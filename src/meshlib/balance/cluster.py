@@ -280,7 +280,7 @@ class Cluster:
         self.subsets: Subsets | None = None
         self.known = known
         self.detail = detail
-        if state.sessions is not None:
+        if state.sessions is not None and not label:
             state.sessions.rebind(members)
         healthy = [member for member in members if member.endpoint.health is Health.HEALTHY]
         self.draining: tuple[Member, ...] = ()
@@ -405,8 +405,8 @@ class Cluster:
             return None
         allowed = not_ejected if ejected and not panic else None
         picked = balancer.pick(now, rng, untried(tried, allowed) if tried else allowed, traits)
-        if picked is None and tried:
-            picked = balancer.pick(now, rng, allowed, traits)
+        if picked is None:  # all were tried; or this view is of the past, and all that it knows are ejected since
+            picked = balancer.pick(now, rng, allowed, traits) or balancer.pick(now, rng, None, traits)
         if picked is not None and panic:
             self.state.count_panic()
         return picked

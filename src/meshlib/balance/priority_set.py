@@ -201,13 +201,6 @@ class PrioritySet:
         where = self._where.get(member.health)
         return where is not None and self._now(ejected).loads.panic[where.priority]
 
-    def after_fork(self) -> None:
-        """In the child: a lock may be held by a thread that is not there, a schedule be half changed."""
-        for tier in self._tiers:
-            for group in tier.every_group():
-                group.reset()
-        self._arrangement = self._arrange(self._arrangement.ejected)
-
     def _now(self, ejected: Sequence[Member]) -> _Arrangement:
         at = self._arrangement
         if at.ejected is not ejected:

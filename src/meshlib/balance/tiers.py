@@ -74,10 +74,6 @@ class Group:
         balancer = self._balancer = self._make(self.members)
         return balancer
 
-    def reset(self) -> None:
-        """Have it made anew when it is needed."""
-        self._balancer = None
-
 
 class Place:
     """One locality of one priority.

@@ -68,7 +68,7 @@ class Attempts(Holdings):
         if traits is not None:
             traits.retries = len(attempts)
             if not attempts and cluster.state.sessions is not None:
-                bound = cluster.state.sessions.member_at(traits.bound_to)
+                bound = cluster.state.sessions.member_at(traits.bound_to, cluster.own)
         if bound is None and outlier is not None and outlier.ejected and not beside:
             lease = self._lease(now, outlier, tried)
         member = bound or (cluster.pick(now, self._rng, tried, traits) if lease is None else lease.member)
