@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from random import Random
+from threading import Thread
 
 import pytest
 from hypothesis import given, settings
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 
 from meshlib.balance.ahead import collected
 from meshlib.balance.balancer import Balancer, Member
+from meshlib.balance.cluster import ClusterState
 from meshlib.balance.consistent_hash import hash_key, normalized
 from meshlib.balance.endpoint import Endpoint
 from meshlib.balance.hashing import xxh64
-from meshlib.balance.settings import BalancerName, LoadBalancing, RingSettings
+from meshlib.balance.settings import BalancerName, LoadBalancing, RingSettings, SessionAffinity
 from meshlib.balance.table import find_balancer
 from meshlib.policy.traits import Traits
 from tests.balance.test_picks import members
@@ -110,3 +112,38 @@ def test_the_same_address_twice_is_no_trouble() -> None:
     some = members(1) * 2
     settings = LoadBalancing(policy="ring_hash", ring=RingSettings(min_size=8))
     assert find_balancer("ring_hash")(some, settings, NOW, Random(1)).pick(NOW, Random(1), None, traits_of(3)) in some
+
+
+def test_sixteen_threads_pick_while_tables_change() -> None:
+    balancing = LoadBalancing(
+        policy="maglev", table_size=251, hash_balance_percent=120, session_affinity=SessionAffinity()
+    )
+    state = ClusterState("orders", now=NOW, load_balancing=balancing)
+    endpoints = [Endpoint("10.0.0.1", port) for port in range(1, 21)]
+    current = [state.view(endpoints, NOW, Random(1))]
+    failed: list[BaseException] = []
+
+    def call(seed: int) -> None:
+        rng = Random(seed)
+        try:
+            for _ in range(200):
+                member = current[0].pick(NOW, rng, (), traits_of(rng.getrandbits(5)))
+                assert member is not None
+                member.node.enter()
+                assert state.sessions is not None
+                state.sessions.member_at(member.endpoint.address)
+                member.node.exit()
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [Thread(target=call, args=(seed,)) for seed in range(16)]
+    for thread in threads:
+        thread.start()
+    turn = 0
+    while any(thread.is_alive() for thread in threads):
+        turn += 1
+        current[0] = state.view(endpoints[: 10 + turn % 10], NOW, Random(1))
+    assert failed == []
+    assert state.sessions is not None
+    assert state.sessions.bound + state.sessions.moved == 16 * 200
+    assert sum(member.node.in_flight for member in state.view(endpoints, NOW, Random(1)).members) == 0
