@@ -150,3 +150,16 @@ def test_a_clients_number_may_stand_in_the_name_of_its_machine(monkeypatch: pyte
     monkeypatch.setattr("socket.gethostname", lambda: "checkout")
     with pytest.raises(ConfigError, match="'checkout' has none"):
         Mesh(config)
+
+
+def test_a_call_that_read_the_endpoints_before_a_change_is_made_although_all_it_knows_are_ejected() -> None:
+    rng = Random(1)
+    state = ClusterState("orders", now=NOW)
+    assert state.outlier is not None
+    old = state.view(endpoints(2), NOW, rng)
+    state.view([Endpoint("other", 80, instance_id=str(n)) for n in range(4)], NOW, rng)
+    for member in old.members:
+        member.health.ejected = True
+    state.outlier.ejected = old.members
+    assert state.outlier.ejected_healthy == 0
+    assert old.pick(NOW, rng) in old.members
