@@ -11,6 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from meshlib.net.steps import Bell, Steps, Wait, run, wait_for
+from meshlib.net.sync_engine import SyncEngine
+from meshlib.net.wire import Progress, WireLimits
+from tests.net.wire_servers import get
 
 
 @pytest.fixture
@@ -109,3 +112,27 @@ def test_an_operation_that_is_interrupted_lets_go(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(KeyboardInterrupt):
         run(operation())
     assert ended == ["yes"]
+
+
+def test_who_waits_beside_another_on_one_http2_connection_still_hears_the_bell() -> None:
+    pytest.importorskip("h2")
+    from tests.net.test_http2 import H2Server, echo
+
+    bell = Bell()
+    engine = SyncEngine()
+    with H2Server(echo) as server:
+        target, limits = server.target(), WireLimits(deadline=time.monotonic() + 10)
+        assert b"".join(engine.send(target, get(), limits, Progress()).body) == b"ok"
+        one = engine.send_steps(target, get(b"/silence"), limits, Progress(), bell)
+        other = engine.send_steps(target, get(b"/silence"), limits, Progress(), bell)
+        next(one)
+        waits = next(other)
+        one.close()
+        bell.quiet()
+        # Another thread's answer comes, read by that thread: whoever waits is to look whether there was more.
+        assert b"".join(engine.send(target, get(), limits, Progress()).body) == b"ok"
+        assert bell.fileno() in wait_for([Wait({bell.fileno(): select.POLLIN}, limits.deadline)])
+        assert bell.fileno() in waits.files
+        other.close()
+        engine.close()
+    bell.close()

@@ -75,7 +75,7 @@ class SyncHttp2(SharedStream):
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._write_lock = threading.Lock()
-        self._bells = set()
+        self._bells = {}
         self._state.fail(ConnectionError("the connection is the parent process's"))
         self._stream.close()
 

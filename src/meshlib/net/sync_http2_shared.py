@@ -41,8 +41,9 @@ class SharedStream:
         self._write_lock = threading.Lock()
         self._unwritten = bytearray()
         self._dropped: deque[Stream] = deque()
-        self._bells: set[Bell] = set()
-        """Of those who wait in steps."""
+        self._bells: dict[object, Bell] = {}
+        """Of those who wait in steps; one bell may be there for several of them. Changed without a lock, as by a
+        finalizer too."""
 
     def _write(self, until: float | None, limits: WireLimits) -> None:
         try:
@@ -139,9 +140,7 @@ class SharedStream:
         self._ring()
 
     def _ring(self) -> None:
-        with self._lock:
-            bells = tuple(self._bells)
-        for bell in bells:
+        for bell in list(self._bells.values()):
             bell.ring()
 
     # In steps
@@ -164,8 +163,8 @@ class SharedStream:
         self, done: Callable[[], bool], until: float | None, limits: WireLimits, phase: str, bell: Bell
     ) -> Steps[None]:
         """Be done when `done` says so; it is asked under the lock."""
-        with self._lock:
-            self._bells.add(bell)  # before looking: what another thread reads after that rings it
+        waiter = object()
+        self._bells[waiter] = bell  # before looking: what another thread reads after that rings it
         try:
             while True:
                 with self._lock:
@@ -189,8 +188,7 @@ class SharedStream:
         except OSError as error:
             self._fail(error.with_traceback(None))
         finally:
-            with self._lock:
-                self._bells.discard(bell)
+            self._bells.pop(waiter, None)
 
     def _drop_forgotten(self) -> None:
         while self._dropped:
