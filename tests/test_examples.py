@@ -115,6 +115,16 @@ def test_a_server_that_is_not_well_gets_no_calls_until_it_is(tmp_path: Path) -> 
     ]
 
 
+def test_a_configuration_is_tried_in_virtual_time(tmp_path: Path) -> None:
+    careless, defaults, both = what_it_prints("traffic/simulation.py", tmp_path)
+
+    assert careless == "no budget, no breaker: it never recovers; at the end 0% of the calls are answered in time"
+    assert defaults.startswith("the defaults: well again after 1")
+    assert both == (
+        "and a server that drops what is late: well again after 0 s; at the end 100% of the calls are answered in time"
+    )
+
+
 def test_calls_stay_near_until_nobody_near_is_well(tmp_path: Path) -> None:
     near, zone, region = what_it_prints("traffic/failover_between_zones.py", tmp_path)
 

@@ -8,8 +8,9 @@ from meshlib.balance.settings import BalancerName
 from meshlib.policy.backoff import Jitter
 from meshlib.sim.scenarios import antagonists, hedging, jitter, metastable, shedding, slow_backend, subsets, throttling
 
+pytestmark = pytest.mark.slow  # in virtual time, so nothing depends on the Python either
 
-@pytest.mark.slow
+
 @pytest.mark.parametrize(
     ("balancer", "least", "most"),
     [("round_robin", 94.5, 96.5), ("least_request", 99.0, 99.7), ("peak_ewma", 99.9, 100)],
@@ -106,7 +107,6 @@ def test_a_throttled_service_sees_k_times_what_it_can_do(k: float) -> None:
     assert outcome.good == pytest.approx(throttling.CAPACITY, rel=0.03)
 
 
-@pytest.mark.slow
 def test_a_throttle_without_a_cap_locks_out_a_service_whose_failures_are_timeouts() -> None:
     found = {
         name: metastable.run(metastable.ROWS[name], 280.0, watch_s=110.0)
@@ -123,7 +123,6 @@ def test_a_throttle_without_a_cap_locks_out_a_service_whose_failures_are_timeout
     assert cured.recovered_s <= 15
 
 
-@pytest.mark.slow
 def test_under_three_times_the_load_what_matters_is_answered() -> None:
     """Netflix, 2024: above 99 % of what users ask for, and prefetches take the loss."""
     assert shedding.run(shedding.DEFENCES["none"]).high_percent <= 40.0
@@ -133,7 +132,6 @@ def test_under_three_times_the_load_what_matters_is_answered() -> None:
         assert outcome.low_percent >= 15.0
 
 
-@pytest.mark.slow
 def test_a_balancer_by_cost_beats_counts_where_servers_differ_in_speed() -> None:
     tails = {name: antagonists.run(each, calls=40_000).percentile(99.0) for name, each in antagonists.BALANCERS.items()}
     assert tails["`peak_ewma`"] <= 0.45
