@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from meshlib.balance.balancer import Member
+from meshlib.balance.balancer import OUTSIDE, Member
 from meshlib.balance.cluster import Cluster
 from meshlib.dataclass import dataclass
 from meshlib.durations import format_duration
@@ -101,7 +101,7 @@ def _why_not(cluster: Cluster, member: Member, now: float) -> str | None:
         return f"{member.state} in the registry"
     if priorities is not None:
         return priorities.why_not(member, cluster.ejected)
-    return "outside this client's subset, for want of which it is used" if cluster.outside(member) else None
+    return "outside this client's subset, for want of which it is used" if cluster.how(member) == OUTSIDE else None
 
 
 def _out(cluster: Cluster, member: Member, now: float) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from meshlib.policy.traits import Traits
 
 __all__ = [
+    "OUTSIDE",
     "RESAMPLES",
     "Balancer",
     "MakeBalancer",
@@ -118,6 +119,10 @@ def is_even(members: Sequence[Member]) -> bool:
     """Whether all weights are the same."""
     weight = members[0].weight
     return all(member.weight == weight for member in members)
+
+
+OUTSIDE = "outside the subset"
+"""How a member was picked that the balancer leaves out: only for want of those that it does not."""
 
 
 def leaves_out(balancer: object, member: Member) -> bool:

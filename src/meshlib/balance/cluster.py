@@ -19,7 +19,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from meshlib.balance.alike import are_alike, is_well, panic_at
-from meshlib.balance.balancer import Balancer, Member, leaves_out, not_ejected, untried
+from meshlib.balance.balancer import OUTSIDE, Balancer, Member, leaves_out, not_ejected, untried
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.balance.health import ActiveHealth, EndpointHealth
 from meshlib.balance.known import Known
@@ -421,16 +421,12 @@ class Cluster:
         usable = untried(tried, None if panic else not_ejected)
         return any(map(usable, self.members if panic else self.healthy))
 
-    def outside(self, member: Member) -> bool:
-        """Whether a member is none of this client's subset or aperture, and used only for want of one of those."""
-        return leaves_out(self._balancer, member)
-
     def how(self, member: Member) -> str | None:
         """From where a member was picked just now, in words; None if there is nothing to say."""
         if self.priorities is not None:
             where = self.priorities.how(member, self.ejected)
         else:
-            where = "panic" if self.panicking() else "outside the subset" if self.outside(member) else None
+            where = "panic" if self.panicking() else OUTSIDE if leaves_out(self._balancer, member) else None
         return f"{self.label}, {where}" if self.label and where else where or self.label or None
 
     def usual_cost(self, rng: Random, without: Member) -> float:
