@@ -167,6 +167,10 @@ class AdaptiveGate:
     def left(self, now: float, call: Placement) -> None:
         """It holds nothing."""
 
+    def note(self, now: float) -> str | None:
+        """What the limit is now."""
+        return f"its limit adapts: {self._limit.maximum} calls in flight now"
+
     def renew_lock(self) -> None:
         """After a fork, in the child."""
         self._lock = threading.Lock()

@@ -93,6 +93,10 @@ class FleetRateGate:
     def left(self, now: float, call: Placement) -> None:
         """What a call has used of the limit is used."""
 
+    def note(self, now: float) -> str | None:
+        """What the limit is."""
+        return f"its fleet's rate limit: {self.settings.rate:g} calls per second, {self.settings.at_once} at once"
+
     def renew_lock(self) -> None:
         """After a fork, in the child."""
         self._lock = threading.Lock()

@@ -67,6 +67,10 @@ class Gate(Protocol):
         """A call that it let in is over, its body included, or has gone to another cluster. Comes once."""
         ...
 
+    def note(self, now: float) -> str | None:
+        """What there is to know of it now, for dry runs; None for nothing. Changes nothing."""
+        ...
+
     def renew_lock(self) -> None:
         """After a fork, in the child: the parent's calls are not ours."""
         ...

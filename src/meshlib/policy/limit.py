@@ -182,6 +182,12 @@ class InFlightLimit:
         """Its place falls free."""
         self.exit()
 
+    def note(self, now: float) -> str | None:
+        """Whether it is reached."""
+        if self.maximum is None or self.in_flight < self.maximum:
+            return None
+        return f"{self.in_flight} of {self.maximum} calls are in flight, {self.pending} wait in line"
+
     def _give_back(self) -> None:
         try:
             self._taken.pop()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from meshlib.errors import MeshError, RateLimited
 from meshlib.policy.admission import RateLimitSettings
 from meshlib.policy.keys import key_of, reader_of
-from meshlib.policy.rate_limit import RateLimit, TooFast, Turn
+from meshlib.policy.rate_limit import RateLimit, TooFast, Turn, describe
 
 if TYPE_CHECKING:
     from meshlib.policy.facts import Ready
@@ -74,6 +74,14 @@ class RateLimitGate:
 
     def left(self, now: float, call: Placement) -> None:
         """What a call has used of the limit is used."""
+
+    def note(self, now: float) -> str | None:
+        """What the limit is."""
+        settings = self.limit.settings
+        rates = [(settings.total, "in all"), (settings.each, "each")]
+        return "its rate limit: " + (
+            ", ".join(f"{describe(rate)} {whose}" for rate, whose in rates if rate is not None) or "of some callers"
+        )
 
     def renew_lock(self) -> None:
         """After a fork, in the child."""

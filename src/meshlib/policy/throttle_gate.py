@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
+from meshlib.context import Criticality
 from meshlib.errors import LimitExceeded, MeshError
 from meshlib.policy.admission import NackSettings, SuccessRateSettings, ThrottleAlgorithm
 from meshlib.policy.keys import criticality_of, reader_of
@@ -93,6 +94,11 @@ class ThrottleGate:
 
     def left(self, now: float, call: Placement) -> None:
         """It holds nothing."""
+
+    def note(self, now: float) -> str | None:
+        """Of which share it would refuse calls that are critical, as most are."""
+        percent = self._percent(now, Criticality.CRITICAL)
+        return f"its throttle refuses {percent:.0f} % of critical calls" if percent else None
 
     def renew_lock(self) -> None:
         """After a fork, in the child."""

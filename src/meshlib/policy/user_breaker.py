@@ -172,6 +172,11 @@ class UserBreakerGate:
     def left(self, now: float, call: Placement) -> None:
         """It holds nothing."""
 
+    def note(self, now: float) -> str | None:
+        """Whether it is open, as far as that can be told without asking elsewhere."""
+        view = self._seen if self._worker is not None else self._look()
+        return None if view is None or view.closed else f"the circuit breaker {self._name()} is open"
+
     def renew_lock(self) -> None:
         """After a fork, in the child: the lease of a call of the parent will not come back."""
         self._lock = threading.Lock()
