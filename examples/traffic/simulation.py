@@ -4,17 +4,20 @@ A service that can do 300 calls a second gets 250, and stands still for ten seco
 and try once more.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from meshlib.sim.fleet import Fleet
 from meshlib.sim.server import Server
 
 CAPACITY, RATE, STALL_AT, STALL_S = 300, 250, 10, 10
 
 # As under `services: {orders: ...}` in mesh.yaml.
-CAREFUL = {"per_try_timeout": "1s", "retry": {"max_retries": 1}}
-CARELESS = {**CAREFUL, "retry_budget": {"tokens": 1_000_000}, "circuit_breaker": False}
+CAREFUL: Mapping[str, Any] = {"per_try_timeout": "1s", "retry": {"max_retries": 1}}
+CARELESS: Mapping[str, Any] = {**CAREFUL, "retry_budget": {"tokens": 1_000_000}, "circuit_breaker": False}
 
 
-def survive(configuration: dict[str, object], *, drop_expired: bool = False) -> str:
+def survive(configuration: Mapping[str, Any], *, drop_expired: bool = False) -> str:
     server = Server.of_capacity(CAPACITY, drop_expired=drop_expired)
     fleet = Fleet([server], seed=1)
     client = fleet.client(**configuration)

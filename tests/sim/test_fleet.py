@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 
-from meshlib.balance.settings import BalancerName
+from meshlib.context import Criticality
 from meshlib.sim.fleet import Fleet
 from meshlib.sim.network import Serves, SimEndpoint, exponential, lognormal
 from meshlib.sim.server import Server
@@ -23,22 +24,41 @@ def servers() -> list[Serves]:
     ]
 
 
-def crowd(seed: int, balancer: BalancerName = "peak_ewma") -> Fleet:
+POLICIES: dict[str, dict[str, Any]] = {
+    "peak_ewma": {"load_balancing": {"policy": "peak_ewma"}},
+    "least_request": {"load_balancing": {"policy": "least_request"}},
+    "round_robin": {"load_balancing": {"policy": "round_robin"}},
+    "random": {"load_balancing": {"policy": "random"}},
+    "hedging": {"hedge": {"after": "20ms", "max_extra_percent": 100, "max_hedges": 2}},
+    "hedging on the per-try timeout": {"hedge": {"on_per_try_timeout": True}},
+    "a throttle": {"throttle": {"window": "2s"}},
+    "a bulkhead": {"bulkhead": {"by": "criticality", "percents": {"critical": 60, "sheddable": 40}}},
+    "an adaptive limit": {"limits": {"adaptive": {"algorithm": "vegas"}}},
+    "a rate limit": {"rate_limit": {"total": {"rate": 50}, "max_wait": "100ms"}},
+    "faults": {"fault": {"delay": {"fixed": "50ms", "percent": 20}, "abort": {"status": 503, "percent": 10}}},
+}
+
+
+def crowd(seed: int, policy: str = "peak_ewma") -> Fleet:
     """Five clients of six servers, some of them ill, more load than there is room for, and callers who go away."""
     fleet = Fleet(servers(), seed=seed)
+    service = {
+        "timeout": "1s",
+        "per_try_timeout": "300ms",
+        "limits": {"max_in_flight": 20} if policy == "a bulkhead" else {"max_in_flight": 20, "max_pending": 5},
+    }
     for _ in range(5):
-        fleet.client(
-            keep_records=True,
-            timeout="1s",
-            per_try_timeout="300ms",
-            load_balancing={"policy": balancer},
-            limits={"max_in_flight": 20, "max_pending": 5},
-        )
+        fleet.client(keep_records=True, **{**service, **POLICIES[policy]})
     rng = Random(seed)
 
     def start() -> None:
         client = rng.choice(fleet.clients)
-        client.call(rng.choice([None, 0.02, 0.5]), deadline_s=rng.choice([None, 0.1]), safe=rng.random() < 0.7)
+        client.call(
+            rng.choice([None, 0.02, 0.5]),
+            deadline_s=rng.choice([None, 0.1]),
+            safe=rng.random() < 0.7,
+            criticality=rng.choice([None, Criticality.SHEDDABLE]),
+        )
 
     fleet.load(400.0, 8.0, start)
     fleet.clock.at(3.0, lambda: fleet.servers[0].stall(fleet.clock, 1.0))  # type: ignore[attr-defined]
@@ -46,9 +66,9 @@ def crowd(seed: int, balancer: BalancerName = "peak_ewma") -> Fleet:
     return fleet
 
 
-@pytest.mark.parametrize("balancer", ["peak_ewma", "least_request", "round_robin", "random"])
-def test_every_call_ends_once_and_nothing_stays_in_flight(balancer: BalancerName) -> None:
-    fleet = crowd(1, balancer)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_call_ends_once_and_nothing_stays_in_flight(policy: str) -> None:
+    fleet = crowd(1, policy)
     tally, records = fleet.tally, [record for client in fleet.clients for record in client.records]
     begun = sum(tally.begun.values())
     assert begun > 3000
@@ -57,6 +77,7 @@ def test_every_call_ends_once_and_nothing_stays_in_flight(balancer: BalancerName
     attempts = sum(len(record.attempts) for record in records)
     assert attempts == sum(tally.attempts.values()) == sum(server.attempts for server in fleet.servers)
     assert all(attempt.outcome != "pending" for record in records for attempt in record.attempts)
+    assert max(record.duration_s for record in records) <= 1.0 + 1e-6
     assert fleet.in_flight == 0
     assert all(server.in_flight == 0 for server in fleet.servers if isinstance(server, Server))
 
