@@ -29,8 +29,10 @@ from meshlib.errors import (
     Reset,
 )
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
+from meshlib.policy.admission import AimdSettings, GcraSettings, RateLimitSettings, ThrottleSettings
 from meshlib.policy.call import Call, CallState
 from meshlib.policy.facts import CallFacts
+from meshlib.policy.gates import make_gates
 from meshlib.policy.hedge import Hedging
 from meshlib.policy.limit import LimitFull, Waiter
 from meshlib.policy.settings import (
@@ -95,8 +97,11 @@ class OneCall(RuleBasedStateMachine):
         limit=st.sampled_from([None, 1, 2]),
         tokens=st.sampled_from([1.0, 4.0, 20.0]),
         balancer=st.booleans(),
+        gated=st.booleans(),
     )
-    def prepare(self, seed: int, sizes: tuple[int, int], limit: int | None, tokens: float, balancer: bool) -> None:
+    def prepare(
+        self, seed: int, sizes: tuple[int, int], limit: int | None, tokens: float, balancer: bool, gated: bool
+    ) -> None:
         self.rng = Random(seed)
         self.budget = TokenBudget(tokens)
         # Thresholds are low, so that ejections and open circuits happen within one example.
@@ -107,6 +112,7 @@ class OneCall(RuleBasedStateMachine):
                 breaker=BreakerSettings(min_calls=2, window_s=10.0),
                 outlier=OutlierSettings(consecutive_errors=2, base_ejection_s=1.0),
                 limits=LimitSettings(max_in_flight=limit, max_pending=1),
+                **self._gates(limit) if gated else {},
             )
             for name in ("orders/v1", "orders/v2")
         ]
@@ -117,6 +123,12 @@ class OneCall(RuleBasedStateMachine):
         self.hedgings: dict[HedgeSettings, Hedging] = {}
         self.members: set[Member] = set()
         self._publish()
+
+    def _gates(self, limit: int | None) -> dict[str, Any]:
+        limits = LimitSettings(limit, 1, 0.3, adaptive=AimdSettings(initial_limit=2, min_limit=1, max_limit=3))
+        rate = RateLimitSettings(total=GcraSettings(20, 2), max_wait_s=0.05)
+        gates = make_gates(limits, ThrottleSettings(min_calls=3), None, rate, self.now, self.rng)
+        return {"limit": gates.limit, "before": gates.before, "after": gates.after}
 
     def _publish(self) -> None:
         healths = [Health.HEALTHY, Health.HEALTHY, Health.HEALTHY, Health.UNHEALTHY]
@@ -515,7 +527,9 @@ def test_calls_keep_their_promises_through_long_random_lives(part: int) -> None:
         rng = Random(seed)
         machine = OneCall()
         sizes = (rng.randint(1, 4), rng.randint(0, 3))
-        machine.prepare(seed, sizes, rng.choice([None, 1, 2]), rng.choice([4.0, 20.0, 20.0]), rng.random() < 0.5)
+        machine.prepare(
+            seed, sizes, rng.choice([None, 1, 2]), rng.choice([4.0, 20.0, 20.0]), rng.random() < 0.5, part == 3
+        )
         for _ in range(120):
             step(machine, rng, seen)
             machine.budget_is_within_bounds()
