@@ -5,6 +5,7 @@
     locality                    where an endpoint runs, as each registry says it
     resolver                    which source's answer holds, and for how long: no I/O
     service_watch, watch        ask the sources of one service, and of all that are in use
+    health_checks               asks the endpoints of services in use whether they are well
     registration, probe         this process's own entry, and its health check; with Consul by `consul_agent`
     control                     where all this runs: a thread (`control_thread`), and an event loop once one is needed
                                 (`control_loop`)

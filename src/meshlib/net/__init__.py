@@ -21,5 +21,6 @@ does not is there once.
     steps                       the same operations for a thread that has several attempts under way
     async_link                  a transport of asyncio, and waiting for news of it; two protocols are made of it:
     async_stream                keeps what comes until it is read (for TLS to start on, for HTTP/2), and `async_http1`
+    health_probe                one active check, on a connection of its own
     fork                        lets go of connections in a forked child
 """

@@ -12,7 +12,9 @@
     retry, retry_on, backoff    whether there is another attempt, which failures are named, and how long to wait
     budget                      who pays: by tokens, rate or concurrency, each in a module of its own
     breaker, limit              whether a cluster takes a call
-    outlier                     whether an endpoint is to be left alone
+    outlier                     whether an endpoint is to be left alone, by our rule; `outlier_sweep` by Envoy's, two of
+                                which are in `success_rate`
+    health_check                the same by asking it: what an answer says, and when to ask again
 
 What each is set to is in `settings`.
 """
