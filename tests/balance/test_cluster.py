@@ -9,6 +9,7 @@ import pytest
 from meshlib.balance.cluster import Cluster
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.balance.load import EndpointNode
+from meshlib.balance.settings import LoadBalancing
 from tests.core import NOW, cluster_state, endpoints
 
 RNG = Random(1)
@@ -130,3 +131,20 @@ def test_a_newcomer_among_slow_fellows_or_among_strangers_has_the_default() -> N
     for member in first:
         member.load.answered(1.0, 5.0)
     assert state.view([*endpoints(2), Endpoint("10.9.9.9", 80)], 1.0, rng).members[-1].load.cost(1.0) == 0.03
+
+
+def test_a_view_of_the_past_finds_who_has_come_back() -> None:
+    """A cluster by hash is made anew when health changes; until then the view knows the ones that were well."""
+    state = cluster_state(policy="maglev")
+    state.load_balancing = LoadBalancing(policy="maglev", table_size=13, panic_percent=0.0)
+    first, second = state.view(endpoints(2), NOW, RNG).members
+    first.health.ejected = True
+    view = state.view(endpoints(2), NOW, RNG)
+    assert view.pick(NOW, RNG) is second
+    first.health.ejected, second.health.ejected = False, True
+    assert state.outlier is not None
+    state.outlier.rebind(view.members)
+    assert view.pick(NOW, RNG) is first
+    first.health.ejected = True
+    state.outlier.rebind(view.members)
+    assert view.pick(NOW, RNG) is None

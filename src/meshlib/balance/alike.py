@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 
 from meshlib.balance.balancer import Member
 from meshlib.balance.endpoint import Health
 from meshlib.balance.health import EndpointHealth
 from meshlib.balance.settings import LoadBalancing
 
-__all__ = ["are_alike", "is_well", "panic_at"]
+__all__ = ["any_well", "are_alike", "is_well", "panic_at"]
 
 
 def are_alike(settings: LoadBalancing, members: Sequence[Member], healthy: Sequence[Member]) -> bool:
@@ -28,6 +29,12 @@ def are_alike(settings: LoadBalancing, members: Sequence[Member], healthy: Seque
 def is_well(health: EndpointHealth) -> bool:
     """Whether neither active checks nor outlier detection are against an endpoint."""
     return not (health.ejected or health.active_failed or health.active_degraded)
+
+
+def any_well(members: Sequence[Member], rng: Random) -> Member | None:
+    """Any member that nobody is against; None if there is none."""
+    well = [each for each in members if each.endpoint.health is Health.HEALTHY and is_well(each.health)]
+    return rng.choice(well) if well else None
 
 
 def panic_at(settings: LoadBalancing, count: int) -> float:

@@ -18,15 +18,15 @@ from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
-from meshlib.balance.alike import are_alike, is_well, panic_at
+from meshlib.balance.alike import any_well, are_alike, is_well, panic_at
 from meshlib.balance.balancer import OUTSIDE, Balancer, Member, leaves_out, not_ejected, untried
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.balance.health import ActiveHealth, EndpointHealth
 from meshlib.balance.known import Known
 from meshlib.balance.load import EndpointNode, Load
-from meshlib.balance.newcomer import usual_mean_s
 from meshlib.balance.settings import HASH_BALANCERS, LoadBalancing
 from meshlib.balance.table import find_balancer
+from meshlib.balance.usual import usual_cost_s, usual_mean_s
 from meshlib.policy.breaker import Breaker
 from meshlib.policy.limit import InFlightLimit
 from meshlib.policy.outlier import make_detector
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 __all__ = ["REMEMBER_S", "Cluster", "ClusterState", "Known"]
 
 REMEMBER_S = 300.0
-_MEDIAN_SAMPLE = 15
 
 
 class ClusterState:
@@ -405,8 +404,11 @@ class Cluster:
             return None
         allowed = not_ejected if ejected and not panic else None
         picked = balancer.pick(now, rng, untried(tried, allowed) if tried else allowed, traits)
-        if picked is None:  # all were tried; or this view is of the past, and all that it knows are ejected since
-            picked = balancer.pick(now, rng, allowed, traits) or balancer.pick(now, rng, None, traits)
+        if picked is None:
+            picked = balancer.pick(now, rng, allowed, traits)
+        if picked is None and self.state.refreshes:
+            # This view is of the past: who was well is not, and who was not may be.
+            picked = any_well(self.members, rng)
         if picked is not None and panic:
             self.state.count_panic()
         return picked
@@ -430,15 +432,8 @@ class Cluster:
         return f"{self.label}, {where}" if self.label and where else where or self.label or None
 
     def usual_cost(self, rng: Random, without: Member) -> float:
-        """The median of what the other members cost at their last answers, in seconds, from a sample of at most 15.
-
-        The member that is asked for is left out, and so is time: of two endpoints the broken one must not set the
-        measure for itself, and in a quiet cluster estimates decay towards zero, which says nothing of latency.
-        """
-        members = self.members
-        sample = members if len(members) <= _MEDIAN_SAMPLE else rng.choices(members, k=_MEDIAN_SAMPLE)
-        costs = sorted(member.load.cost_s for member in sample if member.load is not without.load)
-        return costs[(len(costs) - 1) // 2] if costs else self.state.load_balancing.default_latency_s
+        """The median of what the members but one cost at their last answers, in seconds."""
+        return usual_cost_s(self.members, without, self.state.load_balancing.default_latency_s, rng)
 
     def after_fork(self, now: float, rng: Random) -> None:
         """In the child: another thread of the parent may have been in the middle of a balancer's schedule."""

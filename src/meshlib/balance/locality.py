@@ -86,6 +86,11 @@ class LocalityTurns:
         for _ in range(skip if self._deadlines else 0):
             self.next()
 
+    @property
+    def any(self) -> bool:
+        """Whether any locality has a turn."""
+        return bool(self._deadlines)
+
     def next(self) -> int | None:
         """The locality whose turn it is; None if none has a weight."""
         deadlines = self._deadlines

@@ -280,7 +280,7 @@ class PrioritySet:
                 if at.loads.panic[priority]:
                     if kind == HEALTHY and not self._settings.fail_on_panic:
                         yield tier.all, True
-                elif self._weighted and any(place.weight for place in tier.places):
+                elif self._weighted and at.turns[priority, kind].any:
                     for place in tier.places:
                         if place.weight:
                             yield place.groups[kind], False
