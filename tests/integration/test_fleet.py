@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ import meshlib
 from meshlib import Mesh
 from meshlib.telemetry import events
 from tests.adapters.support import address, ok
+from tests.integration.test_fork import in_a_child
 from tests.net.wire_servers import Peer, serving
 from tests.peers.process import wait_until
 from tests.peers.servers import Redis
@@ -124,7 +128,7 @@ def test_an_event_loop_is_never_blocked_by_a_redis_that_hangs(redis_server: Redi
             finally:
                 redis_server.resume()
             assert statuses == [200] * 21
-            assert longest < 0.2
+            assert longest < 0.25, "socket timeouts are at least as long"
             wait_until(lambda: any(isinstance(each, events.FleetUnwell) for each in told), "an event")
             wait_until(lambda: any(isinstance(each, events.FleetWell) for each in told), "its recovery")
             wait_until(lambda: calls(mesh, 1) == ["RateLimited"], "the limit is back")
@@ -137,9 +141,9 @@ def test_a_redis_that_was_killed_and_comes_back(redis_server: Redis) -> None:
             redis_server.kill()
             assert calls(mesh, 3) == ["200"] * 3
             wait_until(lambda: any(isinstance(each, events.FleetUnwell) for each in told), "an event")
-            began = time.monotonic()
-            assert calls(mesh, 20) == ["200"] * 20
-            assert time.monotonic() - began < 0.5, "nobody waits for what is known to be down"
+            assert meshlib.record(mesh.client("orders").get("/")).waits == (), (
+                "nobody waits for what is known to be down"
+            )
             redis_server.start()
             wait_until(lambda: any(isinstance(each, events.FleetWell) for each in told), "its recovery")
             assert calls(mesh, 2) == ["200", "RateLimited"], "it has forgotten, and its script is loaded anew"
@@ -174,7 +178,6 @@ def test_a_breaker_that_one_process_opens_is_open_for_all(redis_server: Redis) -
 
 
 def test_the_thread_ends_with_the_mesh(redis_server: Redis) -> None:
-    import threading
 
     def running() -> bool:
         return any(thread.name == "meshlib-fleet" for thread in threading.enumerate())
@@ -195,3 +198,101 @@ def test_a_service_that_shares_needs_a_redis() -> None:
     with pytest.raises(meshlib.ConfigError, match=r"redis.url: .* is not the URL") as caught:
         Mesh.from_dict({"redis": {"url": "http://:hunter2@x"}})
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_asks_over_a_connection_of_its_own(redis_server: Redis) -> None:
+    with serving(script_of(["200 OK"])) as server:
+        shared = {"rate_limit": {"rate": 0.001, "burst": 5}, "circuit_breaker": {"fail_max": 2}}
+        with process(redis_server, address(server), **shared) as (mesh, _):
+            assert calls(mesh, 2) == ["200"] * 2
+            assert in_a_child(lambda: calls(mesh, 2)) == ["200"] * 2
+            assert calls(mesh, 2) == ["200", "RateLimited"]
+            assert in_a_child(lambda: calls(mesh, 1)) == ["RateLimited"]
+
+
+def test_a_breaker_of_the_users_own_in_redis_is_asked_elsewhere(redis_server: Redis) -> None:
+    import pybreaker
+    import redis
+
+    heard: list[str] = []
+
+    class Listener(pybreaker.CircuitBreakerListener):  # type: ignore[misc]
+        def state_change(self, cb: Any, old_state: Any, new_state: Any) -> None:
+            heard.append(f"{new_state.name} on {threading.current_thread().name}")
+
+    storage = pybreaker.CircuitRedisStorage(pybreaker.STATE_CLOSED, redis.Redis.from_url(redis_server.url))
+    breaker = pybreaker.CircuitBreaker(fail_max=2, reset_timeout=60, state_storage=storage, listeners=[Listener()])
+    with serving(script_of(["503 Down"])) as server:
+        orders = meshlib.Service(
+            endpoints=[address(server)], circuit_breaker=breaker, retry=meshlib.Retry(max_retries=0)
+        )
+        with Mesh(services={"orders": orders}) as mesh:
+            wait_until(lambda: calls(mesh, 1) == ["CircuitOpen"], "it is open")
+        assert heard == ["open on meshlib-breakers"]
+
+
+@contextmanager
+def far_away(redis: Redis, delay: list[float]) -> Iterator[int]:
+    """The port of a proxy before it, whose answers take so long."""
+
+    def pass_on(near: socket.socket, far: socket.socket, slowly: bool) -> None:
+        with suppress(OSError):
+            while data := near.recv(65536):
+                if slowly:
+                    time.sleep(delay[0])
+                far.sendall(data)
+        for each in (near, far):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection(("127.0.0.1", redis.port))
+                threads.extend(
+                    threading.Thread(target=pass_on, args=each) for each in ((near, far, False), (far, near, True))
+                )
+                sockets.extend((near, far))
+                for thread in threads[-2:]:
+                    thread.start()
+
+    sockets: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threads = [threading.Thread(target=accept)]
+        threads[0].start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            with suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            for each in sockets:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+                each.close()
+            for thread in threads:
+                thread.join(5)
+
+
+def test_a_redis_that_is_too_slow_is_waited_for_a_few_times_and_then_no_more(redis_server: Redis) -> None:
+    delay = [0.04]
+    with serving(script_of(["200 OK"])) as server, far_away(redis_server, delay) as port:
+        service = {"endpoints": [address(server)], "fleet": {"rate_limit": {"rate": 0.001, "burst": 1}}}
+        config = {"redis": {"url": f"redis://127.0.0.1:{port}/0", "max_wait": "10ms"}, "services": {"orders": service}}
+        told: list[Any] = []
+        with Mesh.from_dict(config) as mesh:
+            mesh.on_event(told.append)
+            record = meshlib.record(mesh.client("orders").get("/"))
+            assert [wait.reason for wait in record.waits] == ["fleet-rate-limit"]
+
+            def unwell() -> bool:
+                calls(mesh, 1)
+                return any(isinstance(each, events.FleetUnwell) and "answers in" in each.detail for each in told)
+
+            wait_until(unwell, "an event")
+            assert meshlib.record(mesh.client("orders").get("/")).waits == (), "nobody waits any more"
+            delay[0] = 0.0
+            wait_until(lambda: any(isinstance(each, events.FleetWell) for each in told), "its recovery")
+            wait_until(lambda: calls(mesh, 1) == ["RateLimited"], "the limit is back")
