@@ -31,12 +31,15 @@ POLICIES: dict[str, dict[str, Any]] = {
     "random": {"load_balancing": {"policy": "random"}},
     "hedging": {"hedge": {"after": "20ms", "max_extra_percent": 100, "max_hedges": 2}},
     "hedging on the per-try timeout": {"hedge": {"on_per_try_timeout": True}},
-    "a throttle": {"throttle": {"window": "2s"}},
+    "a throttle": {"throttle": {"window": "2s", "k": 1.1}},
     "a bulkhead": {"bulkhead": {"by": "criticality", "percents": {"critical": 60, "sheddable": 40}}},
     "an adaptive limit": {"limits": {"adaptive": {"algorithm": "vegas"}}},
     "a rate limit": {"rate_limit": {"total": {"rate": 50}, "max_wait": "100ms"}},
     "faults": {"fault": {"delay": {"fixed": "50ms", "percent": 20}, "abort": {"status": 503, "percent": 10}}},
 }
+
+
+REFUSING = {"a throttle": {"throttle"}, "a bulkhead": {"bulkhead"}, "a rate limit": {"rate-limit"}}
 
 
 def crowd(seed: int, policy: str = "peak_ewma") -> Fleet:
@@ -45,7 +48,7 @@ def crowd(seed: int, policy: str = "peak_ewma") -> Fleet:
     service = {
         "timeout": "1s",
         "per_try_timeout": "300ms",
-        "limits": {"max_in_flight": 20} if policy == "a bulkhead" else {"max_in_flight": 20, "max_pending": 5},
+        "limits": {"max_in_flight": 4} if policy in ("a bulkhead", "an adaptive limit") else {"max_in_flight": 8},
     }
     for _ in range(5):
         fleet.client(keep_records=True, **{**service, **POLICIES[policy]})
@@ -78,6 +81,8 @@ def test_every_call_ends_once_and_nothing_stays_in_flight(policy: str) -> None:
     assert attempts == sum(tally.attempts.values()) == sum(server.attempts for server in fleet.servers)
     assert all(attempt.outcome != "pending" for record in records for attempt in record.attempts)
     assert max(record.duration_s for record in records) <= 1.0 + 1e-6
+    refused = {record.refused_by for record in records} - {None}
+    assert refused >= REFUSING.get(policy, set())
     assert fleet.in_flight == 0
     assert all(server.in_flight == 0 for server in fleet.servers if isinstance(server, Server))
 

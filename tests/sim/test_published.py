@@ -47,6 +47,7 @@ def test_one_retry_without_a_budget_keeps_a_service_down_after_the_stall(rate: f
         ("1 retry, last in first out beyond 20", 280.0, 0, 2),
         ("meshlib's defaults, per try 1 s", 280.0, 5, 15),
         ("the same, server drops expired", 280.0, 0, 2),
+        ("the same, 100 clients, server drops expired", 280.0, 0, 5),
     ],
 )
 def test_how_long_other_defences_take(defence: str, rate: float, least_s: int, most_s: int) -> None:

@@ -33,10 +33,12 @@ class Defence:
     Attributes:
         client: what its configuration says of the service, over `CLIENT`.
         server: see `Server`.
+        clients: how many share the calls, each with a budget and a breaker of its own.
     """
 
     client: Mapping[str, Any] = {}
     server: Mapping[str, Any] = {}
+    clients: int = 1
 
 
 CLIENT: Final = {
@@ -73,6 +75,8 @@ ROWS: Final[dict[str, Defence]] = {
     "1 retry, throttle, at most 90 %, server drops expired": Defence(_throttle(90), _DROPS),
     "meshlib's defaults, per try 1 s": Defence(_OURS),
     "the same, server drops expired": Defence(_OURS, _DROPS),
+    "the same, 100 clients": Defence(_OURS, clients=100),
+    "the same, 100 clients, server drops expired": Defence(_OURS, _DROPS, 100),
 }
 
 
@@ -95,7 +99,8 @@ def run(defence: Defence, rate: float, *, watch_s: float = 220.0, seed: int = 1)
     """Ten good seconds, the stall, and what follows for at most `watch_s`; it ends when goodput is back."""
     server = Server.of_capacity(CAPACITY, **defence.server)
     fleet = Fleet([server], seed=seed)
-    fleet.client(**{**CLIENT, **defence.client})
+    for _ in range(defence.clients):
+        fleet.client(**{**CLIENT, **defence.client})
     fleet.clock.at(_BEGIN, lambda: server.stall(fleet.clock, STALL_S))
     fleet.load(rate, _END + watch_s)
     tally, now = fleet.tally, _END
