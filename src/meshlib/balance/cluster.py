@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from meshlib.balance.subset import Subsets
     from meshlib.balance.tiers import Here
     from meshlib.policy.gate import Gate
+    from meshlib.policy.shadow import Shadows
     from meshlib.policy.traits import Traits
 
 __all__ = ["REMEMBER_S", "Cluster", "ClusterState", "Known"]
@@ -51,6 +52,7 @@ class ClusterState:
     Attributes:
         name: ``orders`` or ``orders/v2``.
         breaker, outlier: None where the configuration switched them off.
+        shadow: what is compared with them and decides nothing; None for nothing.
         active: what active checks find; None where there are none.
         limit: calls in flight and pending.
         gates: all that is asked whether a call may pass, `limit` among them; None where that is the only one.
@@ -78,6 +80,7 @@ class ClusterState:
         "panics",
         "refreshes",
         "sessions",
+        "shadow",
     )
 
     def __init__(
@@ -125,6 +128,7 @@ class ClusterState:
             self.sessions = Sessions(load_balancing.session_affinity)
         self.refreshes = checked or load_balancing.policy in HASH_BALANCERS
         self.here: Here | None = None
+        self.shadow: Shadows | None = None
         self._on_ejection = on_ejection
         self._on_change = on_change
         self.panics = 0
@@ -355,9 +359,8 @@ class Cluster:
     def part(self, members: Sequence[Member], label: str) -> Cluster:
         """A cluster over some of the members, which shares everything else with this one."""
         now, rng = self._made
-        return Cluster(
-            self.state, tuple(members), now, rng, self.known, self.detail or f"the call's metadata: {label}", label
-        )
+        detail = self.detail or f"the call's metadata: {label}"
+        return Cluster(self.state, tuple(members), now, rng, self.known, detail, label)
 
     @property
     def usable(self) -> bool:
@@ -409,6 +412,8 @@ class Cluster:
         if picked is None and self.state.refreshes:
             # This view is of the past: who was well is not, and who was not may be.
             picked = any_well(self.members, rng)
+        if picked is None and self._panic_at > 0:  # all that it knows were ejected since: panic
+            picked = balancer.pick(now, rng, None, traits)
         if picked is not None and panic:
             self.state.count_panic()
         return picked
