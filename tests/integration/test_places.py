@@ -12,6 +12,7 @@ from meshlib import Mesh, NoEndpoint
 from meshlib.balance.cluster import Known
 from meshlib.balance.endpoint import Endpoint, Health, Locality
 from meshlib.testing import MeshFixture
+from tests.peers.process import wait_until
 
 ZONES = ("a", "a", "b", "b", "c", "c")
 
@@ -139,3 +140,11 @@ def test_calls_stay_in_the_zone_once_the_callers_are_known() -> None:
         assert set(called(mesh, 90)) == {"locality eu/a"}
         snapshots.publish("checkout", two[:1], Known.YES)
         assert len(called(mesh, 90)) == 3
+
+
+def test_the_callers_are_watched_as_long_as_they_count() -> None:
+    service = {"endpoints": in_zones(), "load_balancing": {"zone_aware": {"local_service": "checkout"}}}
+    callers = {"endpoints": [{"address": "10.9.0.1:80", "locality": {"region": "eu", "zone": "a"}}]}
+    with Mesh({"services": {"orders": service, "checkout": callers}}) as mesh:
+        mesh.wait_ready("orders", timeout="10s")
+        wait_until(lambda: "checkout" in {each.name for each in mesh.status().services}, "checkout is watched")

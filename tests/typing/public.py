@@ -32,6 +32,7 @@ def a_mesh_from_typed_parts() -> Mesh:
 
 def a_service_whose_users_stick_to_endpoints(client: httpx.Client) -> Service:
     client.get("/", extensions=meshlib.call(hash_key="user-7"))
+    client.get("/", extensions=meshlib.call(metadata_match={"version": "v2"}))
     balancing = LoadBalancing(
         policy="ring_hash",
         ring=Ring(min_size=4096, hash="murmur2"),
