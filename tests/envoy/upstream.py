@@ -1,8 +1,9 @@
 """Endpoints that do as each request asks, so that Envoy and the mesh can be sent through the same trouble.
 
 The header ``x-script`` says what becomes of each attempt, in order: ``200``, ``503+retry-after:1``, ``reset`` (before
-any response), ``hang``. Which attempt it is, both callers say themselves, in ``x-envoy-attempt-count``; beyond the
-script its last step holds. Without one the answer is 200. A script may be set for an endpoint as a whole, too.
+any response), ``hang``, ``200@150`` (after 150 ms). Which attempt it is, both callers say themselves, in
+``x-envoy-attempt-count``; beyond the script its last step holds. Without one the answer is 200. A script may be set for
+an endpoint as a whole, too.
 """
 
 from __future__ import annotations
@@ -108,7 +109,13 @@ class _Endpoint(asyncio.Protocol):
         upstream.order.append(port)
         script = (headers.get("x-script") or upstream.scripts.get(port) or "200").split(",")
         at = int(headers.get("x-envoy-attempt-count", "1")) - 1
-        step = script[min(at, len(script) - 1)]
+        step, _, delay_ms = script[min(at, len(script) - 1)].partition("@")
+        if delay_ms:
+            upstream._loop.call_later(float(delay_ms) / 1000, self._do, step)
+        else:
+            self._do(step)
+
+    def _do(self, step: str) -> None:
         if step == "hang":
             return
         if step == "reset":
@@ -116,7 +123,7 @@ class _Endpoint(asyncio.Protocol):
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
             self._transport.abort()
             return
-        self._transport.write(_response(step, port))
+        self._transport.write(_response(step, self._port))
 
 
 def _header(line: bytes) -> tuple[str, str]:
