@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from meshlib.sim.scenarios.composition import CLIENTS, SCENARIOS, run
+from meshlib.sim.scenarios.composition import BEGIN, CLIENTS, END, OTHER, PER_SECOND, SCENARIOS, Stage, run
 
 DEFAULTS, TUNED = "defaults", "defaults, per try 500 ms"
 
@@ -62,6 +64,24 @@ def test_a_fleet_that_is_down_is_left_alone_and_called_again_once_it_is_back() -
     assert outcome.after_percent >= 95.0
     assert outcome.attempts_per_call <= 0.65
     assert run("all down for 30 s, and back", "no policies").attempts_per_call == 1.0
+
+
+@pytest.mark.parametrize(
+    ("retry", "least", "most"), [({}, 98.0, 99.7), ({"on": []}, 100.0, 100.0)], ids=["as the others", "not retried"]
+)
+def test_a_broken_route_uses_up_the_budget_unless_it_is_not_retried(
+    retry: dict[str, Any], least: float, most: float
+) -> None:
+    routes = [{"name": "other", "match": [{"path": {"exact": OTHER}}], "retry": retry}]
+    stage = Stage(lambda fleet: fleet.client(routes=routes), 4, 1)
+    SCENARIOS["one broken route of a healthy service"](stage)
+    for part in stage.parts:
+        part.fail_percent = 1.0
+    stage.fleet.load(PER_SECOND, END, stage.call)
+    stage.fleet.run()
+    journals = [call.journal for call, other in stage.calls if not other and (call.journal.began or 0.0) >= BEGIN]
+    good = 100.0 * sum(journal.status == 200 for journal in journals) / len(journals)
+    assert least <= good <= most
 
 
 def test_the_same_seed_gives_the_same_outcome() -> None:
