@@ -119,7 +119,8 @@ class Wiring:
         self._directory = Directory(
             self.sources, self.control, self._publish, clock=clock.now, rng=parts.rng, on_event=self._discovered
         )
-        self._fleet = _fleet(settings, self._fleet_changed)
+        # Who brings a wire of his own (a test, a simulation) wants no network.
+        self._fleet = None if parts.sync_wire is not None else _fleet(settings, self._fleet_changed)
         self.snapshots = Snapshots(
             settings,
             now=clock.now,

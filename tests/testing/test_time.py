@@ -256,3 +256,14 @@ def test_time_does_not_go_back(mesh: MeshFixture) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         mesh.clock.advance("soon")
     assert repr(mesh.clock) == "<SettableClock at 0s>"
+
+
+def test_a_turn_of_a_rate_limit_is_waited_for_in_no_time(caller: Sync) -> None:
+    limit = {"total": {"rate": 0.1, "burst": 1}, "max_wait": "1m"}
+    redis = {"url": "redis://:secret@10.255.255.1/0"}
+    services = {"orders": {"rate_limit": limit, "timeout": "5m", "fleet": {"rate_limit": {"rate": 1}}}}
+    with MeshFixture({"services": services, "redis": redis}) as mesh:
+        mesh.serve("orders", 200)
+        for _ in range(4):
+            assert caller.get(mesh, "http://orders/").status_code == 200
+        assert mesh.clock.elapsed == pytest.approx(30)

@@ -10,6 +10,7 @@ from meshlib.errors import AttemptTimeout, MeshError
 from meshlib.net.body import ReadyBody
 from meshlib.net.wire import AsyncWire, AsyncWireResponse, Progress, Target, WireLimits, WireRequest
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Reply, Start
+from meshlib.policy.facts import Pause
 
 __all__ = ["drive", "wait"]
 
@@ -125,7 +126,7 @@ async def wait(exchange: Exchange) -> list[Action]:
     call, clock = exchange.call, exchange.plane.clock
     token, wake_at = call.wait_on, call.next_wakeup
     delay_s = None if wake_at is None else max(0.0, wake_at - clock.now())
-    if token is None:
+    if token is None or isinstance(token, Pause):
         assert delay_s is not None, "a call that waits for nothing would wait for ever"
         await clock.asleep(delay_s)
         return call.timer(clock.now())

@@ -11,6 +11,7 @@ from meshlib.errors import MeshError
 from meshlib.net.body import ReadyBody
 from meshlib.net.wire import Progress, SyncWire, SyncWireResponse
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Reply, Start
+from meshlib.policy.facts import Pause
 
 if TYPE_CHECKING:
     from meshlib.adapters.sync_hedge import SteppedWire
@@ -107,7 +108,7 @@ def wait(exchange: Exchange) -> list[Action]:
     call, clock = exchange.call, exchange.plane.clock
     token, wake_at = call.wait_on, call.next_wakeup
     delay_s = None if wake_at is None else max(0.0, wake_at - clock.now())
-    if token is None:
+    if token is None or isinstance(token, Pause):
         assert delay_s is not None, "a call that waits for nothing would wait for ever"
         clock.sleep(delay_s)
         return call.timer(clock.now())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from meshlib.policy.fault import ActiveFaults
     from meshlib.policy.hedge import Hedging
 
-__all__ = ["CallFacts", "Ready"]
+__all__ = ["CallFacts", "Pause", "Ready"]
 
 
 class Ready(Protocol):
@@ -29,6 +29,18 @@ class Ready(Protocol):
     def leave(self) -> None:
         """Stop waiting."""
         ...
+
+
+class Pause:
+    """Something a call waits for that nothing but time makes ready."""
+
+    __slots__ = ()
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        """Nobody calls it: its time comes, and the call's own timer says so."""
+
+    def leave(self) -> None:
+        """Stop waiting."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from meshlib.errors import MeshError, RateLimited
 from meshlib.policy.admission import RateLimitSettings
+from meshlib.policy.facts import Pause
 from meshlib.policy.keys import key_of, reader_of
 from meshlib.policy.rate_limit import RateLimit, TooFast, Turn, describe
 
@@ -17,16 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["RateLimitGate"]
 
 
-class _Wait:
-    """A call waits for its turn. Nobody wakes it: it comes when its time has."""
+class _Wait(Pause):
+    """A call waits for its turn."""
 
     __slots__ = ("turn",)
 
     def __init__(self, turn: Turn) -> None:
         self.turn = turn
-
-    def on_ready(self, callback: Callable[[], None]) -> None:
-        """Nothing but time makes it ready."""
 
     def leave(self) -> None:
         """The call is not made; its turn is free again."""

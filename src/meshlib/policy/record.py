@@ -53,7 +53,10 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Time in which nothing was under way. `reason`: ``backoff``, ``retry-after``, ``endpoints`` or ``limit``."""
+    """Time in which nothing was under way.
+
+    `reason`: ``backoff``, ``retry-after``, ``endpoints``, or the gate that had the call wait (``limit``, ``rate-limit``).
+    """
 
     reason: str
     duration_s: float
@@ -78,6 +81,7 @@ class Record:
         refused_by: what refused the call at the door of its cluster: ``circuit-breaker``, or the name of a gate
             (``limit``, ``throttle``, ``rate-limit``); None if nothing did.
         fault: the fault that was injected, in words; None if none was.
+        shadow: what policies that run beside and decide nothing would have decided otherwise, in words.
         no_retry: why a failed attempt was not followed by another, in words; None if that did not come up.
         why: the reasons in full, one line each, when ``explain`` was asked for.
     """
@@ -96,6 +100,7 @@ class Record:
     no_retry: str | None = None
     refused_by: str | None = None
     fault: str | None = None
+    shadow: tuple[str, ...] = ()
     why: tuple[str, ...] = ()
 
     @property
@@ -118,4 +123,5 @@ class Record:
             notes.append(f"refused by the {self.refused_by}")
         if self.no_retry:
             notes.append(f"not retried: {self.no_retry}")
+        notes += [f"shadow: {text}" for text in self.shadow]
         return f"{head} [{'; '.join(notes)}]" if notes else head
