@@ -133,9 +133,8 @@ def _notes(cluster: Cluster, now: float) -> list[str]:
         left = breaker.open_for(now)
         probe = f"a probe in {format_duration(left)}" if left > 0 else "the next call is a probe"
         notes.append(f"cluster {cluster.name}: its circuit is open, {probe}")
-    for gate in cluster.state.gates or (cluster.state.limit,):
-        if (note := gate.note(now)) is not None:
-            notes.append(f"cluster {cluster.name}: {note}")
+    said = [gate.note(now) for gate in cluster.state.gates or (cluster.state.limit,)]
+    notes += [f"cluster {cluster.name}: {note}" for note in said if note is not None]
     if not cluster.members:
         detail = f" ({cluster.detail})" if cluster.detail else ""
         notes.append(f"cluster {cluster.name}: no endpoints; discovery: {cluster.known.value}{detail}")

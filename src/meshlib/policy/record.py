@@ -55,7 +55,7 @@ class AttemptRecord:
 class Wait:
     """Time in which nothing was under way.
 
-    `reason`: ``backoff``, ``retry-after``, ``endpoints``, or the gate that had the call wait (``limit``, ``rate-limit``).
+    `reason`: ``backoff``, ``retry-after``, ``endpoints``, or the gate it waited at (``limit``, ``rate-limit``).
     """
 
     reason: str
