@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PrioritySet"]
 
-_FIRST_TURNS = 100
+_FIRST_TURNS = 32
 
 _Out: TypeAlias = dict[tuple[int, int, int], int]
 """How many are ejected, by priority, locality (-1 for all of them) and health."""
