@@ -98,7 +98,8 @@ class PrioritySet:
         self._arrangement = self._arrange(())
         for priority, tier in enumerate(self._tiers):
             if eager or self._arrangement.loads.healthy[priority]:
-                for group in tier.every_group() if eager else tier.groups[HEALTHY:DEGRADED]:
+                likely = [place.groups[HEALTHY] for place in tier.places] or tier.groups[HEALTHY:DEGRADED]
+                for group in tier.every_group() if eager else likely:
                     if group.members:
                         group.warm()
 
