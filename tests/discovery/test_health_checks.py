@@ -22,7 +22,8 @@ from meshlib.policy.health_check import Finding
 from meshlib.telemetry.events import CheckFailed, CheckPassed, Event, Returned
 from tests.net.wire_servers import Peer, RawServer, serving, soon
 
-HTTP = {"http": {"path": "/health"}, "interval": "20ms", "timeout": "150ms", "no_traffic_interval": "20ms"}
+HTTP = {"http": {"path": "/health"}, "interval": "20ms", "timeout": "5s", "no_traffic_interval": "20ms"}
+IMPATIENT = {**HTTP, "timeout": "400ms", "unhealthy_threshold": 2}
 
 
 class App:
@@ -67,7 +68,8 @@ def mesh_over(
     with ExitStack() as stack:
         servers = [stack.enter_context(serving(app)) for app in apps]
         addresses = [f"127.0.0.1:{server.port}" for server in servers]
-        written = {"endpoints": addresses, "health_check": check, **service}
+        in_turn = {"policy": "round_robin"}
+        written = {"endpoints": addresses, "health_check": check, "load_balancing": in_turn, **service}
         mesh = stack.enter_context(Mesh(services={"orders": written}))
         told: list[Event] = []
         mesh.on_event(told.append)
@@ -106,13 +108,13 @@ def test_an_endpoint_that_answers_badly_is_left_out_at_once_and_returns() -> Non
         assert told[1].text == f"{addresses[0]} fails its active check: HTTP status 503"
 
 
-@pytest.mark.parametrize("health", [None, 0.4], ids=["hung", "slow"])
+@pytest.mark.parametrize("health", [None, 1.0], ids=["hung", "slow"])
 def test_an_endpoint_that_hangs_or_is_slow_is_left_out_after_some_checks_and_holds_up_no_other(
     health: float | None,
 ) -> None:
     bad, good = App(), App()
     bad.health = health
-    with mesh_over(bad, good) as (mesh, _, _):
+    with mesh_over(bad, good, check=IMPATIENT) as (mesh, _, _):
         soon(lambda: states(mesh) == ["failed", "healthy"])
         assert good.checks > bad.checks
         assert called(mesh, bad, good) == [False, True]
@@ -182,7 +184,7 @@ def test_an_endpoint_that_joins_is_left_out_until_its_first_check_has_passed() -
 
     first, newcomer = App(), App()
     newcomer.health = None
-    with mesh_over(first) as (mesh, _, _), serving(newcomer) as server:
+    with mesh_over(first, check=IMPATIENT) as (mesh, _, _), serving(newcomer) as server:
         soon(lambda: first.checks >= 2)
         wiring = mesh._wiring
         old = wiring.snapshots.current.services["orders"].endpoints
