@@ -20,6 +20,7 @@ from meshlib.context import (
     Scope,
     ServedRequest,
     carry,
+    criticality,
     current,
     current_scope,
     decorate,
@@ -453,3 +454,23 @@ def test_a_piece_that_fails_leaves_nothing_behind() -> None:
     with pytest.raises(KeyError):
         HeldScope(timeout("5s")).run(fail)
     assert current_scope() == Scope()
+
+
+@pytest.mark.parametrize("value", [Criticality.SHEDDABLE, "sheddable", "SHEDDABLE"])
+def test_criticality_is_said_for_a_block_and_replaces_what_was_inherited(value: Criticality | str) -> None:
+    with criticality(Criticality.CRITICAL_PLUS):
+        with criticality(value):
+            assert current().criticality is Criticality.SHEDDABLE
+
+        @criticality(value)
+        def work() -> Criticality | None:
+            return current().criticality
+
+        assert work() is Criticality.SHEDDABLE
+        assert current().criticality is Criticality.CRITICAL_PLUS
+    assert current().criticality is None
+
+
+def test_a_criticality_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="'urgent' is not one of sheddable, sheddable_plus, critical, critical_plus"):
+        criticality("urgent")

@@ -110,6 +110,7 @@ PUBLIC = [
     "__version__",
     "call",
     "carry",
+    "criticality",
     "current",
     "detached",
     "errors",

@@ -33,6 +33,7 @@ __all__ = [
     "Scope",
     "ServedRequest",
     "carry",
+    "criticality",
     "current",
     "current_scope",
     "decorate",
@@ -289,6 +290,26 @@ def timeout(limit: Duration) -> scoped:
         return replace(scope, own_deadline=deadline)
 
     return scoped(change)
+
+
+def criticality(value: Criticality | str) -> scoped:
+    """Say how critical the work inside is: that of every meshed call made inside, and of all that they call in turn.
+
+    It replaces what was inherited. Usable as ``with``, ``async with`` and as a decorator. Under overload the least
+    critical calls are shed first, where a service has a throttle.
+
+    Args:
+        value: of `Criticality`, or its name: ``"sheddable"``.
+
+    Raises:
+        ValueError: if there is no such criticality.
+    """
+    try:
+        given = Criticality[value.upper()] if isinstance(value, str) else Criticality(value)
+    except KeyError:
+        names = ", ".join(each.name.lower() for each in Criticality)
+        raise ValueError(f"{value!r} is not one of {names}") from None
+    return scoped(lambda scope: replace(scope, criticality=given))
 
 
 def detached() -> scoped:
