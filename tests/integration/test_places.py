@@ -76,7 +76,7 @@ def test_a_call_fails_in_panic_where_that_is_wanted() -> None:
     for fail in (False, True):
         with mesh_of({"endpoints": ends, "load_balancing": {"fail_on_panic": fail}}) as mesh:
             if fail:
-                with pytest.raises(NoEndpoint):
+                with pytest.raises(NoEndpoint, match=r"no endpoint in orders may be called \(1 healthy, 3 unhealthy\)"):
                     called(mesh, 1)
                 assert "calls fail" in str(mesh.plan("GET", "http://orders/").candidates[0].why_not)
             else:

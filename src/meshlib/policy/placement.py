@@ -9,6 +9,7 @@ The second layer of a call; see `meshlib.policy.timeouts`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
@@ -109,6 +110,8 @@ class Placement(Timeouts):
                 if isinstance(answer, Rejected):
                     rejected = answer
                     self.say(f"cluster {cluster.name}: its circuit is open")
+                    if state.shadow is not None:
+                        state.shadow.circuit_refused(now, self)
                     left_out |= {index}
                     continue
                 self._probe = answer
@@ -222,6 +225,9 @@ class Placement(Timeouts):
         if known == {Known.NO}:
             return UnknownService(f"no discovery source knows this name{detail}", service=service)
         names = ", ".join(cluster.name for cluster in self._clusters)
+        if members := [member for cluster in self._clusters for member in cluster.members]:
+            states = ", ".join(f"{count} {state}" for state, count in Counter(each.state for each in members).items())
+            return NoEndpoint(f"no endpoint in {names} may be called ({states}){detail}", service=service)
         return NoEndpoint(f"no endpoint in {names}{detail}", service=service)
 
     def _refused(self, rejected: Rejected) -> CircuitOpen:
