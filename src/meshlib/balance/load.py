@@ -25,6 +25,7 @@ a correction to weights they would bend the very shares that the weights ask for
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import exp, inf, log, nan
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ class EndpointNode:
         self._running: list[None] = []
         CELLS[self.cell] = 0
 
-    def __del__(self) -> None:
+    def __del__(self, give_back: Callable[[int], None] = give_back) -> None:  # a global is gone when Python ends
         give_back(self.cell)
 
     @property
@@ -143,7 +144,7 @@ class Load:
         self._samples = 0
         self._score()
 
-    def __del__(self) -> None:
+    def __del__(self, give_back: Callable[[int], None] = give_back) -> None:  # a global is gone when Python ends
         give_back(self.cell)
 
     @property
