@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
@@ -398,3 +399,40 @@ def test_nothing_raises_and_nobody_is_picked_who_may_not_be(
         if view.priorities is not None and view.priorities.loads(view.ejected).healthy:
             found = view.priorities.loads(view.ejected)
             assert sum(found.healthy) + sum(found.degraded) == 100
+
+
+def test_threads_pick_while_endpoints_come_go_and_are_ejected() -> None:
+    local = {A: 2, B: 1}
+    state = state_of(failover=True, locality_weights={"eu/a": 2.0, "eu/b": 1.0, "us": 1.0})
+    state.here = Here(A, (), Callers(local, local))
+    reported = ends((4, A), (4, B), (4, C))
+    views = [state.view(reported, NOW, Random(1))]
+    assert state.outlier is not None
+    outlier, failures, done = state.outlier, [], threading.Event()
+
+    def call(seed: int) -> None:
+        rng = Random(seed)
+        try:
+            while not done.is_set():
+                member = views[-1].pick(NOW, rng)
+                assert member is not None
+                views[-1].how(member)
+                views[-1].has_untried([member])
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=call, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    rng = Random(9)
+    for round_ in range(40):
+        for member in rng.sample(views[-1].members, 4):
+            for _ in range(5):
+                outlier.failed(member, NOW + round_)
+        views.append(state.view(rng.sample(reported, 10), NOW + round_, rng))
+        while (lease := outlier.due(NOW + 1000 * round_, True)) is not None:
+            lease.ended(NOW + 1000 * round_, True)
+    done.set()
+    for thread in threads:
+        thread.join(10)
+    assert failures == []
