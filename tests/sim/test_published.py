@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import combinations
+
 import pytest
 
 from meshlib.balance.settings import BalancerName
+from meshlib.balance.subsetting import random_subset
 from meshlib.policy.backoff import Jitter
 from meshlib.sim.scenarios import antagonists, hedging, jitter, metastable, shedding, slow_backend, subsets, throttling
 
@@ -74,6 +78,18 @@ def test_subsets_by_chance_are_uneven_and_those_in_rounds_are_not() -> None:
     assert 140 <= tenth.most_percent <= 170
     assert set(subsets.rounds(30).connections) == {30}
     assert 75 <= min(subsets.rounds(90).connections) <= max(subsets.rounds(90).connections) <= 100
+
+
+def test_the_hands_of_shuffle_sharding_seldom_overlap() -> None:
+    """AWS: of two hands of 5 out of 100, 77 % have nothing in common, 21.1 % one, 1.84 % two, 0.06 % three."""
+    members = subsets.servers(100)
+    hands = [set(map(id, random_subset(members, 5, tenant))) for tenant in range(300)]
+    overlaps = Counter(len(one & other) for one, other in combinations(hands, 2))
+    shares = [100.0 * overlaps[count] / overlaps.total() for count in range(6)]
+    assert shares[0] == pytest.approx(77.0, abs=1.0)
+    assert shares[1] == pytest.approx(21.1, abs=1.0)
+    assert shares[2] == pytest.approx(1.84, abs=0.4)
+    assert sum(shares[3:]) < 0.2
 
 
 @pytest.mark.parametrize(("size", "clients", "servers"), [(30, 300, 300), (12, 41, 70), (12, 300, 7), (1, 10, 100)])
