@@ -27,7 +27,7 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
 _MAP_OR_FALSE: Final = frozenset(
     {"circuit_breaker", "failure_percentage", "fault", "health_check", "outlier_detection", "success_rate"}
 )
-PLANNED: Final = frozenset({"hedge", "mirror", "kubernetes", "xds", "dns"})
+PLANNED: Final = frozenset({"mirror", "kubernetes", "xds", "dns"})
 """Words of the mesh's design that this version does not know yet; whoever writes one has made no typing error."""
 
 _KINDS: Final = (
