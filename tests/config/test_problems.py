@@ -36,7 +36,7 @@ SINGLE = {
     "camel case": (ORDERS + "    perTryTimeout: 1s", 3, "services.orders.perTryTimeout", "'per_try_timeout'"),
     "a field one level too high": (ORDERS + "    max_retries: 3", 3, "services.orders.max_retries", "under 'retry'"),
     "a field one level too low": (ORDERS + "    egress: pass", 3, "services.orders.egress", "at the top"),
-    "a field that is not built yet": (ORDERS + "    mirror: {percent: 5}", 3, "services.orders.mirror", "not built yet"),
+    "a field that is not built yet": (ORDERS + "    mirror: {}", 3, "services.orders.mirror", "not built yet"),
     "tls of the mesh": (ORDERS + "    tls: {mode: mesh}", 3, "services.orders.tls.mode", "'mesh' is not built yet"),
     "a wrong choice": ("mode: observ", 1, "mode", "'observ' is not one of off, observe, on; did you mean 'observe'?"),
     "a boolean for a choice": ("mode: true", 1, "mode", "did you mean 'on'?"),
