@@ -119,7 +119,13 @@ class ErrandThread:
             batch = self._batch(queue, _IDLE_S)
             if batch is None:
                 break
-            self._do(batch)
+            try:
+                self._do(batch)
+            except Exception as error:
+                self._failed(error)
+                for errand in batch:
+                    if not errand.done:
+                        errand.finish(None)
             if not batch and not self._stays():
                 with self._lock:
                     if queue.empty():
@@ -129,9 +135,9 @@ class ErrandThread:
             self._running = False
         self._ended()
         while not queue.empty():
-            errand = queue.get()
-            if errand is not None:
-                errand.finish(None)
+            left = queue.get()
+            if left is not None:
+                left.finish(None)
 
     def _batch(self, queue: SimpleQueue[Errand | None], timeout_s: float) -> list[Errand] | None:
         """What is to be done next; empty after a while of nothing, None at the end."""

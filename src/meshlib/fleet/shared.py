@@ -63,7 +63,7 @@ class _Take:
 
     __slots__ = ("burst", "interval_s", "key")
 
-    def __init__(self, key: str, interval_s: float, burst: int) -> None:
+    def __init__(self, key: bytes, interval_s: float, burst: int) -> None:
         self.key = key
         self.interval_s = interval_s
         self.burst = burst
@@ -104,9 +104,10 @@ class RedisLink(ErrandThread):
 
     def take(self, name: str, interval_s: float, burst: int) -> Errand | None:
         """Ask for a place in the rate of this name. The result is for how many seconds there is none; 0: there is."""
-        if len(name) > _MAX_KEY:
-            name = hashlib.sha256(name.encode()).hexdigest()
-        return self.submit(_Take(f"{self.settings.prefix}:rate:{name}", interval_s, burst))
+        text = name.encode("utf-8", "backslashreplace")
+        if len(text) > _MAX_KEY:
+            text = hashlib.sha256(text).hexdigest().encode()
+        return self.submit(_Take(self.settings.prefix.encode() + b":rate:" + text, interval_s, burst))
 
     def breaker(self, name: str, settings: FleetBreakerSettings) -> Any:
         """A breaker of pybreaker's that is kept in Redis. Takes time, so it is called in the thread alone."""
