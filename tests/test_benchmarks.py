@@ -27,6 +27,8 @@ from benchmarks.servers import Peers
 from benchmarks.streaming import DIRECTIONS
 from tests.peers import fixtures
 
+pytestmark = pytest.mark.slow  # what is measured does not depend on the Python
+
 ROOT = Path(__file__).resolve().parent.parent
 ROW = Row("it", "something", "group", "mesh", "httpx", 32, 0.5)
 

@@ -16,6 +16,8 @@ from meshlib import Mesh
 from tests.peers.process import Process, accepts, free_port, wait_until
 from tests.peers.servers import Redis
 
+pytestmark = pytest.mark.slow  # a process or more for each, and the same on every Python
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 

@@ -21,6 +21,8 @@ from meshlib.balance.settings import BalancerName, LoadBalancing
 from meshlib.balance.table import BALANCERS, find_balancer
 from tests.core import NOW, cluster_state, endpoints
 
+pytestmark = pytest.mark.slow  # many cases
+
 RNG = Random(1)
 NAMES: list[BalancerName] = list(BALANCERS)
 

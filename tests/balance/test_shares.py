@@ -11,6 +11,8 @@ from meshlib.sim.network import Latency, SimEndpoint, constant, exponential, uni
 from meshlib.sim.run import Simulation
 from tests.core import NOW, cluster_state, endpoints, simulation
 
+pytestmark = pytest.mark.slow  # many cases, in virtual time
+
 MEAN_S = 0.02
 WEIGHTS = ((1, 1, 1), (1, 2, 3), (1, 10), (1, 1, 0.1))
 LATENCIES = {"constant": constant(MEAN_S), "exponential": exponential(MEAN_S)}

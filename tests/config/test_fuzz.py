@@ -17,6 +17,8 @@ from meshlib.config.fields import Part
 from meshlib.config.load import load_file, load_mapping
 from meshlib.errors import ConfigError
 
+pytestmark = pytest.mark.slow  # many cases
+
 _QUICK = settings(max_examples=300, deadline=2000, suppress_health_check=list(HealthCheck))
 
 _FIELDS = sorted(

@@ -46,6 +46,8 @@ from meshlib.policy.settings import (
 from meshlib.policy.token_budget import TokenBudget
 from meshlib.routing.route import Backend, Route
 
+pytestmark = pytest.mark.slow  # many cases
+
 ERRORS: list[tuple[type[MeshError], str]] = [
     (ConnectFailed, "connect"),
     (Reset, "headers"),

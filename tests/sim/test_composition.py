@@ -8,6 +8,8 @@ import pytest
 
 from meshlib.sim.scenarios.composition import BEGIN, CLIENTS, END, OTHER, PER_SECOND, SCENARIOS, Stage, run
 
+pytestmark = pytest.mark.slow  # in virtual time, so nothing depends on the Python
+
 DEFAULTS, TUNED = "defaults", "defaults, per try 500 ms"
 
 # Success in percent, p99 and p99.9 in seconds.

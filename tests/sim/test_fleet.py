@@ -12,6 +12,8 @@ from meshlib.sim.fleet import Fleet
 from meshlib.sim.network import Serves, SimEndpoint, exponential, lognormal
 from meshlib.sim.server import Server
 
+pytestmark = pytest.mark.slow  # in virtual time, so nothing depends on the Python
+
 
 def servers() -> list[Serves]:
     return [
