@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -267,3 +269,22 @@ def test_a_turn_of_a_rate_limit_is_waited_for_in_no_time(caller: Sync) -> None:
         for _ in range(4):
             assert caller.get(mesh, "http://orders/").status_code == 200
         assert mesh.clock.elapsed == pytest.approx(30)
+
+
+def test_a_wait_in_line_ends_by_real_time_where_others_hold_the_places(caller: Sync) -> None:
+    inside, release = threading.Event(), threading.Event()
+
+    def serve(request: ReceivedRequest) -> int:
+        inside.set()
+        release.wait(10)
+        return 200
+
+    limits = {"max_in_flight": 1, "max_wait": "20ms"}
+    with MeshFixture({"services": {"orders": {"limits": limits}}}) as mesh, ThreadPoolExecutor(1) as pool:
+        mesh.serve("orders", serve)
+        first = pool.submit(mesh.client("orders").get, "/")
+        assert inside.wait(10)
+        with pytest.raises(meshlib.LimitExceeded, match="max_wait"):
+            caller.get(mesh, "http://orders/")
+        release.set()
+        assert first.result().status_code == 200

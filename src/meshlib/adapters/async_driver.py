@@ -146,5 +146,6 @@ async def wait(exchange: Exchange) -> list[Action]:
         async with asyncio.timeout(delay_s):
             await ready
     except TimeoutError:
-        return call.timer(clock.now())
+        # It was waited for in real time, whatever the clock says that a test has set.
+        return call.timer(clock.now() if wake_at is None else max(wake_at, clock.now()))
     return call.woken(clock.now())

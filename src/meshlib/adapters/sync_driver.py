@@ -114,6 +114,7 @@ def wait(exchange: Exchange) -> list[Action]:
         return call.timer(clock.now())
     ready = threading.Event()
     token.on_ready(ready.set)
-    if ready.wait(delay_s):
+    if ready.wait(delay_s) or wake_at is None:
         return call.woken(clock.now())
-    return call.timer(clock.now())
+    # It was waited for in real time, whatever the clock says that a test has set.
+    return call.timer(max(wake_at, clock.now()))

@@ -98,7 +98,11 @@ class ErrandThread:
     def close(self) -> None:
         """Do nothing more; who waits goes on without an answer. Idempotent."""
         self._closed = True
-        self._queue.put(None)
+        with self._lock:
+            self._queue.put(None)
+            running = self._running
+        if not running:
+            self._ended()
 
     def after_fork(self) -> None:
         """In the child: the thread is the parent's, and so are those who wait."""
