@@ -93,6 +93,7 @@ PUBLIC = [
     "ServerWeights",
     "Service",
     "SessionAffinity",
+    "Shadow",
     "SlowStart",
     "SubsetSelector",
     "Subsetting",

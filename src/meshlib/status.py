@@ -20,8 +20,17 @@ if TYPE_CHECKING:
     from meshlib.net.sync_engine import SyncEngine
     from meshlib.policy.fault import ActiveFaults
     from meshlib.policy.hedge import Hedging
+    from meshlib.policy.shadow import Shadows
 
-__all__ = ["ClusterStatus", "EndpointStatus", "MeshStatus", "MeshView", "ServiceStatus", "make_status"]
+__all__ = [
+    "ClusterStatus",
+    "EndpointStatus",
+    "MeshStatus",
+    "MeshView",
+    "ServiceStatus",
+    "ShadowStatus",
+    "make_status",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,32 @@ class EndpointStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ShadowStatus:
+    """One policy that runs beside those of a cluster and decides nothing.
+
+    Attributes:
+        policy: the field of the configuration: ``throttle``.
+        same, differed: decisions that it would have made, too, and that it would not.
+        counts: what it would have done: ``refused`` or ``let_in`` (calls, other than the live policy), ``waited``,
+            ``ejected``, ``spared`` (ejections not made); of a balancer, picks by address.
+        now: how things are with it, in words; empty where there is nothing to say.
+    """
+
+    policy: str
+    same: int
+    differed: int
+    counts: Mapping[str, int]
+    now: str = ""
+
+    def __str__(self) -> str:
+        total = self.same + self.differed
+        share = f" ({100 * self.differed / total:.3g} %)" if total else ""
+        counts = ", ".join(f"{word} {count}" for word, count in self.counts.items())
+        rest = "".join(f"; {text}" for text in (counts, self.now) if text)
+        return f"{self.policy}: {self.differed} of {total} decisions differed{share}{rest}"
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterStatus:
     """One cluster.
 
@@ -51,6 +86,7 @@ class ClusterStatus:
         in_flight, pending: calls under its limit, and in line for it.
         panic: whether so few endpoints are healthy that all are used.
         endpoints: its members.
+        shadow: what runs beside its policies and decides nothing.
     """
 
     name: str
@@ -59,6 +95,7 @@ class ClusterStatus:
     pending: int
     panic: bool
     endpoints: tuple[EndpointStatus, ...]
+    shadow: tuple[ShadowStatus, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +157,7 @@ class MeshStatus:
                     f"cost {format_duration(endpoint.cost_s)}"
                     for endpoint in cluster.endpoints
                 ]
+                lines += [f"      shadow {shadow}" for shadow in cluster.shadow]
         lines += [
             f"  pool {pool.address}: {pool.busy} busy, {pool.idle} idle, {pool.pending} pending" for pool in self.pools
         ]
@@ -222,4 +260,12 @@ def _cluster(cluster: Cluster, now: float) -> ClusterStatus:
         pending=state.limit.pending,
         panic=bool(cluster.members) and cluster.panicking(),
         endpoints=endpoints,
+        shadow=() if state.shadow is None else _shadows(state.shadow),
+    )
+
+
+def _shadows(shadows: Shadows) -> tuple[ShadowStatus, ...]:
+    return tuple(
+        ShadowStatus(each.policy, each.same, each.differed, dict(each.counts), shadows.state_of(each))
+        for each in shadows.comparisons
     )

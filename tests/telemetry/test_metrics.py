@@ -20,9 +20,12 @@ from meshlib.balance.server_weights import ReportedWeight
 from meshlib.balance.settings import LoadBalancing, ServerWeightSettings, SessionAffinity
 from meshlib.errors import ConnectFailed
 from meshlib.net.pool import PoolStats
+from meshlib.policy.admission import ThrottleSettings
 from meshlib.policy.fault import ActiveFaults, Injected
+from meshlib.policy.gates import Gates
 from meshlib.policy.hedge import Hedging
-from meshlib.policy.settings import HedgeSettings
+from meshlib.policy.settings import HedgeSettings, LimitSettings, ShadowSettings
+from meshlib.policy.shadow import Shadows
 from meshlib.policy.user_breaker import UserBreakerGate
 from meshlib.propagation import Ignored
 from meshlib.telemetry.gauges import GAUGES, MAX_ENDPOINTS
@@ -195,6 +198,10 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
         cluster.members, balancing, None, lambda members: random_choice(members, balancing, 0.0, rng), rng
     )
     cluster.state.limit.maximum = 10
+    only = ShadowSettings(throttle=ThrottleSettings())
+    shadows = Shadows(only, Gates(cluster.state.limit), LimitSettings(), None, 0.0, Random(1))
+    cluster.state.shadow = shadows
+    shadows.comparisons[0].decided("a call would have been refused", "refused")
     shared = UserBreakerGate(CircuitBreaker())
     shared.rejected, shared.failed_open = 2, 3
     cluster.state.gates = (shared, cluster.state.limit)
@@ -227,6 +234,8 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     }
     assert list(sdk.points("meshlib.gate.failed_open").values()) == [3]
     assert list(sdk.points("meshlib.limit").values()) == [10]
+    decisions = sdk.points("meshlib.shadow.decisions").items()
+    assert {dict(key)["meshlib.shadow.outcome"]: count for key, count in decisions} == {"same": 0, "differed": 1}
     assert {dict(key)["meshlib.priority"]: value for key, value in sdk.points("meshlib.priority.load").items()} == {
         0: 100
     }

@@ -12,6 +12,7 @@ from meshlib.config.checks_health import check_faults, outlier_faults, uncheckab
 from meshlib.config.checks_hedge import hedge_faults, unhedgeable
 from meshlib.config.checks_places import place_faults
 from meshlib.config.checks_retry import budget_faults, fault_faults, retry_faults
+from meshlib.config.checks_shadow import as_policy, shadow_faults
 from meshlib.config.compile import Levels, consul_settings, levels_of, route_names, route_policy
 from meshlib.config.fields import Part, closest, split_endpoint
 from meshlib.config.problems import Path
@@ -102,6 +103,10 @@ def _policy(path: Path, policy: written.Policy, levels: Levels) -> Iterator[Cont
     if isinstance(policy.health_check, written.HealthCheck) and levels.cluster.health_check:
         for found in check_faults((*path, "health_check"), policy.health_check, levels.cluster.health_check):
             yield Contradiction(*found)
+    if isinstance(policy.shadow, written.Shadow):
+        for found in shadow_faults((*path, "shadow"), policy.shadow):
+            yield Contradiction(*found)
+        yield from _policy((*path, "shadow"), *as_policy(policy.shadow, levels))
 
 
 def _times(path: Path, part: written.Policy | written.Route, call: CallPolicy) -> Iterator[Contradiction]:

@@ -26,6 +26,7 @@ from meshlib.config.settings import (
     ServiceSettings,
     StaticSettings,
 )
+from meshlib.config.shadow import shadow_of
 from meshlib.dataclass import dataclass, replace
 from meshlib.policy.settings import (
     BudgetSettings,
@@ -54,6 +55,7 @@ class Levels:
     cluster: ClusterSettings
     budget: BudgetSettings
     mode: Any = None
+    shadows: tuple[written.Shadow, ...] = ()
 
     def under(self, policy: written.Policy) -> Levels:
         """With `policy` laid over it."""
@@ -62,11 +64,17 @@ class Levels:
         if "connect_timeout" in given:
             connect_s: Any = policy.connect_timeout
             cluster = replace(cluster, pool=replace(cluster.pool, connect_timeout_s=connect_s))
+        shadows = self.shadows
+        if "shadow" in given:
+            shadows = (*shadows, policy.shadow) if policy.shadow else ()
+        if shadows or "shadow" in given:
+            cluster = replace(cluster, shadow=shadow_of(cluster, shadows))
         return Levels(
             lay_over(self.call, policy),
             cluster,
             _budget(self.budget, policy.retry_budget),
             policy.mode if "mode" in given else self.mode,
+            shadows,
         )
 
 

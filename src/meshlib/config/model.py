@@ -74,6 +74,8 @@ from meshlib.config.parts import (
     Ring,
     ServerWeights,
     SessionAffinity,
+    Shadow,
+    ShadowOrFalse,
     SlowStart,
     SubsetSelector,
     Subsetting,
@@ -150,6 +152,7 @@ __all__ = [
     "ServerWeights",
     "Service",
     "SessionAffinity",
+    "Shadow",
     "SlowStart",
     "SubsetSelector",
     "Subsetting",
@@ -219,7 +222,6 @@ _EndpointOrAddress = Annotated[
     Discriminator(lambda value: "text" if isinstance(value, str) else "map"),
 ]
 
-
 _SubsetFallback = Annotated[
     Annotated[Mapping[Text, str], Field(min_length=1), Tag("map")] | Annotated[Literal["none", "any"], Tag("text")],
     Discriminator(lambda value: "text" if isinstance(value, str) else "map"),
@@ -245,7 +247,7 @@ class Policy(Part):
         health_check: active checks; see its class; false switches off what is inherited.
         tls: see its class; null or ``mode: off`` for none.
         http2: speak HTTP/2.
-        fault, hedge: see their classes; false switches off what is inherited.
+        fault, hedge, shadow: see their classes; false switches off what is inherited.
         hash_on: what calls are hashed by, for the balancers ``ring_hash`` and ``maglev``.
         metadata_match: the metadata of the endpoints that may be called, for ``load_balancing.subset``.
         mode: ``off``, ``observe`` or ``on``; the mesh's unless given.
@@ -274,6 +276,7 @@ class Policy(Part):
     http2: Flag = False
     fault: FaultOrFalse | None = None
     hedge: HedgeOrFalse | None = None
+    shadow: ShadowOrFalse | None = None
     hash_on: Many[HashOn] = ()
     metadata_match: Mapping[Text, str] = Field(default_factory=dict)
     mode: Mode | None = None

@@ -17,6 +17,7 @@ from meshlib.policy.settings import (
     CallPolicy,
     LimitSettings,
     OutlierSettings,
+    ShadowSettings,
     UserBreaker,
 )
 from meshlib.routing.route import Backend, Route
@@ -224,6 +225,7 @@ class ClusterSettings:
         breaker, outlier: None where switched off; the breaker may be one of the user's own.
         bulkhead, throttle, rate_limit, fleet: None where there is none.
         health_check: active checks; None for none.
+        shadow: what runs beside the others and decides nothing; None for nothing.
     """
 
     service: str
@@ -239,6 +241,7 @@ class ClusterSettings:
     throttle: ThrottleAlgorithm | None = None
     rate_limit: RateLimitSettings | None = None
     fleet: FleetSettings | None = None
+    shadow: ShadowSettings | None = None
     pool: PoolSettings = PoolSettings()
     tls: TlsSettings | None = None
     http2: bool = False
@@ -272,7 +275,10 @@ class ServiceSettings:
     @property
     def callers(self) -> set[str]:
         """The services whose endpoints are counted as callers of this one."""
-        zone_aware = [cluster.load_balancing.zone_aware for cluster in self.clusters.values()]
+        balancings = [cluster.load_balancing for cluster in self.clusters.values()]
+        shadows = [cluster.shadow for cluster in self.clusters.values() if cluster.shadow is not None]
+        balancings += [shadow.load_balancing for shadow in shadows if shadow.load_balancing is not None]
+        zone_aware = [balancing.zone_aware for balancing in balancings]
         return {each.local_service for each in zone_aware if each is not None and each.local_service}
 
 

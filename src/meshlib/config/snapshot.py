@@ -18,6 +18,7 @@ from meshlib.balance.balancer import Member
 from meshlib.balance.cluster import REMEMBER_S, Cluster, ClusterState, Known
 from meshlib.balance.endpoint import Endpoint
 from meshlib.balance.load import EndpointNode
+from meshlib.balance.settings import LoadBalancing
 from meshlib.config.gates import Fleet, gates_of
 from meshlib.config.settings import ClusterSettings, MeshSettings, ServiceSettings
 from meshlib.dataclass import dataclass, replace
@@ -307,7 +308,12 @@ class Snapshots:
             from meshlib.balance.subsetting import with_seed
 
             balancing = with_seed(balancing, self._rng)
-        return ClusterState(
+        state: Callable[..., ClusterState] = ClusterState
+        if settings.shadow is not None:
+            from meshlib.config.shadow import shadowed
+
+            state, gates = shadowed(settings, gates, self.now())
+        return state(
             settings.name,
             now=self.now(),
             load_balancing=balancing,
@@ -335,7 +341,10 @@ class Snapshots:
                     chosen = _selected(endpoints, settings.selector)
                     if not chosen and settings.otherwise is not None:
                         chosen = _selected(endpoints, settings.otherwise)
-                state.clusters[subset].here = self._here(settings)
+                state.clusters[subset].here = self._here(settings.load_balancing)
+                shadow = state.clusters[subset].shadow
+                if shadow is not None and shadow.load_balancing is not None:
+                    shadow.here = self._here(shadow.load_balancing)
                 clusters[subset] = state.clusters[subset].view(
                     chosen,
                     now,
@@ -346,9 +355,9 @@ class Snapshots:
                 )
         return ServiceView(state.settings, state, MappingProxyType(clusters), endpoints, known, detail), steps
 
-    def _here(self, settings: ClusterSettings) -> Here | None:
+    def _here(self, balancing: LoadBalancing) -> Here | None:
         """What the endpoints of a cluster are compared with; None where places do not count."""
-        balancing, mesh = settings.load_balancing, self.current.settings
+        mesh = self.current.settings
         by_place = balancing.failover or balancing.failover_priority or balancing.distribute
         if not by_place and balancing.zone_aware is None and not balancing.locality_weights:
             return None

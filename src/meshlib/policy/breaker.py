@@ -149,9 +149,10 @@ class Breaker:
         """Whether calls pass freely."""
         return self.state is BreakerState.CLOSED
 
-    def would_reject(self, now: float) -> bool:
-        """Whether `admit` would refuse a repeatable call now; changes nothing."""
-        return not self.closed and (now < self._open_until or self._probe_held(now))
+    def would_reject(self, now: float, repeatable: bool = True) -> bool:
+        """Whether `admit` would refuse a call now; changes nothing."""
+        patience_s = 0.0 if repeatable else PATIENCE_S
+        return not self.closed and (now < self._open_until + patience_s or self._probe_held(now))
 
     def attempt_succeeded(self, now: float) -> None:
         """Some endpoint of the cluster answered well."""

@@ -23,6 +23,7 @@ class Journal:
             failure.
         outcome, status, error, limit, no_retry, refused_by, fault: see `meshlib.policy.record.Record`.
         waiting_for: what it waits for now; empty while it does not.
+        shadow: see there, too; not there as long as nothing would have been decided otherwise.
     """
 
     __slots__ = (
@@ -36,9 +37,12 @@ class Journal:
         "no_retry",
         "outcome",
         "refused_by",
+        "shadow",
         "status",
         "waiting_for",
     )
+
+    shadow: tuple[str, ...]
 
     def __init__(self) -> None:
         self.began: float | None = None
@@ -76,6 +80,10 @@ class Journal:
             self._waits = (*self._waits, Wait(self.waiting_for, now - self._since))
             self.waiting_for = ""
 
+    def differs(self, text: str) -> None:
+        """A shadow would have decided otherwise."""
+        self.shadow = (*getattr(self, "shadow", ()), text)
+
     def idle_s(self) -> float:
         """Seconds spent waiting so far."""
         return sum(wait.duration_s for wait in self._waits)
@@ -103,5 +111,6 @@ class Journal:
             no_retry=self.no_retry,
             refused_by=self.refused_by,
             fault=self.fault,
+            shadow=getattr(self, "shadow", ()),
             why=tuple(why or ()),
         )

@@ -13,7 +13,8 @@ from meshlib.dataclass import dataclass, field
 from meshlib.policy.retry_settings import BudgetSettings, RetryPolicy
 
 if TYPE_CHECKING:
-    from meshlib.balance.settings import HashOn
+    from meshlib.balance.settings import HashOn, LoadBalancing
+    from meshlib.policy.admission import BulkheadSettings, RateLimitSettings, ThrottleAlgorithm
     from meshlib.policy.fault import FaultSettings
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "LimitSettings",
     "OutlierSettings",
     "RetryPolicy",
+    "ShadowSettings",
     "SuccessRateSettings",
     "UserBreaker",
 ]
@@ -159,6 +161,24 @@ class LimitSettings:
     max_connections: int | None = None
     high: HighLimitSettings | None = None
     adaptive: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowSettings:
+    """What runs beside the policies of a cluster and decides nothing; see `meshlib.policy.shadow`.
+
+    Attributes:
+        breaker, outlier, throttle, limits, bulkhead, rate_limit, load_balancing: as those of the cluster; None for no
+            shadow of that policy.
+    """
+
+    breaker: BreakerSettings | None = None
+    outlier: OutlierSettings | None = None
+    throttle: ThrottleAlgorithm | None = None
+    limits: LimitSettings | None = None
+    bulkhead: BulkheadSettings | None = None
+    rate_limit: RateLimitSettings | None = None
+    load_balancing: LoadBalancing | None = None
 
 
 @dataclass(frozen=True, slots=True)

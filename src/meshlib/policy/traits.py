@@ -45,6 +45,7 @@ class Traits:
         headers: of the request, with names in lower case, where faults may be asked for by them.
         fault: that is being injected; None for none.
         set_cookies: values of ``Set-Cookie`` headers that the caller's response gets besides its own.
+        shadow: what shadows would have decided otherwise when they picked; not there as long as there is nothing.
     """
 
     __slots__ = (
@@ -60,7 +61,10 @@ class Traits:
         "retriable",
         "retries",
         "set_cookies",
+        "shadow",
     )
+
+    shadow: tuple[str, ...]
 
     def __init__(self, hash_key: str | None = None) -> None:
         self.hash_key = hash_key
@@ -93,6 +97,7 @@ def readers_of(policy: CallPolicy, clusters: Sequence[ClusterState], rng: Random
             readers += gate.readers
     settings = [state.load_balancing for state in clusters]
     affinity = next((each.session_affinity for each in settings if each.session_affinity is not None), None)
+    settings += [state.shadow.load_balancing for state in clusters if state.shadow and state.shadow.load_balancing]
     hashed = policy.hash_on or any(each.policy in HASH_BALANCERS for each in settings)
     if hashed or affinity is not None:
         from meshlib.policy.sticky import affinity_reader, hash_reader

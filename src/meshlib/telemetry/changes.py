@@ -30,10 +30,12 @@ from meshlib.telemetry.events import (
     Panic,
     PanicEnded,
     Returned,
+    ShadowDiffers,
 )
 
 if TYPE_CHECKING:
     from meshlib.policy.health_check import Checkup
+    from meshlib.policy.shadow import Shadows
 
 __all__ = ["QUIET_S", "Changes"]
 
@@ -116,6 +118,24 @@ class Changes:
                     events.append(GateRefuses(service=service, cluster=name, gate=gate.name, refused=refused))
         for event in events:
             self._bus.emit(event)
+        if cluster.state.shadow is not None:
+            self._look_at_shadows(name, cluster.state.shadow, now)
+
+    def _look_at_shadows(self, name: str, shadows: Shadows, now: float) -> None:
+        service = name.partition("/")[0]
+        for each in shadows.comparisons:
+            key, differed = (name, f"shadow {each.policy}"), each.differed
+            with self._lock:
+                known, at = self._refused.get(key, (0, float("-inf")))
+                if differed != known:
+                    if len(self._refused) >= _MAX_CLUSTERS:
+                        self._refused.clear()
+                    self._refused[key] = differed, now
+            if differed > known and now - at >= QUIET_S:
+                policy, detail = each.policy, each.last
+                self._bus.emit(
+                    ShadowDiffers(service=service, cluster=name, policy=policy, detail=detail, differed=differed)
+                )
 
     def on_ejection(self, cluster: str) -> Callable[[Member, bool], None]:
         """What to give a `ClusterState` as its ``on_ejection``."""

@@ -38,6 +38,7 @@ __all__ = [
     "ServiceEmpty",
     "ServiceForgotten",
     "ServiceUnknown",
+    "ShadowDiffers",
     "from_discovery",
 ]
 
@@ -237,6 +238,20 @@ class GateRefuses(_OfCluster):
 
     gate: str
     refused: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowDiffers(_OfCluster):
+    """A policy that runs beside the live one would have decided otherwise; `differed` times since the mesh began."""
+
+    kind: ClassVar[str] = "shadow_differs"
+    family: ClassVar[str] = "shadow"
+    about: ClassVar[tuple[str, ...]] = ("cluster", "policy")
+    says: ClassVar[str] = "its shadow {event.policy} would decide otherwise: {event.detail}"
+
+    policy: str
+    detail: str
+    differed: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

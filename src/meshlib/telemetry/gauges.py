@@ -161,6 +161,14 @@ def _gate_rejected(_: Observing, observed: Observed) -> Iterator[Reading]:
             yield (*_of(cluster), ("meshlib.gate", gate.name)), gate.rejected
 
 
+def _shadows(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for cluster in observed.clusters():
+        for each in () if cluster.state.shadow is None else cluster.state.shadow.comparisons:
+            for outcome, count in (("same", each.same), ("differed", each.differed)):
+                own = (("meshlib.shadow.policy", each.policy), ("meshlib.shadow.outcome", outcome))
+                yield (*_of(cluster), *own), count
+
+
 def _gate_failed_open(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
         for gate in cluster.state.gates or ():
@@ -333,6 +341,7 @@ GAUGES = (
     Gauge("meshlib.outlier.enforced", "{ejection}", "Ejections of outliers.", "counter", _enforced),
     Gauge("meshlib.outlier.overflow", "{detection}", "Outliers spared, too many being out.", "counter", _spared),
     Gauge("meshlib.health_check.checks", "{check}", "Active checks of endpoints.", "counter", _checks),
+    Gauge("meshlib.shadow.decisions", "{decision}", "Decisions that shadows looked at.", "counter", _shadows),
     Gauge("meshlib.panics", "{attempt}", "Picks among all endpoints, too few being healthy.", "counter", _panics),
     Gauge("meshlib.priority.load", "%", "Share of the calls that a priority gets.", "gauge", _priorities),
     Gauge("meshlib.sessions", "{call}", "Calls of sessions, by what became of their bond.", "counter", _sessions),

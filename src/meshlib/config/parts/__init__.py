@@ -52,6 +52,7 @@ from meshlib.config.parts.retry import (
     Retry,
     RetryBudget,
 )
+from meshlib.config.parts.shadow import Shadow, ShadowOrFalse
 
 __all__ = [
     "Adaptive",
@@ -95,6 +96,8 @@ __all__ = [
     "Ring",
     "ServerWeights",
     "SessionAffinity",
+    "Shadow",
+    "ShadowOrFalse",
     "SlowStart",
     "SubsetSelector",
     "Subsetting",

@@ -1,0 +1,124 @@
+"""The shadow of a circuit breaker; see `meshlib.policy.shadow`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshlib.errors import MeshError
+from meshlib.policy.breaker import Breaker, BreakerProbe, BreakerState, Rejected
+from meshlib.policy.classify import FAILURE_STATUSES
+from meshlib.policy.comparison import Comparison
+from meshlib.policy.settings import BreakerSettings
+
+if TYPE_CHECKING:
+    from meshlib.policy.attempt import Attempt
+    from meshlib.policy.facts import Ready
+    from meshlib.policy.placement import Placement
+    from meshlib.policy.traits import Reader
+
+__all__ = ["ShadowBreaker"]
+
+_USER_BREAKER = "circuit-breaker"
+
+
+class ShadowBreaker:
+    """A second breaker, as a gate: it is asked by the calls that the live one has let in, and `refused` by the others.
+
+    It is told of answers when the outcome of a call is known, so it hears of a probe's when it is next asked.
+    """
+
+    __slots__ = ("_asked", "_probe", "breaker", "comparison")
+
+    name = "shadow-circuit-breaker"
+    rejected = 0
+    readers: tuple[Reader, ...] = ()
+
+    def __init__(self, settings: BreakerSettings, now: float, comparison: Comparison) -> None:
+        self.breaker = Breaker(settings, now)
+        self.comparison = comparison
+        self._asked: dict[Placement, BreakerProbe | Rejected | None] = {}
+        self._probe: tuple[Placement, BreakerProbe] | None = None
+
+    def ask(self, now: float, call: Placement) -> MeshError | Ready | None:
+        """See `meshlib.policy.gate.Gate`."""
+        if self.breaker.state is not BreakerState.CLOSED:
+            self._look_at_probe()
+        answer = self._asked[call] = self.breaker.admit(now, call.facts.safe and call.replayable)
+        if isinstance(answer, BreakerProbe):
+            self._probe = call, answer
+        return None
+
+    def refused(self, now: float, call: Placement) -> None:
+        """The live breaker has refused a call."""
+        self._look_at_probe()
+        self._compare(call, self.breaker.would_reject(now, call.facts.safe and call.replayable), True)
+
+    def decide(self, now: float, call: Placement, token: Ready, late: bool) -> MeshError | None:
+        """Nobody waits here."""
+        return None
+
+    def patience_s(self, call: Placement, token: Ready) -> float | None:
+        """Nobody waits here."""
+        return None
+
+    def judged(self, now: float, call: Placement, success: bool | None) -> None:
+        """Count the outcome of a call that it would have let in."""
+        if call not in self._asked:
+            return
+        answer = self._asked[call]
+        refused = isinstance(answer, Rejected)
+        self._compare(call, refused, call.journal.refused_by == _USER_BREAKER)
+        if refused:
+            return
+        breaker = self.breaker
+        if not call.facts.observe:
+            for attempt in call.attempts:
+                if attempt.cluster is call.cluster and _answered_well(attempt):
+                    breaker.attempt_succeeded(attempt.headers_at or now)
+        if isinstance(answer, BreakerProbe):
+            if success is None:
+                answer.abandoned()
+            elif success:
+                answer.succeeded(now)
+            else:
+                answer.failed(now, reached=any(attempt.sent for attempt in call.attempts))
+        elif success is not None:
+            breaker.call_ended(now, success)
+
+    def left(self, now: float, call: Placement) -> None:
+        """The call is over."""
+        self._asked.pop(call, None)
+
+    def note(self, now: float) -> str | None:
+        """It decides nothing."""
+        return None
+
+    def renew_lock(self) -> None:
+        """After a fork, in the child: the parent's calls are not ours."""
+        self._asked, self._probe = {}, None
+        self.comparison.renew_lock()
+        self.breaker.renew_lock()
+
+    def _compare(self, call: Placement, refused: bool, live: bool) -> None:
+        if refused is live:
+            self.comparison.decided()
+        elif refused:
+            self.comparison.decided("a call would have been refused", "refused")
+            call.journal.differs("circuit_breaker would have refused it")
+        else:
+            self.comparison.decided("a call would have been let in", "let_in")
+            call.journal.differs("circuit_breaker would have let it in")
+
+    def _look_at_probe(self) -> None:
+        """A good answer has begun, which is all that a probe is to show."""
+        if self._probe is None:
+            return
+        call, probe = self._probe
+        for attempt in list(call.attempts):
+            if _answered_well(attempt) and attempt.headers_at is not None:
+                probe.succeeded(attempt.headers_at)
+                self._probe = None
+
+
+def _answered_well(attempt: Attempt) -> bool:
+    return attempt.headers_at is not None and attempt.status not in FAILURE_STATUSES

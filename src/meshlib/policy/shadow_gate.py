@@ -1,0 +1,201 @@
+"""The shadows of throttles, limits and rate limits; see `meshlib.policy.shadow`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from meshlib.errors import MeshError
+from meshlib.policy.comparison import Comparison
+from meshlib.policy.placement import is_granted
+
+if TYPE_CHECKING:
+    from meshlib.policy.facts import Ready
+    from meshlib.policy.gate import Gate
+    from meshlib.policy.placement import Placement
+    from meshlib.policy.traits import Reader, Traits
+    from meshlib.routing.match import RequestView
+
+__all__ = ["PickNotes", "ShadowGate"]
+
+
+class _Visit:
+    """What a shadow would have done with one call.
+
+    Attributes:
+        inside: how many of its gates have let the call in.
+        refused: whether one would have refused it.
+        token: what it would have waited for, since `asked_at`.
+    """
+
+    __slots__ = ("asked_at", "inside", "refused", "token")
+
+    def __init__(self, now: float) -> None:
+        self.asked_at = now
+        self.inside = 0
+        self.refused = False
+        self.token: Ready | None = None
+
+
+class ShadowGate:
+    """A gate that asks others and keeps their answers to itself; it stands before the one that they are compared with.
+
+    Args:
+        gates: to ask, in their order.
+        live: the one that decides; None where there is none.
+        comparison: what it counts in.
+    """
+
+    __slots__ = ("_gates", "_live", "_visits", "comparison", "name", "readers")
+
+    rejected = 0
+
+    def __init__(self, gates: Sequence[Gate], live: Gate | None, comparison: Comparison) -> None:
+        self._gates = gates
+        self._live = live
+        self._visits: dict[Placement, _Visit] = {}
+        self.comparison = comparison
+        self.name = f"shadow-{comparison.policy.replace('_', '-')}"
+        self.readers = tuple(reader for gate in gates for reader in gate.readers)
+
+    def ask(self, now: float, call: Placement) -> MeshError | Ready | None:
+        """See `meshlib.policy.gate.Gate`."""
+        visit = self._visits[call] = _Visit(now)
+        for gate in self._gates:
+            answer = gate.ask(now, call)
+            if answer is None:
+                visit.inside += 1
+                continue
+            if isinstance(answer, MeshError):
+                self._refuse(now, call, visit)
+            else:
+                visit.token = answer
+                self.comparison.count("waited")
+            break
+        return None
+
+    def decide(self, now: float, call: Placement, token: Ready, late: bool) -> MeshError | None:
+        """Nobody waits here."""
+        return None
+
+    def patience_s(self, call: Placement, token: Ready) -> float | None:
+        """Nobody waits here."""
+        return None
+
+    def judged(self, now: float, call: Placement, success: bool | None) -> None:
+        """What was decided is known now: compare, and hand on what the call would have shown."""
+        visit = self._visits.get(call)
+        if visit is None:
+            return
+        if visit.token is not None:
+            self._end_wait(now, call, visit, visit.token)
+        self._compare(call, visit.refused)
+        if not visit.refused:
+            for gate in self._gates[: visit.inside]:
+                gate.judged(now, call, success)
+
+    def left(self, now: float, call: Placement) -> None:
+        """It holds nothing in the shadow any more."""
+        visit = self._visits.pop(call, None)
+        if visit is None:
+            return
+        if visit.token is not None:
+            visit.token.leave()
+        self._give_back(now, call, visit)
+
+    def note(self, now: float) -> str | None:
+        """It decides nothing."""
+        return None
+
+    def renew_lock(self) -> None:
+        """After a fork, in the child: the parent's calls are not ours."""
+        self._visits = {}
+        self.comparison.renew_lock()
+        for gate in self._gates:
+            gate.renew_lock()
+
+    def _end_wait(self, now: float, call: Placement, visit: _Visit, token: Ready) -> None:
+        """The call is answered; would its wait have been over by then, and how?"""
+        gate = self._gates[visit.inside]
+        patience_s = gate.patience_s(call, token)
+        granted = is_granted(token)
+        late = not granted and patience_s is not None and now - visit.asked_at >= patience_s
+        if not (granted or late):
+            return  # it would still stand in line, and does until it leaves
+        visit.token = None
+        if gate.decide(now, call, token, late) is None:
+            visit.inside += 1
+        else:
+            self._refuse(now, call, visit)
+
+    def _compare(self, call: Placement, refused: bool) -> None:
+        by = call.journal.refused_by
+        live = self._live is not None and by == self._live.name
+        if not (live or by or any(attempt.cluster is call.cluster for attempt in call.attempts)):
+            return  # the caller gave up before it was decided
+        policy = self.comparison.policy
+        if refused is live:
+            self.comparison.decided()
+        elif refused:
+            self.comparison.decided("a call would have been refused", "refused")
+            call.journal.differs(f"{policy} would have refused it")
+        else:
+            self.comparison.decided("a call would have been let in", "let_in")
+            call.journal.differs(f"{policy} would have let it in")
+
+    def _refuse(self, now: float, call: Placement, visit: _Visit) -> None:
+        visit.refused = True
+        self._give_back(now, call, visit)
+
+    def _give_back(self, now: float, call: Placement, visit: _Visit) -> None:
+        inside, visit.inside = visit.inside, 0
+        for gate in reversed(self._gates[:inside]):
+            gate.left(now, call)
+
+
+class PickNotes:
+    """A gate that lets all pass, and hands what shadows would have picked on to the records of calls."""
+
+    __slots__ = ()
+
+    name = "shadow-picks"
+    rejected = 0
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        """One that reads nothing: so that there are traits to note it in."""
+        return (_nothing,)
+
+    def ask(self, now: float, call: Placement) -> MeshError | Ready | None:
+        """See `meshlib.policy.gate.Gate`."""
+        return None
+
+    def decide(self, now: float, call: Placement, token: Ready, late: bool) -> MeshError | None:
+        """Nobody waits here."""
+        return None
+
+    def patience_s(self, call: Placement, token: Ready) -> float | None:
+        """Nobody waits here."""
+        return None
+
+    def judged(self, now: float, call: Placement, success: bool | None) -> None:
+        """All attempts are made."""
+        notes: tuple[str, ...] = getattr(call.traits, "shadow", ())
+        for note in notes:
+            call.journal.differs(note)
+        if call.traits is not None and notes:
+            call.traits.shadow = ()
+
+    def left(self, now: float, call: Placement) -> None:
+        """It holds nothing."""
+
+    def note(self, now: float) -> str | None:
+        """It decides nothing."""
+        return None
+
+    def renew_lock(self) -> None:
+        """It has none."""
+
+
+def _nothing(request: RequestView, traits: Traits) -> None:
+    """Reads nothing."""
