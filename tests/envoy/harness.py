@@ -18,12 +18,13 @@ from tests.envoy.upstream import Upstream
 from tests.peers.process import free_port, wait_until
 from tests.peers.servers import Envoy
 
-__all__ = ["ROUNDS", "Answer", "Case", "Place", "ask", "bootstrap", "holding", "start"]
+__all__ = ["ROUNDS", "TYPES", "Answer", "Case", "Place", "ask", "bootstrap", "holding", "request_of", "start"]
 
 ROUNDS = int(os.environ.get("MESHLIB_ENVOY_ROUNDS", "1"))
 """How many generated configurations each comparison makes; `nox -s envoy` makes more of them."""
 
-_TYPES = "type.googleapis.com/envoy.extensions"
+TYPES = "type.googleapis.com/envoy.extensions"
+"""What the names of Envoy's extensions begin with."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,10 @@ def bootstrap(cases: Iterable[Case], port: int, *, http_filters: Sequence[Any] =
     cases = list(cases)
     router = {
         "name": "envoy.filters.http.router",
-        "typed_config": {"@type": f"{_TYPES}.filters.http.router.v3.Router"},
+        "typed_config": {"@type": f"{TYPES}.filters.http.router.v3.Router"},
     }
     manager = {
-        "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "@type": f"{TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
         "generate_request_id": False,
         "http_filters": [*http_filters, router],
@@ -140,7 +141,7 @@ def holding(port: int, requests: Sequence[Mapping[str, str]], upstream: Upstream
         for request in requests:
             before = len(upstream.order)
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
-            connection.sendall(_request(request))
+            connection.sendall(request_of(request))
             wait_until(lambda before=before: len(upstream.order) > before, "the request arrives", poll=0.001)  # type: ignore[misc]
         yield
 
@@ -152,7 +153,7 @@ async def _ask_all(port: int, requests: Sequence[Mapping[str, str]], connections
     async def worker() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for at, request in queue:
-            writer.write(_request(request))
+            writer.write(request_of(request))
             answers[at] = answer = await asyncio.wait_for(_read(reader), 30)
             if answer.headers.get("connection") == "close":
                 writer.close()
@@ -163,7 +164,8 @@ async def _ask_all(port: int, requests: Sequence[Mapping[str, str]], connections
     return [answer for answer in answers if answer is not None]
 
 
-def _request(headers: Mapping[str, str]) -> bytes:
+def request_of(headers: Mapping[str, str]) -> bytes:
+    """What a client sends: headers, and ``:path`` and ``:method`` among them."""
     path, method = headers.get(":path", "/"), headers.get(":method", "GET")
     lines = [f"{method} {path} HTTP/1.1", "host: orders"]
     lines += [f"{name}: {value}" for name, value in headers.items() if not name.startswith(":")]

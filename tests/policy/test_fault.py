@@ -144,6 +144,8 @@ def test_whatever_a_request_asks_for_nothing_breaks(headers: dict[str, str], see
         (Injected(abort=True, grpc_status=13), {}, 500, None),
         (Injected(abort=True, grpc_status=99), {}, 500, None),
         (Injected(abort=True, grpc_status=14), {"content-type": "application/grpc+proto"}, 200, b"14"),
+        (Injected(abort=True, status=404), {"content-type": "application/grpc"}, 200, b"12"),
+        (Injected(abort=True, status=418), {"content-type": "application/grpc"}, 200, b"2"),
     ],
 )
 def test_an_abort_is_a_whole_response(

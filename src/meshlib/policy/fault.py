@@ -189,21 +189,26 @@ _HTTP_STATUS: Final = {
 }
 """Of gRPC statuses, after google.rpc.Code; all others are 500."""
 
+_GRPC_STATUS: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+"""Of HTTP statuses, after gRPC's http-grpc-status-mapping.md, which Envoy follows; all others are 2."""
+
 _BODY: Final = b"fault filter abort"
 
 
 def reply_to(fault: Injected, headers: Mapping[str, str]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """The status, headers and body of an abort, which is no reset.
 
-    A gRPC status is told to a gRPC client in ``grpc-status``, to any other by the HTTP status that it stands for.
+    A gRPC client is told in ``grpc-status``, of an HTTP status what it stands for; any other client by the HTTP status
+    that a gRPC status stands for.
 
     Args:
         fault: of the call.
         headers: of the request, with names in lower case.
     """
     code = fault.grpc_status
-    if code is not None and headers.get("content-type", "").startswith("application/grpc"):
-        grpc = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % code), (b"grpc-message", _BODY)]
+    if headers.get("content-type", "").startswith("application/grpc"):
+        told = _GRPC_STATUS.get(fault.status, 2) if code is None else code
+        grpc = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % told), (b"grpc-message", _BODY)]
         return 200, [*grpc, (b"content-length", b"0")], b""
     status = _HTTP_STATUS.get(code, 500) if code is not None else fault.status or 500
     plain = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(_BODY))]
