@@ -249,6 +249,19 @@ def test_localities_take_turns_by_weight_and_one_without_gets_nothing() -> None:
     assert C not in found
 
 
+def test_a_hash_keeps_to_its_endpoint_whatever_localities_weigh() -> None:
+    state = state_of(policy="maglev", table_size=1009, locality_weights={"eu/a": 1.0, "eu/b": 3.0})
+    cluster = state.view(ends((5, A), (1, B), (3, C)), NOW, Random(1))
+    traits, counts = Traits(), Counter[Locality]()
+    for key in range(2018):
+        traits.hash = key * 7919
+        picked = {cluster.pick(NOW, Random(seed), traits=traits) for seed in range(3)}
+        assert len(picked) == 1
+        counts[next(member for member in picked if member is not None).endpoint.locality] += 1
+    assert counts[B] / counts[A] == pytest.approx(3, rel=0.02)
+    assert C not in counts
+
+
 def test_a_locality_gets_less_when_its_endpoints_are_ejected() -> None:
     state = state_of(locality_weights={"eu/a": 1.0, "eu/b": 2.0}, panic_percent=0.0)
     cluster = state.view(ends((5, A), (2, B)), NOW, Random(1))

@@ -10,7 +10,7 @@ import pytest
 
 from meshlib.balance.balancer import Member
 from meshlib.balance.cluster import Cluster
-from meshlib.balance.endpoint import Endpoint, Health
+from meshlib.balance.endpoint import Endpoint, Health, Locality
 from meshlib.balance.hash_policy import hash_of_call
 from meshlib.balance.settings import BalancerName, HashCookie, HashOn, LoadBalancing, RingSettings
 from meshlib.policy.traits import Traits
@@ -27,7 +27,13 @@ def ours(case: Case, settings: LoadBalancing) -> Cluster:
     """The cluster of a case, as the mesh has it."""
     health = {"HEALTHY": Health.HEALTHY, "UNHEALTHY": Health.UNHEALTHY}
     endpoints = [
-        Endpoint("127.0.0.1", place.port, float(place.weight or 1), health=health[place.health])
+        Endpoint(
+            "127.0.0.1",
+            place.port,
+            float(place.weight or 1),
+            locality=Locality(place.region, place.zone, place.sub_zone),
+            health=health[place.health],
+        )
         for place in case.places
     ]
     return balanced_state(settings, name=case.name).view(endpoints, NOW, Random(1))
@@ -207,3 +213,37 @@ def test_retries_go_to_the_endpoints_that_envoy_tries(
             for _ in range(4):
                 tried.append(pick(cluster, [HashOn(header="x-key")], headers, tried=tried))
             assert [member.endpoint.port for member in tried] == upstream.order, at
+
+
+@pytest.mark.parametrize("algorithm", ["RING_HASH", "MAGLEV"])
+def test_weights_of_localities_move_the_keys_that_they_move_in_envoy(
+    envoy_factory: Callable[[dict[str, Any]], Envoy], algorithm: str
+) -> None:
+    rng = Random(7)
+    by_key = {"hash_policy": [{"header": {"header_name": "x-key"}}]}
+    common = {"locality_weighted_lb_config": {}}
+    with Upstream(ENDPOINTS) as upstream:
+        cases = []
+        for at in range(4):
+            weights = {("eu", zone, ""): rng.randint(0, 5) or 1 for zone in "abc"}
+            some = [
+                Place(
+                    port,
+                    rng.choice((None, 3)),
+                    region="eu",
+                    zone=rng.choice("abc"),
+                    health="UNHEALTHY" if rng.random() < 0.2 else "HEALTHY",
+                )
+                for port in upstream.ports
+            ]
+            cluster = {"lb_policy": algorithm, "common_lb_config": common}
+            written = {f"eu/{zone}": float(weight) for (_, zone, _), weight in weights.items()}
+            settings = LoadBalancing(policy=algorithm.lower(), locality_weights=written)  # type: ignore[arg-type]
+            cases.append((Case(f"l-{at}", some, cluster=cluster, route=by_key, locality_weights=weights), settings))
+        _, port = start(envoy_factory, [case for case, _ in cases])
+        for case, settings in cases:
+            keys = [f"{rng.getrandbits(48):x}" for _ in range(KEYS)]
+            answers = ask(port, [{"x-case": case.name, "x-key": key} for key in keys], connections=1)
+            cluster = ours(case, settings)
+            picked = [pick(cluster, [HashOn(header="x-key")], {"x-key": key}).endpoint.port for key in keys]
+            assert picked == [answer.port for answer in answers], case.name

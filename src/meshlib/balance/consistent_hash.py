@@ -69,6 +69,8 @@ def hash_key(endpoint: Endpoint, settings: LoadBalancing) -> bytes:
 def normalized(weights: Sequence[float]) -> list[float]:
     """Weights as parts of 1."""
     total = sum(weights)
+    if abs(total - 1.0) < 1e-9:  # they are, and to divide them once more could move what is at the edge of rounding
+        return list(weights)
     if total > 1e308:  # it would be infinite
         return normalized([weight * 1e-16 for weight in weights])
     return [weight / total for weight in weights]

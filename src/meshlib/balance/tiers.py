@@ -11,7 +11,7 @@ from meshlib.balance.endpoint import Health, Locality
 from meshlib.balance.failover import priorities
 from meshlib.balance.health import EndpointHealth
 from meshlib.balance.locality import distribute, locality_text, weight_of
-from meshlib.balance.settings import LoadBalancing
+from meshlib.balance.settings import HASH_BALANCERS, LoadBalancing
 from meshlib.balance.zone_aware import Callers
 from meshlib.dataclass import dataclass
 
@@ -117,6 +117,11 @@ class Tier:
         self.weights = [sum(member.weight for member in kind) for kind in (*kinds, self.all.members)]
         self.places: list[Place] = []
 
+    def weigh(self, weights: Mapping[Locality, float], make: MakeGroup) -> None:
+        """Have the weights of localities count within one balancer, so that a hash says the locality, too."""
+        self.groups = tuple(Group(_weighted(group.members, weights), make) for group in self.groups)
+        self.all = Group(_weighted(self.all.members, weights), make)
+
     def every_group(self) -> Iterator[Group]:
         """All its groups that have members."""
         groups = (*self.groups, self.all, *(group for place in self.places for group in place.groups))
@@ -153,7 +158,9 @@ def sort(
         tier = Tier(level, make)
         tiers.append(tier)
         places: dict[Locality, list[tuple[Member, int]]] = {}
-        if weights is not None or (priority == 0 and settings.zone_aware is not None):
+        if weights is not None and settings.policy in HASH_BALANCERS:
+            tier.weigh(weights, make)
+        elif weights is not None or (priority == 0 and settings.zone_aware is not None):
             for pair in level:
                 places.setdefault(pair[0].endpoint.locality, []).append(pair)
         for locality in sorted(places, key=lambda each: (each != here.locality, locality_text(each))):
@@ -162,7 +169,28 @@ def sort(
         index = {place.locality: at for at, place in enumerate(tier.places)}
         for member, standing in level:
             where[member.health] = Where(priority, index.get(member.endpoint.locality, -1), standing)
-    return tiers, where, weights is not None
+    return tiers, where, weights is not None and settings.policy not in HASH_BALANCERS
+
+
+def _weighted(members: Sequence[Member], weights: Mapping[Locality, float]) -> Sequence[Member]:
+    """The members again, each with its part of the weight of its locality; all as they are, if none has any."""
+    whole: dict[Locality, float] = {}
+    for member in members:
+        whole[member.endpoint.locality] = whole.get(member.endpoint.locality, 0.0) + member.weight
+    all_weights = sum(weights.get(locality, 0.0) for locality in whole)
+    weighted = []
+    # In the order of Envoy's localities: which endpoint gets what is left by rounding depends on it.
+    for member in sorted(members, key=_by_locality):
+        if weight := weights.get(member.endpoint.locality, 0.0):
+            copy = Member(member.endpoint, member.node, member.load, member.health, member.target)
+            copy.weight = member.weight * (weight / all_weights) / whole[member.endpoint.locality]
+            weighted.append(copy)
+    return weighted or members
+
+
+def _by_locality(member: Member) -> tuple[str, str, str]:
+    locality = member.endpoint.locality
+    return locality.region, locality.zone, locality.sub_zone
 
 
 def _by_health(members: _Sorted) -> tuple[list[Member], list[Member]]:

@@ -11,7 +11,6 @@ from meshlib.config.problems import Path
 __all__ = ["place_faults"]
 
 _ROTATING = ("round_robin", "least_request")
-_HASHED = ("ring_hash", "maglev")
 _BY_PLACE = ("zone_aware", "locality_weights", "distribute")
 
 
@@ -33,11 +32,9 @@ def place_faults(
         if balancing.distribute and getattr(balancing, field) and written & {field, "distribute"}:
             text = f"excludes {field!r}: what is distributed does not stand by"
             yield (*path, "distribute"), text, frozenset({"distribute", field})
-    if balancing.policy in _HASHED:
-        for field in used:
-            if written & {field, "policy"}:
-                text = f"cannot be combined with the policy {balancing.policy!r}: it would tear apart what a hash keeps"
-                yield (*path, field), f"{text} together", frozenset({field, "policy"})
+    if balancing.policy in settings.HASH_BALANCERS and balancing.zone_aware and written & {"zone_aware", "policy"}:
+        text = f"cannot be combined with the policy {balancing.policy!r}: zones tear apart what a hash keeps together"
+        yield (*path, "zone_aware"), text, frozenset({"zone_aware", "policy"})
     if part.slow_start is not None and balancing.policy not in _ROTATING and path[0] != "defaults":
         text = f"is for {' and '.join(_ROTATING)}, and the policy is {balancing.policy!r}"
         yield (*path, "slow_start"), text, frozenset({"slow_start", "policy"})
