@@ -111,7 +111,7 @@ def test_a_hedge_at_p95_cuts_the_far_tail_ten_times_for_six_percent_more() -> No
     assert hedged.p50_s == pytest.approx(without.p50_s, rel=0.05)
 
 
-@pytest.mark.parametrize(("case", "most_percent"), [("slow", 6.0), ("silent", 0.5)])
+@pytest.mark.parametrize(("case", "most_percent"), [("uniform", 0.0), ("slow", 6.0), ("silent", 0.5)])
 def test_hedges_add_next_to_nothing_where_everything_is_slow(case: hedging.Case, most_percent: float) -> None:
     assert hedging.run(hedging.HEDGE, case, for_s=20.0).extra_percent <= most_percent
 
