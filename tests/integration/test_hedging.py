@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 import threading
 import time
@@ -466,3 +467,35 @@ def test_each_attempt_has_a_span_and_hedges_are_counted_apart(caller: Caller) ->
         assert hedging.sent >= hedging.won >= 1
         assert after_s == 0.02
         assert observer.retries() == {}
+
+
+def test_nothing_of_a_hedged_call_is_left_to_the_garbage_collector(caller: Caller) -> None:
+    def resets(peer: Peer) -> None:
+        peer.request()
+        peer.reset()
+
+    def there() -> int:
+        return sum(type(each).__name__ == "_Race" for each in gc.get_objects())
+
+    async def calls(client: Any) -> None:
+        for _ in range(2):  # all within one task: who makes a task for each has a circle of asyncio's own
+            with suppress(meshlib.MeshError):
+                await client.get("/x")
+
+    for scripts in ((Silent(), answers), (resets, resets), (Silent(), Silent())):
+        with serving(scripts[0]) as one, serving(scripts[1]) as other:
+            with mesh_of(one, other, **SOON, timeout="150ms") as mesh:
+                call = caller.client(mesh)
+                gc.collect()
+                gc.disable()
+                try:
+                    before = there()
+                    if caller.name == "async":
+                        caller.run(calls(call.client))
+                    else:
+                        for _ in range(2):
+                            with suppress(meshlib.MeshError):
+                                call("GET", "/x")
+                    assert there() <= before
+                finally:
+                    gc.enable()

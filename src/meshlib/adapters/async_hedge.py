@@ -56,22 +56,20 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
         MeshError: why there is no response; its record is set.
     """
     race = _Race(exchange, wire)
-    actions: list[Action] = []
     try:
         exchange.call.may_hedge()
-        actions = exchange.call.begin(exchange.plane.clock.now())
+        race.actions = exchange.call.begin(exchange.plane.clock.now())
         while True:
-            ended = await race.carry_out(actions)
+            ended = await race.carry_out()
             if ended is not None:
                 exchange.ended()
                 return ended
-            actions = await race.next_actions()
+            await race.go_on()
     except MeshError as error:
         exchange.call.cancelled(exchange.plane.clock.now())
         if error.record is None:
             error.record = exchange.record()
         exchange.ended()
-        actions = []  # an error that its own frames hold would hold the request and all callers
         raise
     except BaseException as error:
         # First the counts, which nothing can interrupt; what follows may be cancelled once more.
@@ -87,10 +85,13 @@ class _Race:
 
     Attributes:
         under_way: by their numbers.
+        actions: what the state machine asks for. In no variable of a method: an error there would be held by the frames
+            that it holds itself, and with it the request and all callers.
     """
 
     def __init__(self, exchange: Exchange, wire: AsyncWire) -> None:
         self.under_way: dict[int, _Attempt] = {}
+        self.actions: list[Action] = []
         self._exchange = exchange
         self._wire = wire
         self._given_up: list[_Attempt] = []
@@ -99,9 +100,10 @@ class _Race:
         self._timer: asyncio.TimerHandle | asyncio.Task[None] | None = None
         self._wake_at: float | None = None
 
-    async def carry_out(self, actions: list[Action]) -> tuple[AsyncWireResponse, bytes | None] | None:
+    async def carry_out(self) -> tuple[AsyncWireResponse, bytes | None] | None:
         """Do what the state machine asks for; the response and what there is of its body, if that is the end."""
         ended: tuple[AsyncWireResponse, bytes | None] | None = None
+        actions, self.actions = self.actions, []
         for action in actions:
             if isinstance(action, Start):
                 target, request, limits, progress = self._exchange.started(action)
@@ -114,7 +116,12 @@ class _Race:
                 assert winner.response is not None
                 ended = winner.response, winner.body
             elif isinstance(action, Fail):
-                raise action.error
+                error = action.error
+                del action, actions
+                try:
+                    raise error
+                finally:
+                    del error
             elif isinstance(action, Reply):
                 return async_reply(action, self._exchange.call.journal.fault), action.body
         if ended is None:
@@ -140,24 +147,29 @@ class _Race:
             await asyncio.gather(attempt.task, return_exceptions=True)
             await attempt.close()
             self._given_up.pop()
+            del attempt.task  # what it raised holds the frame that holds the attempt
 
-    async def next_actions(self) -> list[Action]:
+    async def go_on(self) -> None:
         """Let the attempts go on until the state machine asks for something."""
         call, clock = self._exchange.call, self._exchange.plane.clock
         while self.under_way:
             news = self._news = self._loop.create_future()  # before looking: what ends after that is told
             for n, attempt in list(self.under_way.items()):
-                if attempt.task.done() and (actions := self._step(n, attempt)):
-                    return actions
+                if attempt.task.done():
+                    self._step(n, attempt)
+                    if self.actions:
+                        return
             wake_at = call.next_wakeup
-            if wake_at is not None and wake_at <= clock.now() and (actions := call.timer(clock.now())):
-                return actions
+            if wake_at is not None and wake_at <= clock.now():
+                self.actions = call.timer(clock.now())
+                if self.actions:
+                    return
             if self._wake_at != wake_at:
                 await self._stop_timer()
             if wake_at is not None and self._timer is None:
                 self._start_timer(wake_at)
             await news
-        return await wait(self._exchange)
+        self.actions = await wait(self._exchange)
 
     def _wake(self, ended: object = None) -> None:
         """A task has ended, or it is time: perhaps a little early, and then there is another timer."""
@@ -187,7 +199,7 @@ class _Race:
         task.add_done_callback(self._wake)
         return task
 
-    def _step(self, n: int, attempt: _Attempt) -> list[Action]:
+    def _step(self, n: int, attempt: _Attempt) -> None:
         """A task of an attempt has ended."""
         exchange, response = self._exchange, attempt.response
         try:
@@ -195,14 +207,15 @@ class _Race:
         except MeshError as error:
             del self.under_way[n]
             self._given_up.append(attempt)
-            return exchange.failed(attempt.start, error, attempt.progress, "body" if attempt.reading else "")
+            self.actions = exchange.failed(attempt.start, error, attempt.progress, "body" if attempt.reading else "")
+            return
         if attempt.reading:
-            return exchange.call.body_end(exchange.plane.clock.now(), n)
+            self.actions = exchange.call.body_end(exchange.plane.clock.now(), n)
+            return
         assert response is not None
-        actions = exchange.answered(attempt.start, response, attempt.progress)
-        if not actions:
+        self.actions = exchange.answered(attempt.start, response, attempt.progress)
+        if not self.actions:
             attempt.reading, attempt.task = True, self._task(attempt.read())
-        return actions
 
     async def close(self) -> None:
         """Give up what is still under way."""

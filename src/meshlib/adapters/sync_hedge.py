@@ -62,22 +62,20 @@ def drive(exchange: Exchange, wire: SteppedWire) -> tuple[SyncWireResponse, byte
         MeshError: why there is no response; its record is set.
     """
     race = _Race(exchange, wire)
-    actions: list[Action] = []
     try:
         exchange.call.may_hedge()
-        actions = exchange.call.begin(exchange.plane.clock.now())
+        race.actions = exchange.call.begin(exchange.plane.clock.now())
         while True:
-            ended = race.carry_out(actions)
+            ended = race.carry_out()
             if ended is not None:
                 exchange.ended()
                 return ended
-            actions = race.next_actions()
+            race.go_on()
     except MeshError as error:
         exchange.call.cancelled(exchange.plane.clock.now())
         if error.record is None:
             error.record = exchange.record()
         exchange.ended()
-        actions = []  # an error that its own frames hold would hold the request and all callers
         raise
     except BaseException as error:
         exchange.abandoned(error, {n: attempt.progress for n, attempt in race.under_way.items()})
@@ -92,16 +90,20 @@ class _Race:
 
     Attributes:
         under_way: by their numbers.
+        actions: what the state machine asks for. In no variable of a method: an error there would be held by the frames
+            that it holds itself, and with it the request and all callers.
     """
 
     def __init__(self, exchange: Exchange, wire: SteppedWire) -> None:
         self.under_way: dict[int, _Attempt] = {}
+        self.actions: list[Action] = []
         self._exchange = exchange
         self._wire = wire
         self._bell = Bell()
 
-    def carry_out(self, actions: list[Action]) -> tuple[SyncWireResponse, bytes | None] | None:
+    def carry_out(self) -> tuple[SyncWireResponse, bytes | None] | None:
         """Do what the state machine asks for; the response and what there is of its body, if that is the end."""
+        actions, self.actions = self.actions, []
         for action in actions:
             if isinstance(action, Start):
                 target, request, limits, progress = self._exchange.started(action)
@@ -117,26 +119,35 @@ class _Race:
                 assert winner.response is not None
                 return winner.response, winner.body
             elif isinstance(action, Fail):
-                raise action.error
+                error = action.error
+                del action, actions
+                try:
+                    raise error
+                finally:
+                    del error
             elif isinstance(action, Reply):
                 return sync_reply(action, self._exchange.call.journal.fault), action.body
         return None
 
-    def next_actions(self) -> list[Action]:
+    def go_on(self) -> None:
         """Let the attempts go on until the state machine asks for something."""
         call, clock = self._exchange.call, self._exchange.plane.clock
         while self.under_way:
             for n, attempt in list(self.under_way.items()):
-                if attempt.wait is None and (actions := self._step(n, attempt)):
-                    return actions
+                if attempt.wait is None:
+                    self._step(n, attempt)
+                    if self.actions:
+                        return
             until, wake_at = None, call.next_wakeup
             if wake_at is not None:
                 left_s = wake_at - clock.now()
-                if left_s <= 0 and (actions := call.timer(clock.now())):
-                    return actions
+                if left_s <= 0:
+                    self.actions = call.timer(clock.now())
+                    if self.actions:
+                        return
                 until = time.monotonic() + max(0.0, left_s)
             self._wait(until)
-        return wait(self._exchange)
+        self.actions = wait(self._exchange)
 
     def _wait(self, until: float | None) -> None:
         waits = [attempt.wait for attempt in self.under_way.values() if attempt.wait is not None]
@@ -152,27 +163,26 @@ class _Race:
             if not ready.isdisjoint(waits_for.files) or (waits_for.until is not None and now >= waits_for.until):
                 attempt.wait = None
 
-    def _step(self, n: int, attempt: _Attempt) -> list[Action]:
+    def _step(self, n: int, attempt: _Attempt) -> None:
         exchange, reading = self._exchange, attempt.reading
         try:
             attempt.wait = next(attempt.head if reading is None else reading)
         except StopIteration as end:
             if reading is None:
-                return self._answered(attempt, end.value)
-            attempt.body = end.value
-            return exchange.call.body_end(exchange.plane.clock.now(), n)
+                self._answered(attempt, end.value)
+            else:
+                attempt.body = end.value
+                self.actions = exchange.call.body_end(exchange.plane.clock.now(), n)
         except MeshError as error:
             del self.under_way[n]
             attempt.close()
-            return exchange.failed(attempt.start, error, attempt.progress, "" if reading is None else "body")
-        return []
+            self.actions = exchange.failed(attempt.start, error, attempt.progress, "" if reading is None else "body")
 
-    def _answered(self, attempt: _Attempt, response: SyncWireResponse) -> list[Action]:
+    def _answered(self, attempt: _Attempt, response: SyncWireResponse) -> None:
         attempt.response, attempt.body = response, response.content
-        actions = self._exchange.answered(attempt.start, response, attempt.progress)
-        if not actions:
+        self.actions = self._exchange.answered(attempt.start, response, attempt.progress)
+        if not self.actions:
             attempt.reading = _read_steps(response, self._bell)
-        return actions
 
     def close(self) -> None:
         """Give up what is still under way."""
