@@ -34,7 +34,7 @@ class Place:
     Attributes:
         port: on 127.0.0.1.
         weight, health, region, zone, sub_zone, priority, metadata: as Envoy is told; `health` as in its
-            ``HealthStatus``, and `metadata` under ``envoy.lb``.
+            ``HealthStatus``, and `metadata` under ``envoy.lb``, a list where there are commas.
         hostname: its name.
     """
 
@@ -221,5 +221,6 @@ def _endpoint(place: Place) -> dict[str, Any]:
     if place.weight is not None:
         endpoint["load_balancing_weight"] = place.weight
     if place.metadata:
-        endpoint["metadata"] = {"filter_metadata": {"envoy.lb": dict(place.metadata)}}
+        written = {key: value.split(",") if "," in value else value for key, value in place.metadata.items()}
+        endpoint["metadata"] = {"filter_metadata": {"envoy.lb": written}}
     return endpoint

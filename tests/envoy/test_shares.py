@@ -17,6 +17,7 @@ import pytest
 from meshlib.balance.cluster import Cluster
 from meshlib.balance.endpoint import Endpoint, Health, Locality
 from meshlib.balance.settings import LeastRequestSettings, LoadBalancing
+from meshlib.routing.route import Backend, draw
 from tests.core import NOW, balanced_state
 from tests.envoy.harness import ROUNDS, Case, Place, ask, start
 from tests.envoy.upstream import Upstream
@@ -52,6 +53,10 @@ def shares_of_ours(cluster: Cluster, count: int = OURS) -> Counter[int]:
     rng = Random(2)
     picked = (cluster.pick(NOW, rng) for _ in range(count))
     return Counter(0 if member is None else member.endpoint.port for member in picked)
+
+
+def shares_of_theirs(port: int, case: Case) -> Counter[int]:
+    return Counter(answer.port or 0 for answer in ask(port, [{"x-case": case.name}] * REQUESTS))
 
 
 def agree(theirs: Counter[int], mine: Counter[int], case: Case, slack: float = 0.0) -> None:
@@ -99,22 +104,28 @@ def test_priorities_and_health_give_the_shares_that_they_give_in_envoy(
         cases = list(generated(upstream.ports, seed, 6))
         _, port = start(envoy_factory, [case for case, _ in cases])
         for case, settings in cases:
-            answers = ask(port, [{"x-case": case.name}] * REQUESTS, connections=1)
-            theirs = Counter(answer.port or 0 for answer in answers)
-            agree(theirs, shares_of_ours(ours(case, settings)), case)
+            agree(shares_of_theirs(port, case), shares_of_ours(ours(case, settings)), case)
 
 
+@pytest.mark.parametrize("seed", range(ROUNDS))
 def test_weights_of_localities_give_the_shares_that_they_give_in_envoy(
-    envoy_factory: Callable[[dict[str, Any]], Envoy],
+    envoy_factory: Callable[[dict[str, Any]], Envoy], seed: int
 ) -> None:
-    rng = Random(3)
+    rng = Random(seed + 3)
     with Upstream(9) as upstream:
         cases = []
-        for at in range(5):
+        for at in range(4):
             weights = {("eu", zone, ""): rng.randint(1, 5) for zone in "abc"}
             some = [
-                Place(port, region="eu", zone="abc"[at % 3], health=rng.choice(("HEALTHY", "HEALTHY", "UNHEALTHY")))
-                for at, port in enumerate(upstream.ports)
+                Place(
+                    port,
+                    region="eu",
+                    zone="abc"[index % 3],
+                    health=rng.choice(("HEALTHY", "HEALTHY", "UNHEALTHY", "DEGRADED")),
+                    # Of every second cluster the last three stand by.
+                    priority=at % 2 * (index // 6),
+                )
+                for index, port in enumerate(upstream.ports)
             ]
             cluster = {
                 "lb_policy": "ROUND_ROBIN",
@@ -125,9 +136,50 @@ def test_weights_of_localities_give_the_shares_that_they_give_in_envoy(
             cases.append((Case(f"places-{at}", some, cluster=cluster, locality_weights=weights), settings))
         _, port = start(envoy_factory, [case for case, _ in cases])
         for case, settings in cases:
-            answers = ask(port, [{"x-case": case.name}] * REQUESTS, connections=1)
-            # Each is an exact schedule, so the two are as near as their first and last rounds allow.
-            agree(Counter(answer.port or 0 for answer in answers), shares_of_ours(ours(case, settings)), case)
+            agree(shares_of_theirs(port, case), shares_of_ours(ours(case, settings)), case)
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_a_route_is_split_as_in_envoy(envoy_factory: Callable[[dict[str, Any]], Envoy], seed: int) -> None:
+    rng = Random(seed)
+    with Upstream(4) as upstream:
+        parts = [Case(f"part-{at}", [Place(port)]) for at, port in enumerate(upstream.ports)]
+        splits = []
+        for at in range(4):
+            weights = [rng.choice((0, 1, 5, 30, 100)) for _ in parts[1:]] + [rng.randint(1, 100)]
+            written = [{"name": part.name, "weight": weight} for part, weight in zip(parts, weights, strict=True)]
+            case = Case(f"split-{at}", [Place(1)], route={"weighted_clusters": {"clusters": written}})
+            splits.append((case, [Backend(part.name, weight=float(w)) for part, w in zip(parts, weights, strict=True)]))
+        _, port = start(envoy_factory, [*parts, *(case for case, _ in splits)])
+        for case, backends in splits:
+            drawn = (draw(backends, rng.random()) for _ in range(OURS))
+            mine = Counter(0 if index is None else upstream.ports[index] for index in drawn)
+            agree(shares_of_theirs(port, case), mine, case)
+
+
+def test_endpoints_that_drain_get_nothing_new(envoy_factory: Callable[[dict[str, Any]], Envoy]) -> None:
+    health = {
+        "some": ("HEALTHY", "DRAINING", "HEALTHY", "UNHEALTHY", "HEALTHY", "HEALTHY"),
+        "others stand by": ("DRAINING", "DRAINING", "DRAINING", "HEALTHY", "HEALTHY", "HEALTHY"),
+        "all": ("DRAINING",) * 6,
+    }
+    cluster = {"lb_policy": "RANDOM", "common_lb_config": {"healthy_panic_threshold": {"value": 0}}}
+    settings = LoadBalancing(policy="random", panic_percent=0.0)
+    with Upstream(6) as upstream:
+        cases = [
+            Case(
+                name,
+                [
+                    Place(port, health=each, priority=int(name == "others stand by" and at >= 3))
+                    for at, (port, each) in enumerate(zip(upstream.ports, states, strict=True))
+                ],
+                cluster=cluster,
+            )
+            for name, states in health.items()
+        ]
+        _, port = start(envoy_factory, cases)
+        for case in cases:
+            agree(shares_of_theirs(port, case), shares_of_ours(ours(case, settings)), case)
 
 
 def test_round_robin_goes_round_and_weights_are_kept_exactly(envoy_factory: Callable[[dict[str, Any]], Envoy]) -> None:

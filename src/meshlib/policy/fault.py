@@ -207,7 +207,7 @@ def reply_to(fault: Injected, headers: Mapping[str, str]) -> tuple[int, list[tup
     """
     code = fault.grpc_status
     if headers.get("content-type", "").startswith("application/grpc"):
-        told = _GRPC_STATUS.get(fault.status, 2) if code is None else code
+        told = _GRPC_STATUS.get(fault.status or 0, 2) if code is None else code
         grpc = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % told), (b"grpc-message", _BODY)]
         return 200, [*grpc, (b"content-length", b"0")], b""
     status = _HTTP_STATUS.get(code, 500) if code is not None else fault.status or 500
