@@ -9,12 +9,14 @@ import pytest
 from meshlib.balance.cluster import Cluster, ClusterState
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.errors import Reset
-from meshlib.policy.admission import GcraSettings, RateLimitSettings
+from meshlib.policy.admission import GcraSettings, RateLimitSettings, ThrottleSettings
+from meshlib.policy.gates import Gates
 from meshlib.policy.rate_limit_gate import RateLimitGate
-from meshlib.policy.settings import BreakerSettings, LimitSettings
+from meshlib.policy.settings import BreakerSettings, LimitSettings, ShadowSettings
+from meshlib.policy.shadow import Shadows
 from meshlib.telemetry.bus import EventBus
 from meshlib.telemetry.changes import Changes
-from meshlib.telemetry.events import Ejected, Event, GateRefuses, LimitReached
+from meshlib.telemetry.events import Ejected, Event, GateRefuses, LimitReached, ShadowDiffers
 from meshlib.telemetry.observer import NullObserver
 from tests.telemetry.calls import ENDPOINTS, Drive, a_call
 
@@ -136,3 +138,20 @@ def test_a_cluster_that_was_made_anew_under_the_same_name_starts_over(told: Told
     new.state.limit.rejected = 1
     told.changes.look(new, 300.0)
     assert told.kinds == ["limit_reached", "limit_reached"]
+
+
+def test_a_shadow_that_begins_to_differ_is_told_of_once_until_it_was_at_one_for_a_while(told: Told) -> None:
+    state = ClusterState("orders", now=0.0)
+    only = ShadowSettings(throttle=ThrottleSettings())
+    shadows = Shadows(only, Gates(state.limit), LimitSettings(), None, 0.0, Random(1))
+    state.shadow, state.gates = shadows, shadows.gates.all()
+    cluster = a_view(state)
+    for now, otherwise in ((0.0, ""), (1.0, "this"), (2.0, "that"), (5.0, ""), (11.0, "this"), (25.0, "that")):
+        shadows.comparisons[0].decided(otherwise)
+        told.changes.look(cluster, now)
+    first, second = told.events
+    assert isinstance(first, ShadowDiffers)
+    assert isinstance(second, ShadowDiffers)
+    assert (first.policy, first.detail, first.differed) == ("throttle", "this", 1)
+    assert (second.detail, second.differed) == ("that", 4)
+    assert str(first) == "orders: its shadow throttle would decide otherwise: this"

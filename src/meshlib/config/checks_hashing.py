@@ -42,8 +42,9 @@ def hash_faults(path: Path, part: LoadBalancing, balancing: settings.LoadBalanci
 def unhashed(config: written.MeshConfig) -> Found:
     """Each `hash_on` without a balancer that goes by hashes."""
     for name, service in config.services.items():
-        policy = levels_of(name, config.defaults, service).cluster.load_balancing.policy
-        if policy in settings.HASH_BALANCERS:
+        cluster = levels_of(name, config.defaults, service).cluster
+        policy, shadow = cluster.load_balancing.policy, cluster.shadow and cluster.shadow.load_balancing
+        if policy in settings.HASH_BALANCERS or (shadow and shadow.policy in settings.HASH_BALANCERS):
             continue
         places: list[tuple[Path, written.Service | written.Route]] = [(("services", name), service)]
         for index, route in enumerate(service.routes):

@@ -119,7 +119,7 @@ class ShadowGate:
         gate = self._gates[visit.inside]
         patience_s = gate.patience_s(call, token)
         granted = is_granted(token)
-        late = not granted and patience_s is not None and now - visit.asked_at >= patience_s
+        late = not granted and patience_s is not None and now >= visit.asked_at + patience_s
         if not (granted or late):
             return  # it would still stand in line, and does until it leaves
         visit.token = None
