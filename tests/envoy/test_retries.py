@@ -7,7 +7,9 @@ not say so. Requests are GET, which may be repeated.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
 
@@ -112,44 +114,101 @@ def test_generated_policies_and_scripts_end_alike(envoy_factory: Callable[[dict[
                     assert (attempts[0], outcome(answer)) == (attempts[1], mine), (theirs, script)
 
 
-@pytest.mark.parametrize("on", ["5xx", "gateway-error", "reset", "connect-failure", "retriable-4xx"])
-def test_a_per_try_timeout_is_retried_as_by_envoy(envoy_factory: Callable[[dict[str, Any]], Envoy], on: str) -> None:
+def test_per_try_timeouts_are_retried_as_by_envoy(envoy_factory: Callable[[dict[str, Any]], Envoy]) -> None:
+    conditions = ("5xx", "gateway-error", "reset", "connect-failure", "retriable-4xx")
+    scripts = ("hang,200", "hang", "hang,503,hang")
     with Upstream(3) as upstream:
-        theirs = {
-            "retry_on": on,
-            "num_retries": 2,
-            "per_try_timeout": f"{PER_TRY_S}s",
-            "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.001s"},
-        }
-        mine = {"on": [on], "max_retries": 2, "backoff": {"base": "1ms", "max": "1ms"}}
-        _, port = start(
-            envoy_factory, [Case("p", [Place(port) for port in upstream.ports], route={"retry_policy": theirs})]
-        )
-        services = {"p": service(upstream.ports, mine, per_try_timeout=PER_TRY_S)}
-        with Mesh({"services": services}) as mesh:
-            for index, script in enumerate(("hang,200", "hang", "hang,503,hang")):
-                (answer,) = ask(port, [{"x-case": "p", "x-id": f"e{index}", "x-script": script}], connections=1)
-                ended = outcome_of_mesh(mesh, "p", {"x-id": f"m{index}", "x-script": script})
-                assert (upstream.seen[f"e{index}"], outcome(answer)) == (upstream.seen[f"m{index}"], ended), script
+        places = [Place(port) for port in upstream.ports]
+        cases = [
+            Case(on, places, route={"retry_policy": {**simple(on)[0], "per_try_timeout": f"{PER_TRY_S}s"}})
+            for on in conditions
+        ]  # three requests each, so no more retries at once than Envoy allows
+        services = {on: service(upstream.ports, simple(on)[1], per_try_timeout=PER_TRY_S) for on in conditions}
+        _, port = start(envoy_factory, cases)
+        pairs = [(on, script) for on in conditions for script in scripts]
+        asked = [{"x-case": on, "x-id": f"envoy {on} {script}", "x-script": script} for on, script in pairs]
+        answers = ask(port, asked, connections=len(asked))
+        with Mesh({"services": services}) as mesh, ThreadPoolExecutor(len(pairs)) as threads:
+
+            def ended(pair: tuple[str, str]) -> str:
+                on, script = pair
+                return outcome_of_mesh(mesh, on, {"x-id": f"mesh {on} {script}", "x-script": script})
+
+            for (on, script), answer, end in zip(pairs, answers, threads.map(ended, pairs), strict=True):
+                theirs = upstream.seen[f"envoy {on} {script}"], outcome(answer)
+                assert (upstream.seen[f"mesh {on} {script}"], end) == theirs, (on, script)
 
 
-@pytest.mark.parametrize(
-    "on", ["5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "retriable-4xx"]
-)
-def test_a_refused_connection_is_retried_as_by_envoy(envoy_factory: Callable[[dict[str, Any]], Envoy], on: str) -> None:
-    dead = (free_port(), free_port())
+def test_refused_connections_are_retried_as_by_envoy(envoy_factory: Callable[[dict[str, Any]], Envoy]) -> None:
+    conditions = ("5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "retriable-4xx")
     with Upstream(1) as upstream:
-        ports = (*dead, *upstream.ports)
-        theirs = {
-            "retry_on": on,
-            "num_retries": 2,
-            "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.001s"},
-        }
-        mine = {"on": [on], "max_retries": 2, "backoff": {"base": "1ms", "max": "1ms"}}
+        ports = (free_port(), free_port(), *upstream.ports)
         cluster = {"lb_policy": "ROUND_ROBIN"}
-        retried = Case("p", [Place(port) for port in ports], cluster=cluster, route={"retry_policy": theirs})
-        _, port = start(envoy_factory, [retried])
-        with Mesh({"services": {"p": service(ports, mine)}}) as mesh:
-            # Round robin reaches the one that lives within three attempts, if there are three.
-            theirs_ended = sorted(outcome(answer) for answer in ask(port, [{"x-case": "p"}] * 9, connections=1))
-            assert sorted(outcome_of_mesh(mesh, "p", {}) for _ in range(9)) == theirs_ended
+        places = [Place(port) for port in ports]
+        cases = [Case(on, places, cluster=cluster, route={"retry_policy": simple(on)[0]}) for on in conditions]
+        _, port = start(envoy_factory, cases)
+        with Mesh({"services": {on: service(ports, simple(on)[1]) for on in conditions}}) as mesh:
+            for on in conditions:
+                # Round robin reaches the one that lives within three attempts, if there are three.
+                theirs = sorted(outcome(answer) for answer in ask(port, [{"x-case": on}] * 9, connections=1))
+                assert sorted(outcome_of_mesh(mesh, on, {}) for _ in range(9)) == theirs, on
+
+
+def simple(on: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two retries on one condition, at once: as Envoy's policy, and as the mesh's."""
+    theirs = {
+        "retry_on": on,
+        "num_retries": 2,
+        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.001s"},
+    }
+    return theirs, {"on": [on], "max_retries": 2, "backoff": {"base": "1ms", "max": "1ms"}}
+
+
+def test_retries_wait_for_as_long_as_servers_ask(envoy_factory: Callable[[dict[str, Any]], Envoy]) -> None:
+    seconds, epoch = {"name": "retry-after", "format": "SECONDS"}, {"name": "x-reset", "format": "UNIX_TIMESTAMP"}
+    theirs = {"rate_limited_retry_back_off": {"reset_headers": [seconds, epoch], "max_interval": "5s"}}
+    reset_headers = [{"name": "retry-after"}, {"name": "x-reset", "format": "unix_timestamp"}]
+    mine = {"rate_limited_backoff": {"reset_headers": reset_headers, "max_interval": "5s"}}
+    soon = int(time.time()) + 2  # some time in the second after the next
+    scripts = {
+        "503+retry-after:1,200": (1.0, 1.5),
+        "503+retry-after:junk+x-reset:junk,200": (0.0, 0.5),
+        "503+retry-after:6,200": (0.0, 0.5),
+        "503+retry-after:0,200": (0.0, 0.5),
+        "503+retry-after:-1,200": (0.0, 0.5),
+        "503+x-reset:1000,200": (0.0, 0.5),
+        f"503+retry-after:junk+x-reset:{soon},200": (0.5, 3.0),
+        "503+retry-after:1+x-reset:junk,418": (1.0, 1.5),
+        "503+retry-after:6,503+retry-after:1,200": (1.0, 1.5),
+        "503,503+retry-after:1,200": (1.0, 1.5),
+    }
+    late_s = 0.4  # a machine with much to do
+    with Upstream(3) as upstream:
+        policy, ours = simple("5xx")
+        # Envoy's own budget, three retries at once, is out of the way as the mesh's is.
+        many = {"circuit_breakers": {"thresholds": [{"max_retries": 100}]}}
+        places = [Place(port) for port in upstream.ports]
+        _, port = start(envoy_factory, [Case("p", places, cluster=many, route={"retry_policy": {**policy, **theirs}})])
+        with Mesh({"services": {"p": service(upstream.ports, {**ours, **mine})}}) as mesh:
+
+            def through_envoy(script: str) -> str:
+                request = {"x-case": "p", "x-id": f"envoy {script}", "x-script": script}
+                return outcome(ask(port, [request], connections=1)[0])
+
+            def through_mesh(script: str) -> str:
+                return outcome_of_mesh(mesh, "p", {"x-id": f"mesh {script}", "x-script": script})
+
+            def timed(one: tuple[Callable[[str], str], str]) -> tuple[str, float]:
+                way, script = one
+                began = time.monotonic()
+                return way(script), time.monotonic() - began
+
+            both = [(way, script) for script in scripts for way in (through_envoy, through_mesh)]
+            outcome_of_mesh(mesh, "p", {})  # the first call brings the modules
+            with ThreadPoolExecutor(len(both)) as threads:
+                found = list(threads.map(timed, both))
+        for at, (script, (least, most)) in enumerate(scripts.items()):
+            (end, took_s), (end_ours, took_ours_s) = found[2 * at : 2 * at + 2]
+            assert (end_ours, upstream.seen[f"mesh {script}"]) == (end, upstream.seen[f"envoy {script}"]), script
+            assert least <= took_s < most + late_s, script
+            assert least <= took_ours_s < most + late_s, script
