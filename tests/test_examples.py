@@ -117,6 +117,16 @@ def test_a_server_that_is_not_well_gets_no_calls_until_it_is(tmp_path: Path) -> 
     ]
 
 
+def test_policies_are_tried_beside_the_live_ones(tmp_path: Path) -> None:
+    assert what_it_prints("traffic/shadow.py", tmp_path) == [
+        "10 of 30 calls failed, and nothing was done about it",
+        "rate_limit would have decided otherwise 10 times: {'refused': 10, 'let_in': 0, 'waited': 0}",
+        "outlier_detection would have decided otherwise 8 times: {'ejected': 1, 'spared': 0}",
+        "of the last that failed: outlier_detection: 127.0.0.1:(the first) would have been out",
+        "of the last that failed: rate_limit would have refused it",
+    ]
+
+
 def test_a_configuration_is_tried_in_virtual_time(tmp_path: Path) -> None:
     careless, defaults, both = what_it_prints("traffic/simulation.py", tmp_path)
 

@@ -107,6 +107,14 @@ def test_doctor_names_the_configuration_and_its_faults(run: Callable[..., Result
     assert "did you mean 'timeout'?" in result.output
 
 
+def test_doctor_names_the_services_with_shadows(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text("services: {orders: {shadow: {throttle: {}}}, stock: {}}\n")
+
+    (line,) = lines(run("doctor"), "shadow")
+
+    assert line.endswith("orders: policies run beside the live ones and decide nothing")
+
+
 def test_doctor_says_that_a_registry_cannot_be_reached(run: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "mesh.yaml").write_text('discovery: [{consul: {address: "http://127.0.0.1:1"}}, {local: {}}]\n')
     (tmp_path / "registry").mkdir(mode=0o777)

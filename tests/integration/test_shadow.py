@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -71,6 +72,19 @@ def test_a_mesh_that_only_observes_compares_too(mode: str) -> None:
         shadows = shadows_of(mesh)
         assert (shadows["rate_limit"].same, shadows["rate_limit"].differed) == (4, 2)
         assert (shadows["circuit_breaker"].same, shadows["circuit_breaker"].differed) == (6, 0)
+
+
+def test_a_stream_that_nobody_reads_to_its_end_leaves_nothing_in_the_shadow() -> None:
+    limits = {"shadow": {"limits": {"max_in_flight": 1}, "circuit_breaker": {}}}
+    with MeshFixture({"services": {"orders": limits}}) as mesh:
+        mesh.serve("orders", lambda request: {"some": "body"})
+        client = mesh.client("orders")
+        for _ in range(3):
+            stream = client.stream("GET", "/")
+            stream.__enter__()
+            del stream
+            gc.collect()
+        assert (shadows_of(mesh)["limits"].same, shadows_of(mesh)["limits"].counts["waited"]) == (3, 0)
 
 
 def test_a_dry_run_is_not_compared() -> None:

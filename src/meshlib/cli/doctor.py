@@ -107,6 +107,10 @@ def _configuration() -> Iterator[Finding]:
         services = len(settings.services)
         told = f"valid, {services} service{'' if services == 1 else 's'}, mode {settings.mode}"
         yield Finding("ok", "configuration", f"{path}: {told}")
+    shadowed = sorted(name for name, service in settings.services.items() if service.clusters[None].shadow is not None)
+    if shadowed:
+        text = f"{', '.join(shadowed)}: policies run beside the live ones and decide nothing"
+        yield Finding("note", "shadow", text)
     yield from _registries(settings)
 
 

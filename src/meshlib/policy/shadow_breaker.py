@@ -88,6 +88,8 @@ class ShadowBreaker:
     def left(self, now: float, call: Placement) -> None:
         """The call is over."""
         self._asked.pop(call, None)
+        if self._probe is not None and self._probe[0] is call:
+            self._probe = None
 
     def note(self, now: float) -> str | None:
         """It decides nothing."""
