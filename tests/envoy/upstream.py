@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Self
 
@@ -26,6 +26,7 @@ class Upstream:
         attempts: how many requests came to each port.
         seen: how many requests came with each value of ``x-id``.
         order: the ports, in the order in which requests came.
+        routes: the same for each value of ``x-id``.
         scripts: by port, what holds for all its requests without a script of their own.
     """
 
@@ -35,6 +36,7 @@ class Upstream:
         self.attempts: Counter[int] = Counter()
         self.seen: Counter[str] = Counter()
         self.order: list[int] = []
+        self.routes: defaultdict[str, list[int]] = defaultdict(list)
         self.scripts: dict[int, str] = {}
         self._open: set[asyncio.Transport] = set()
         self._loop = asyncio.new_event_loop()
@@ -59,6 +61,7 @@ class Upstream:
         self.attempts.clear()
         self.seen.clear()
         self.order.clear()
+        self.routes.clear()
 
     def _run(self) -> None:
         loop = self._loop
@@ -107,6 +110,7 @@ class _Endpoint(asyncio.Protocol):
         upstream.attempts[port] += 1
         upstream.seen[headers.get("x-id", "")] += 1
         upstream.order.append(port)
+        upstream.routes[headers.get("x-id", "")].append(port)
         script = (headers.get("x-script") or upstream.scripts.get(port) or "200").split(",")
         at = int(headers.get("x-envoy-attempt-count", "1")) - 1
         step, _, delay_ms = script[min(at, len(script) - 1)].partition("@")
