@@ -83,12 +83,12 @@ UP, SO_SO, DOWN, LEAVING = Health.HEALTHY, Health.DEGRADED, Health.UNHEALTHY, He
 def test_a_cluster_of_like_endpoints_has_no_priorities() -> None:
     cluster = state_of().view(ends(3), NOW, Random(1))
     assert cluster.priorities is None
-    assert cluster.calm
+    assert cluster.usual is not None
 
 
 def test_all_goes_to_the_first_priority_while_it_is_well() -> None:
     cluster = state_of().view(ends(4, 4), NOW, Random(1))
-    assert not cluster.calm
+    assert cluster.usual is None
     assert shares(cluster, priority) == {0: 100.0}
 
 

@@ -239,22 +239,21 @@ class Exchange:
         attempt.resent = progress.resent
         if not self._in_memory:
             call.replayable = self.replayable
-        reported = start.member.load.reported
-        if reported is not None:
-            reported.read(response.headers, now)
-        hears = start.member.health.hears
-        if hears is not None:
-            hears(response.headers)
+        member = attempt.member
+        if member.load.reported is not None:
+            member.load.reported.read(response.headers, now)
+        if member.health.hears is not None:
+            member.health.hears(response.headers)
         if status < 429 and not call.facts.policy.retry.looks_closely:
             actions = call.headers(now, n, status)
         else:
             actions = self._judged(now, n, response)
-        handle, progress.handle = progress.handle, None
+        handle = progress.handle
         if handle is not None:
-            progress.http_version = response.http_version
+            progress.handle, progress.http_version = None, response.http_version
             self.plane.observer.attempt_ended(handle, call, n, status, None, progress)
         if response.content is not None and attempt.open:
-            return [*actions, *call.body_end(now, n)]
+            actions += call.body_end(now, n)
         return actions
 
     def _judged(self, now: float, n: int, response: SyncWireResponse | AsyncWireResponse) -> list[Action]:

@@ -240,7 +240,8 @@ class Cluster:
         healthy: those of them that may be picked before any other.
         draining: those that finish what they have; no call and no probe goes there.
         priorities: by which members are picked where they are not all alike; None where they are.
-        calm: whether members are all alike and not in panic, as long as none is ejected.
+        usual: what picks as long as none is ejected, where members are all alike and not in panic; None where more is
+            to be considered.
         subsets: by which metadata of calls choose among members, once a call has any; see `meshlib.balance.subset`.
         own: of a part of a cluster the members by their health, since its state has those of others, too.
         label: of a part, in words.
@@ -254,7 +255,6 @@ class Cluster:
         "_made",
         "_outlier",
         "_panic_at",
-        "calm",
         "detail",
         "draining",
         "healthy",
@@ -265,6 +265,7 @@ class Cluster:
         "priorities",
         "state",
         "subsets",
+        "usual",
     )
 
     def __init__(
@@ -302,9 +303,9 @@ class Cluster:
         self._panic_at = panic_at(settings, len(self.members))
         self.priorities: PrioritySet | None = None
         self._alike = are_alike(settings, members, healthy)
-        self.calm = self._alike and not label and len(self.healthy) >= self._panic_at
         self._balancer: Balancer | None
         self._balancer_of_all: Balancer | None
+        self.usual: Balancer | None = None
         self._balance(now, rng)
 
     def _balance(self, now: float, rng: Random) -> None:
@@ -328,6 +329,7 @@ class Cluster:
             )
             return
         self._balancer = balancer(self.healthy, settings, now, rng) if self.healthy else None
+        self.usual = self._balancer if not self.label and len(self.healthy) >= self._panic_at else None
         # Over all members, for panic; the same one where all are healthy, so that it keeps its schedule.
         self._balancer_of_all = self._balancer
         if self.members and len(self.healthy) < len(self.members):
@@ -388,16 +390,15 @@ class Cluster:
         Returns:
             The member; None if there is none.
         """
-        balancer = self._balancer
         ejected = self._outlier is not None and self._outlier.ejected
-        if self.calm and not tried and not ejected:
-            return None if balancer is None else balancer.pick(now, rng, None, traits)
+        if self.usual is not None and not tried and not ejected:
+            return self.usual.pick(now, rng, None, traits)
         if self.priorities is not None:
             picked, panic = self.priorities.pick(now, rng, self.ejected, tried, traits)
             if panic:
                 self.state.count_panic()
             return picked
-        panic = self.panicking()
+        panic, balancer = self.panicking(), self._balancer
         if panic:
             if self.state.load_balancing.fail_on_panic:
                 self.state.count_panic()

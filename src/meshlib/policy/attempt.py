@@ -63,6 +63,8 @@ class Attempt:
         lease: EjectionProbe | None,
         probe: bool,
         blind: bool,
+        hedge: bool = False,
+        how: str | None = None,
     ) -> None:
         """Enter it into the endpoint's count.
 
@@ -76,6 +78,7 @@ class Attempt:
             lease: if it tests an ejected endpoint.
             probe: whether its call tests an open circuit.
             blind: believe nothing of the endpoint: the answer will come from elsewhere (``observe``).
+            hedge, how: as in the record.
         """
         self.n = n
         self.cluster = cluster
@@ -85,8 +88,8 @@ class Attempt:
         self.limit = limit
         self.probe = probe or lease is not None
         self.open = True
-        self.hedge = False
-        self.how: str | None = None
+        self.hedge = hedge
+        self.how = how
         self.sent = False
         self.resent = False
         self.status: int | None = None

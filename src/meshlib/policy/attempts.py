@@ -19,7 +19,9 @@ from meshlib.policy.retry import NO_BUDGET, AttemptState, Failure, Verdict, deci
 from meshlib.policy.timeouts import attempt_headers
 
 if TYPE_CHECKING:
+    from meshlib.balance.cluster import Cluster
     from meshlib.policy.hedge import Hedging
+    from meshlib.policy.outlier import EjectionProbe, OutlierDetector
 
 __all__ = ["HEDGE_HEADER", "Attempts"]
 
@@ -40,7 +42,8 @@ class Attempts(Holdings):
 
     def _enter(self, now: float) -> list[Action]:
         """Enter a cluster, and start an attempt there."""
-        return self._go_on(now, self._enter_cluster(now))
+        answer = self._enter_cluster(now)
+        return self._start(now) if answer is None else self._go_on(now, answer)
 
     def _go_on(self, now: float, answer: MeshError | Ready | str | None) -> list[Action]:
         """Do what the door of the cluster says."""
@@ -60,31 +63,23 @@ class Attempts(Holdings):
 
     def _start(self, now: float, *, beside: bool = False) -> list[Action]:
         """Start an attempt in the cluster that was entered; `beside` others, which is no reason to fail."""
-        facts, attempts = self.facts, self.attempts
-        cluster, tried = self.cluster, self._tried() if attempts else ()
+        facts, attempts, cluster = self.facts, self.attempts, self.cluster
         assert cluster is not None
-        outlier = cluster.state.outlier
-        traits, lease, bound = self.traits, None, None
-        if traits is not None:
-            traits.retries = len(attempts)
-            if not attempts and cluster.state.sessions is not None:
-                bound = cluster.state.sessions.member_at(traits.bound_to, cluster.own)
-        if bound is None and outlier is not None and outlier.ejected and not beside:
-            lease = self._lease(now, outlier, tried)
-        member = bound or (cluster.pick(now, self._rng, tried, traits) if lease is None else lease.member)
+        usual, outlier = cluster.usual, cluster.state.outlier
+        lease = how = None
+        if usual is None or attempts or self.traits is not None or (outlier is not None and outlier.ejected):
+            member, lease, how = self._choose(now, cluster, outlier, beside)
+        else:
+            member = usual.pick(now, self._rng, None)
         if member is None:
             return [] if beside else self._fail(now, self._no_way(), success=None)
         deadline, limit = self._attempt_limit(now)
         n = len(attempts) + 1
         probing = self._probe is not None
-        attempts.append(Attempt(n, cluster, member, now, deadline, limit, lease, probing, facts.observe))
-        if bound is not None:
-            attempts[-1].how = "bound"
-        elif not cluster.calm or (outlier is not None and outlier.ejected):
-            attempts[-1].how = cluster.how(member)
+        attempt = Attempt(n, cluster, member, now, deadline, limit, lease, probing, facts.observe, beside, how)
+        attempts.append(attempt)
         if self._hedging is not None:
-            deadline = self._arm(now, self._hedging, attempts[-1], deadline)
-            attempts[-1].hedge = beside
+            deadline = self._arm(now, self._hedging, attempt, deadline)
         self.journal.limit = None
         self.state = RUNNING
         timeout_s = None if deadline is None else deadline - now
@@ -93,6 +88,23 @@ class Attempts(Holdings):
         if beside:
             headers.append(HEDGE_HEADER)
         return [Start(n, member, cluster.state.name, timeout_s, deadline, body_deadline, headers)]
+
+    def _choose(
+        self, now: float, cluster: Cluster, outlier: OutlierDetector | None, beside: bool
+    ) -> tuple[Member | None, EjectionProbe | None, str | None]:
+        """The endpoint of an attempt, the lease if it probes that, and how it came to be picked, in words."""
+        traits, tried = self.traits, self._tried()
+        if traits is not None:
+            traits.retries = len(tried)
+            sessions = cluster.state.sessions
+            bound = None if sessions is None or tried else sessions.member_at(traits.bound_to, cluster.own)
+            if bound is not None:
+                return bound, None, "bound"
+        ejected = outlier is not None and bool(outlier.ejected)
+        lease = self._lease(now, outlier, tried) if outlier is not None and ejected and not beside else None
+        member = cluster.pick(now, self._rng, tried, traits) if lease is None else lease.member
+        how = cluster.how(member) if member is not None and (cluster.usual is None or ejected) else None
+        return member, lease, how
 
     def _tried(self) -> list[Member]:
         """The endpoints of all attempts so far."""

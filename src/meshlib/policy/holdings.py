@@ -122,15 +122,13 @@ class Holdings(Placement):
         journal.outcome = "success"
         journal.ended = now
         self._judge(now, success)
-        actions: list[Action] = []
-        if len(self.attempts) > 1 or self._hedging is not None:
-            self._give_back(now)
-            if self._hedging is not None:
-                self._settle_race(now, self._hedging, attempt)
-            actions = self._cancel_open(now, keep=attempt)
-        actions.append(Deliver(attempt.n))
         self.state = DELIVERED
-        return actions
+        if len(self.attempts) == 1 and self._hedging is None:
+            return [Deliver(attempt.n)]
+        self._give_back(now)
+        if self._hedging is not None:
+            self._settle_race(now, self._hedging, attempt)
+        return [*self._cancel_open(now, keep=attempt), Deliver(attempt.n)]
 
     def _settle_race(self, now: float, hedging: Hedging, winner: Attempt) -> None:
         """One of several attempts was answered; how long a slower one took so far is as much as can be said of it."""

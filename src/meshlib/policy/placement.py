@@ -187,8 +187,9 @@ class Placement(Timeouts):
         cluster, probe = self.cluster, self._probe
         if cluster is None:
             return
-        if cluster.state.gates is not None:
-            for gate in cluster.state.gates[: self._inside]:
+        state = cluster.state
+        if state.gates is not None:
+            for gate in state.gates[: self._inside]:
                 gate.judged(now, self, success)
         if probe is not None:
             self._probe = None
@@ -198,8 +199,8 @@ class Placement(Timeouts):
                 probe.succeeded(now)
             else:
                 probe.failed(now, reached=any(attempt.sent for attempt in self.attempts))
-        elif success is not None and (breaker := cluster.state.breaker) is not None:
-            breaker.call_ended(now, success)
+        elif success is not None and state.breaker is not None:
+            state.breaker.call_ended(now, success)
 
     def _leave_cluster(self, now: float) -> None:
         """Give back what was taken at its gates."""
@@ -207,10 +208,11 @@ class Placement(Timeouts):
         if not inside or cluster is None:
             return
         self._inside = 0
-        if cluster.state.gates is None:
-            cluster.state.limit.exit()
+        state = cluster.state
+        if state.gates is None:
+            state.limit.exit()
             return
-        for gate in reversed(cluster.state.gates[:inside]):
+        for gate in reversed(state.gates[:inside]):
             gate.left(now, self)
 
     def _no_way(self) -> MeshError:
