@@ -2,6 +2,7 @@
 
 nox -s demo       the demo, with its own options after `--`
 nox -s tests      the test suite on the Python that runs nox; with `tests-3.12` and so on, on another
+nox -s envoy      side by side with a real Envoy, over more generated configurations than the test suite has
 nox -s soak       a million calls to servers that go wrong now and then
 nox -s lint       ruff
 nox -s types      mypy --strict
@@ -109,6 +110,15 @@ def tests(session: nox.Session) -> None:
         options += ["-m", "not peer and not slow"]
         codes.append(5)  # nothing was left to run
     session.run("python", "-m", "pytest", *options, success_codes=codes)
+
+
+@nox.session
+def envoy(session: nox.Session) -> None:
+    """Compares the mesh with a real Envoy: `nox -s envoy -- 20`, so many rounds; then pytest's options."""
+    _install(session, "test")
+    rounds, *options = session.posargs or ["20"]
+    session.run("python", "tests/peers/fetch.py", success_codes=[0, 1])
+    session.run("python", "-m", "pytest", "tests/envoy", *options, env={"MESHLIB_ENVOY_ROUNDS": rounds})
 
 
 @nox.session
