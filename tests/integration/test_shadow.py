@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import meshlib
+from meshlib import CircuitBreaker, Retry, Service, Shadow
 from meshlib.status import ShadowStatus
 from meshlib.telemetry.events import Event, ShadowDiffers
 from meshlib.testing import MeshFixture
@@ -94,3 +95,21 @@ def test_a_dry_run_is_not_compared() -> None:
             client.get("/")
         mesh.plan("GET", "http://orders/")
         assert all(shadow.same + shadow.differed == 1 for shadow in shadows_of(mesh).values())
+
+
+def test_a_breaker_of_pybreakers_is_compared_with_a_shadow_of_ours() -> None:
+    pybreaker = pytest.importorskip("pybreaker")
+    breaker = pybreaker.CircuitBreaker(fail_max=2)
+    shadow = Shadow(circuit_breaker=CircuitBreaker(min_calls=100))
+    orders = Service(circuit_breaker=breaker, retry=Retry(max_retries=0), shadow=shadow)
+    with MeshFixture(services={"orders": orders}) as mesh:
+        mesh.serve("orders", lambda request: 503)
+        with mesh.client("orders") as client:
+            for _ in range(2):
+                client.get("/")
+            with pytest.raises(meshlib.CircuitOpen) as caught:
+                client.get("/")
+        assert caught.value.record is not None
+        assert caught.value.record.shadow == ("circuit_breaker would have let it in",)
+        shadows = shadows_of(mesh)["circuit_breaker"]
+        assert (shadows.same, shadows.differed, shadows.now) == (2, 1, "closed")
