@@ -212,3 +212,20 @@ def test_retries_wait_for_as_long_as_servers_ask(envoy_factory: Callable[[dict[s
             assert (end_ours, upstream.seen[f"mesh {script}"]) == (end, upstream.seen[f"envoy {script}"]), script
             assert least <= took_s < most + late_s, script
             assert least <= took_ours_s < most + late_s, script
+
+
+def test_what_envoy_repeats_and_the_mesh_does_not(envoy_factory: Callable[[dict[str, Any]], Envoy]) -> None:
+    theirs, mine = simple("5xx")
+    requests = [
+        {"x-script": "503+x-envoy-overloaded:true,200"},
+        {"x-script": "503,200", ":method": "POST", "content-length": "0"},
+    ]
+    with Upstream(2) as upstream:
+        places = [Place(port) for port in upstream.ports]
+        _, port = start(envoy_factory, [Case("p", places, route={"retry_policy": theirs})])
+        answers = ask(port, [{"x-case": "p", **request} for request in requests], connections=1)
+        assert [answer.status for answer in answers] == [200, 200]
+        with Mesh({"services": {"p": service(upstream.ports, mine)}}) as mesh, mesh.client("p") as client:
+            for request in requests:
+                headers = {"x-script": request["x-script"]}
+                assert client.request(request.get(":method", "GET"), "/", headers=headers).status_code == 503
