@@ -48,7 +48,5 @@ def unhedgeable(config: written.MeshConfig) -> Found:
         places += [(("services", name, "routes", index), route) for index, route in enumerate(service.routes)]
     for path, part in places:
         if isinstance(part.hedge, Hedge):
-            text = (
-                "is not possible with 'wire: stock', where a thread has one attempt under way at a time"
-            )
+            text = "is not possible with 'wire: stock', where a thread has one attempt under way at a time"
             yield (*path, "hedge"), text, frozenset({"hedge", "wire"})

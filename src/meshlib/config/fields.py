@@ -14,13 +14,25 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal, NoReturn, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    ValidationError,
+)
 from pydantic_core import PydanticCustomError
 
 from meshlib.durations import Duration, parse_duration
 from meshlib.policy.retry_on import CONDITIONS
 
 __all__ = [
+    "MAP_OR_FALSE",
+    "TOKEN",
     "WIRE_HEADERS",
     "Address",
     "Amount",
@@ -37,6 +49,7 @@ __all__ = [
     "Many",
     "Methods",
     "Name",
+    "OrFalse",
     "OwnName",
     "Part",
     "Percent",
@@ -50,6 +63,7 @@ __all__ = [
     "Url",
     "UrlPath",
     "closest",
+    "exactly_one",
     "reject",
     "split_address",
     "split_endpoint",
@@ -59,7 +73,12 @@ T = TypeVar("T")
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,251}[a-z0-9])?")
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]{0,251}[a-z0-9_])?\.?")
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""What names of headers, cookies and methods are made of (RFC 9110, section 5.6.2)."""
+
+MAP_OR_FALSE: Final = "a map, or false,"
+"""What pydantic names, where a fault is, a part that may be false."""
+
 _LONGEST_SOCKET_PATH = 107
 _VARIABLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -104,6 +123,14 @@ class Part(BaseModel):
 
     # pydantic then still builds nested parts by itself, so that a fault deep inside keeps its whole path.
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+def exactly_one(part: Part, kinds: Sequence[str]) -> None:
+    """Refuse a condition of which not exactly one of the fields `kinds` is written."""
+    given = [kind for kind in kinds if getattr(part, kind) is not None]
+    if len(given) != 1:
+        found = f"has {' and '.join(given)}" if given else "has no condition"
+        reject(f"{found}: exactly one of {', '.join(kinds)} is expected")
 
 
 def closest(word: str, choices: Iterable[str]) -> str | None:
@@ -325,7 +352,7 @@ def _regex(value: str) -> str:
 
 
 def _header_name(value: str) -> str:
-    if not _TOKEN.fullmatch(value):
+    if not TOKEN.fullmatch(value):
         reject("is not the name of a header")
     return value.lower()
 
@@ -344,7 +371,7 @@ def _methods(value: Any) -> tuple[str, ...]:
     given = [value] if isinstance(value, str) else value
     if not isinstance(given, (list, tuple, set, frozenset)) or not all(isinstance(method, str) for method in given):
         reject("is not a method or a list of methods", kind="type")
-    if not given or not all(_TOKEN.fullmatch(method) for method in given):
+    if not given or not all(TOKEN.fullmatch(method) for method in given):
         reject("is not a method such as GET, or a list of methods")
     return tuple(dict.fromkeys(method.upper() for method in given))
 
@@ -412,3 +439,9 @@ Code = Annotated[Any, PlainValidator(_code)]
 
 # Written as a list; kept as what nobody can change.
 Many = Annotated[Sequence[T], AfterValidator(tuple)]
+
+# A part, or false for none of it.
+OrFalse = Annotated[
+    Annotated[T, Tag(MAP_OR_FALSE)] | Annotated[Literal[False], Tag("false")],
+    Discriminator(lambda value: "false" if value is False else MAP_OR_FALSE),
+]

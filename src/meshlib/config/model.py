@@ -22,6 +22,7 @@ from meshlib.config.fields import (
     Interval,
     Many,
     Name,
+    OrFalse,
     OwnName,
     Part,
     Port,
@@ -45,7 +46,6 @@ from meshlib.config.parts import (
     Fault,
     FaultAbort,
     FaultDelay,
-    FaultOrFalse,
     Fleet,
     FleetBreaker,
     FleetRateLimit,
@@ -53,9 +53,7 @@ from meshlib.config.parts import (
     HashOn,
     HeaderCondition,
     HealthCheck,
-    HealthCheckOrFalse,
     Hedge,
-    HedgeOrFalse,
     HighLimits,
     HttpCheck,
     LeastRequest,
@@ -63,7 +61,6 @@ from meshlib.config.parts import (
     LoadBalancing,
     MetadataSubsets,
     OutlierDetection,
-    OutlierOrFalse,
     Pool,
     Rate,
     RateLimit,
@@ -75,7 +72,6 @@ from meshlib.config.parts import (
     ServerWeights,
     SessionAffinity,
     Shadow,
-    ShadowOrFalse,
     SlowStart,
     SubsetSelector,
     Subsetting,
@@ -263,8 +259,8 @@ class Policy(Part):
     retry_budget: RetryBudget = RetryBudget()
     load_balancing: LoadBalancing = LoadBalancing()
     circuit_breaker: BreakerOrFalse = CircuitBreaker()
-    outlier_detection: OutlierOrFalse = OutlierDetection()
-    health_check: HealthCheckOrFalse | None = None
+    outlier_detection: OrFalse[OutlierDetection] = OutlierDetection()
+    health_check: OrFalse[HealthCheck] | None = None
     limits: Limits = Limits()
     bulkhead: Bulkhead | None = None
     throttle: Throttle | None = None
@@ -274,9 +270,9 @@ class Policy(Part):
     pool: Pool = Pool()
     tls: Tls | None = None
     http2: Flag = False
-    fault: FaultOrFalse | None = None
-    hedge: HedgeOrFalse | None = None
-    shadow: ShadowOrFalse | None = None
+    fault: OrFalse[Fault] | None = None
+    hedge: OrFalse[Hedge] | None = None
+    shadow: OrFalse[Shadow] | None = None
     hash_on: Many[HashOn] = ()
     metadata_match: Mapping[Text, str] = Field(default_factory=dict)
     mode: Mode | None = None

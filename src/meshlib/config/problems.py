@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from meshlib.config.fields import Part, closest
+from meshlib.config.fields import MAP_OR_FALSE, Part, closest
 from meshlib.dataclass import dataclass
 from meshlib.errors import ConfigError
 
@@ -24,9 +24,6 @@ _SECRET = re.compile(r"token(?!s)|key_file|secret|passw|credential|authorization
 _USERINFO = re.compile(r"//[^/@\s]*@")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
 
-_MAP_OR_FALSE: Final = frozenset(
-    {"circuit_breaker", "failure_percentage", "fault", "health_check", "outlier_detection", "success_rate"}
-)
 PLANNED: Final = frozenset({"mirror", "kubernetes", "xds", "dns"})
 """Words of the mesh's design that this version does not know yet; whoever writes one has made no typing error."""
 
@@ -162,7 +159,7 @@ def _words(cls: type[Part], path: Path, fault: Any, known: Any) -> tuple[str, fr
             if isinstance(known, (bool, int, float)):
                 text += f"; write {_as_text(known)}"
         case "model_type" | "model_attributes_type" | "dict_type" | "mapping_type":
-            wanted = "a map, or false," if path and path[-1] in _MAP_OR_FALSE else "a map"
+            wanted = MAP_OR_FALSE if fault["loc"][-1:] == (MAP_OR_FALSE,) else "a map"
             text = f"{wanted} is expected, not {shown if isinstance(known, bool) else _kind(known)}"
         case "sequence_str" | "list_type" | "tuple_type" | "is_instance_of":
             text = f"a list is expected, not {_kind(known)}"

@@ -17,14 +17,16 @@ from meshlib.config.fields import (
     Many,
     Methods,
     Name,
+    OrFalse,
     Part,
     Regex,
     Template,
     Text,
     UrlPath,
+    exactly_one,
     reject,
 )
-from meshlib.config.parts import FaultOrFalse, HashOn, HedgeOrFalse, Retry
+from meshlib.config.parts import Fault, HashOn, Hedge, Retry
 
 __all__ = ["Backend", "HeaderEdit", "HeaderEdits", "Match", "PathMatch", "Route", "ValueMatch"]
 
@@ -48,7 +50,7 @@ class PathMatch(Part):
 
     @model_validator(mode="after")
     def _one_kind(self) -> PathMatch:
-        _one_of(self, ("exact", "prefix", "path_prefix", "regex", "template"))
+        exactly_one(self, ("exact", "prefix", "path_prefix", "regex", "template"))
         return self
 
 
@@ -71,15 +73,8 @@ class ValueMatch(Part):
 
     @model_validator(mode="after")
     def _one_kind(self) -> ValueMatch:
-        _one_of(self, ("exact", "prefix", "suffix", "regex", "present"))
+        exactly_one(self, ("exact", "prefix", "suffix", "regex", "present"))
         return self
-
-
-def _one_of(part: Part, kinds: tuple[str, ...]) -> None:
-    given = [kind for kind in kinds if getattr(part, kind) is not None]
-    if len(given) != 1:
-        found = f"has {' and '.join(given)}" if given else "has no condition"
-        reject(f"{found}: exactly one of {', '.join(kinds)} is expected")
 
 
 class Match(Part):
@@ -190,7 +185,7 @@ class Route(Part):
     body_idle_timeout: Interval | None = None
     retry: Retry = Retry()
     priority: Literal["default", "high"] | None = None
-    fault: FaultOrFalse | None = None
-    hedge: HedgeOrFalse | None = None
+    fault: OrFalse[Fault] | None = None
+    hedge: OrFalse[Hedge] | None = None
     hash_on: Many[HashOn] = ()
     metadata_match: Mapping[Text, str] = Field(default_factory=dict)

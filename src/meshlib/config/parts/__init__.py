@@ -23,19 +23,17 @@ from meshlib.config.parts.admission import (
 from meshlib.config.parts.balancers import Aperture, LeastRequest, ServerWeights, Subsetting
 from meshlib.config.parts.balancing import LoadBalancing
 from meshlib.config.parts.connection import Pool, TcpKeepalive, Tls
-from meshlib.config.parts.fault import Fault, FaultAbort, FaultDelay, FaultOrFalse
+from meshlib.config.parts.fault import Fault, FaultAbort, FaultDelay
 from meshlib.config.parts.hashing import HashCookie, HashOn, Ring, SessionAffinity
 from meshlib.config.parts.health import (
     FailurePercentage,
     HealthCheck,
-    HealthCheckOrFalse,
     HttpCheck,
     OutlierDetection,
-    OutlierOrFalse,
     SuccessRate,
     TcpCheck,
 )
-from meshlib.config.parts.hedge import Hedge, HedgeOrFalse
+from meshlib.config.parts.hedge import Hedge
 from meshlib.config.parts.places import (
     Distribute,
     FailoverRegion,
@@ -52,7 +50,7 @@ from meshlib.config.parts.retry import (
     Retry,
     RetryBudget,
 )
-from meshlib.config.parts.shadow import Shadow, ShadowOrFalse
+from meshlib.config.parts.shadow import Shadow
 
 __all__ = [
     "Adaptive",
@@ -67,7 +65,6 @@ __all__ = [
     "Fault",
     "FaultAbort",
     "FaultDelay",
-    "FaultOrFalse",
     "Fleet",
     "FleetBreaker",
     "FleetRateLimit",
@@ -75,9 +72,7 @@ __all__ = [
     "HashOn",
     "HeaderCondition",
     "HealthCheck",
-    "HealthCheckOrFalse",
     "Hedge",
-    "HedgeOrFalse",
     "HighLimits",
     "HttpCheck",
     "LeastRequest",
@@ -85,7 +80,6 @@ __all__ = [
     "LoadBalancing",
     "MetadataSubsets",
     "OutlierDetection",
-    "OutlierOrFalse",
     "Pool",
     "Rate",
     "RateLimit",
@@ -97,7 +91,6 @@ __all__ = [
     "ServerWeights",
     "SessionAffinity",
     "Shadow",
-    "ShadowOrFalse",
     "SlowStart",
     "SubsetSelector",
     "Subsetting",

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, PlainValidator, Tag, model_validator
 
-from meshlib.config.fields import Amount, Count, Flag, Interval, Part, Percent, Positive, Span, Text, closest, reject
+from meshlib.config.fields import (
+    MAP_OR_FALSE,
+    TOKEN,
+    Amount,
+    Count,
+    Flag,
+    Interval,
+    OrFalse,
+    Part,
+    Percent,
+    Positive,
+    Span,
+    Text,
+    closest,
+    reject,
+)
 from meshlib.durations import parse_duration
 from meshlib.policy.admission import (
     AimdSettings,
@@ -48,7 +62,6 @@ _BREAKER = BreakerSettings()
 _LIMITS = LimitSettings()
 _RATES = RateLimitSettings()
 _FLEET_BREAKER = FleetBreakerSettings()
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BY = ("route", "criticality", "hash_key", "header:x-user")
 
 _Least = Annotated[Count, Field(ge=1)]
@@ -66,7 +79,7 @@ def _key_source(value: Any) -> KeySource:
         return value
     if isinstance(value, str):
         kind, _, name = value.partition(":")
-        if kind == "header" and _TOKEN.fullmatch(name):
+        if kind == "header" and TOKEN.fullmatch(name):
             return KeySource("header", name.lower())
         if value in _BY:
             return KeySource(value)
@@ -100,11 +113,11 @@ class CircuitBreaker(Part):
 def _breaker_kind(value: Any) -> str:
     if value is False:
         return "false"
-    return "code" if hasattr(value, "current_state") else "map"
+    return "code" if hasattr(value, "current_state") else MAP_OR_FALSE
 
 
 BreakerOrFalse = Annotated[
-    Annotated[CircuitBreaker, Tag("map")]
+    Annotated[CircuitBreaker, Tag(MAP_OR_FALSE)]
     | Annotated[Literal[False], Tag("false")]
     | Annotated[Any, PlainValidator(_user_breaker), Tag("code")],
     Discriminator(_breaker_kind),
@@ -116,6 +129,12 @@ class _Choice(Part):
     """A part of which one field, `algorithm`, says what settings it compiles to, and so which others it may have."""
 
     choices: ClassVar[Mapping[str, type]] = {}
+
+    @property
+    def compiles_to(self) -> Any:  # type: ignore[override]
+        """The settings of its algorithm."""
+        algorithm: str = getattr(self, "algorithm")  # noqa: B009
+        return self.choices[algorithm]
 
     @model_validator(mode="after")
     def _own_fields(self) -> _Choice:
@@ -176,17 +195,6 @@ class Adaptive(_Choice):
     backoff_percent: Annotated[Percent, Field(ge=50, lt=100)] | None = None
     timeout: Interval | None = None
 
-    @property
-    def compiles_to(self) -> Any:  # type: ignore[override]
-        """The settings of its algorithm."""
-        return self.choices[self.algorithm]
-
-
-AdaptiveOrFalse = Annotated[
-    Annotated[Adaptive, Tag("map")] | Annotated[Literal[False], Tag("false")],
-    Discriminator(lambda value: "false" if value is False else "map"),
-]
-
 
 class HighLimits(Part):
     """The limits of calls with high priority.
@@ -224,7 +232,7 @@ class Limits(Part):
     order: Literal["fifo", "lifo"] = _LIMITS.order
     max_connections: _Least | None = _LIMITS.max_connections
     high: HighLimits | None = None
-    adaptive: AdaptiveOrFalse | None = None
+    adaptive: OrFalse[Adaptive] | None = None
 
 
 class Throttle(_Choice):
@@ -253,11 +261,6 @@ class Throttle(_Choice):
     aggression: Annotated[Positive, Field(ge=1)] | None = None
     rps_threshold: Amount | None = None
     threshold_percent: Annotated[Percent, Field(gt=0, lt=100)] | None = None
-
-    @property
-    def compiles_to(self) -> Any:  # type: ignore[override]
-        """The settings of its algorithm."""
-        return self.choices[self.algorithm]
 
 
 class Bulkhead(Part):

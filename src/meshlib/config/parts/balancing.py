@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from meshlib.balance import settings
-from meshlib.config.fields import Amount, Flag, Interval, Many, Part, Percent, Positive, Text
+from meshlib.config.fields import Amount, Flag, Interval, Many, OrFalse, Part, Percent, Positive, Text
 from meshlib.config.parts.balancers import Aperture, LeastRequest, ServerWeights, Subsetting
-from meshlib.config.parts.hashing import AffinityOrFalse, HashBalance, Ring, TableSize
+from meshlib.config.parts.hashing import HashBalance, Ring, SessionAffinity, TableSize
 from meshlib.config.parts.places import Distribute, FailoverOrFlag, MetadataSubsets, Place, SlowStart, ZoneAware
 
 __all__ = ["LoadBalancing"]
@@ -70,5 +70,5 @@ class LoadBalancing(Part):
     table_size: TableSize = _BALANCING.table_size
     hash_key: Literal["address", "hostname"] = _BALANCING.hash_key
     hash_balance_percent: HashBalance = _BALANCING.hash_balance_percent
-    session_affinity: AffinityOrFalse | None = None
+    session_affinity: OrFalse[SessionAffinity] | None = None
     subsetting: Subsetting | None = None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from meshlib.config.fields import Count, Flag, IpAddress, Part, Span, Text, reject
+from meshlib.config.fields import Count, Flag, IpAddress, OrFalse, Part, Span, Text, reject
 from meshlib.config.settings import KeepaliveSettings, PoolSettings, TlsSettings
 
 __all__ = ["Pool", "TcpKeepalive", "Tls"]
@@ -41,12 +41,6 @@ class TcpKeepalive(Part):
     probes: Annotated[Count, Field(ge=1, le=127)] = _KEEPALIVE.probes
 
 
-_KeepaliveOrFalse = Annotated[
-    Annotated[TcpKeepalive, Tag("map")] | Annotated[Literal[False], Tag("false")],
-    Discriminator(lambda value: "false" if value is False else "map"),
-]
-
-
 class Pool(Part):
     """Connections to one endpoint.
 
@@ -66,7 +60,7 @@ class Pool(Part):
     idle: Span = _POOL.idle_s
     idle_unsafe: Span = _POOL.idle_unsafe_s
     local_address: IpAddress | None = _POOL.local_address
-    tcp_keepalive: _KeepaliveOrFalse = TcpKeepalive()
+    tcp_keepalive: OrFalse[TcpKeepalive] = TcpKeepalive()
 
 
 class Tls(Part):

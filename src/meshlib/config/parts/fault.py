@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, model_validator
 
 from meshlib.config.fields import Count, Flag, Interval, Part, Percent, reject
 from meshlib.policy.fault import AbortSettings, DelaySettings, FaultSettings
 
-__all__ = ["Fault", "FaultAbort", "FaultDelay", "FaultOrFalse"]
+__all__ = ["Fault", "FaultAbort", "FaultDelay"]
 
 
 class FaultDelay(Part):
@@ -68,9 +68,3 @@ class Fault(Part):
     abort: FaultAbort | None = None
     max_active: Annotated[Count, Field(ge=0)] | None = None
     headers: Flag = False
-
-
-FaultOrFalse = Annotated[
-    Annotated[Fault, Tag("map")] | Annotated[Literal[False], Tag("false")],
-    Discriminator(lambda value: "false" if value is False else "map"),
-]

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from meshlib.balance import settings
-from meshlib.config.fields import Count, Flag, HeaderName, Many, Part, Span, Text, reject
+from meshlib.config.fields import TOKEN, Count, Flag, HeaderName, Many, Part, Span, Text, reject
 
-__all__ = ["AffinityOrFalse", "HashBalance", "HashCookie", "HashOn", "Ring", "SessionAffinity", "TableSize"]
+__all__ = ["HashBalance", "HashCookie", "HashOn", "Ring", "SessionAffinity", "TableSize"]
 
 _RING = settings.RingSettings()
 _AFFINITY = settings.SessionAffinity()
 _LARGEST_RING = 8_388_608
 _LARGEST_TABLE = 5_000_011
-_COOKIE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _KINDS = ("header", "cookie", "query", "source")
 
 
 def _cookie_name(value: str) -> str:
-    if not _COOKIE.fullmatch(value):
+    if not TOKEN.fullmatch(value):
         reject("is not the name of a cookie")
     return value
 
@@ -133,12 +131,3 @@ class SessionAffinity(Part):
     path: CookiePath = _AFFINITY.path
     ttl: Span = _AFFINITY.ttl_s
     statuses: Annotated[Many[settings.BoundStatus], Field(min_length=1)] = _AFFINITY.statuses
-
-
-def _map_or_false(value: Any) -> str:
-    return "false" if value is False else "map"
-
-
-AffinityOrFalse = Annotated[
-    Annotated[SessionAffinity, Tag("map")] | Annotated[Literal[False], Tag("false")], Discriminator(_map_or_false)
-]

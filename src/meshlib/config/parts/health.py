@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PlainValidator, Tag
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from meshlib.config.fields import (
     Amount,
@@ -16,6 +16,7 @@ from meshlib.config.fields import (
     HeaderValue,
     Interval,
     Many,
+    OrFalse,
     Part,
     Percent,
     Port,
@@ -29,10 +30,8 @@ from meshlib.policy.settings import FailurePercentageSettings, OutlierSettings, 
 __all__ = [
     "FailurePercentage",
     "HealthCheck",
-    "HealthCheckOrFalse",
     "HttpCheck",
     "OutlierDetection",
-    "OutlierOrFalse",
     "SuccessRate",
     "TcpCheck",
 ]
@@ -67,10 +66,6 @@ _ENVOYS_WORDS: Final = frozenset(
         "success_rate",
     }
 )
-
-
-def _or_false(tag: str) -> Any:
-    return Discriminator(lambda value: "false" if value is False else tag)
 
 
 class SuccessRate(Part):
@@ -113,14 +108,6 @@ class FailurePercentage(Part):
     enforcing_local_origin_percent: Percent = _FAILURE_PERCENTAGE.enforcing_local_origin_percent
 
 
-_SuccessRateOrFalse = Annotated[
-    Annotated[SuccessRate, Tag("map")] | Annotated[Literal[False], Tag("false")], _or_false("map")
-]
-_FailurePercentageOrFalse = Annotated[
-    Annotated[FailurePercentage, Tag("map")] | Annotated[Literal[False], Tag("false")], _or_false("map")
-]
-
-
 class OutlierDetection(Part):
     """When a single endpoint is left out for a while, by how calls to it went.
 
@@ -153,8 +140,8 @@ class OutlierDetection(Part):
     enforcing_consecutive_gateway_failure_percent: Percent = 100.0
     enforcing_consecutive_local_origin_failure_percent: Percent = 100.0
     split_external_local_origin_errors: Flag = False
-    success_rate: _SuccessRateOrFalse | None = None
-    failure_percentage: _FailurePercentageOrFalse | None = None
+    success_rate: OrFalse[SuccessRate] | None = None
+    failure_percentage: OrFalse[FailurePercentage] | None = None
     interval: Annotated[Interval, Field(ge=0.1)] = _OUTLIER.interval_s
     base_ejection: Interval = _OUTLIER.base_ejection_s
     max_ejection: Interval = _OUTLIER.max_ejection_s
@@ -171,10 +158,6 @@ class OutlierDetection(Part):
         unsaid = {name: value for name, value in _ENVOY.items() if getattr(base, name) == getattr(_OUTLIER, name)}
         return replace(base, **unsaid)
 
-
-OutlierOrFalse = Annotated[
-    Annotated[OutlierDetection, Tag("map")] | Annotated[Literal[False], Tag("false")], _or_false("map")
-]
 
 _RANGE = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
 
@@ -304,8 +287,3 @@ class HealthCheck(Part):
         if self.tcp is not None and self.http is None:
             return replace(base, http=None)
         return base
-
-
-HealthCheckOrFalse = Annotated[
-    Annotated[HealthCheck, Tag("map")] | Annotated[Literal[False], Tag("false")], _or_false("map")
-]

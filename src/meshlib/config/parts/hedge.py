@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Discriminator, Field, PlainValidator, Tag
+from pydantic import BeforeValidator, Field, PlainValidator
 
 from meshlib.config.fields import Count, Flag, Part, Span, reject
 from meshlib.durations import Duration, parse_duration
 from meshlib.policy.settings import HedgeSettings
 
-__all__ = ["Hedge", "HedgeOrFalse"]
+__all__ = ["Hedge"]
 
 _HEDGE = HedgeSettings()
 _PERCENTILE = re.compile(r"p(\d{1,3}(?:\.\d{1,4})?)")
@@ -54,9 +54,3 @@ class Hedge(Part):
     on_per_try_timeout: Flag = _HEDGE.on_per_try_timeout
     max_hedges: Annotated[Count, Field(ge=1, le=10)] = _HEDGE.max_hedges
     min_delay: Span = _HEDGE.min_delay_s
-
-
-HedgeOrFalse = Annotated[
-    Annotated[Hedge, Tag("map")] | Annotated[Literal[False], Tag("false")],
-    Discriminator(lambda value: "false" if value is False else "map"),
-]

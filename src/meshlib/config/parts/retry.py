@@ -20,7 +20,7 @@ from meshlib.config.fields import (
     RetryConditions,
     Span,
     Text,
-    reject,
+    exactly_one,
 )
 from meshlib.policy import retry_settings as settings
 from meshlib.policy.backoff import Jitter
@@ -32,7 +32,6 @@ _RETRY = settings.RetryPolicy()
 _BUDGET = settings.BudgetSettings()
 _RATE_LIMITED = settings.RateLimitedBackoff()
 _DEFAULT_CONDITIONS: Any = _RETRY.on
-_KINDS = ("exact", "prefix", "suffix", "regex", "present")
 
 
 class HeaderCondition(Part):
@@ -58,10 +57,7 @@ class HeaderCondition(Part):
 
     @model_validator(mode="after")
     def _one_kind(self) -> HeaderCondition:
-        given = [kind for kind in _KINDS if getattr(self, kind) is not None]
-        if len(given) != 1:
-            found = f"has {' and '.join(given)}" if given else "has no condition"
-            reject(f"{found}: exactly one of {', '.join(_KINDS)} is expected")
+        exactly_one(self, ("exact", "prefix", "suffix", "regex", "present"))
         return self
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
-
-from pydantic import Discriminator, Tag
+from typing import ClassVar
 
 from meshlib.config.fields import Part
 from meshlib.config.parts.admission import Bulkhead, CircuitBreaker, Limits, RateLimit, Throttle
@@ -12,7 +10,7 @@ from meshlib.config.parts.balancing import LoadBalancing
 from meshlib.config.parts.health import OutlierDetection
 from meshlib.policy.settings import ShadowSettings
 
-__all__ = ["Shadow", "ShadowOrFalse"]
+__all__ = ["Shadow"]
 
 
 class Shadow(Part):
@@ -34,9 +32,3 @@ class Shadow(Part):
     bulkhead: Bulkhead | None = None
     rate_limit: RateLimit | None = None
     load_balancing: LoadBalancing | None = None
-
-
-ShadowOrFalse = Annotated[
-    Annotated[Shadow, Tag("map")] | Annotated[Literal[False], Tag("false")],
-    Discriminator(lambda value: "false" if value is False else "map"),
-]
