@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import starmap
 
 from meshlib.config import model as written
 from meshlib.config.checks_admission import admission_faults, fleet_faults
@@ -47,8 +48,7 @@ def contradictions(config: written.MeshConfig) -> Iterator[Contradiction]:
     defaults = levels_of("", config.defaults)
     yield from _policy(("defaults",), config.defaults, defaults)
     for policy_path, policy in _policies(config):
-        for found in fleet_faults(policy_path, policy, config):
-            yield Contradiction(*found)
+        yield from starmap(Contradiction, fleet_faults(policy_path, policy, config))
     for name, service in config.services.items():
         path: Path = ("services", name)
         levels = levels_of(name, config.defaults, service)
@@ -57,8 +57,9 @@ def contradictions(config: written.MeshConfig) -> Iterator[Contradiction]:
         yield from _routes((*path, "routes"), service, levels.call)
         yield from _subsets((*path, "routes"), name, service, config)
     yield from _hosts(config)
-    for found in (*unhedgeable(config), *unhashed(config), *uncheckable(config)):
-        yield Contradiction(*found)
+    yield from starmap(Contradiction, unhedgeable(config))
+    yield from starmap(Contradiction, unhashed(config))
+    yield from starmap(Contradiction, uncheckable(config))
     for index, source in enumerate(config.discovery):
         if isinstance(source, written.Consul):
             settings = consul_settings(source)
@@ -78,10 +79,11 @@ def _policies(config: written.MeshConfig) -> Iterator[tuple[Path, written.Policy
 def _policy(path: Path, policy: written.Policy, levels: Levels) -> Iterator[Contradiction]:
     yield from _times(path, policy, levels.call)
     for balancing_faults in (balancer_faults, hash_faults, place_faults):
-        for found in balancing_faults((*path, "load_balancing"), policy.load_balancing, levels.cluster.load_balancing):
-            yield Contradiction(*found)
-    for found in budget_faults((*path, "retry_budget"), policy.retry_budget, levels.budget):
-        yield Contradiction(*found)
+        yield from starmap(
+            Contradiction,
+            balancing_faults((*path, "load_balancing"), policy.load_balancing, levels.cluster.load_balancing),
+        )
+    yield from starmap(Contradiction, budget_faults((*path, "retry_budget"), policy.retry_budget, levels.budget))
     timeout, connect = levels.call.timeout_s, levels.cluster.pool.connect_timeout_s
     if "connect_timeout" in policy.model_fields_set and timeout is not None and connect > timeout:
         yield _above(path, policy, "connect_timeout", connect, "timeout", timeout)
@@ -92,20 +94,18 @@ def _policy(path: Path, policy: written.Policy, levels: Levels) -> Iterator[Cont
     if isinstance(breaker, BreakerSettings) and isinstance(part, Part):
         times = ("open_for", breaker.open_for_s, "max_open_for", breaker.max_open_for_s)
         yield from _ordered((*path, "circuit_breaker"), part, *times)
-    for found in admission_faults(path, policy, levels.cluster):
-        yield Contradiction(*found)
+    yield from starmap(Contradiction, admission_faults(path, policy, levels.cluster))
     part = policy.outlier_detection
     if outlier and isinstance(part, written.OutlierDetection):
         times = ("base_ejection", outlier.base_ejection_s, "max_ejection", outlier.max_ejection_s)
         yield from _ordered((*path, "outlier_detection"), part, *times)
-        for found in outlier_faults((*path, "outlier_detection"), part, outlier):
-            yield Contradiction(*found)
+        yield from starmap(Contradiction, outlier_faults((*path, "outlier_detection"), part, outlier))
     if isinstance(policy.health_check, written.HealthCheck) and levels.cluster.health_check:
-        for found in check_faults((*path, "health_check"), policy.health_check, levels.cluster.health_check):
-            yield Contradiction(*found)
+        yield from starmap(
+            Contradiction, check_faults((*path, "health_check"), policy.health_check, levels.cluster.health_check)
+        )
     if isinstance(policy.shadow, written.Shadow):
-        for found in shadow_faults((*path, "shadow"), policy.shadow):
-            yield Contradiction(*found)
+        yield from starmap(Contradiction, shadow_faults((*path, "shadow"), policy.shadow))
         yield from _policy((*path, "shadow"), *as_policy(policy.shadow, levels))
 
 
@@ -118,14 +118,11 @@ def _times(path: Path, part: written.Policy | written.Route, call: CallPolicy) -
     backoff = part.retry.backoff
     times = ("base", call.retry.backoff_base_s, "max", call.retry.backoff_max_s)
     yield from _ordered((*path, "retry", "backoff"), backoff, *times)
-    for found in retry_faults((*path, "retry"), part.retry, call.retry):
-        yield Contradiction(*found)
+    yield from starmap(Contradiction, retry_faults((*path, "retry"), part.retry, call.retry))
     if isinstance(part.hedge, written.Hedge):
-        for found in hedge_faults((*path, "hedge"), part.hedge, call):
-            yield Contradiction(*found)
+        yield from starmap(Contradiction, hedge_faults((*path, "hedge"), part.hedge, call))
     if isinstance(part.fault, written.Fault):
-        for found in fault_faults((*path, "fault"), part.fault, call.fault):
-            yield Contradiction(*found)
+        yield from starmap(Contradiction, fault_faults((*path, "fault"), part.fault, call.fault))
 
 
 def _ordered(path: Path, part: Part, low: str, below: float, high: str, above: float) -> Iterator[Contradiction]:

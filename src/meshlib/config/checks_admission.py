@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from meshlib.config.fields import Part
-from meshlib.config.problems import Path
+from meshlib.config.problems import Found, Path
 from meshlib.policy.admission import RateLimitSettings
 from meshlib.policy.settings import BreakerSettings
 
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     from meshlib.config.settings import ClusterSettings
 
 __all__ = ["admission_faults", "fleet_faults"]
-
-Found = Iterator[tuple[Path, str, frozenset[str]]]
-"""Of each contradiction the path of the field to change, what is wrong, and the fields that it rests on."""
 
 
 def admission_faults(path: Path, policy: written.Policy, cluster: ClusterSettings) -> Found:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from meshlib.balance import settings
 from meshlib.config.parts.balancing import LoadBalancing
-from meshlib.config.problems import Path
+from meshlib.config.problems import Found, Path
 
 __all__ = ["balancer_faults"]
 
 _OWN = ("least_request", "server_weights", "aperture")
 
 
-def balancer_faults(
-    path: Path, part: LoadBalancing, balancing: settings.LoadBalancing
-) -> Iterator[tuple[Path, str, frozenset[str]]]:
-    """Those of one ``load_balancing``; `balancing` is what it compiles to.
-
-    Yields:
-        The path of the field to change, what is wrong, and the fields that it rests on.
-    """
+def balancer_faults(path: Path, part: LoadBalancing, balancing: settings.LoadBalancing) -> Found:
+    """Those of one ``load_balancing``; `balancing` is what it compiles to."""
     policy, written = balancing.policy, part.model_fields_set
     if path[0] != "defaults":  # what `defaults` say of a balancer is for the services that choose it
         for field in _OWN:
@@ -32,9 +24,7 @@ def balancer_faults(
         yield from _subsetting(path, part, balancing, balancing.subsetting)
 
 
-def _aperture(
-    path: Path, part: LoadBalancing, balancing: settings.LoadBalancing
-) -> Iterator[tuple[Path, str, frozenset[str]]]:
+def _aperture(path: Path, part: LoadBalancing, balancing: settings.LoadBalancing) -> Found:
     aperture, needs = balancing.aperture, frozenset({"aperture", "policy"})
     if balancing.policy == "aperture" and (aperture.of is None or aperture.instance is None):
         if part.model_fields_set & needs:
@@ -51,7 +41,7 @@ def _subsetting(
     part: LoadBalancing,
     balancing: settings.LoadBalancing,
     subsetting: settings.SubsettingSettings,
-) -> Iterator[tuple[Path, str, frozenset[str]]]:
+) -> Found:
     needs = frozenset({"subsetting", "policy"})
     if not part.model_fields_set & needs:
         return

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeAlias
-
 from meshlib.balance import settings
 from meshlib.config import model as written
 from meshlib.config.compile import levels_of
 from meshlib.config.parts.balancing import LoadBalancing
-from meshlib.config.problems import Path
+from meshlib.config.problems import Found, Path
 
 __all__ = ["hash_faults", "unhashed"]
-
-Found: TypeAlias = Iterator[tuple[Path, str, frozenset[str]]]
 
 _BOTH = ("ring_hash", "maglev")
 _OWN: dict[str, tuple[str, ...]] = {

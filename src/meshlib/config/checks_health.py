@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from meshlib.config import model as written
 from meshlib.config.parts import HealthCheck, OutlierDetection
-from meshlib.config.problems import Path
+from meshlib.config.problems import Found, Path
 from meshlib.policy.health_check import HealthCheckSettings
 from meshlib.policy.settings import OutlierSettings
 
@@ -18,9 +16,6 @@ _ENFORCED = {
     "enforcing_consecutive_gateway_failure_percent": "consecutive_gateway_failure",
     "enforcing_consecutive_local_origin_failure_percent": "consecutive_local_origin_failure",
 }
-
-Found = Iterator[tuple[Path, str, frozenset[str]]]
-"""Of each contradiction the path of the field to change, what is wrong, and the fields that it rests on."""
 
 
 def outlier_faults(path: Path, part: OutlierDetection, outlier: OutlierSettings) -> Found:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeAlias
-
 from meshlib.config import model as written
 from meshlib.config.parts import Hedge
-from meshlib.config.problems import Path
+from meshlib.config.problems import Found, Path
 from meshlib.durations import format_duration
 from meshlib.policy.settings import CallPolicy
 
 __all__ = ["hedge_faults", "unhedgeable"]
-
-Found: TypeAlias = Iterator[tuple[Path, str, frozenset[str]]]
 
 
 def hedge_faults(path: Path, part: Hedge, call: CallPolicy) -> Found:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from meshlib.balance import settings
 from meshlib.config.parts.balancing import LoadBalancing
-from meshlib.config.problems import Path
+from meshlib.config.problems import Found, Path
 
 __all__ = ["place_faults"]
 
@@ -14,14 +12,8 @@ _ROTATING = ("round_robin", "least_request")
 _BY_PLACE = ("zone_aware", "locality_weights", "distribute")
 
 
-def place_faults(
-    path: Path, part: LoadBalancing, balancing: settings.LoadBalancing
-) -> Iterator[tuple[Path, str, frozenset[str]]]:
-    """Those of one ``load_balancing``; `balancing` is what it compiles to.
-
-    Yields:
-        The path of the field to change, what is wrong, and the fields that it rests on.
-    """
+def place_faults(path: Path, part: LoadBalancing, balancing: settings.LoadBalancing) -> Found:
+    """Those of one ``load_balancing``; `balancing` is what it compiles to."""
     written = part.model_fields_set
     used = [field for field in _BY_PLACE if getattr(balancing, field)]
     for field in used[1:]:
@@ -50,7 +42,7 @@ def place_faults(
     yield from _subset(path, part)
 
 
-def _regions(path: Path, part: LoadBalancing) -> Iterator[tuple[Path, str, frozenset[str]]]:
+def _regions(path: Path, part: LoadBalancing) -> Found:
     if isinstance(part.failover, bool):
         return
     seen: set[str] = set()
@@ -63,7 +55,7 @@ def _regions(path: Path, part: LoadBalancing) -> Iterator[tuple[Path, str, froze
         seen.add(rule.from_)
 
 
-def _zone_aware(path: Path, part: LoadBalancing) -> Iterator[tuple[Path, str, frozenset[str]]]:
+def _zone_aware(path: Path, part: LoadBalancing) -> Found:
     zone_aware = part.zone_aware
     if zone_aware is None:
         return
@@ -76,7 +68,7 @@ def _zone_aware(path: Path, part: LoadBalancing) -> Iterator[tuple[Path, str, fr
         yield (*path, "zone_aware"), text, needs
 
 
-def _subset(path: Path, part: LoadBalancing) -> Iterator[tuple[Path, str, frozenset[str]]]:
+def _subset(path: Path, part: LoadBalancing) -> Found:
     subset = part.subset
     if subset is None:
         return

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from meshlib.config.parts import Fault, Retry, RetryBudget
-from meshlib.config.problems import Path
+from meshlib.config.problems import Found, Path
 from meshlib.policy.fault import FaultSettings
 from meshlib.policy.settings import BudgetSettings, RetryPolicy
 
@@ -17,9 +15,6 @@ _OWN = {
     "concurrency": frozenset({"percent", "min_concurrency", "max_retries"}),
 }
 _NEEDS = {"retriable_status_codes": "retriable-status-codes", "retriable_headers": "retriable-headers"}
-
-Found = Iterator[tuple[Path, str, frozenset[str]]]
-"""Of each contradiction the path of the field to change, what is wrong, and the fields that it rests on."""
 
 
 def retry_faults(path: Path, part: Retry, retry: RetryPolicy) -> Found:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from meshlib.config.problems import Path
+from meshlib.config.problems import Found, Path
 from meshlib.dataclass import replace
 
 if TYPE_CHECKING:
@@ -22,9 +21,6 @@ _ONLY_LIVE = {
     "subset": "by which metadata calls choose",
 }
 """Of ``load_balancing``: what is known of endpoints and calls, and not how one is picked."""
-
-Found = Iterator[tuple[Path, str, frozenset[str]]]
-"""Of each contradiction the path of the field to change, what is wrong, and the fields that it rests on."""
 
 
 def shadow_faults(path: Path, part: written.Shadow) -> Found:

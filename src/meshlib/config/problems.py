@@ -7,7 +7,7 @@ the name of a header says that it is a secret; and of a map or a list only what 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -16,9 +16,11 @@ from meshlib.config.fields import MAP_OR_FALSE, Part, closest
 from meshlib.dataclass import dataclass
 from meshlib.errors import ConfigError
 
-__all__ = ["Path", "Problem", "dotted", "from_code", "problems_of", "refuse"]
+__all__ = ["Found", "Path", "Problem", "dotted", "from_code", "problems_of", "refuse"]
 
 Path: TypeAlias = tuple[str | int, ...]
+Found: TypeAlias = Iterator[tuple[Path, str, frozenset[str]]]
+"""Of each contradiction the path of the field to change, what is wrong, and the fields that it rests on."""
 
 _SECRET = re.compile(r"token(?!s)|key_file|secret|passw|credential|authorization|cookie|api.?key|-key$", re.IGNORECASE)
 _USERINFO = re.compile(r"//[^/@\s]*@")
