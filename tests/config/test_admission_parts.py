@@ -20,7 +20,7 @@ from meshlib.policy.admission import (
     KeySource,
     NackSettings,
     RateLimitSettings,
-    SuccessRateSettings,
+    SuccessRateThrottleSettings,
     ThrottleSettings,
     VegasSettings,
 )
@@ -48,7 +48,7 @@ def test_nothing_is_there_unless_it_is_written() -> None:
     [
         ({}, ThrottleSettings()),
         ({"k": 1.1, "window": "30s"}, ThrottleSettings(k=1.1, window_s=30.0)),
-        ({"algorithm": "success_rate", "aggression": 2}, SuccessRateSettings(aggression=2.0)),
+        ({"algorithm": "success_rate", "aggression": 2}, SuccessRateThrottleSettings(aggression=2.0)),
         ({"algorithm": "nack", "threshold_percent": 30}, NackSettings(threshold_percent=30.0)),
     ],
 )

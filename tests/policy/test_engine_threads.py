@@ -37,7 +37,7 @@ from meshlib.policy.admission import (
     KeySource,
     NackSettings,
     RateLimitSettings,
-    SuccessRateSettings,
+    SuccessRateThrottleSettings,
     ThrottleAlgorithm,
     ThrottleSettings,
     VegasSettings,
@@ -60,8 +60,8 @@ from meshlib.policy.settings import (
     LimitSettings,
     OutlierSettings,
     RetryPolicy,
+    SuccessRateSettings,
 )
-from meshlib.policy.settings import SuccessRateSettings as OutlierRateSettings
 from meshlib.policy.token_budget import TokenBudget
 from meshlib.policy.traits import Traits
 from meshlib.routing.route import Backend, Route
@@ -83,7 +83,9 @@ BALANCINGS: dict[str, dict[str, Any]] = {
 }
 BUDGETS = cycle(("tokens", "rate", "concurrency"))
 LIMITS = cycle(("priority", "bulkhead", GradientSettings(), VegasSettings(), Gradient2Settings(), AimdSettings()))
-THROTTLES = cycle((ThrottleSettings(window_s=1.0), SuccessRateSettings(window_s=1.0), NackSettings(window_s=1.0)))
+THROTTLES = cycle(
+    (ThrottleSettings(window_s=1.0), SuccessRateThrottleSettings(window_s=1.0), NackSettings(window_s=1.0))
+)
 CASES = [
     pytest.param(settings, weighted, next(BUDGETS), next(LIMITS), next(THROTTLES), id=f"{name}, {word}")
     for name, settings in BALANCINGS.items()
@@ -177,7 +179,7 @@ class Engine:
                 consecutive_gateway_failure=3,
                 consecutive_local_origin_failure=3,
                 split_external_local_origin_errors=True,
-                success_rate=OutlierRateSettings(minimum_hosts=2, request_volume=5),
+                success_rate=SuccessRateSettings(minimum_hosts=2, request_volume=5),
                 failure_percentage=FailurePercentageSettings(minimum_hosts=2, request_volume=5),
                 interval_s=0.05,
                 base_ejection_s=0.02,

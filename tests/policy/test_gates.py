@@ -25,7 +25,7 @@ from meshlib.policy.admission import (
     KeySource,
     NackSettings,
     RateLimitSettings,
-    SuccessRateSettings,
+    SuccessRateThrottleSettings,
     ThrottleSettings,
     VegasSettings,
 )
@@ -349,7 +349,7 @@ def test_an_adaptive_limit_is_exact_under_sixteen_threads() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [ThrottleSettings(min_calls=0), SuccessRateSettings(), NackSettings(rps_threshold=0)]
+    "settings", [ThrottleSettings(min_calls=0), SuccessRateThrottleSettings(), NackSettings(rps_threshold=0)]
 )
 def test_a_service_that_declines_is_spared(settings: Any) -> None:
     bench = bench_of(throttle=settings)

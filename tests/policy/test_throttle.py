@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from meshlib.context import Criticality
-from meshlib.policy.admission import NackSettings, SuccessRateSettings, ThrottleSettings
+from meshlib.policy.admission import NackSettings, SuccessRateThrottleSettings, ThrottleSettings
 from meshlib.policy.nack_throttle import NackThrottle
 from meshlib.policy.success_rate_throttle import SuccessRateThrottle
 from meshlib.policy.throttle import Throttle
@@ -162,7 +162,7 @@ def test_counts_are_exact_under_sixteen_threads() -> None:
 
 
 def test_the_formula_of_envoys_admission_control() -> None:
-    settings = SuccessRateSettings(success_rate_percent=95.0, aggression=2.0, max_rejection_percent=80.0)
+    settings = SuccessRateThrottleSettings(success_rate_percent=95.0, aggression=2.0, max_rejection_percent=80.0)
     control = SuccessRateThrottle(settings, 0.0)
     for index in range(100):
         control.ended(1.0, index < 50)
@@ -175,11 +175,11 @@ def test_the_formula_of_envoys_admission_control() -> None:
 
 
 def test_envoys_control_is_idle_at_the_success_rate_it_asks_for_and_below_its_rate() -> None:
-    control = SuccessRateThrottle(SuccessRateSettings(), 0.0)
+    control = SuccessRateThrottle(SuccessRateThrottleSettings(), 0.0)
     for index in range(1000):
         control.ended(1.0, index % 20 != 0)
     assert control.rejection_percent(1.0) == 0.0
-    slow = SuccessRateThrottle(SuccessRateSettings(rps_threshold=5.0), 0.0)
+    slow = SuccessRateThrottle(SuccessRateThrottleSettings(rps_threshold=5.0), 0.0)
     for index in range(40):
         slow.ended(index / 4, False)
     assert slow.rejection_percent(10.0) == 0.0
@@ -190,7 +190,7 @@ def test_envoys_control_is_idle_at_the_success_rate_it_asks_for_and_below_its_ra
 
 def test_envoys_control_refuses_the_share_that_it_computes() -> None:
     rng = Random(5)
-    control = SuccessRateThrottle(SuccessRateSettings(), 0.0)
+    control = SuccessRateThrottle(SuccessRateThrottleSettings(), 0.0)
     for index in range(1000):
         control.ended(1.0, index % 2 == 0)
     refused = sum(not control.admit(1.0, rng) for _ in range(4000))

@@ -25,7 +25,7 @@ __all__ = [
     "NackSettings",
     "RateLimitSettings",
     "RateSettings",
-    "SuccessRateSettings",
+    "SuccessRateThrottleSettings",
     "ThrottleAlgorithm",
     "ThrottleSettings",
     "VegasSettings",
@@ -43,7 +43,7 @@ class ThrottleSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class SuccessRateSettings:
+class SuccessRateThrottleSettings:
     """Envoy's; see `meshlib.policy.success_rate_throttle`."""
 
     success_rate_percent: float = 95.0
@@ -63,7 +63,7 @@ class NackSettings:
     max_rejection_percent: float = 75.0
 
 
-ThrottleAlgorithm: TypeAlias = ThrottleSettings | SuccessRateSettings | NackSettings
+ThrottleAlgorithm: TypeAlias = ThrottleSettings | SuccessRateThrottleSettings | NackSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,22 +228,14 @@ class RateLimitSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class FleetRateSettings:
-    """A rate that a whole fleet keeps to; see `meshlib.policy.fleet_gates`.
+class FleetRateSettings(GcraSettings):
+    """A rate that a whole fleet keeps to; see `meshlib.policy.fleet_gate`.
 
     Attributes:
-        rate, burst: as those of `GcraSettings`.
         by: what tells callers apart; None where all calls are counted together.
     """
 
-    rate: float = 1.0
-    burst: int | None = None
     by: KeySource | None = None
-
-    @property
-    def at_once(self) -> int:
-        """The burst; one second's worth unless it is given."""
-        return max(1, ceil(self.rate)) if self.burst is None else self.burst
 
 
 @dataclass(frozen=True, slots=True)

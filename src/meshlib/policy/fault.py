@@ -4,9 +4,8 @@
     abort       instead of the call: a status, a gRPC status or a reset, for `percent` of the calls, after the delay
 
 The two are drawn independently of one another, the delay first, each as ``U < percent`` with one part in a million as
-the step; a percentage that is not given is 0. While `max_active` calls of the
-service have a fault (are delayed), further ones have none. With
-`headers` a request may ask for faults itself, never more often than `percent` allows:
+the step; a percentage that is not given is 0. While `max_active` calls of the service have a fault (are delayed),
+further ones have none. With `headers` a request may ask for faults itself, never more often than `percent` allows:
 
     x-envoy-fault-delay-request                 milliseconds, instead of `fixed_s`
     x-envoy-fault-delay-request-percentage      a whole number, instead of `percent`, if it is lower

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from meshlib.errors import MeshError, RateLimited
 from meshlib.policy.admission import FleetRateSettings
 from meshlib.policy.keys import key_of, reader_of
+from meshlib.policy.rate_limit import describe
 
 if TYPE_CHECKING:
     from meshlib.policy.facts import Ready
@@ -76,9 +77,8 @@ class FleetRateGate:
             return None
         with self._lock:
             self.rejected += 1
-        settings = self.settings
         text = (
-            f"its fleet's rate limit was reached ({settings.rate:g} calls per second, {settings.at_once} at once); "
+            f"its fleet's rate limit was reached ({describe(self.settings)}); "
             f"the next call may be made in {wait_s:.3g}s"
         )
         return RateLimited(text, gate=self.name, retry_after_s=wait_s, service=call.facts.service)
@@ -95,7 +95,7 @@ class FleetRateGate:
 
     def note(self, now: float) -> str | None:
         """What the limit is."""
-        return f"its fleet's rate limit: {self.settings.rate:g} calls per second, {self.settings.at_once} at once"
+        return f"its fleet's rate limit: {describe(self.settings)}"
 
     def renew_lock(self) -> None:
         """After a fork, in the child."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from random import Random
 
-from meshlib.policy.admission import SuccessRateSettings
+from meshlib.policy.admission import SuccessRateThrottleSettings
 from meshlib.policy.rolling import RollingCounts
 
 __all__ = ["SuccessRateThrottle"]
@@ -30,7 +30,7 @@ class SuccessRateThrottle:
 
     __slots__ = ("_counts", "_lock", "rejected", "settings")
 
-    def __init__(self, settings: SuccessRateSettings, now: float) -> None:
+    def __init__(self, settings: SuccessRateThrottleSettings, now: float) -> None:
         self.settings = settings
         self.rejected = 0
         # Envoy forgets second by second.

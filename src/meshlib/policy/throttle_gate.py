@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.context import Criticality
 from meshlib.errors import LimitExceeded, MeshError
-from meshlib.policy.admission import NackSettings, SuccessRateSettings, ThrottleAlgorithm
+from meshlib.policy.admission import NackSettings, SuccessRateThrottleSettings, ThrottleAlgorithm
 from meshlib.policy.keys import criticality_of, reader_of
 from meshlib.policy.nack_throttle import NackThrottle
 from meshlib.policy.success_rate_throttle import SuccessRateThrottle
@@ -40,7 +40,7 @@ class ThrottleGate:
         self._admit: Callable[[float, int], bool]
         self._ended: Callable[[float, int, Verdict], None]
         self._percent: Callable[[float, int], float]
-        if isinstance(settings, SuccessRateSettings):
+        if isinstance(settings, SuccessRateThrottleSettings):
             rate = self.throttle = SuccessRateThrottle(settings, now)
             self._admit = lambda now, _: rate.admit(now, rng)
             self._ended = lambda now, _, verdict: rate.ended(now, verdict.status is not None and verdict.status < 500)

@@ -37,7 +37,7 @@ from meshlib.policy.admission import (
     KeySource,
     NackSettings,
     RateLimitSettings,
-    SuccessRateSettings,
+    SuccessRateThrottleSettings,
     ThrottleSettings,
     VegasSettings,
 )
@@ -250,7 +250,7 @@ class Throttle(_Choice):
         threshold_percent: of declined calls, above which calls are refused (nack).
     """
 
-    choices: ClassVar = {"sre": ThrottleSettings, "success_rate": SuccessRateSettings, "nack": NackSettings}
+    choices: ClassVar = {"sre": ThrottleSettings, "success_rate": SuccessRateThrottleSettings, "nack": NackSettings}
 
     algorithm: Literal["sre", "success_rate", "nack"] = "sre"
     window: Interval | None = None
