@@ -83,6 +83,25 @@ def test_the_copy_of_a_count_is_right_once_all_threads_are_done() -> None:
     assert CELLS[node.cell] == node.in_flight == sum(range(8))
 
 
+def test_counts_are_exact_while_threads_make_the_array_grow() -> None:
+    made: list[list[EndpointNode]] = [[] for _ in range(8)]
+
+    def work(mine: list[EndpointNode]) -> None:
+        for _ in range(600):
+            mine.append(EndpointNode())
+            mine[-1].enter()
+            for node in mine[-3:]:
+                node.enter()
+                node.exit()
+
+    threads = [threading.Thread(target=work, args=(mine,)) for mine in made]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {CELLS[node.cell] for mine in made for node in mine} == {1.0}
+
+
 def test_attempts_of_the_parent_that_end_in_the_child_count_nothing() -> None:
     node = EndpointNode()
     node.enter()

@@ -9,8 +9,8 @@ keeps the index of a cell keeps the object too. The array grows and does not shr
 in use at one time.
 
 An array may move when it grows, and nothing but the GIL keeps others from reading or writing it meanwhile. So where
-Python is built without one (``python3.13t``), the cells are a list, whose every operation is safe under threads by
-itself; it takes five times the memory. The build decides, not whether the GIL is on: that may change while the process runs.
+Python is built without one (``python3.13t``), the cells are a list: its every operation is safe under threads by
+itself, and it takes five times the memory. The build decides, and not whether the GIL is on, which may change later.
 """
 
 from __future__ import annotations
