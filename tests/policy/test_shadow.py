@@ -112,17 +112,20 @@ def test_shadows_change_nothing(balancer: str, seed: int) -> None:
 @pytest.mark.parametrize("sweeps", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_shadow_that_is_set_as_the_live_policy_never_differs(sweeps: bool, seed: int) -> None:
-    outliers, limits = LIVE["outlier_detection"], LIVE["limits"]
+    outliers, limits, rates = LIVE["outlier_detection"], LIVE["limits"], LIVE["rate_limit"]
     if sweeps:
         outliers = {**outliers, "consecutive_5xx": 3, "return_by": "sweep", "interval": "3s"}
         limits = {"max_in_flight": 3, "max_pending": 2, "max_wait": "100ms"}
+        rates = {"total": {"rate": 20, "burst": 3}, "max_wait": "150ms"}
     alike: dict[str, Any] = {key: {} for key in ("circuit_breaker", "outlier_detection", "limits", "rate_limit")}
-    live = {**LIVE, "throttle": None, "outlier_detection": outliers, "limits": limits}
+    live = {**LIVE, "throttle": None, "outlier_detection": outliers, "limits": limits, "rate_limit": rates}
     fleet = stormy({**live, "shadow": alike}, seed)
     state = fleet.state
     assert state.outlier.ejections > 3
     assert state.breaker.changes > 1
-    assert {name for record in fleet.client.records if (name := record.refused_by)} >= {"limit", "rate-limit"}
+    refused = {record.refused_by for record in fleet.client.records}
+    waits = {wait.reason for record in fleet.client.records for wait in record.waits}
+    assert refused | waits >= {"limit", "rate-limit"}
     for name in alike:
         assert (name, fleet.shadow(name).differed, fleet.shadow(name).last) == (name, 0, "")
         assert fleet.shadow(name).same > 100

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.errors import MeshError
 from meshlib.policy.comparison import Comparison
-from meshlib.policy.placement import is_granted
+from meshlib.policy.limit import Waiter
 
 if TYPE_CHECKING:
     from meshlib.policy.facts import Ready
@@ -115,13 +115,16 @@ class ShadowGate:
             gate.renew_lock()
 
     def _end_wait(self, now: float, call: Placement, visit: _Visit, token: Ready) -> None:
-        """The call is answered; would its wait have been over by then, and how?"""
+        """The call is answered, or was given up; would its wait have been over by then, and how?"""
         gate = self._gates[visit.inside]
         patience_s = gate.patience_s(call, token)
-        granted = is_granted(token)
-        late = not granted and patience_s is not None and now >= visit.asked_at + patience_s
-        if not (granted or late):
-            return  # it would still stand in line, and does until it leaves
+        up = patience_s is not None and now >= visit.asked_at + patience_s
+        if isinstance(token, Waiter):
+            over, late = token.granted or up, not token.granted
+        else:  # a turn that comes with time; a call that was made has taken it
+            over, late = up or _was_made(call), False
+        if not over:
+            return  # it would still wait, and does until it leaves
         visit.token = None
         if gate.decide(now, call, token, late) is None:
             visit.inside += 1
@@ -131,7 +134,7 @@ class ShadowGate:
     def _compare(self, call: Placement, refused: bool) -> None:
         by = call.journal.refused_by
         live = self._live is not None and by == self._live.name
-        if not (live or by or any(attempt.cluster is call.cluster for attempt in call.attempts)):
+        if not (live or by or _was_made(call)):
             return  # the caller gave up before it was decided
         policy = self.comparison.policy
         if refused is live:
@@ -195,6 +198,11 @@ class PickNotes:
 
     def renew_lock(self) -> None:
         """It has none."""
+
+
+def _was_made(call: Placement) -> bool:
+    """Whether an attempt was made in the cluster in which the call is."""
+    return any(attempt.cluster is call.cluster for attempt in call.attempts)
 
 
 def _nothing(request: RequestView, traits: Traits) -> None:

@@ -105,8 +105,8 @@ class ShadowOutlier:
             panic_at: with fewer than this left, all are used.
         """
         double = self._own.get(member.health)
-        if double is None or not double.health.ejected:
-            return False
+        if double is None or not double.health.ejected or member.health.ejected:
+            return False  # if both have it out, it was picked for want of others
         if self.detector.settings.return_by == "probe" and now >= double.health.ejected_until:
             return False
         return healthy - self.detector.ejected_healthy >= panic_at
