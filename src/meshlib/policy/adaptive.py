@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 from meshlib.errors import MeshError
 from meshlib.policy.admission import AdaptiveSettings, AimdSettings, GradientSettings, VegasSettings
 from meshlib.policy.aimd import AimdLimit
+from meshlib.policy.gate import PlainGate
 from meshlib.policy.gradient import GradientLimit
 from meshlib.policy.gradient2 import Gradient2Limit
 from meshlib.policy.vegas import VegasLimit
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from meshlib.policy.facts import Ready
     from meshlib.policy.limit import InFlightLimit
     from meshlib.policy.placement import Placement
-    from meshlib.policy.traits import Reader
 
 __all__ = ["AdaptiveGate", "Algorithm", "Windowed"]
 
@@ -113,7 +113,7 @@ def algorithm_of(settings: AdaptiveSettings, now: float, rng: Random) -> Algorit
     return Windowed(algorithm, settings.window_s) if settings.window_s > 0 else algorithm
 
 
-class AdaptiveGate:
+class AdaptiveGate(PlainGate):
     """Sets the limit of one cluster.
 
     Args:
@@ -125,7 +125,6 @@ class AdaptiveGate:
 
     name = "adaptive"
     rejected = 0
-    readers: tuple[Reader, ...] = ()
 
     def __init__(
         self, settings: AdaptiveSettings, limit: InFlightLimit, most: int | None, now: float, rng: Random
@@ -145,14 +144,6 @@ class AdaptiveGate:
         self._set(limit)
         return None
 
-    def decide(self, now: float, call: Placement, token: Ready, late: bool) -> MeshError | None:
-        """Nobody waits here."""
-        return None
-
-    def patience_s(self, call: Placement, token: Ready) -> float | None:
-        """Nobody waits here."""
-        return None
-
     def judged(self, now: float, call: Placement, success: bool | None) -> None:
         """Learn from the answers."""
         in_flight = self._limit.in_flight
@@ -163,9 +154,6 @@ class AdaptiveGate:
                 self._algorithm.ended(now, verdict.began, verdict.latency_s, in_flight, not verdict.accepted)
             limit = self._bounded()
         self._set(limit)
-
-    def left(self, now: float, call: Placement) -> None:
-        """It holds nothing."""
 
     def note(self, now: float) -> str | None:
         """What the limit is now."""

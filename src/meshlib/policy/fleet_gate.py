@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from meshlib.errors import MeshError, RateLimited
 from meshlib.policy.admission import FleetRateSettings
+from meshlib.policy.gate import PlainGate
 from meshlib.policy.keys import key_of, reader_of
 from meshlib.policy.rate_limit import describe
 
@@ -35,7 +36,7 @@ class RateStore(Protocol):
         ...
 
 
-class FleetRateGate:
+class FleetRateGate(PlainGate):
     """The rate limit of one cluster.
 
     Attributes:
@@ -86,12 +87,6 @@ class FleetRateGate:
     def patience_s(self, call: Placement, token: Ready) -> float | None:
         """As long as the store says."""
         return self._store.max_wait_s
-
-    def judged(self, now: float, call: Placement, success: bool | None) -> None:
-        """It does not look at outcomes."""
-
-    def left(self, now: float, call: Placement) -> None:
-        """What a call has used of the limit is used."""
 
     def note(self, now: float) -> str | None:
         """What the limit is."""

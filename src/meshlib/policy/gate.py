@@ -2,8 +2,7 @@
 
 A cluster has a list of them, in the order in which they are asked. One that lets a call in is told how the call ended,
 and when it left the cluster. A gate may also ask a call to wait (for a place in a line, for an answer from the fleet),
-and is asked for its verdict once the wait is over. The order, outermost first: throttle, bulkhead, calls in flight,
-rate limits, what the fleet shares.
+and is asked for its verdict once the wait is over. In which order they stand is said in `meshlib.policy.gates`.
 
 Most clusters have one gate, the count of calls in flight, and a call pays for no more.
 """
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from meshlib.policy.placement import Placement
     from meshlib.policy.traits import Reader
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "PlainGate"]
 
 
 class Gate(Protocol):
@@ -74,3 +73,29 @@ class Gate(Protocol):
     def renew_lock(self) -> None:
         """After a fork, in the child: the parent's calls are not ours."""
         ...
+
+
+class PlainGate:
+    """What is alike in gates that have nobody wait, learn nothing from outcomes, and hold nothing: to derive from."""
+
+    __slots__ = ()
+
+    readers: tuple[Reader, ...] = ()
+
+    def decide(self, now: float, call: Placement, token: Ready, late: bool) -> MeshError | None:
+        """Whoever waited may pass."""
+        return None
+
+    def patience_s(self, call: Placement, token: Ready) -> float | None:
+        """As long as the deadline allows."""
+        return None
+
+    def judged(self, now: float, call: Placement, success: bool | None) -> None:
+        """It does not look at outcomes."""
+
+    def left(self, now: float, call: Placement) -> None:
+        """It holds nothing."""
+
+    def note(self, now: float) -> str | None:
+        """There is nothing to tell."""
+        return None

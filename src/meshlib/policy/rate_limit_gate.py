@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from meshlib.errors import MeshError, RateLimited
 from meshlib.policy.admission import RateLimitSettings
 from meshlib.policy.facts import Pause
+from meshlib.policy.gate import PlainGate
 from meshlib.policy.keys import key_of, reader_of
 from meshlib.policy.rate_limit import RateLimit, TooFast, Turn, describe
 
@@ -30,7 +31,7 @@ class _Wait(Pause):
         self.turn.give_back()
 
 
-class RateLimitGate:
+class RateLimitGate(PlainGate):
     """The rate limit of one cluster."""
 
     __slots__ = ("limit", "readers")
@@ -57,20 +58,10 @@ class RateLimitGate:
             return RateLimited(text, gate=self.name, retry_after_s=answer.retry_after_s, service=call.facts.service)
         return None if answer is None else _Wait(answer)
 
-    def decide(self, now: float, call: Placement, token: Ready, late: bool) -> MeshError | None:
-        """Its time has come."""
-        return None
-
     def patience_s(self, call: Placement, token: Ready) -> float | None:
         """Until its turn."""
         assert isinstance(token, _Wait)
         return token.turn.wait_s
-
-    def judged(self, now: float, call: Placement, success: bool | None) -> None:
-        """It does not look at outcomes."""
-
-    def left(self, now: float, call: Placement) -> None:
-        """What a call has used of the limit is used."""
 
     def note(self, now: float) -> str | None:
         """What the limit is."""

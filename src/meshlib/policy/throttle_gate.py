@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from meshlib.context import Criticality
 from meshlib.errors import LimitExceeded, MeshError
 from meshlib.policy.admission import NackSettings, SuccessRateThrottleSettings, ThrottleAlgorithm
+from meshlib.policy.gate import PlainGate
 from meshlib.policy.keys import criticality_of, reader_of
 from meshlib.policy.nack_throttle import NackThrottle
 from meshlib.policy.success_rate_throttle import SuccessRateThrottle
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["ThrottleGate"]
 
 
-class ThrottleGate:
+class ThrottleGate(PlainGate):
     """The throttle of one cluster.
 
     Attributes:
@@ -78,22 +79,11 @@ class ThrottleGate:
         )
         return LimitExceeded(text, gate=self.name, service=call.facts.service)
 
-    def decide(self, now: float, call: Placement, token: Ready, late: bool) -> MeshError | None:
-        """Nobody waits here."""
-        return None
-
-    def patience_s(self, call: Placement, token: Ready) -> float | None:
-        """Nobody waits here."""
-        return None
-
     def judged(self, now: float, call: Placement, success: bool | None) -> None:
         """Learn from the answers."""
         criticality = criticality_of(call)
         for verdict in verdicts(now, call):
             self._ended(now, criticality, verdict)
-
-    def left(self, now: float, call: Placement) -> None:
-        """It holds nothing."""
 
     def note(self, now: float) -> str | None:
         """Of which share it would refuse calls that are critical, as most are."""

@@ -26,12 +26,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from meshlib.dataclass import dataclass
 from meshlib.errors import CircuitOpen, MeshError
 from meshlib.policy.breaker import LEASE_S
+from meshlib.policy.gate import PlainGate
 
 if TYPE_CHECKING:
     from meshlib.policy.facts import Ready
     from meshlib.policy.placement import Placement
     from meshlib.policy.settings import UserBreaker
-    from meshlib.policy.traits import Reader
 
 __all__ = ["REFRESH_S", "Errand", "ErrorStatus", "UserBreakerGate", "Worker"]
 
@@ -75,7 +75,7 @@ class _View:
     open_for_s: float = 0.0
 
 
-class UserBreakerGate:
+class UserBreakerGate(PlainGate):
     """The breaker of one cluster.
 
     Args:
@@ -100,8 +100,6 @@ class UserBreakerGate:
         "name",
         "rejected",
     )
-
-    readers: tuple[Reader, ...] = ()
 
     def __init__(
         self,
@@ -168,9 +166,6 @@ class UserBreakerGate:
                 self._success_waits = True
         if self._worker.submit(lambda: self._replay(error)) is None:
             self._success_waits = False
-
-    def left(self, now: float, call: Placement) -> None:
-        """It holds nothing."""
 
     def note(self, now: float) -> str | None:
         """Whether it is open, as far as that can be told without asking elsewhere."""
