@@ -10,7 +10,7 @@ import meshlib
 from meshlib.config.compile import compile_config
 from meshlib.config.load import load_mapping
 from meshlib.config.settings import ClusterSettings
-from meshlib.policy.admission import (
+from meshlib.policy.admission_settings import (
     AimdSettings,
     BucketSettings,
     BulkheadSettings,

@@ -13,7 +13,7 @@ from meshlib.balance.shadow import ShadowedState
 from meshlib.config.compile import compile_config
 from meshlib.config.load import load_mapping
 from meshlib.config.settings import ClusterSettings, ServiceSettings
-from meshlib.policy.admission import GcraSettings, NackSettings, RateLimitSettings, ThrottleSettings
+from meshlib.policy.admission_settings import GcraSettings, NackSettings, RateLimitSettings, ThrottleSettings
 from meshlib.policy.settings import BreakerSettings, LimitSettings, OutlierSettings, ShadowSettings
 
 

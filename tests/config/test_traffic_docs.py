@@ -16,7 +16,7 @@ from meshlib.config.fields import Part
 from meshlib.config.load import load_mapping
 from meshlib.config.yaml12 import read_yaml
 from meshlib.durations import parse_duration
-from meshlib.policy.admission import KeySource
+from meshlib.policy.admission_settings import KeySource
 from meshlib.policy.record import AttemptRecord, Record
 from meshlib.telemetry import events, gauges
 

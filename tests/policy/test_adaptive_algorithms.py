@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from meshlib.policy.admission import AimdSettings, Gradient2Settings, GradientSettings, VegasSettings
+from meshlib.policy.admission_settings import AimdSettings, Gradient2Settings, GradientSettings, VegasSettings
 from meshlib.policy.aimd import AimdLimit
 from meshlib.policy.gradient import GradientLimit
 from meshlib.policy.gradient2 import ExponentialAverage, Gradient2Limit

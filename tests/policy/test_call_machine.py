@@ -29,7 +29,7 @@ from meshlib.errors import (
     Reset,
 )
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
-from meshlib.policy.admission import AimdSettings, GcraSettings, RateLimitSettings, ThrottleSettings
+from meshlib.policy.admission_settings import AimdSettings, GcraSettings, RateLimitSettings, ThrottleSettings
 from meshlib.policy.call import Call, CallState
 from meshlib.policy.facts import CallFacts
 from meshlib.policy.gates import make_gates

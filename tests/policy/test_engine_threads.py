@@ -26,7 +26,7 @@ from meshlib.balance.table import BALANCERS
 from meshlib.context import Criticality
 from meshlib.errors import ConnectFailed, PoolTimeout, Reset
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Reply, Start
-from meshlib.policy.admission import (
+from meshlib.policy.admission_settings import (
     AdaptiveSettings,
     AimdSettings,
     BucketSettings,

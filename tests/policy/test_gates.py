@@ -15,7 +15,7 @@ from meshlib.context import Criticality, Scope
 from meshlib.context import scoped as scoped_context
 from meshlib.errors import AttemptTimeout, CircuitOpen, LimitExceeded, RateLimited, Reset
 from meshlib.policy.adaptive import AdaptiveGate, Windowed
-from meshlib.policy.admission import (
+from meshlib.policy.admission_settings import (
     AimdSettings,
     BulkheadSettings,
     FleetRateSettings,

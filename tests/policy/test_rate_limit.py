@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from meshlib.policy.admission import BucketSettings, GcraSettings, KeySource, RateLimitSettings
+from meshlib.policy.admission_settings import BucketSettings, GcraSettings, KeySource, RateLimitSettings
 from meshlib.policy.gcra import Gcra
 from meshlib.policy.rate_limit import RateLimit, TooFast, Turn
 from meshlib.policy.token_bucket import TokenBucket

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from meshlib.context import Criticality
-from meshlib.policy.admission import NackSettings, SuccessRateThrottleSettings, ThrottleSettings
+from meshlib.policy.admission_settings import NackSettings, SuccessRateThrottleSettings, ThrottleSettings
 from meshlib.policy.nack_throttle import NackThrottle
 from meshlib.policy.success_rate_throttle import SuccessRateThrottle
 from meshlib.policy.throttle import Throttle

@@ -9,7 +9,7 @@ import pytest
 from meshlib.balance.cluster import Cluster, ClusterState
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.errors import Reset
-from meshlib.policy.admission import GcraSettings, RateLimitSettings, ThrottleSettings
+from meshlib.policy.admission_settings import GcraSettings, RateLimitSettings, ThrottleSettings
 from meshlib.policy.gates import Gates
 from meshlib.policy.rate_limit_gate import RateLimitGate
 from meshlib.policy.settings import BreakerSettings, LimitSettings, ShadowSettings

@@ -20,7 +20,7 @@ from meshlib.balance.server_weights import ReportedWeight
 from meshlib.balance.settings import LoadBalancing, ServerWeightSettings, SessionAffinity
 from meshlib.errors import ConnectFailed
 from meshlib.net.pool import PoolStats
-from meshlib.policy.admission import ThrottleSettings
+from meshlib.policy.admission_settings import ThrottleSettings
 from meshlib.policy.fault import ActiveFaults, Injected
 from meshlib.policy.gates import Gates
 from meshlib.policy.hedge import Hedging

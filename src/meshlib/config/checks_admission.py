@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.config.fields import Part
 from meshlib.config.problems import Found, Path
-from meshlib.policy.admission import RateLimitSettings
+from meshlib.policy.admission_settings import RateLimitSettings
 from meshlib.policy.settings import BreakerSettings
 
 if TYPE_CHECKING:

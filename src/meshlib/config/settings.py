@@ -23,7 +23,7 @@ from meshlib.policy.settings import (
 from meshlib.routing.route import Backend, Route
 
 if TYPE_CHECKING:
-    from meshlib.policy.admission import BulkheadSettings, FleetSettings, RateLimitSettings, ThrottleAlgorithm
+    from meshlib.policy.admission_settings import BulkheadSettings, FleetSettings, RateLimitSettings, ThrottleAlgorithm
     from meshlib.policy.health_check import HealthCheckSettings
 
 __all__ = [

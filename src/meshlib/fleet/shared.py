@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 from meshlib.config.settings import ClusterSettings, RedisSettings
 from meshlib.errors import ConfigError
 from meshlib.fleet.errands import Errand, ErrandThread
-from meshlib.policy.admission import FleetBreakerSettings
+from meshlib.policy.admission_settings import FleetBreakerSettings
 from meshlib.policy.fleet_gate import FleetRateGate
 from meshlib.policy.user_breaker import UserBreakerGate
 

@@ -23,7 +23,7 @@ from random import Random
 from typing import TYPE_CHECKING, Protocol
 
 from meshlib.errors import MeshError
-from meshlib.policy.admission import AdaptiveSettings, AimdSettings, GradientSettings, VegasSettings
+from meshlib.policy.admission_settings import AdaptiveSettings, AimdSettings, GradientSettings, VegasSettings
 from meshlib.policy.aimd import AimdLimit
 from meshlib.policy.gate import PlainGate
 from meshlib.policy.gradient import GradientLimit

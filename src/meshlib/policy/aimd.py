@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from random import Random
 
-from meshlib.policy.admission import AimdSettings
+from meshlib.policy.admission_settings import AimdSettings
 
 __all__ = ["AimdLimit"]
 

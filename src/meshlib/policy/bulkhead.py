@@ -15,7 +15,7 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from meshlib.errors import LimitExceeded, MeshError
-from meshlib.policy.admission import BulkheadSettings
+from meshlib.policy.admission_settings import BulkheadSettings
 from meshlib.policy.keys import key_of, reader_of
 from meshlib.policy.limit import InFlightLimit
 from meshlib.policy.settings import LimitSettings

@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from meshlib.errors import MeshError, RateLimited
-from meshlib.policy.admission import FleetRateSettings
+from meshlib.policy.admission_settings import FleetRateSettings
 from meshlib.policy.gate import PlainGate
 from meshlib.policy.keys import key_of, reader_of
 from meshlib.policy.rate_limit import describe

@@ -21,7 +21,7 @@ from meshlib.policy.limit import InFlightLimit
 from meshlib.policy.settings import LimitSettings
 
 if TYPE_CHECKING:
-    from meshlib.policy.admission import BulkheadSettings, RateLimitSettings, ThrottleAlgorithm
+    from meshlib.policy.admission_settings import BulkheadSettings, RateLimitSettings, ThrottleAlgorithm
     from meshlib.policy.gate import Gate
 
 __all__ = ["Gates", "make_gates"]

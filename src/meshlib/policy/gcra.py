@@ -10,7 +10,7 @@ It is a token bucket that is filled without steps. Linkerd's rate limits are thi
 
 from __future__ import annotations
 
-from meshlib.policy.admission import GcraSettings
+from meshlib.policy.admission_settings import GcraSettings
 
 __all__ = ["Gcra"]
 

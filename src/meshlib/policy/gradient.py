@@ -19,7 +19,7 @@ from __future__ import annotations
 from math import ceil, inf, sqrt
 from random import Random
 
-from meshlib.policy.admission import GradientSettings
+from meshlib.policy.admission_settings import GradientSettings
 
 __all__ = ["GradientLimit"]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from random import Random
 
-from meshlib.policy.admission import Gradient2Settings
+from meshlib.policy.admission_settings import Gradient2Settings
 
 __all__ = ["ExponentialAverage", "Gradient2Limit"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshlib.context import Criticality, current_scope
-from meshlib.policy.admission import KeySource
+from meshlib.policy.admission_settings import KeySource
 
 if TYPE_CHECKING:
     from meshlib.policy.placement import Placement

@@ -18,7 +18,7 @@ import threading
 from math import exp
 from random import Random
 
-from meshlib.policy.admission import NackSettings
+from meshlib.policy.admission_settings import NackSettings
 from meshlib.policy.rolling import RollingCounts
 
 __all__ = ["NackThrottle"]

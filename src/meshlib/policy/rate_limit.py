@@ -19,7 +19,7 @@ from collections import OrderedDict
 from typing import TypeAlias
 
 from meshlib.dataclass import dataclass
-from meshlib.policy.admission import GcraSettings, RateLimitSettings, RateSettings
+from meshlib.policy.admission_settings import GcraSettings, RateLimitSettings, RateSettings
 from meshlib.policy.gcra import Gcra
 from meshlib.policy.token_bucket import TokenBucket
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshlib.errors import MeshError, RateLimited
-from meshlib.policy.admission import RateLimitSettings
+from meshlib.policy.admission_settings import RateLimitSettings
 from meshlib.policy.facts import Pause
 from meshlib.policy.gate import PlainGate
 from meshlib.policy.keys import key_of, reader_of

@@ -14,7 +14,7 @@ from meshlib.policy.retry_settings import BudgetSettings, RetryPolicy
 
 if TYPE_CHECKING:
     from meshlib.balance.settings import HashOn, LoadBalancing
-    from meshlib.policy.admission import BulkheadSettings, RateLimitSettings, ThrottleAlgorithm
+    from meshlib.policy.admission_settings import BulkheadSettings, RateLimitSettings, ThrottleAlgorithm
     from meshlib.policy.fault import FaultSettings
 
 __all__ = [
@@ -151,7 +151,7 @@ class LimitSettings:
         max_connections: open to all endpoints together; each endpoint may have one all the same.
         high: for calls with high priority, which then have places of their own; None: they share the others'.
         adaptive: what finds out `max_in_flight`, which then is the most that it may find; a settings object of
-            `meshlib.policy.admission`.
+            `meshlib.policy.admission_settings`.
     """
 
     max_in_flight: int | None = None

@@ -32,7 +32,7 @@ from meshlib.policy.shadow_outlier import ShadowOutlier
 
 if TYPE_CHECKING:
     from meshlib.balance.tiers import Here
-    from meshlib.policy.admission import BulkheadSettings
+    from meshlib.policy.admission_settings import BulkheadSettings
     from meshlib.policy.gate import Gate
     from meshlib.policy.placement import Placement
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 from random import Random
 
-from meshlib.policy.admission import SuccessRateThrottleSettings
+from meshlib.policy.admission_settings import SuccessRateThrottleSettings
 from meshlib.policy.rolling import RollingCounts
 
 __all__ = ["SuccessRateThrottle"]

@@ -23,7 +23,7 @@ from __future__ import annotations
 import threading
 from random import Random
 
-from meshlib.policy.admission import ThrottleSettings
+from meshlib.policy.admission_settings import ThrottleSettings
 from meshlib.policy.rolling import RollingCounts
 
 __all__ = ["Throttle"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.context import Criticality
 from meshlib.errors import LimitExceeded, MeshError
-from meshlib.policy.admission import NackSettings, SuccessRateThrottleSettings, ThrottleAlgorithm
+from meshlib.policy.admission_settings import NackSettings, SuccessRateThrottleSettings, ThrottleAlgorithm
 from meshlib.policy.gate import PlainGate
 from meshlib.policy.keys import criticality_of, reader_of
 from meshlib.policy.nack_throttle import NackThrottle

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from math import ceil
 
-from meshlib.policy.admission import BucketSettings
+from meshlib.policy.admission_settings import BucketSettings
 
 __all__ = ["TokenBucket"]
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from math import ceil, log10
 from random import Random
 
-from meshlib.policy.admission import VegasSettings
+from meshlib.policy.admission_settings import VegasSettings
 
 __all__ = ["VegasLimit"]
 

@@ -24,7 +24,7 @@ from meshlib.config.fields import (
     reject,
 )
 from meshlib.durations import parse_duration
-from meshlib.policy.admission import (
+from meshlib.policy.admission_settings import (
     AimdSettings,
     BucketSettings,
     BulkheadSettings,
