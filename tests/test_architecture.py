@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -364,3 +365,10 @@ def run_isolated(code: str) -> list[str]:
 )
 def test_imports_are_read_from_source(source: str, expected: set[tuple[str, str]]) -> None:
     assert {(item.module, item.name) for item in imports_of(source, "meshlib.policy")} == expected
+
+
+@pytest.mark.parametrize("package", ["policy", "balance"])
+def test_the_core_packages_list_their_modules(package: str) -> None:
+    folder = SOURCE / package
+    listed = set(re.findall(r"\w+", ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""))
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} - listed == set()

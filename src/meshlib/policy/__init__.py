@@ -1,20 +1,37 @@
 """What happens to a call: the core that decides. No I/O, no clock, no chance of its own.
 
-    call                        the state machine: events in, actions out. The last of six layers, on
+A call, in six layers of one object, and what it is made of:
+
     timeouts                    the first: how long it may take
     placement                   the second: in which cluster it is made
     holdings                    the third: what it holds, and how it lets go
-    facts, journal, record      what calls of one kind share, what one notes of itself, what is told of it
-    actions, attempt            what a driver is asked to do; one try
-    classify                    one idea of failure, for all that follow
     attempts                    the fourth: which attempts it makes
     injection, fault            the fifth: what is injected into it
+    call                        the last, the state machine: events in, actions out
+    actions, attempt            what a driver is asked to do; one try
+    facts, traits               what calls of one kind share; what is read of one request: `sticky` by which hash or
+                                session it is bound to an endpoint, `keys` whose it is
+    journal, record             what one notes of itself, what is told of it
+
+The policies, in the order in which a call meets them:
+
+    breaker, user_breaker       whether its cluster is open: by our circuit breaker, by one of the user's own
+    gate, gates                 what else may refuse it there; which gates a cluster has, and in which order
+    throttle_gate               by `throttle` (the SRE book's), `success_rate_throttle` (Envoy's) or `nack_throttle`
+                                (Finagle's)
+    limit                       calls in flight and in line; `priority_limit` and `bulkhead` divide it
+    adaptive                    finds that limit, by `gradient`, `gradient2`, `vegas` or `aimd`
+    rate_limit, rate_limit_gate calls in a time, by `gcra` or `token_bucket`; `fleet_gate` for all processes together
+    classify, verdict           one idea of failure, for all that follow; what an answer says of load
     retry, retry_on, backoff    whether there is another attempt, which failures are named, and how long to wait
-    budget                      who pays: by tokens, rate or concurrency, each in a module of its own
-    breaker, limit              whether a cluster takes a call
+    hedge, percentile           when one starts beside another; how long attempts took of late
+    budget                      who pays for both: `token_budget`, `rate_budget` or `concurrency_budget`
     outlier                     whether an endpoint is to be left alone, by our rule; `outlier_sweep` by Envoy's, two of
                                 which are in `success_rate`
     health_check                the same by asking it: what an answer says, and when to ask again
+    shadow, comparison          policies that run beside and decide nothing, and what is counted of them:
+                                `shadow_breaker`, `shadow_gate`, `shadow_outlier`
 
-What each is set to is in `settings`.
+`rolling` counts over a sliding window. What each is set to is in `settings`, `admission_settings` (the gates) and
+`retry_settings`.
 """

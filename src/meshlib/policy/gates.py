@@ -1,10 +1,11 @@
 """The gates of a cluster, as its settings ask for them, in the order in which a call comes to them.
 
+    breakers      the user's own, and the one that the fleet shares; the cluster's own was asked before all gates
     throttle      spares a service that declines
     adaptive      sets the limit
     limit         calls in flight, divided by priority or by a bulkhead where that is asked for
     rate limit    calls in a time
-    others        what is shared with the fleet, or was given in code
+    fleet's       the same for all processes together
 
 The first ones cost nobody anything when they refuse; those that use something up (a place, a token) come later. The
 modules are loaded where they are asked for: most clusters need none of them.
