@@ -6,9 +6,13 @@ import math
 import re
 from datetime import timedelta
 
-__all__ = ["Duration", "format_duration", "parse_duration"]
+__all__ = ["LONGEST_S", "SHORTEST_S", "Duration", "format_duration", "parse_duration"]
 
 Duration = str | float | int | timedelta
+
+SHORTEST_S = 1e-6
+LONGEST_S = 100 * 365.25 * 86400.0
+"""Between these are the durations of a configuration."""
 
 _UNITS_S = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(us|ms|s|m|h|d)")

@@ -6,13 +6,12 @@ or come from the environment, so only `meshlib.config.problems` decides whether 
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, ClassVar, Final, Literal, NoReturn, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,14 +19,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Discriminator,
-    Field,
     PlainValidator,
     Tag,
     ValidationError,
 )
-from pydantic_core import PydanticCustomError
 
-from meshlib.durations import Duration, parse_duration
+from meshlib.config.measures import Amount, Count, Interval, Percent, Port, Positive, Span
+from meshlib.config.rejection import closest, reject
 from meshlib.policy.retry_on import CONDITIONS
 
 __all__ = [
@@ -50,6 +48,7 @@ __all__ = [
     "Methods",
     "Name",
     "OrFalse",
+    "OrNone",
     "OwnName",
     "Part",
     "Percent",
@@ -133,30 +132,6 @@ def exactly_one(part: Part, kinds: Sequence[str]) -> None:
         reject(f"{found}: exactly one of {', '.join(kinds)} is expected")
 
 
-def closest(word: str, choices: Iterable[str]) -> str | None:
-    """The one of `choices` that `word` was most likely meant to be, or None. Case and ``maxRetries`` do not matter."""
-    plain: dict[str, str] = {}
-    for choice in choices:
-        plain.setdefault(re.sub(r"[^a-z0-9]", "", choice.lower()), choice)
-    # difflib takes time in the square of the length, and no field is longer than this.
-    found = difflib.get_close_matches(re.sub(r"[^a-z0-9]", "", word[:64].lower()), plain, n=1, cutoff=0.6)
-    return plain[found[0]] if found else None
-
-
-def reject(text: str, *, nearest: str | None = None, kind: Literal["value", "type"] = "value") -> NoReturn:
-    """Refuse the value under validation: `text` goes on after it ("is not a duration").
-
-    Raises:
-        PydanticCustomError: always.
-    """
-    raise PydanticCustomError(f"meshlib_{kind}", "{text}", {"text": text, "nearest": nearest})
-
-
-def _number(value: Any) -> Any:
-    # To Python a bool is an int; a mesh with `max_retries: true` was not meant.
-    return reject("is not a number", kind="type") if isinstance(value, bool) else value
-
-
 def _flag(value: Any) -> bool:
     if isinstance(value, bool):
         return value
@@ -165,20 +140,6 @@ def _flag(value: Any) -> bool:
         return value.lower() == "true"
     guess = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
     reject("is not true or false", nearest=guess.get(value.lower()) if isinstance(value, str) else None)
-
-
-def _seconds(value: Any) -> float:
-    try:
-        return parse_duration(value)
-    except (ValueError, TypeError, OverflowError):
-        reject("is not a duration; write it like 500ms, 2s, 1m, or as a number of seconds")
-
-
-def _some_seconds(value: Any) -> float:
-    seconds = _seconds(value)
-    if seconds == 0:
-        reject("is no time at all: a duration above 0 is expected, or null for no limit where the field allows it")
-    return seconds
 
 
 def _text(value: str) -> str:
@@ -419,15 +380,6 @@ HeaderName = Annotated[str, _checked(_header_name)]
 HeaderValue = Annotated[str, _checked(_header_value)]
 
 Flag = Annotated[bool, PlainValidator(_flag)]
-Count = Annotated[int, BeforeValidator(_number)]
-Port = Annotated[int, BeforeValidator(_number), Field(ge=1, le=65535)]
-Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
-Amount = Annotated[float, BeforeValidator(_number), Field(ge=0)]
-Percent = Annotated[float, BeforeValidator(_number), Field(ge=0, le=100)]
-
-# Written as any duration; after validation a number of seconds.
-Interval = Annotated[Duration, PlainValidator(_some_seconds)]
-Span = Annotated[Duration, PlainValidator(_seconds)]
 
 Methods = Annotated[str | Sequence[str], PlainValidator(_methods)]
 RetryConditions = Annotated[
@@ -439,6 +391,9 @@ Code = Annotated[Any, PlainValidator(_code)]
 
 # Written as a list; kept as what nobody can change.
 Many = Annotated[Sequence[T], AfterValidator(tuple)]
+
+# A part, or null for none of it, for which false may be written as well.
+OrNone = Annotated[T | None, BeforeValidator(lambda value: None if value is False else value)]
 
 # A part, or false for none of it.
 OrFalse = Annotated[

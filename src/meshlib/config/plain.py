@@ -14,7 +14,7 @@ from typing import Any, Final
 from meshlib.balance.endpoint import Endpoint
 from meshlib.config.settings import ClusterSettings, LocalSettings, MeshSettings, ServiceSettings, StaticSettings
 from meshlib.dataclass import replace
-from meshlib.durations import parse_duration
+from meshlib.durations import LONGEST_S, SHORTEST_S, parse_duration
 from meshlib.policy.settings import CallPolicy
 from meshlib.routing.route import Backend, Route
 
@@ -94,7 +94,7 @@ def _seconds(given: Any, at_most: float | None = None) -> float:
         seconds = parse_duration(given)
     except ValueError:
         raise _NotPlain from None
-    if not seconds or (at_most is not None and seconds > at_most):
+    if not SHORTEST_S <= seconds <= LONGEST_S or (at_most is not None and seconds > at_most):
         raise _NotPlain
     return seconds
 
