@@ -73,6 +73,9 @@ class Upstream:
         try:
             loop.run_forever()
         finally:
+            for one in self._sockets:
+                loop.remove_reader(one)
+            loop.run_until_complete(asyncio.sleep(0.01))  # whoever is just being let in is in `_open` then
             for server in servers:
                 server.close()
             for transport in list(self._open):
