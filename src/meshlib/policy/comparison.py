@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from meshlib.policy.journal import Journal
 
 __all__ = ["Comparison"]
 
@@ -37,6 +41,17 @@ class Comparison:
                 self.same += 1
             if word:
                 self.counts[word] = self.counts.get(word, 0) + 1
+
+    def of_call(self, journal: Journal, refused: bool, live: bool) -> None:
+        """Compare whether a call would have been refused with whether it was (`live`); a difference is noted there."""
+        if refused is live:
+            self.decided()
+        elif refused:
+            self.decided("a call would have been refused", "refused")
+            journal.differs(f"{self.policy} would have refused it")
+        else:
+            self.decided("a call would have been let in", "let_in")
+            journal.differs(f"{self.policy} would have let it in")
 
     def count(self, word: str) -> None:
         """Count what is no decision, or not yet."""

@@ -8,20 +8,20 @@ from meshlib.errors import MeshError
 from meshlib.policy.breaker import Breaker, BreakerProbe, BreakerState, Rejected
 from meshlib.policy.classify import FAILURE_STATUSES
 from meshlib.policy.comparison import Comparison
+from meshlib.policy.gate import PlainGate
 from meshlib.policy.settings import BreakerSettings
 
 if TYPE_CHECKING:
     from meshlib.policy.attempt import Attempt
     from meshlib.policy.facts import Ready
     from meshlib.policy.placement import Placement
-    from meshlib.policy.traits import Reader
 
 __all__ = ["ShadowBreaker"]
 
 _USER_BREAKER = "circuit-breaker"
 
 
-class ShadowBreaker:
+class ShadowBreaker(PlainGate):
     """A second breaker, as a gate: it is asked by the calls that the live one has let in, and `refused` by the others.
 
     It is told of answers when the outcome of a call is known, so it hears of a probe's when it is next asked.
@@ -31,7 +31,6 @@ class ShadowBreaker:
 
     name = "shadow-circuit-breaker"
     rejected = 0
-    readers: tuple[Reader, ...] = ()
 
     def __init__(self, settings: BreakerSettings, now: float, comparison: Comparison) -> None:
         self.breaker = Breaker(settings, now)
@@ -51,15 +50,8 @@ class ShadowBreaker:
     def refused(self, now: float, call: Placement) -> None:
         """The live breaker has refused a call."""
         self._look_at_probe()
-        self._compare(call, self.breaker.would_reject(now, call.facts.safe and call.replayable), True)
-
-    def decide(self, now: float, call: Placement, token: Ready, late: bool) -> MeshError | None:
-        """Nobody waits here."""
-        return None
-
-    def patience_s(self, call: Placement, token: Ready) -> float | None:
-        """Nobody waits here."""
-        return None
+        would_refuse = self.breaker.would_reject(now, call.facts.safe and call.replayable)
+        self.comparison.of_call(call.journal, would_refuse, True)
 
     def judged(self, now: float, call: Placement, success: bool | None) -> None:
         """Count the outcome of a call that it would have let in."""
@@ -67,7 +59,7 @@ class ShadowBreaker:
             return
         answer = self._asked[call]
         refused = isinstance(answer, Rejected)
-        self._compare(call, refused, call.journal.refused_by == _USER_BREAKER)
+        self.comparison.of_call(call.journal, refused, call.journal.refused_by == _USER_BREAKER)
         if refused:
             return
         breaker = self.breaker
@@ -91,25 +83,11 @@ class ShadowBreaker:
         if self._probe is not None and self._probe[0] is call:
             self._probe = None
 
-    def note(self, now: float) -> str | None:
-        """It decides nothing."""
-        return None
-
     def renew_lock(self) -> None:
         """After a fork, in the child: the parent's calls are not ours."""
         self._asked, self._probe = {}, None
         self.comparison.renew_lock()
         self.breaker.renew_lock()
-
-    def _compare(self, call: Placement, refused: bool, live: bool) -> None:
-        if refused is live:
-            self.comparison.decided()
-        elif refused:
-            self.comparison.decided("a call would have been refused", "refused")
-            call.journal.differs("circuit_breaker would have refused it")
-        else:
-            self.comparison.decided("a call would have been let in", "let_in")
-            call.journal.differs("circuit_breaker would have let it in")
 
     def _look_at_probe(self) -> None:
         """A good answer has begun, which is all that a probe is to show."""

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from meshlib.errors import MeshError
 from meshlib.policy.comparison import Comparison
+from meshlib.policy.gate import PlainGate
 from meshlib.policy.limit import Waiter
 
 if TYPE_CHECKING:
     from meshlib.policy.facts import Ready
     from meshlib.policy.gate import Gate
     from meshlib.policy.placement import Placement
-    from meshlib.policy.traits import Reader, Traits
+    from meshlib.policy.traits import Traits
     from meshlib.routing.match import RequestView
 
 __all__ = ["PickNotes", "ShadowGate"]
@@ -37,7 +38,7 @@ class _Visit:
         self.token: Ready | None = None
 
 
-class ShadowGate:
+class ShadowGate(PlainGate):
     """A gate that asks others and keeps their answers to itself; it stands before the one that they are compared with.
 
     Args:
@@ -74,14 +75,6 @@ class ShadowGate:
             break
         return None
 
-    def decide(self, now: float, call: Placement, token: Ready, late: bool) -> MeshError | None:
-        """Nobody waits here."""
-        return None
-
-    def patience_s(self, call: Placement, token: Ready) -> float | None:
-        """Nobody waits here."""
-        return None
-
     def judged(self, now: float, call: Placement, success: bool | None) -> None:
         """What was decided is known now: compare, and hand on what the call would have shown."""
         visit = self._visits.get(call)
@@ -102,10 +95,6 @@ class ShadowGate:
         if visit.token is not None:
             visit.token.leave()
         self._give_back(now, call, visit)
-
-    def note(self, now: float) -> str | None:
-        """It decides nothing."""
-        return None
 
     def renew_lock(self) -> None:
         """After a fork, in the child: the parent's calls are not ours."""
@@ -136,15 +125,7 @@ class ShadowGate:
         live = self._live is not None and by == self._live.name
         if not (live or by or _was_made(call)):
             return  # the caller gave up before it was decided
-        policy = self.comparison.policy
-        if refused is live:
-            self.comparison.decided()
-        elif refused:
-            self.comparison.decided("a call would have been refused", "refused")
-            call.journal.differs(f"{policy} would have refused it")
-        else:
-            self.comparison.decided("a call would have been let in", "let_in")
-            call.journal.differs(f"{policy} would have let it in")
+        self.comparison.of_call(call.journal, refused, live)
 
     def _refuse(self, now: float, call: Placement, visit: _Visit) -> None:
         visit.refused = True
@@ -156,29 +137,21 @@ class ShadowGate:
             gate.left(now, call)
 
 
-class PickNotes:
+def _nothing(request: RequestView, traits: Traits) -> None:
+    """Reads nothing."""
+
+
+class PickNotes(PlainGate):
     """A gate that lets all pass, and hands what shadows would have picked on to the records of calls."""
 
     __slots__ = ()
 
     name = "shadow-picks"
     rejected = 0
-
-    @property
-    def readers(self) -> tuple[Reader, ...]:
-        """One that reads nothing: so that there are traits to note it in."""
-        return (_nothing,)
+    readers = (_nothing,)  # so that there are traits to note it in
 
     def ask(self, now: float, call: Placement) -> MeshError | Ready | None:
         """See `meshlib.policy.gate.Gate`."""
-        return None
-
-    def decide(self, now: float, call: Placement, token: Ready, late: bool) -> MeshError | None:
-        """Nobody waits here."""
-        return None
-
-    def patience_s(self, call: Placement, token: Ready) -> float | None:
-        """Nobody waits here."""
         return None
 
     def judged(self, now: float, call: Placement, success: bool | None) -> None:
@@ -189,13 +162,6 @@ class PickNotes:
         if call.traits is not None and notes:
             call.traits.shadow = ()
 
-    def left(self, now: float, call: Placement) -> None:
-        """It holds nothing."""
-
-    def note(self, now: float) -> str | None:
-        """It decides nothing."""
-        return None
-
     def renew_lock(self) -> None:
         """It has none."""
 
@@ -203,7 +169,3 @@ class PickNotes:
 def _was_made(call: Placement) -> bool:
     """Whether an attempt was made in the cluster in which the call is."""
     return any(attempt.cluster is call.cluster for attempt in call.attempts)
-
-
-def _nothing(request: RequestView, traits: Traits) -> None:
-    """Reads nothing."""
