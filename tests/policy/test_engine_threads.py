@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle
 from random import Random
 from typing import Any
@@ -21,6 +22,7 @@ from meshlib.balance.cluster import Cluster, ClusterState
 from meshlib.balance.endpoint import Endpoint, Health, Locality
 from meshlib.balance.load_report import LoadReport
 from meshlib.balance.settings import LoadBalancing, SessionAffinity, SubsettingSettings
+from meshlib.balance.shadow import ShadowedState
 from meshlib.balance.slow_start import SlowStartSettings
 from meshlib.balance.table import BALANCERS
 from meshlib.context import Criticality
@@ -49,7 +51,7 @@ from meshlib.policy.facts import CallFacts
 from meshlib.policy.fault import AbortSettings, ActiveFaults, DelaySettings, FaultSettings
 from meshlib.policy.gates import make_gates
 from meshlib.policy.hedge import Hedging
-from meshlib.policy.limit import Waiter
+from meshlib.policy.limit import InFlightLimit, Waiter
 from meshlib.policy.rate_budget import RateBudget
 from meshlib.policy.settings import (
     BreakerSettings,
@@ -60,8 +62,11 @@ from meshlib.policy.settings import (
     LimitSettings,
     OutlierSettings,
     RetryPolicy,
+    ShadowSettings,
     SuccessRateSettings,
 )
+from meshlib.policy.shadow import Shadows
+from meshlib.policy.shadow_gate import ShadowGate
 from meshlib.policy.token_budget import TokenBudget
 from meshlib.policy.traits import Traits
 from meshlib.routing.route import Backend, Route
@@ -167,26 +172,36 @@ class Engine:
             max_wait_s=0.01,
         )
         gates = make_gates(limit, throttle, parts, rate, NOW, Random(3), [self.outer], [self.inner])
+        breaker = BreakerSettings(min_calls=5, window_s=0.05, open_for_s=0.01, max_open_for_s=0.05)
         self.sweeping = budget != "tokens"
-        self.state = ClusterState(
+        outlier = OutlierSettings(
+            consecutive_errors=4,
+            consecutive_5xx=5,
+            consecutive_gateway_failure=3,
+            consecutive_local_origin_failure=3,
+            split_external_local_origin_errors=True,
+            success_rate=SuccessRateSettings(minimum_hosts=2, request_volume=5),
+            failure_percentage=FailurePercentageSettings(minimum_hosts=2, request_volume=5),
+            interval_s=0.05,
+            base_ejection_s=0.02,
+            max_ejection_s=0.1,
+            max_ejection_jitter_s=0.01,
+            return_by="sweep" if self.sweeping else "probe",
+        )
+        self.shadows: Shadows | None = None
+        make_state: Callable[..., ClusterState] = ClusterState
+        if weighted:
+            fewer = LimitSettings(3, 2, 0.01)
+            beside = LoadBalancing("least_request")
+            shadow = ShadowSettings(breaker, outlier, throttle, fewer, None, rate, beside)
+            self.shadows = Shadows(shadow, gates, limit, parts, NOW, Random(4))
+            make_state, gates = partial(ShadowedState, shadows=self.shadows), self.shadows.gates
+        self.state = make_state(
             "orders",
             now=NOW,
             load_balancing=LoadBalancing(**balancing),
-            breaker=BreakerSettings(min_calls=5, window_s=0.05, open_for_s=0.01, max_open_for_s=0.05),
-            outlier=OutlierSettings(
-                consecutive_errors=4,
-                consecutive_5xx=5,
-                consecutive_gateway_failure=3,
-                consecutive_local_origin_failure=3,
-                split_external_local_origin_errors=True,
-                success_rate=SuccessRateSettings(minimum_hosts=2, request_volume=5),
-                failure_percentage=FailurePercentageSettings(minimum_hosts=2, request_volume=5),
-                interval_s=0.05,
-                base_ejection_s=0.02,
-                max_ejection_s=0.1,
-                max_ejection_jitter_s=0.01,
-                return_by="sweep" if self.sweeping else "probe",
-            ),
+            breaker=breaker,
+            outlier=outlier,
             limit=gates.limit,
             before=gates.before,
             after=gates.after,
@@ -313,6 +328,8 @@ class Engine:
         self.check_calls()
         self.check_gates()
         self.check_endpoints(final)
+        if self.shadows is not None:
+            self.check_shadows(self.shadows)
         self.budget.check()
 
     def check_calls(self) -> None:
@@ -348,6 +365,22 @@ class Engine:
         assert breaker.rejected == refused["circuit-breaker"]
         assert breaker._probe is None
         assert breaker.state is not BreakerState.HALF_OPEN
+
+    def check_shadows(self, shadows: Shadows) -> None:
+        decisions = {each.policy: each.same + each.differed for each in shadows.comparisons}
+        assert self.state.breaker is not None
+        assert shadows.breaker is not None
+        assert shadows.breaker.breaker._probe is None
+        assert shadows.breaker._asked == {}
+        assert decisions["circuit_breaker"] == len(self.outer.asked) + self.state.breaker.rejected
+        for gate in shadows.gates.before:
+            if isinstance(gate, ShadowGate):
+                assert gate._visits == {}
+                limits = [each for each in gate._gates if isinstance(each, InFlightLimit)]
+                assert [(each.in_flight, each.pending) for each in limits] == [(0, 0)] * len(limits)
+        if self.sweeping:  # else some endpoints are probed, and not picked
+            picks = sum(attempt.how != "bound" for call in self.calls for attempt in call.attempts)
+            assert decisions["load_balancing"] == picks <= decisions["outlier_detection"]
 
     def check_endpoints(self, final: Cluster) -> None:
         nodes = {start.member.node for start in self.starts}
