@@ -92,6 +92,7 @@ class ShadowedCluster(Cluster):
         for name in Cluster.__slots__:
             setattr(made, name, getattr(cluster, name))
         made._shadows, made._beside = shadows, beside
+        made.usual = None  # every pick is to be compared
         return made
 
     def part(self, members: Sequence[Member], label: str) -> Cluster:
@@ -125,5 +126,6 @@ class ShadowedCluster(Cluster):
 
     def after_fork(self, now: float, rng: Random) -> None:
         super().after_fork(now, rng)
+        self.usual = None
         if self._beside is not None:
             self._beside.after_fork(now, self._shadows.rng)
