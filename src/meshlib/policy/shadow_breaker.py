@@ -80,7 +80,8 @@ class ShadowBreaker(PlainGate):
     def left(self, now: float, call: Placement) -> None:
         """The call is over."""
         self._asked.pop(call, None)
-        if self._probe is not None and self._probe[0] is call:
+        held = self._probe  # read once: another thread may put it away
+        if held is not None and held[0] is call:
             self._probe = None
 
     def renew_lock(self) -> None:
@@ -91,9 +92,10 @@ class ShadowBreaker(PlainGate):
 
     def _look_at_probe(self) -> None:
         """A good answer has begun, which is all that a probe is to show."""
-        if self._probe is None:
+        held = self._probe
+        if held is None:
             return
-        call, probe = self._probe
+        call, probe = held
         for attempt in list(call.attempts):
             if _answered_well(attempt) and attempt.headers_at is not None:
                 probe.succeeded(attempt.headers_at)
