@@ -23,6 +23,7 @@ from meshlib.config.fields import (
     Many,
     Name,
     OrFalse,
+    OrNone,
     OwnName,
     Part,
     Port,
@@ -238,7 +239,7 @@ class Policy(Part):
         retry, retry_budget, load_balancing, limits, pool: see their classes.
         circuit_breaker, outlier_detection: see their classes; false switches them off. In code the breaker may be one
             of pybreaker's.
-        bulkhead, throttle, rate_limit, fleet: see their classes; null for none.
+        bulkhead, throttle, rate_limit, fleet: see their classes; null or false for none.
         priority: ``default``, or ``high`` for calls with limits of their own (``limits: {high: ...}``).
         health_check: active checks; see its class; false switches off what is inherited.
         tls: see its class; null or ``mode: off`` for none.
@@ -262,10 +263,10 @@ class Policy(Part):
     outlier_detection: OrFalse[OutlierDetection] = OutlierDetection()
     health_check: OrFalse[HealthCheck] | None = None
     limits: Limits = Limits()
-    bulkhead: Bulkhead | None = None
-    throttle: Throttle | None = None
-    rate_limit: RateLimit | None = None
-    fleet: Fleet | None = None
+    bulkhead: OrNone[Bulkhead] = None
+    throttle: OrNone[Throttle] = None
+    rate_limit: OrNone[RateLimit] = None
+    fleet: OrNone[Fleet] = None
     priority: Literal["default", "high"] = _CALL.priority
     pool: Pool = Pool()
     tls: Tls | None = None

@@ -33,8 +33,8 @@ class SuccessRateThrottle:
     def __init__(self, settings: SuccessRateThrottleSettings, now: float) -> None:
         self.settings = settings
         self.rejected = 0
-        # Envoy forgets second by second.
-        self._counts = RollingCounts(2, settings.window_s, now, buckets=max(1, round(settings.window_s)))
+        # Envoy forgets second by second, which for a window of days would take more memory than it is worth.
+        self._counts = RollingCounts(2, settings.window_s, now, buckets=min(3600, max(1, round(settings.window_s))))
         self._lock = threading.Lock()
 
     def admit(self, now: float, rng: Random) -> bool:

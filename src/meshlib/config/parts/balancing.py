@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from meshlib.balance import settings
-from meshlib.config.fields import Amount, Flag, Interval, Many, OrFalse, Part, Percent, Positive, Text
+from meshlib.config.fields import Amount, Flag, Interval, Many, OrFalse, OrNone, Part, Percent, Positive, Text
 from meshlib.config.parts.balancers import Aperture, LeastRequest, ServerWeights, Subsetting
 from meshlib.config.parts.hashing import HashBalance, Ring, SessionAffinity, TableSize
 from meshlib.config.parts.places import Distribute, FailoverOrFlag, MetadataSubsets, Place, SlowStart, ZoneAware
@@ -60,9 +60,9 @@ class LoadBalancing(Part):
     failover_priority: Many[Text] = ()
     locality_weights: Mapping[Place, Amount] = Field(default_factory=dict)
     distribute: Many[Distribute] = ()
-    zone_aware: ZoneAware | None = None
-    slow_start: SlowStart | None = None
-    subset: MetadataSubsets | None = None
+    zone_aware: OrNone[ZoneAware] = None
+    slow_start: OrNone[SlowStart] = None
+    subset: OrNone[MetadataSubsets] = None
     least_request: LeastRequest = LeastRequest()
     server_weights: ServerWeights = ServerWeights()
     aperture: Aperture = Aperture()
@@ -71,4 +71,4 @@ class LoadBalancing(Part):
     hash_key: Literal["address", "hostname"] = _BALANCING.hash_key
     hash_balance_percent: HashBalance = _BALANCING.hash_balance_percent
     session_affinity: OrFalse[SessionAffinity] | None = None
-    subsetting: Subsetting | None = None
+    subsetting: OrNone[Subsetting] = None
