@@ -95,9 +95,9 @@ def test_rates_and_keys() -> None:
         max_wait_s=0.05,
     )
     assert GcraSettings(2.5).at_once == 3
-    bulkhead = {"percents": {"search": 30, "checkout": 70}, "by": "criticality", "hard": True}
+    bulkhead = {"percents": {"sheddable": 30, "critical": 70}, "by": "criticality", "hard": True}
     cluster = compiled({"bulkhead": bulkhead, "limits": {"max_in_flight": 10}})
-    assert cluster.bulkhead == BulkheadSettings(KeySource("criticality"), {"search": 30, "checkout": 70}, True)
+    assert cluster.bulkhead == BulkheadSettings(KeySource("criticality"), {"sheddable": 30, "critical": 70}, True)
 
 
 def test_the_same_in_code() -> None:

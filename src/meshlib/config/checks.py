@@ -11,6 +11,7 @@ from meshlib.config.checks_balancers import balancer_faults
 from meshlib.config.checks_hashing import hash_faults, unhashed
 from meshlib.config.checks_health import check_faults, outlier_faults, uncheckable
 from meshlib.config.checks_hedge import hedge_faults, unhedgeable
+from meshlib.config.checks_keys import unmatched, unnamed
 from meshlib.config.checks_places import place_faults
 from meshlib.config.checks_retry import budget_faults, fault_faults, retry_faults
 from meshlib.config.checks_shadow import as_policy, shadow_faults
@@ -59,6 +60,8 @@ def contradictions(config: written.MeshConfig) -> Iterator[Contradiction]:
     yield from _hosts(config)
     yield from starmap(Contradiction, unhedgeable(config))
     yield from starmap(Contradiction, unhashed(config))
+    yield from starmap(Contradiction, unnamed(config))
+    yield from starmap(Contradiction, unmatched(config))
     yield from starmap(Contradiction, uncheckable(config))
     for index, source in enumerate(config.discovery):
         if isinstance(source, written.Consul):

@@ -47,6 +47,9 @@ def _limit_faults(path: Path, policy: written.Policy, cluster: ClusterSettings) 
     if not isinstance(part.adaptive, Part) or adaptive is None:
         return
     least = getattr(adaptive, "min_limit", 1)
+    if limits.max_in_flight is not None and least > limits.max_in_flight and part.adaptive.min_limit is not None:
+        text = f"is above max_in_flight ({limits.max_in_flight}), which is the most that an algorithm may find"
+        yield (*path, "adaptive", "min_limit"), text, frozenset({"min_limit", "max_in_flight", "adaptive"})
     start = getattr(adaptive, "initial_limit", least)
     here = (*path, "adaptive")
     for low, below, high, above in (

@@ -37,6 +37,12 @@ def place_faults(path: Path, part: LoadBalancing, balancing: settings.LoadBalanc
         if abs(whole - 100) > 1e-6:
             text = f"the percentages sum to {whole:g}, and 100 is expected"
             yield (*path, "distribute", index, "to"), text, frozenset({"distribute", "to"})
+    if balancing.locality_weights and "locality_weights" in written and not any(part.locality_weights.values()):
+        text = "sum to zero, so no call can go anywhere"
+        yield (*path, "locality_weights"), text, frozenset({"locality_weights"})
+    for index, label in enumerate(part.failover_priority):
+        if not label.partition("=")[0].strip():
+            yield (*path, "failover_priority", index), "names no label", frozenset({"failover_priority"})
     yield from _regions(path, part)
     yield from _zone_aware(path, part)
     yield from _subset(path, part)
@@ -66,6 +72,8 @@ def _zone_aware(path: Path, part: LoadBalancing) -> Found:
     elif not zone_aware.local_service and not zone_aware.local_counts:
         text = "needs to know the callers: 'local_service', the name of this service, or 'local_counts'"
         yield (*path, "zone_aware"), text, needs
+    elif zone_aware.local_counts and not any(zone_aware.local_counts.values()):
+        yield (*path, "zone_aware", "local_counts"), "count nobody: at least one caller is expected", needs
 
 
 def _subset(path: Path, part: LoadBalancing) -> Found:

@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -54,6 +55,7 @@ __all__ = [
     "Percent",
     "Port",
     "Positive",
+    "RedisUrl",
     "Regex",
     "RetryConditions",
     "Span",
@@ -268,6 +270,21 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _redis_url(value: str) -> str:
+    _text(value)
+    scheme = value.partition("://")[0]
+    if scheme not in ("redis", "rediss", "unix"):
+        reject("is not the URL of a Redis, such as redis://127.0.0.1:6379/0")
+    try:
+        parts = urlsplit(value)
+        usable = scheme == "unix" or (parts.port != 0 and re.fullmatch(r"/?|/[0-9]+", parts.path) is not None)
+    except ValueError:
+        usable = False
+    if not usable:
+        reject("is not the URL of a Redis: its port or its database is no number, as in redis://127.0.0.1:6379/0")
+    return value
+
+
 def _cidr(value: str) -> str:
     try:
         return str(ipaddress.ip_network(value))
@@ -372,6 +389,7 @@ Host = Annotated[str, _checked(_host)]
 IpAddress = Annotated[str, _checked(_ip_address)]
 Domain = Annotated[str, _checked(_domain)]
 Url = Annotated[str, _checked(_url)]
+RedisUrl = Annotated[str, _checked(_redis_url)]
 Cidr = Annotated[str, _checked(_cidr)]
 UrlPath = Annotated[str, _checked(_url_path)]
 Template = Annotated[str, _checked(_template)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PrivateAttr, Tag
+from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag
 
 from meshlib.config.fields import (
     Address,
@@ -28,11 +28,11 @@ from meshlib.config.fields import (
     Part,
     Port,
     Positive,
+    RedisUrl,
     Span,
     Text,
     Url,
     UrlPath,
-    reject,
 )
 from meshlib.config.parts import (
     Adaptive,
@@ -174,12 +174,6 @@ _REDIS = RedisSettings("")
 def _empty(value: Any) -> Any:
     # `orders:` with nothing under it declares a service; YAML reads it as null.
     return {} if value is None else value
-
-
-def _redis_url(value: str) -> str:
-    if value.partition("://")[0] not in ("redis", "rediss", "unix"):
-        reject("is not the URL of a Redis, such as redis://127.0.0.1:6379/0")
-    return value
 
 
 class Locality(Part):
@@ -386,7 +380,7 @@ class Redis(Part):
 
     compiles_to: ClassVar = RedisSettings
 
-    url: Annotated[Text, AfterValidator(_redis_url)] = Field(repr=False)
+    url: RedisUrl = Field(repr=False)
     max_wait: Interval = _REDIS.max_wait_s
     prefix: Text = _REDIS.prefix
 

@@ -1,0 +1,73 @@
+"""Names that nothing bears: parts of a limit and metadata of calls that no call comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from meshlib.config import model as written
+from meshlib.config.compile import levels_of, route_names
+from meshlib.config.problems import Found, Path
+from meshlib.config.rejection import closest
+from meshlib.context import Criticality
+from meshlib.policy.admission_settings import KeySource
+
+__all__ = ["unmatched", "unnamed"]
+
+_CRITICALITIES = tuple(each.name.lower() for each in Criticality)
+
+
+def unnamed(config: written.MeshConfig) -> Found:
+    """Each share of a bulkhead, and each override of a rate limit, for a route or a criticality that there is not."""
+    for name, service in config.services.items():
+        cluster = levels_of(name, config.defaults, service).cluster
+        here: Path = ("services", name)
+        routes = _routes_to(name, config)
+        if service.bulkhead is not None and cluster.bulkhead is not None:
+            yield from _strangers(
+                (*here, "bulkhead", "percents"), service.bulkhead.percents, cluster.bulkhead.by, routes
+            )
+        if service.rate_limit is not None and cluster.rate_limit is not None:
+            overrides = service.rate_limit.overrides
+            yield from _strangers((*here, "rate_limit", "overrides"), overrides, cluster.rate_limit.by, routes)
+
+
+def _routes_to(target: str, config: written.MeshConfig) -> set[str]:
+    """The names of all routes by which calls come to the service `target`."""
+    found = {"default"}
+    for name, service in config.services.items():
+        for route_name, route in zip(route_names(service), service.routes, strict=True):
+            if target in {backend.service or name for backend in route.backends} or (
+                not route.backends and name == target
+            ):
+                found.add(route_name)
+    return found
+
+
+def _strangers(path: Path, keys: Collection[str], by: KeySource | None, routes: set[str]) -> Found:
+    if by is None or by.kind not in ("route", "criticality"):
+        return
+    known = sorted(routes) if by.kind == "route" else _CRITICALITIES
+    for key in keys:
+        if key not in known:
+            near = closest(key, known)
+            hint = f"did you mean {near!r}?" if near else f"those that there are: {', '.join(known)}"
+            text = f"no call has the {by.kind} {key!r}; {hint}"
+            yield (*path, key), text, frozenset({"by", "percents", "overrides", "routes", "backends", "name"})
+
+
+def unmatched(config: written.MeshConfig) -> Found:
+    """Each `metadata_match` of calls to a service whose endpoints are not chosen by metadata."""
+    for name, service in config.services.items():
+        if levels_of(name, config.defaults, service).cluster.load_balancing.subset is not None:
+            continue
+        elsewhere = [any(each.service not in (None, name) for each in route.backends) for route in service.routes]
+        places: list[tuple[Path, written.Service | written.Route]] = []
+        if not any(elsewhere):
+            places.append((("services", name), service))
+        for index, route in enumerate(service.routes):
+            if not elsewhere[index]:
+                places.append((("services", name, "routes", index), route))
+        for path, part in places:
+            if part.metadata_match:
+                text = "has no effect without 'load_balancing: {subset: ...}', which chooses endpoints by it"
+                yield (*path, "metadata_match"), text, frozenset({"metadata_match", "load_balancing", "subset"})
