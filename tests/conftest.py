@@ -1,3 +1,17 @@
 """What every test may use."""
 
+from __future__ import annotations
+
+import random
+
+import pytest
+
 pytest_plugins = ["tests.peers.fixtures"]
+
+
+@pytest.fixture(autouse=True)
+def _same_chances_in_any_order(request: pytest.FixtureRequest) -> None:
+    """A module's own `RNG` begins anew with each test, whichever tests ran before it in this process."""
+    rng = getattr(getattr(request, "module", None), "RNG", None)
+    if isinstance(rng, random.Random):
+        rng.seed(1)
