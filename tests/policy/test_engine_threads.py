@@ -21,9 +21,8 @@ from meshlib.balance.cells import CELLS
 from meshlib.balance.cluster import Cluster, ClusterState
 from meshlib.balance.endpoint import Endpoint, Health, Locality
 from meshlib.balance.load_report import LoadReport
-from meshlib.balance.settings import LoadBalancing, SessionAffinity, SubsettingSettings
+from meshlib.balance.settings import LoadBalancing, SessionAffinity, SlowStartSettings, SubsettingSettings
 from meshlib.balance.shadow import ShadowedState
-from meshlib.balance.slow_start import SlowStartSettings
 from meshlib.balance.table import BALANCERS
 from meshlib.context import Criticality
 from meshlib.errors import ConnectFailed, PoolTimeout, Reset
@@ -316,7 +315,8 @@ class Engine:
         assert state.outlier is not None
         state.outlier.sweep(now)
         assert repr([state.outlier, state.breaker, self.budget.budget, self.hedging, *cluster.members])
-        assert dict(state.outlier.detected).keys() >= dict(state.outlier.enforced).keys() - {""}
+        enforced = dict(state.outlier.enforced)  # read first, since it is written last
+        assert enforced.keys() <= dict(state.outlier.detected).keys()
         for gate in state.gates or ():
             gate.note(now)
         self.budget.left(now)
