@@ -19,9 +19,9 @@ from meshlib.balance.settings import (
     DistributeRule,
     FailoverRegion,
     LoadBalancing,
+    SlowStartSettings,
     ZoneAwareSettings,
 )
-from meshlib.balance.slow_start import SlowStartSettings
 from meshlib.balance.tiers import Here
 from meshlib.balance.zone_aware import Callers
 from meshlib.policy.settings import OutlierSettings

@@ -20,8 +20,7 @@ from meshlib.balance.endpoint import Endpoint
 from meshlib.balance.health import EndpointHealth
 from meshlib.balance.least_request import FullScan, LeastRequest
 from meshlib.balance.load import EndpointNode, Load
-from meshlib.balance.settings import LeastRequestSettings, LoadBalancing
-from meshlib.balance.slow_start import SlowStartSettings
+from meshlib.balance.settings import LeastRequestSettings, LoadBalancing, SlowStartSettings
 from meshlib.balance.table import find_balancer
 from tests.core import NOW
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshlib.balance.cluster import ClusterState
-from meshlib.balance.settings import LoadBalancing
-from meshlib.balance.slow_start import SlowStartSettings, factor
+from meshlib.balance.settings import LoadBalancing, SlowStartSettings
+from meshlib.balance.slow_start import factor
 from tests.core import NOW, endpoints
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "data" / "envoy_slow_start.json").read_text())

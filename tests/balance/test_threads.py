@@ -13,8 +13,7 @@ import pytest
 from meshlib.balance.cells import CELLS
 from meshlib.balance.cluster import ClusterState
 from meshlib.balance.load_report import LoadReport
-from meshlib.balance.settings import LeastRequestSettings, LoadBalancing, SubsettingSettings
-from meshlib.balance.slow_start import SlowStartSettings
+from meshlib.balance.settings import LeastRequestSettings, LoadBalancing, SlowStartSettings, SubsettingSettings
 from meshlib.balance.table import BALANCERS
 from meshlib.policy.settings import OutlierSettings
 from meshlib.policy.traits import Traits

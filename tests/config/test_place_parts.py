@@ -9,7 +9,7 @@ import pytest
 from meshlib import ConfigError, Distribute, FailoverRegion, LoadBalancing, Mesh, SlowStart, ZoneAware
 from meshlib.balance import settings
 from meshlib.balance.endpoint import Health
-from meshlib.balance.slow_start import SlowStartSettings
+from meshlib.balance.settings import SlowStartSettings
 from meshlib.config.settings import MeshSettings
 
 

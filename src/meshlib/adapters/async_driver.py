@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 
 from meshlib.adapters.exchange import Exchange
-from meshlib.adapters.local_reply import async_reply
 from meshlib.errors import AttemptTimeout, MeshError
 from meshlib.net.body import ReadyBody
 from meshlib.net.wire import AsyncWire, AsyncWireResponse, Progress, Target, WireLimits, WireRequest
@@ -52,6 +51,8 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
                 elif isinstance(action, Fail):
                     raise action.error
                 elif isinstance(action, Reply):
+                    from meshlib.adapters.local_reply import async_reply
+
                     exchange.ended()
                     return async_reply(action, call.journal.fault), action.body
             if start is None:

@@ -6,7 +6,6 @@ import threading
 from typing import TYPE_CHECKING, cast
 
 from meshlib.adapters.exchange import Exchange
-from meshlib.adapters.local_reply import sync_reply
 from meshlib.errors import MeshError
 from meshlib.net.body import ReadyBody
 from meshlib.net.wire import Progress, SyncWire, SyncWireResponse
@@ -56,6 +55,8 @@ def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes |
                 elif isinstance(action, Fail):
                     raise action.error
                 elif isinstance(action, Reply):
+                    from meshlib.adapters.local_reply import sync_reply
+
                     exchange.ended()
                     return sync_reply(action, call.journal.fault), action.body
             if start is None:

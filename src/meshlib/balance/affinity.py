@@ -17,7 +17,6 @@ from collections.abc import Container, Iterable
 
 from meshlib.balance.balancer import Member
 from meshlib.balance.cookies import cookie_value, set_cookie
-from meshlib.balance.endpoint import Health
 from meshlib.balance.health import EndpointHealth
 from meshlib.balance.settings import BoundStatus, SessionAffinity
 
@@ -104,9 +103,5 @@ class Sessions:
 
 def status_of(member: Member) -> BoundStatus:
     """Its health as all say who watch it: the registry, active checks, outlier detection."""
-    reported, health = member.endpoint.health, member.health
-    if reported is Health.DRAINING:
-        return "draining"
-    if reported is Health.UNHEALTHY or health.ejected or health.active_failed:
-        return "unhealthy"
-    return "degraded" if reported is Health.DEGRADED or health.active_degraded else "healthy"
+    state = member.state
+    return "unhealthy" if state == "failed" or state == "ejected" else state

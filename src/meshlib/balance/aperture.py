@@ -32,9 +32,9 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from meshlib.balance.balancer import RESAMPLES, Balancer, Member, Usable, pick_two
-from meshlib.balance.hashing import xxh64
 from meshlib.balance.peak_ewma import lighter
 from meshlib.balance.settings import ApertureSettings, LoadBalancing
+from meshlib.balance.subsetting import shuffled
 
 if TYPE_CHECKING:
     from meshlib.policy.traits import Traits
@@ -78,12 +78,7 @@ def arcs(weights: Sequence[float], start: float, length: float) -> list[float]:
 
 def in_order(members: Sequence[Member]) -> list[Member]:
     """The members in the order that they have for every client."""
-    return sorted(members, key=_place)
-
-
-def _place(member: Member) -> tuple[int, str, str]:
-    address = member.endpoint.address
-    return xxh64(address.encode()), address, member.endpoint.instance_id
+    return shuffled(members, 0)
 
 
 def aperture(members: Sequence[Member], settings: LoadBalancing, now: float, rng: Random) -> Balancer:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.balance.health import EndpointHealth
@@ -42,6 +42,9 @@ RESAMPLES = 32
 used (else panic uses all), so the chance that a long list must be walked after all is 1 in 2**32."""
 
 
+MemberState: TypeAlias = Literal["unhealthy", "draining", "failed", "ejected", "degraded", "healthy"]
+
+
 @dataclass(slots=True, eq=False)
 class Member:
     """An endpoint as a member of one cluster. Attributes that change live in the shared parts.
@@ -65,11 +68,11 @@ class Member:
         self.weight = self.endpoint.weight
 
     @property
-    def state(self) -> str:
+    def state(self) -> MemberState:
         """``unhealthy``, ``draining``, ``failed`` (its active check), ``ejected``, ``degraded`` or ``healthy``."""
         reported, health = self.endpoint.health, self.health
         if reported not in (Health.HEALTHY, Health.DEGRADED):
-            return str(reported.value)
+            return "draining" if reported is Health.DRAINING else "unhealthy"
         if health.active_failed or health.ejected:
             return "failed" if health.active_failed else "ejected"
         return "degraded" if health.active_degraded or reported is Health.DEGRADED else "healthy"

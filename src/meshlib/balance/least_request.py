@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from meshlib.balance.balancer import Balancer, Member, Usable, is_even, pick_uniform
 from meshlib.balance.cells import CELLS
 from meshlib.balance.edf import EdfSchedule, Weigh
-from meshlib.balance.round_robin import starting
 from meshlib.balance.settings import LoadBalancing
+from meshlib.balance.slow_start import starting
 
 if TYPE_CHECKING:
     from meshlib.policy.traits import Traits
@@ -31,9 +31,9 @@ __all__ = ["FullScan", "LeastRequest", "least_request"]
 def least_request(members: Sequence[Member], settings: LoadBalancing, now: float, rng: Random) -> Balancer:
     """By attempts in flight, or by corrected weight where weights differ."""
     own = settings.least_request
-    slowly = settings.slow_start and starting(members, settings.slow_start, now)
-    if slowly or not is_even(members):
-        weigh = _weigh(own.active_request_bias, slowly or None)
+    slowly = starting(members, settings.slow_start, now)
+    if slowly is not None or not is_even(members):
+        weigh = _weigh(own.active_request_bias, slowly)
         return EdfSchedule(members, now, rng.getrandbits(32), weigh)
     return FullScan(members) if own.selection == "full_scan" else LeastRequest(members, own.choice_count)
 

@@ -12,32 +12,22 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from meshlib.balance.balancer import Balancer, Member, Usable, is_even, pick_uniform
-from meshlib.balance.edf import EdfSchedule, Weigh
+from meshlib.balance.edf import EdfSchedule
 from meshlib.balance.settings import LoadBalancing
+from meshlib.balance.slow_start import starting
 
 if TYPE_CHECKING:
-    from meshlib.balance.slow_start import SlowStartSettings
     from meshlib.policy.traits import Traits
 
-__all__ = ["RoundRobin", "round_robin", "starting"]
+__all__ = ["RoundRobin", "round_robin"]
 
 
 def round_robin(members: Sequence[Member], settings: LoadBalancing, now: float, rng: Random) -> Balancer:
     """In turn, or by weight where weights differ."""
-    slowly = settings.slow_start and starting(members, settings.slow_start, now)
-    if slowly or not is_even(members):
-        return EdfSchedule(members, now, rng.getrandbits(32), slowly or None)
+    slowly = starting(members, settings.slow_start, now)
+    if slowly is not None or not is_even(members):
+        return EdfSchedule(members, now, rng.getrandbits(32), slowly)
     return RoundRobin(members, rng)
-
-
-def starting(members: Sequence[Member], slow_start: SlowStartSettings, now: float) -> Weigh | None:
-    """The weights of members of which some have begun only lately; None if none has."""
-    from meshlib.balance.slow_start import factor
-
-    def weigh(member: Member, now: float) -> float:
-        return member.weight * factor(slow_start, member.health.joined_at, now)
-
-    return weigh if any(factor(slow_start, member.health.joined_at, now) < 1.0 for member in members) else None
 
 
 class RoundRobin:

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from meshlib.dataclass import dataclass, field
-
-if TYPE_CHECKING:
-    from meshlib.balance.slow_start import SlowStartSettings
 
 __all__ = [
     "HASH_BALANCERS",
@@ -29,6 +26,7 @@ __all__ = [
     "RingSettings",
     "ServerWeightSettings",
     "SessionAffinity",
+    "SlowStartSettings",
     "SubsetSelector",
     "SubsetSettings",
     "SubsettingSettings",
@@ -260,6 +258,21 @@ class SubsetSettings:
     default: Mapping[str, str] = field(default_factory=dict, hash=False)
     panic_mode_any: bool = False
     list_as_any: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SlowStartSettings:
+    """How a newcomer's weight grows, see `meshlib.balance.slow_start`.
+
+    Attributes:
+        window_s: how long it takes to the full weight.
+        aggression: the shape of the growth, above 0; 1 is a straight line.
+        min_weight_percent: of its weight that it has from the first moment.
+    """
+
+    window_s: float = 60.0
+    aggression: float = 1.0
+    min_weight_percent: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,26 +10,15 @@ not. The first endpoints of a cluster all enter together, so their shares stay t
 
 from __future__ import annotations
 
-from meshlib.dataclass import dataclass
+from collections.abc import Sequence
 
-__all__ = ["SlowStartSettings", "factor"]
+from meshlib.balance.balancer import Member
+from meshlib.balance.edf import Weigh
+from meshlib.balance.settings import SlowStartSettings
+
+__all__ = ["factor", "starting"]
 
 _LEAST_S = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class SlowStartSettings:
-    """How a newcomer's weight grows.
-
-    Attributes:
-        window_s: how long it takes to the full weight.
-        aggression: the shape of the growth, above 0; 1 is a straight line.
-        min_weight_percent: of its weight that it has from the first moment.
-    """
-
-    window_s: float = 60.0
-    aggression: float = 1.0
-    min_weight_percent: float = 10.0
 
 
 def factor(settings: SlowStartSettings, joined_at: float | None, now: float) -> float:
@@ -49,3 +38,14 @@ def factor(settings: SlowStartSettings, joined_at: float | None, now: float) -> 
     if settings.aggression != 1.0:
         share **= 1.0 / settings.aggression
     return min(1.0, max(share, settings.min_weight_percent / 100.0, 1e-6))
+
+
+def starting(members: Sequence[Member], settings: SlowStartSettings | None, now: float) -> Weigh | None:
+    """The weights of members of which some have begun only lately; None if none has."""
+    if settings is None or all(factor(settings, member.health.joined_at, now) >= 1.0 for member in members):
+        return None
+
+    def weigh(member: Member, now: float) -> float:
+        return member.weight * factor(settings, member.health.joined_at, now)
+
+    return weigh

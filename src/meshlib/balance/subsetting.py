@@ -31,7 +31,7 @@ from meshlib.dataclass import replace
 if TYPE_CHECKING:
     from meshlib.policy.traits import Traits
 
-__all__ = ["Subset", "random_subset", "round_subset", "subset", "with_seed"]
+__all__ = ["Subset", "random_subset", "round_subset", "shuffled", "subset", "with_seed"]
 
 
 def with_seed(settings: LoadBalancing, rng: Random) -> LoadBalancing:
@@ -44,7 +44,7 @@ def with_seed(settings: LoadBalancing, rng: Random) -> LoadBalancing:
 
 def random_subset(members: Sequence[Member], size: int, seed: int) -> list[Member]:
     """The members with the smallest hashes."""
-    return _shuffled(members, seed)[:size]
+    return shuffled(members, seed)[:size]
 
 
 def round_subset(members: Sequence[Member], size: int, instance: int) -> list[Member]:
@@ -53,10 +53,12 @@ def round_subset(members: Sequence[Member], size: int, instance: int) -> list[Me
     if per_round < 1:
         return list(members)
     number, place = divmod(instance, per_round)
-    return _shuffled(members, number)[place * size : (place + 1) * size]
+    return shuffled(members, number)[place * size : (place + 1) * size]
 
 
-def _shuffled(members: Sequence[Member], seed: int) -> list[Member]:
+def shuffled(members: Sequence[Member], seed: int) -> list[Member]:
+    """The members in the order of a hash of their addresses: the same for every client with this seed."""
+
     def place(member: Member) -> tuple[int, str, str]:
         address = member.endpoint.address
         return xxh64(address.encode(), seed), address, member.endpoint.instance_id

@@ -174,9 +174,7 @@ def sort(
 
 def _weighted(members: Sequence[Member], weights: Mapping[Locality, float]) -> Sequence[Member]:
     """The members again, each with its part of the weight of its locality; all as they are, if none has any."""
-    whole: dict[Locality, float] = {}
-    for member in members:
-        whole[member.endpoint.locality] = whole.get(member.endpoint.locality, 0.0) + member.weight
+    whole = _by_place(members)
     all_weights = sum(weights.get(locality, 0.0) for locality in whole)
     weighted = []
     # In the order of Envoy's localities: which endpoint gets what is left by rounding depends on it.
@@ -186,6 +184,14 @@ def _weighted(members: Sequence[Member], weights: Mapping[Locality, float]) -> S
             copy.weight = member.weight * (weight / all_weights) / whole[member.endpoint.locality]
             weighted.append(copy)
     return weighted or members
+
+
+def _by_place(members: Sequence[Member]) -> dict[Locality, float]:
+    """What the members in each locality weigh together."""
+    whole: dict[Locality, float] = {}
+    for member in members:
+        whole[member.endpoint.locality] = whole.get(member.endpoint.locality, 0.0) + member.weight
+    return whole
 
 
 def _by_locality(member: Member) -> tuple[str, str, str]:
@@ -210,10 +216,7 @@ def _placed(
 ) -> tuple[Sequence[Member], Mapping[Locality, float] | None]:
     """The members that get any calls from here, and the weights of their localities if these count."""
     if settings.distribute:
-        whole: dict[Locality, float] = {}
-        for member in members:
-            whole[member.endpoint.locality] = whole.get(member.endpoint.locality, 0.0) + member.weight
-        shares = distribute(whole, here, settings.distribute)
+        shares = distribute(_by_place(members), here, settings.distribute)
         if shares is not None:
             return [member for member in members if member.endpoint.locality in shares], shares
     if settings.locality_weights:

@@ -9,7 +9,6 @@ from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 
 from meshlib.balance import settings
 from meshlib.balance.locality import parse_locality
-from meshlib.balance.slow_start import SlowStartSettings
 from meshlib.config.fields import Amount, Count, Flag, Interval, Many, Name, Part, Percent, Positive, Text, reject
 
 __all__ = [
@@ -25,7 +24,7 @@ __all__ = [
 
 _ZONE_AWARE = settings.ZoneAwareSettings()
 _SUBSET = settings.SubsetSettings()
-_SLOW_START = SlowStartSettings()
+_SLOW_START = settings.SlowStartSettings()
 
 
 def _place(value: str) -> str:
@@ -104,7 +103,7 @@ class SlowStart(Part):
         min_weight_percent: of its weight, what it has from the first moment.
     """
 
-    compiles_to: ClassVar = SlowStartSettings
+    compiles_to: ClassVar = settings.SlowStartSettings
 
     window: Interval = _SLOW_START.window_s
     aggression: Positive = _SLOW_START.aggression
