@@ -115,6 +115,27 @@ def test_doctor_names_the_services_with_shadows(run: Callable[..., Result], tmp_
     assert line.endswith("orders: policies run beside the live ones and decide nothing")
 
 
+def test_doctor_warns_of_zones_where_nobody_says_which_is_ours(run: Callable[..., Result], tmp_path: Path) -> None:
+    written = "services: {orders: {load_balancing: {failover: true}}, stock: {load_balancing: {failover: false}}}\n"
+    (tmp_path / "mesh.yaml").write_text(written)
+    (line,) = lines(run("doctor"), "locality")
+    assert line.startswith("warning")
+    assert "orders: 'failover' does nothing until 'locality'" in line
+
+    (tmp_path / "mesh.yaml").write_text("locality: {region: eu}\n" + written)
+    assert lines(run("doctor"), "locality") == []
+
+
+def test_doctor_says_that_the_redis_of_the_fleet_does_not_answer(run: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text('redis: {url: "redis://:s3cr3t@127.0.0.1:1/0"}\n')
+
+    result = run("doctor")
+
+    assert lines(result, "redis")[-1].startswith("warning")
+    assert "at 127.0.0.1: no answer (ConnectionError)" in lines(result, "redis")[-1]
+    assert "s3cr3t" not in result.output
+
+
 def test_doctor_says_that_a_registry_cannot_be_reached(run: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "mesh.yaml").write_text('discovery: [{consul: {address: "http://127.0.0.1:1"}}, {local: {}}]\n')
     (tmp_path / "registry").mkdir(mode=0o777)

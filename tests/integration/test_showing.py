@@ -83,6 +83,21 @@ def test_a_plan_knows_deadlines_blocks_and_modes_around_it() -> None:
         assert mesh.plan("GET", "http://orders/x").mode == "observe"
 
 
+@pytest.mark.parametrize(
+    ("hedge", "said"),
+    [
+        ({}, ", hedged after p95"),
+        ({"after": "50ms"}, ", hedged after 50ms"),
+        ({"on_per_try_timeout": True}, ", hedged after the per-try timeout"),
+        ({"after": "p99", "on_per_try_timeout": True}, ", hedged after p99 and the per-try timeout"),
+    ],
+)
+def test_a_plan_says_when_a_call_is_hedged(hedge: dict[str, Any], said: str) -> None:
+    with mesh_of(shop("127.0.0.1:1", hedge=hedge)) as mesh:
+        assert f"retries 2{said}\n" in f"{mesh.plan('GET', 'http://orders/')}\n"
+        assert "hedged" not in str(mesh.plan("POST", "http://orders/"))
+
+
 def test_a_plan_of_the_outside_and_of_nonsense() -> None:
     with Mesh(shop("10.0.0.1:80")) as mesh:
         assert mesh.plan("GET", "http://example.com/").service is None

@@ -15,7 +15,7 @@ from meshlib.dataclass import dataclass
 from meshlib.durations import format_duration
 from meshlib.policy.breaker import BreakerState
 from meshlib.policy.retry import IDEMPOTENT_METHODS
-from meshlib.policy.settings import CallPolicy
+from meshlib.policy.settings import CallPolicy, HedgeSettings
 
 __all__ = ["Candidate", "Plan", "make_plan"]
 
@@ -67,9 +67,18 @@ class Plan:
             limit = "none" if self.timeout_s is None else f"{format_duration(self.timeout_s)} ({self.limit})"
             retries = self.policy.retry.max_retries if self.safe else 0
             unsafe = "" if self.safe else " (more only if nothing was sent: the request is not idempotent)"
-            lines.append(f"  timeout {limit}, retries {retries}{unsafe}")
+            hedged = _hedged(self.policy.hedge) if self.safe else ""
+            lines.append(f"  timeout {limit}, retries {retries}{unsafe}{hedged}")
         lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
+
+
+def _hedged(hedge: HedgeSettings | None) -> str:
+    if hedge is None:
+        return ""
+    after = format_duration(hedge.rule) if isinstance(hedge.rule, float) else hedge.rule
+    both = (after, "the per-try timeout" if hedge.on_per_try_timeout else None)
+    return f", hedged after {' and '.join(each for each in both if each is not None)}"
 
 
 def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str] | None = None) -> Plan:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from meshlib._version import __version__
+from meshlib.balance.endpoint import Locality
 from meshlib.config.choose import choose_settings
 from meshlib.config.find import find_file
-from meshlib.config.settings import ConsulSettings, DiscoverySettings, LocalSettings, MeshSettings
+from meshlib.config.settings import ConsulSettings, DiscoverySettings, LocalSettings, MeshSettings, RedisSettings
 from meshlib.errors import ConfigError, DiscoveryUnavailable, MeshError
 
 __all__ = ["Finding", "examine"]
@@ -24,6 +26,7 @@ __all__ = ["Finding", "examine"]
 Level: TypeAlias = Literal["ok", "note", "warning", "error"]
 
 _CONSUL_TIMEOUT_S = 3.0
+_REDIS_TIMEOUT_S = 1.0
 
 _OPTIONAL = (
     ("httpx2", "httpx2"),
@@ -111,12 +114,47 @@ def _configuration() -> Iterator[Finding]:
     if shadowed:
         text = f"{', '.join(shadowed)}: policies run beside the live ones and decide nothing"
         yield Finding("note", "shadow", text)
+    yield from _without_a_place(settings)
+    # The log says the same as the findings below, and would come in between.
+    logging.getLogger("meshlib").setLevel(logging.CRITICAL)
+    if settings.redis is not None:
+        yield _redis(settings.redis)
     yield from _registries(settings)
 
 
+def _without_a_place(settings: MeshSettings) -> Iterator[Finding]:
+    """Services that go by where this process runs, where nobody says where it does."""
+    if settings.locality != Locality():
+        return
+    for field in ("failover", "zone_aware"):
+        concerned = sorted(
+            name for name, service in settings.services.items() if getattr(service.clusters[None].load_balancing, field)
+        )
+        if concerned:
+            text = f"{', '.join(concerned)}: '{field}' does nothing until 'locality' says where this process runs"
+            yield Finding("warning", "locality", text)
+
+
+def _redis(settings: RedisSettings) -> Finding:
+    """Whether the Redis of the fleet answers. Its URL may hold a password, so only the host is named."""
+    where = urlsplit(settings.url).hostname or "its socket"
+    try:
+        import redis
+    except ImportError:
+        return Finding("error", "redis", 'not installed; pip install "meshlib-http[redis]" brings it')
+    try:
+        with redis.Redis.from_url(
+            settings.url, socket_timeout=_REDIS_TIMEOUT_S, socket_connect_timeout=_REDIS_TIMEOUT_S
+        ) as link:
+            link.ping()
+    except Exception as error:
+        # What it says may have the URL in it.
+        text = f"at {where}: no answer ({type(error).__name__}), and until there is one limits of the fleet do not hold"
+        return Finding("warning", "redis", text)
+    return Finding("ok", "redis", f"at {where}: it answers")
+
+
 def _registries(settings: MeshSettings) -> Iterator[Finding]:
-    # The log says the same as the findings below, and would come in between.
-    logging.getLogger("meshlib").setLevel(logging.CRITICAL)
     for source in settings.discovery:
         if isinstance(source, (LocalSettings, ConsulSettings)):
             yield _registry(source)
