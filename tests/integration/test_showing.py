@@ -93,7 +93,7 @@ def test_a_plan_knows_deadlines_blocks_and_modes_around_it() -> None:
     ],
 )
 def test_a_plan_says_when_a_call_is_hedged(hedge: dict[str, Any], said: str) -> None:
-    with mesh_of(shop("127.0.0.1:1", hedge=hedge)) as mesh:
+    with Mesh(services={"orders": {"endpoints": ["127.0.0.1:1"], "hedge": hedge}}) as mesh:
         assert f"retries 2{said}\n" in f"{mesh.plan('GET', 'http://orders/')}\n"
         assert "hedged" not in str(mesh.plan("POST", "http://orders/"))
 
