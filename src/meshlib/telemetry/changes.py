@@ -35,7 +35,6 @@ from meshlib.telemetry.events import (
 
 if TYPE_CHECKING:
     from meshlib.policy.health_check import Checkup
-    from meshlib.policy.shadow import Shadows
 
 __all__ = ["QUIET_S", "Changes"]
 
@@ -43,6 +42,7 @@ QUIET_S = 10.0
 """A limit that refused nobody for so long is no longer reached; the next refusal is a new event."""
 
 _MAX_CLUSTERS = 10_000
+_NEVER = (0, float("-inf"))
 
 
 class _Seen:
@@ -68,7 +68,7 @@ class Changes:
         self._bus = bus
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
-        self._refused: dict[tuple[str, str], tuple[int, float]] = {}
+        self._counts: dict[tuple[str, str], tuple[int, float]] = {}
         self._lock = threading.Lock()
 
     def call_ended(self, call: Call, now: float) -> None:
@@ -104,38 +104,30 @@ class Changes:
             self._bus.emit(event)
 
     def _look_at_gates(self, cluster: Cluster, now: float) -> None:
-        name, events = cluster.name, []
-        for gate in cluster.state.gates or ():
-            key, refused = (name, gate.name), gate.rejected
-            known, at = self._refused.get(key, (0, float("-inf")))
-            if refused != known and gate is not cluster.state.limit:
-                with self._lock:
-                    if len(self._refused) >= _MAX_CLUSTERS:
-                        self._refused.clear()
-                    self._refused[key] = refused, now
-                if refused > known and now - at >= QUIET_S:
-                    service = name.partition("/")[0]
-                    events.append(GateRefuses(service=service, cluster=name, gate=gate.name, refused=refused))
-        for event in events:
-            self._bus.emit(event)
-        if cluster.state.shadow is not None:
-            self._look_at_shadows(name, cluster.state.shadow, now)
-
-    def _look_at_shadows(self, name: str, shadows: Shadows, now: float) -> None:
+        state, name = cluster.state, cluster.name
         service = name.partition("/")[0]
-        for each in shadows.comparisons:
-            key, differed = (name, f"shadow {each.policy}"), each.differed
-            with self._lock:
-                known, at = self._refused.get(key, (0, float("-inf")))
-                if differed != known:
-                    if len(self._refused) >= _MAX_CLUSTERS:
-                        self._refused.clear()
-                    self._refused[key] = differed, now
-            if differed > known and now - at >= QUIET_S:
-                policy, detail = each.policy, each.last
+        for gate in state.gates or ():
+            refused = gate.rejected
+            if gate is not state.limit and self._has_grown((name, gate.name), refused, now):
+                self._bus.emit(GateRefuses(service=service, cluster=name, gate=gate.name, refused=refused))
+        for each in () if state.shadow is None else state.shadow.comparisons:
+            policy, differed = each.policy, each.differed
+            if self._has_grown((name, f"shadow {policy}"), differed, now):
+                detail = each.last
                 self._bus.emit(
                     ShadowDiffers(service=service, cluster=name, policy=policy, detail=detail, differed=differed)
                 )
+
+    def _has_grown(self, key: tuple[str, str], count: int, now: float) -> bool:
+        """Whether a count has grown after it was quiet; it is looked at without the lock first."""
+        if self._counts.get(key, _NEVER)[0] == count:
+            return False
+        with self._lock:
+            known, at = self._counts.get(key, _NEVER)
+            if len(self._counts) >= _MAX_CLUSTERS:
+                self._counts.clear()
+            self._counts[key] = count, now
+        return count > known and now - at >= QUIET_S
 
     def on_ejection(self, cluster: str) -> Callable[[Member, bool], None]:
         """What to give a `ClusterState` as its ``on_ejection``."""
