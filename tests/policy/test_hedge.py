@@ -65,6 +65,13 @@ def test_the_first_good_answer_of_two_wins_and_the_other_is_cancelled() -> None:
     assert (hedging.sent, hedging.won, hedging.refused) == (1, 1, 0)
 
 
+def test_attempts_whose_time_ends_a_moment_before_the_calls_are_each_cancelled_once() -> None:
+    bench = bench_of(timeout_s=1.0, per_try_timeout_s=0.9995, hedge={"after": 0.0})
+    bench.call.begin(NOW)
+    start_of(bench.call.timer(NOW))
+    assert kinds(bench.call.timer(NOW + 0.9998)) == [("Cancel", 1), ("Cancel", 2), ("Fail", 0)]
+
+
 def test_a_failure_beside_an_open_attempt_waits_for_that() -> None:
     bench = bench_of(retry=RetryPolicy(max_retries=1))
     bench.call.begin(NOW)

@@ -284,6 +284,8 @@ class Call(Injections):
                 if self._goes_on(attempt):
                     self._overdue(attempt, now)
                     continue
+                if self._passed(now, CLOCK_SLACK_S):  # the call's own time is as good as up
+                    return [*actions, *self._cut(now)]
                 actions.append(Cancel(attempt.n))
                 actions += self.error(now, attempt.n, attempt.timed_out(self.facts.service), attempt.stage())
         if self._hedging is not None and self.state is RUNNING:
