@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import meshlib
+from meshlib.config.fields import Part
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = [
@@ -159,6 +160,14 @@ def test_every_error_is_described() -> None:
     described = (ROOT / "docs/errors.md").read_text()
     for name in meshlib.errors.__all__:
         assert f"`{name}`" in described or f"`meshlib.{name}`" in described, name
+
+
+def test_the_api_page_lists_every_class_of_the_configuration() -> None:
+    page = (ROOT / "docs/api.md").read_text()
+    public = [getattr(meshlib, name) for name in meshlib.__all__]
+    parts = [each.__name__ for each in public if isinstance(each, type) and issubclass(each, Part)]
+    assert len(parts) > 50
+    assert [name for name in parts if f"`{name}`" not in page] == []
 
 
 @pytest.mark.slow

@@ -67,6 +67,13 @@ SINGLE = {
         "services.orders.circuit_breaker",
         "a map, or false, is expected, not true",
     ),
+    "a hedge that is a number": (ORDERS + "    hedge: 5", 3, "services.orders.hedge", "a map, or false, is expected"),
+    "a session that is text": (
+        ORDERS + "    load_balancing: {session_affinity: cookie}",
+        3,
+        "services.orders.load_balancing.session_affinity",
+        "a map, or false, is expected, not text",
+    ),
     "a list that is text": (ORDERS + "    hosts: a.b", 3, "services.orders.hosts", "a list is expected"),
     "a boolean in words": (ORDERS + "    http2: yes", 3, "services.orders.http2", "did you mean 'true'?"),
     "a number that is a boolean": (
