@@ -121,7 +121,6 @@ PUBLIC = [
     "telemetry",
     "testing",
     "timeout",
-
 ]
 
 
