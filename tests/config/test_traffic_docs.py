@@ -47,7 +47,7 @@ def _whole(block: str) -> dict[str, Any]:
 @pytest.mark.parametrize("block", BLOCKS)
 def test_every_example_loads(block: str) -> None:
     config = {key: value for key, value in _whole(block).items() if key != "include"}
-    environ = {"REDIS_URL": "redis://127.0.0.1/0", "CONSUL_HTTP_TOKEN": ""}
+    environ = {"REDIS_URL": "redis://127.0.0.1/0", "CONSUL_HTTP_TOKEN": "", "POD_INDEX": "2", "REPLICAS": "9"}
     compile_config(load_mapping({"service": "checkout", **config}, environ=environ))
 
 
@@ -241,6 +241,20 @@ def test_every_metric_and_attribute_that_a_page_names_is_there(page: str) -> Non
     modules = {each for each in named if (SOURCES / Path(*each.split(".")[1:])).with_suffix(".py").exists()}
     modules |= {each for each in named if (SOURCES / Path(*each.split(".")[1:])).is_dir()}
     assert named - modules <= METRICS | ATTRIBUTES
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_example_and_test_that_a_page_names_is_there(page: str) -> None:
+    named = re.findall(r"`((?:examples|tests)/[\w/]+\.py)`", PAGES[page])
+    assert [each for each in named if not (DOCS.parent / each).exists()] == []
+
+
+def test_every_example_of_traffic_is_on_a_page_and_in_the_index() -> None:
+    everything = "".join(PAGES.values())
+    index = (DOCS.parent / "examples" / "README.md").read_text()
+    for path in (DOCS.parent / "examples" / "traffic").glob("*.py"):
+        assert f"`examples/traffic/{path.name}`" in everything, path.name
+        assert f"](traffic/{path.name})" in index, path.name
 
 
 def test_every_metric_is_on_a_page() -> None:
