@@ -20,9 +20,10 @@ The policies, in the order in which a call meets them:
     throttle_gate               by `throttle` (the SRE book's), `success_rate_throttle` (Envoy's) or `nack_throttle`
                                 (Finagle's)
     limit                       calls in flight and in line; `priority_limit` and `bulkhead` divide it
-    adaptive                    finds that limit, by `gradient`, `gradient2`, `vegas` or `aimd`
+    adaptive                    finds that limit, by `gradient`, `gradient2`, `vegas` or `aimd`; both it and throttles
+                                learn from a `sample` of each attempt
     rate_limit, rate_limit_gate calls in a time, by `gcra` or `token_bucket`; `fleet_gate` for all processes together
-    classify, verdict           one idea of failure, for all that follow; what an answer says of load
+    classify                    one idea of failure, for all that follow
     retry, retry_on, backoff    whether there is another attempt, which failures are named, and how long to wait
     hedge, percentile           when one starts beside another; how long attempts took of late
     budget                      who pays for both: `token_budget`, `rate_budget` or `concurrency_budget`

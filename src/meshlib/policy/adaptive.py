@@ -28,8 +28,8 @@ from meshlib.policy.aimd import AimdLimit
 from meshlib.policy.gate import PlainGate
 from meshlib.policy.gradient import GradientLimit
 from meshlib.policy.gradient2 import Gradient2Limit
+from meshlib.policy.sample import samples
 from meshlib.policy.vegas import VegasLimit
-from meshlib.policy.verdict import verdicts
 
 if TYPE_CHECKING:
     from meshlib.policy.facts import Ready
@@ -148,10 +148,10 @@ class AdaptiveGate(PlainGate):
         """Learn from the answers."""
         in_flight = self._limit.in_flight
         with self._lock:
-            for verdict in verdicts(now, call):
-                if verdict.status is None and self._answers_only:
+            for sample in samples(now, call):
+                if sample.status is None and self._answers_only:
                     continue
-                self._algorithm.ended(now, verdict.began, verdict.latency_s, in_flight, not verdict.accepted)
+                self._algorithm.ended(now, sample.began, sample.latency_s, in_flight, not sample.accepted)
             limit = self._bounded()
         self._set(limit)
 

@@ -12,9 +12,9 @@ from meshlib.policy.admission_settings import NackSettings, SuccessRateThrottleS
 from meshlib.policy.gate import PlainGate
 from meshlib.policy.keys import criticality_of, reader_of
 from meshlib.policy.nack_throttle import NackThrottle
+from meshlib.policy.sample import Sample, samples
 from meshlib.policy.success_rate_throttle import SuccessRateThrottle
 from meshlib.policy.throttle import Throttle
-from meshlib.policy.verdict import Verdict, verdicts
 
 if TYPE_CHECKING:
     from meshlib.policy.facts import Ready
@@ -39,22 +39,22 @@ class ThrottleGate(PlainGate):
         self._rng = rng
         self.throttle: Throttle | SuccessRateThrottle | NackThrottle
         self._admit: Callable[[float, int], bool]
-        self._ended: Callable[[float, int, Verdict], None]
+        self._ended: Callable[[float, int, Sample], None]
         self._percent: Callable[[float, int], float]
         if isinstance(settings, SuccessRateThrottleSettings):
             rate = self.throttle = SuccessRateThrottle(settings, now)
             self._admit = lambda now, _: rate.admit(now, rng)
-            self._ended = lambda now, _, verdict: rate.ended(now, verdict.status is not None and verdict.status < 500)
+            self._ended = lambda now, _, sample: rate.ended(now, sample.status is not None and sample.status < 500)
             self._percent = lambda now, _: rate.rejection_percent(now)
         elif isinstance(settings, NackSettings):
             nack = self.throttle = NackThrottle(settings, now)
             self._admit = lambda now, _: nack.admit(now, rng)
-            self._ended = lambda now, _, verdict: nack.ended(now, verdict.declined)
+            self._ended = lambda now, _, sample: nack.ended(now, sample.declined)
             self._percent = lambda now, _: nack.rejection_percent(now)
         else:
             sre = self.throttle = Throttle(settings, now)
             self._admit = lambda now, criticality: sre.admit(now, criticality, rng)
-            self._ended = lambda now, criticality, verdict: sre.ended(now, criticality, verdict.accepted)
+            self._ended = lambda now, criticality, sample: sre.ended(now, criticality, sample.accepted)
             self._percent = sre.rejection_percent
         self.readers = (reader_of(None),)
 
@@ -82,8 +82,8 @@ class ThrottleGate(PlainGate):
     def judged(self, now: float, call: Placement, success: bool | None) -> None:
         """Learn from the answers."""
         criticality = criticality_of(call)
-        for verdict in verdicts(now, call):
-            self._ended(now, criticality, verdict)
+        for sample in samples(now, call):
+            self._ended(now, criticality, sample)
 
     def note(self, now: float) -> str | None:
         """Of which share it would refuse calls that are critical, as most are."""

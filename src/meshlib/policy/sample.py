@@ -1,4 +1,4 @@
-"""What the answer to an attempt says of the service's load, for the gates that learn from it."""
+"""Samples: what each attempt of a call says of the service's load, for the gates that learn from it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from meshlib.policy.classify import OVERLOAD_STATUSES
 if TYPE_CHECKING:
     from meshlib.policy.placement import Placement
 
-__all__ = ["Verdict", "verdicts"]
+__all__ = ["Sample", "samples"]
 
 _LOST = (AttemptTimeout, ConnectFailed, DeadlineExceeded, Reset)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Sample:
     """One attempt that says something.
 
     Attributes:
@@ -41,7 +41,7 @@ class Verdict:
         return not (self.declined or self.lost)
 
 
-def verdicts(now: float, call: Placement) -> Iterator[Verdict]:
+def samples(now: float, call: Placement) -> Iterator[Sample]:
     """Those of a call's attempts in its cluster; of one that was cancelled, or failed on this side, there is none."""
     if call.facts.observe:
         # What really happened went another way, and only its end is known.
@@ -56,8 +56,8 @@ def verdicts(now: float, call: Placement) -> Iterator[Verdict]:
             yield from _judge(attempt.started_at, latency_s, attempt.status, attempt.error)
 
 
-def _judge(began: float, latency_s: float, status: int | None, error: MeshError | None) -> Iterator[Verdict]:
+def _judge(began: float, latency_s: float, status: int | None, error: MeshError | None) -> Iterator[Sample]:
     if status is not None:
-        yield Verdict(began, latency_s, status, status in OVERLOAD_STATUSES, False)
+        yield Sample(began, latency_s, status, status in OVERLOAD_STATUSES, False)
     elif isinstance(error, _LOST) and not isinstance(error, TLSFailed):
-        yield Verdict(began, latency_s, None, False, True)
+        yield Sample(began, latency_s, None, False, True)
