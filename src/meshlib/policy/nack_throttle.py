@@ -9,7 +9,7 @@ so at a threshold of one half and averages of .5, .4, .3, .2, .125 with 0, .2, .
 `rps_threshold` calls per second nothing is refused, and each answer counts as accepted.
 
 A rejection is what `throttle` says was not accepted, except timeouts and broken connections: Finagle's are those that
-the service itself declined (here: a 429 or 503, or an answer marked as overloaded).
+the service itself declined (here: a 429 or 503).
 """
 
 from __future__ import annotations
