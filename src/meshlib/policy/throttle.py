@@ -7,8 +7,9 @@ After "Handling Overload", chapter 21 of Google's SRE book. Of the calls that th
 is refused here, where `requests` are the calls of the window and `accepts` those that the service accepted. A service
 that accepts everything is never throttled (k >= 1); one that accepts nothing gets ever fewer calls.
 
-What was not accepted: a 429 or a 503, and an attempt that ended in a timeout, or with its connection refused or reset. Any other answer was accepted, a 500 too: an error of the application is no overload.
-Calls under way count as nothing yet, or a cold burst would throttle itself; a cancelled call never counts.
+What was not accepted: a 429 or a 503, and an attempt that ended in a timeout, or with its connection refused or reset.
+Any other answer was accepted, a 500 too: an error of the application is no overload. Calls under way count as nothing
+yet, or a cold burst would throttle itself; a cancelled call never counts.
 
 Three things differ from the book. `max_rejection_percent` bounds p: where overload shows as timeouts and not as quick
 rejections, the formula lets one call per second through, and these time out too, so a service that is well again stays
