@@ -56,6 +56,31 @@ def test_a_service_that_declines_is_spared(tmp_path: Path) -> None:
     ]
 
 
+def test_slow_reports_leave_room_for_checkouts(tmp_path: Path) -> None:
+    assert what_it_prints("traffic/slow_reports_and_checkouts.py", tmp_path) == [
+        "one limit for all: 6 reports under way; the checkout: refused by the limit",
+        "divided: 3 reports under way; the checkout: 204",
+    ]
+
+
+def test_calls_name_the_metadata_of_their_endpoints(tmp_path: Path) -> None:
+    assert what_it_prints("traffic/versions_by_metadata.py", tmp_path) == [
+        "nothing asked for: {'v1': 10}, fallback default",
+        "{'version': 'v2'} asked for: {'v2': 10}, subset version=v2",
+        "{'version': 'v3'} asked for: {'v1': 10}, fallback default",
+    ]
+
+
+def test_a_breaker_and_strategies_of_the_user_do_what_they_say(tmp_path: Path) -> None:
+    assert what_it_prints("traffic/breaker_and_retries_of_your_own.py", tmp_path) == [
+        "asked again while it was not ready: [202, 202, 200]",
+        "an error is an answer, and no failure: [500, 500]",
+        "the listener: closed to open",
+        "these are failures: [503, 503, 503]",
+        "refused, because of CircuitBreakerError; the breaker is open",
+    ]
+
+
 def test_a_fleet_shares_a_breaker(tmp_path: Path, redis_server: Redis) -> None:
     assert what_it_prints("traffic/fleet_breaker.py", tmp_path, REDIS_URL=redis_server.url) == [
         "the first process: [503, 503, 503]",
