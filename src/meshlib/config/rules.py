@@ -10,7 +10,6 @@ from pydantic import AfterValidator, Field, model_validator
 from meshlib.config.fields import (
     WIRE_HEADERS,
     Amount,
-    Flag,
     HeaderName,
     HeaderValue,
     Interval,
@@ -26,7 +25,7 @@ from meshlib.config.fields import (
     exactly_one,
     reject,
 )
-from meshlib.config.parts import Fault, HashOn, Hedge, Retry
+from meshlib.config.parts import Fault, HashOn, Hedge, Retry, ValueMatch
 
 __all__ = ["Backend", "HeaderEdit", "HeaderEdits", "Match", "PathMatch", "Route", "ValueMatch"]
 
@@ -51,29 +50,6 @@ class PathMatch(Part):
     @model_validator(mode="after")
     def _one_kind(self) -> PathMatch:
         exactly_one(self, ("exact", "prefix", "path_prefix", "regex", "template"))
-        return self
-
-
-class ValueMatch(Part):
-    """A condition on a header or a query parameter; exactly one of its fields, besides `invert`.
-
-    Attributes:
-        exact, prefix, suffix: the value is, begins with, ends with this text.
-        regex: must match the whole value.
-        present: true: it is there, whatever its value; false: it is not.
-        invert: matches where the rest does not.
-    """
-
-    exact: str | None = None
-    prefix: Text | None = None
-    suffix: Text | None = None
-    regex: Regex | None = None
-    present: Flag | None = None
-    invert: Flag = False
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> ValueMatch:
-        exactly_one(self, ("exact", "prefix", "suffix", "regex", "present"))
         return self
 
 

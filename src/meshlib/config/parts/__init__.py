@@ -34,6 +34,7 @@ from meshlib.config.parts.health import (
     TcpCheck,
 )
 from meshlib.config.parts.hedge import Hedge
+from meshlib.config.parts.match import ValueMatch
 from meshlib.config.parts.places import (
     Distribute,
     FailoverRegion,
@@ -99,5 +100,6 @@ __all__ = [
     "TcpKeepalive",
     "Throttle",
     "Tls",
+    "ValueMatch",
     "ZoneAware",
 ]

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from meshlib.config.fields import (
     Amount,
     Code,
     Count,
-    Flag,
     HeaderName,
     Interval,
     Many,
     Methods,
     Part,
-    Regex,
     RetryConditions,
     Span,
-    Text,
-    exactly_one,
 )
+from meshlib.config.parts.match import ValueMatch
 from meshlib.policy import retry_settings as settings
 from meshlib.policy.backoff import Jitter
 from meshlib.policy.retry_settings import BudgetKind
@@ -34,31 +31,17 @@ _RATE_LIMITED = settings.RateLimitedBackoff()
 _DEFAULT_CONDITIONS: Any = _RETRY.on
 
 
-class HeaderCondition(Part):
+class HeaderCondition(ValueMatch):
     """A condition on a header by its name; exactly one of its other fields, besides `invert`.
 
     Attributes:
         name: of the header.
-        exact, prefix, suffix: the value is, begins with, ends with this text.
-        regex: must match the whole value.
-        present: true: it is there, whatever its value; false: it is not.
-        invert: matches where the rest does not.
+        exact, prefix, suffix, regex, present, invert: see `ValueMatch`.
     """
 
     compiles_to: ClassVar = settings.HeaderCondition
 
     name: HeaderName
-    exact: str | None = None
-    prefix: Text | None = None
-    suffix: Text | None = None
-    regex: Regex | None = None
-    present: Flag | None = None
-    invert: Flag = False
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> HeaderCondition:
-        exactly_one(self, ("exact", "prefix", "suffix", "regex", "present"))
-        return self
 
 
 class ResetHeader(Part):
