@@ -75,6 +75,8 @@ class ShadowedState(ClusterState):
     def renew_locks(self) -> None:
         super().renew_locks()
         self.shadows.renew_locks()
+        if self.beside is not None:
+            self.beside.renew_locks()
 
 
 class ShadowedCluster(Cluster):
