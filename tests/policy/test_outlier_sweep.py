@@ -221,6 +221,21 @@ def test_a_clock_that_goes_back_holds_up_no_sweep_and_keeps_nobody_out() -> None
     assert outlier.ejected == ()
 
 
+@pytest.mark.parametrize("return_by", ["probe", "sweep"])
+def test_a_clock_that_goes_back_and_forth_does_not_make_it_sweep_for_ever(return_by: str) -> None:
+    _, outlier, cluster = cluster_of(2, consecutive_5xx=1, return_by=return_by)
+    health = cluster.members[0].health
+    outlier.succeeded(cluster.members[0], NOW + 1e12, 500)
+    probe = outlier.due(NOW + 1e12 + 31, True)
+    if probe is not None:
+        probe.ended(NOW + 1e12 + 31, True)
+    outlier.sweep(NOW + 1e12 + 31)
+    assert (health.ejected, health.ejections) == (False, 1)
+    outlier.sweep(NOW)
+    outlier.sweep(NOW + 1e11)  # ten thousand million intervals
+    assert health.ejections == 0
+
+
 def test_members_that_leave_and_come_back_keep_their_counts() -> None:
     state, outlier, cluster = cluster_of(3, consecutive_5xx=5)
     for _ in range(4):

@@ -154,6 +154,7 @@ class SweepingDetector(OutlierDetector):
         if self.settings.success_rate is not None or self.settings.failure_percentage is not None:
             changes.extend((member, True) for member in self._look_at_rates(at))
         for health in [health for health in self._to_forgive if not health.ejected]:
+            health.returned_at = min(health.returned_at, at)  # later only if the clock went back
             if at - health.returned_at >= self.settings.interval_s:
                 health.ejections = max(0, health.ejections - 1)
                 if not health.ejections:
