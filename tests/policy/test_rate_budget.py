@@ -87,6 +87,15 @@ def test_however_the_clock_jumps_it_never_allows_more_than_was_deposited(events:
         assert retries <= deposits / 2
 
 
+def test_a_clock_that_went_back_by_an_hour_keeps_the_reserve_away_no_longer_than_ever() -> None:
+    budget = RateBudget(0, 10, 10)
+    budget.succeeded(NOW)
+    while budget.retry_began(NOW + 3600):
+        pass
+    assert not budget.may_retry(NOW)
+    assert [budget.may_retry(NOW + after) for after in (5, 10.1)] == [False, True]
+
+
 def test_threads_take_no_more_than_there_is() -> None:
     budget, taken = RateBudget(0, 10, 10), []
 

@@ -77,10 +77,12 @@ class RateBudget(Budget):
         return sum(self._slices) + self.reserve
 
     def _move(self, now: float) -> None:
-        """Empty the slices that have expired. A clock that goes back stays in the slice it is in."""
+        """Empty the slices that have expired. A clock that goes back stays in the slice it is in, for as long as one is."""
         if self._started is None:
             self._started = now
         at = int((now - self._started) / self._slice_s)
+        if at < self._slice_at - _SLICES:
+            at, self._started = self._slice_at, now - self._slice_at * self._slice_s
         for passed in range(self._slice_at + 1, min(at, self._slice_at + _SLICES) + 1):
             self._slices[passed % _SLICES] = 0
         if at > self._slice_at + _SLICES:
