@@ -181,7 +181,8 @@ class Errand:
         self.job = job
         self.result: Any = None
 
-    def on_ready(self, callback: Callable[[], None]) -> None: ...
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        self.callback = callback
 
     def leave(self) -> None: ...
 
@@ -255,5 +256,22 @@ def test_successes_in_a_row_are_told_once() -> None:
         start_of(again.begin(NOW))
         again.headers(NOW, 1, 200)
     assert len(worker.errands) == 1
+    worker.work()
+    assert listener.heard == ["before", "success"]
+
+
+def test_a_success_that_could_not_be_told_does_not_keep_back_later_ones() -> None:
+    worker = Worker()
+    listener = Listener()
+    bench = bench_of(pybreaker.CircuitBreaker(listeners=[listener]), worker)
+    first = bench.another()
+    first.begin(NOW)
+    worker.work()
+    first.woken(NOW)
+    first.headers(NOW, 1, 200)
+    worker.errands.pop().callback()  # the storage is unwell: what is asked of it is over, and was not done
+    again = bench.another()
+    start_of(again.begin(NOW))
+    again.headers(NOW, 1, 200)
     worker.work()
     assert listener.heard == ["before", "success"]

@@ -164,8 +164,11 @@ class UserBreakerGate(PlainGate):
                 if self._success_waits:
                     return
                 self._success_waits = True
-        if self._worker.submit(lambda: self._replay(error)) is None:
+        errand = self._worker.submit(lambda: self._replay(error))
+        if errand is None:
             self._success_waits = False
+        elif success:
+            errand.on_ready(self._success_told)  # also one that was not done
 
     def note(self, now: float) -> str | None:
         """Whether it is open, as far as that can be told without asking elsewhere."""
@@ -221,6 +224,9 @@ class UserBreakerGate(PlainGate):
             return _View(False)
         waited_s = (datetime.now(UTC) - opened_at).total_seconds()
         return _View(False, max(0.0, breaker.reset_timeout - waited_s))
+
+    def _success_told(self) -> None:
+        self._success_waits = False
 
     def _replay(self, error: MeshError | None) -> None:
         if error is None:
