@@ -212,3 +212,9 @@ def test_the_reasons_tell_of_the_hash_and_the_bond() -> None:
 def test_a_key_that_is_no_text_is_refused_where_it_is_given() -> None:
     with pytest.raises(TypeError, match="hash_key is to be text, not int"):
         meshlib.call(hash_key=7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("metadata", [{"version": 2}, {2: "v2"}])
+def test_metadata_that_are_no_text_are_refused_where_they_are_given(metadata: Any) -> None:
+    with pytest.raises(TypeError, match="a map of text to text"):
+        meshlib.call(metadata_match=metadata)

@@ -74,12 +74,16 @@ def call(
 
     Raises:
         ValueError: if `timeout` is not a duration.
-        TypeError: if `hash_key` is no text.
+        TypeError: if `hash_key`, or a name or value of `metadata_match`, is no text.
     """
     if hash_key is not None and not isinstance(hash_key, str):
         raise TypeError(f"hash_key is to be text, not {type(hash_key).__name__}: write hash_key=str(...)")
     timeout_s = None if timeout is None else parse_duration(timeout)
-    match = tuple(sorted(metadata_match.items())) if metadata_match else ()
+    match: tuple[tuple[str, str], ...] = ()
+    if metadata_match:
+        if not all(isinstance(text, str) for pair in metadata_match.items() for text in pair):
+            raise TypeError("metadata_match is to be a map of text to text, as metadata are: {'version': 'v2'}")
+        match = tuple(sorted(metadata_match.items()))
     return {EXTENSION: CallOptions(idempotent, timeout_s, route, explain, hash_key=hash_key, metadata_match=match)}
 
 
