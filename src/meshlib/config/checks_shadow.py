@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from meshlib.config.problems import Found, Path
@@ -47,7 +48,6 @@ def as_policy(part: written.Shadow, levels: Levels) -> tuple[written.Policy, Lev
     given = {field: getattr(part, field) for field in part.model_fields_set if getattr(part, field) is not None}
     shadow, cluster = levels.cluster.shadow, levels.cluster
     if shadow is not None:
-        fields = ("breaker", "outlier", "throttle", "limits", "bulkhead", "rate_limit", "load_balancing")
-        settings = {field: getattr(shadow, field) for field in fields if getattr(shadow, field) is not None}
-        cluster = replace(cluster, **settings)
+        settings = {each.name: getattr(shadow, each.name) for each in fields(shadow)}
+        cluster = replace(cluster, **{name: value for name, value in settings.items() if value is not None})
     return Policy.model_construct(**given), replace(levels, cluster=cluster)

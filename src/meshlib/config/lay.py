@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from meshlib.config.fields import Part
 from meshlib.dataclass import replace
 
-__all__ = ["compiled", "lay_over"]
+__all__ = ["compiled", "lay_over", "name_in"]
 
 S = TypeVar("S")
 
@@ -58,7 +58,7 @@ def _changes(base: Any, part: Part, prefix: str) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for field in part.model_fields_set:
         value = getattr(part, field)
-        name = _name_in(base, prefix + field)
+        name = name_in(base, prefix + field)
         if name is None:
             if isinstance(value, Part) and value.compiles_to is None:
                 changes.update(_changes(base, value, f"{prefix}{field}_"))
@@ -69,6 +69,7 @@ def _changes(base: Any, part: Part, prefix: str) -> dict[str, Any]:
     return changes
 
 
-def _name_in(settings: Any, field: str) -> str | None:
+def name_in(settings: Any, field: str) -> str | None:
+    """What a field that is written as `field` is called in a settings object; None if it has none."""
     names = (field, f"{field}_s", _OTHERWISE.get(field, field))
     return next((name for name in names if name in type(settings).__dataclass_fields__), None)

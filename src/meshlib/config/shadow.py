@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from meshlib.config.lay import lay_over
+from meshlib.config.lay import lay_over, name_in
 from meshlib.dataclass import replace
 from meshlib.policy.settings import BreakerSettings, ShadowSettings
 
@@ -20,17 +21,6 @@ if TYPE_CHECKING:
     from meshlib.policy.gates import Gates
 
 __all__ = ["shadow_of", "shadowed"]
-
-_FIELDS = {
-    "circuit_breaker": "breaker",
-    "outlier_detection": "outlier",
-    "throttle": "throttle",
-    "limits": "limits",
-    "bulkhead": "bulkhead",
-    "rate_limit": "rate_limit",
-    "load_balancing": "load_balancing",
-}
-"""By what is written, the name in the settings."""
 
 
 def shadow_of(cluster: ClusterSettings, written: Sequence[Shadow]) -> ShadowSettings | None:
@@ -47,9 +37,10 @@ def shadow_of(cluster: ClusterSettings, written: Sequence[Shadow]) -> ShadowSett
     shadow = live
     for part in written:
         shadow = lay_over(shadow, part)
-    given = {_FIELDS[field] for part in written for field in part.model_fields_set}
-    shadow = replace(shadow, **dict.fromkeys(set(_FIELDS.values()) - given))
-    return None if shadow == ShadowSettings() else shadow
+    none = ShadowSettings()
+    given = {name_in(none, field) for part in written for field in part.model_fields_set}
+    shadow = replace(shadow, **{each.name: None for each in fields(none) if each.name not in given})
+    return None if shadow == none else shadow
 
 
 def shadowed(settings: ClusterSettings, gates: Gates, now: float) -> tuple[Callable[..., ClusterState], Gates]:
