@@ -250,13 +250,19 @@ def _client(settings: RedisSettings) -> Any:
                 raise _Unwell(f"{type(error).__name__}: {error}") from None
 
     timeout_s = max(_MIN_TIMEOUT_S, 4 * settings.max_wait_s)
-    return Client.from_url(
-        settings.url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        client_name="meshlib",
-    )
+    try:
+        client = Client.from_url(
+            settings.url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            client_name="meshlib",
+        )
+        # What follows the "?" of the URL is looked at only where a connection is made of it. This one stays unopened.
+        client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
+    except (TypeError, ValueError) as error:
+        raise _Unwell(f"its URL cannot be used: {error}") from None
+    return client
 
 
 class SharedGates:
