@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 
 import pytest
 
@@ -101,6 +102,19 @@ def test_the_caller_that_was_silent_longest_is_forgotten_first() -> None:
     assert limit.keys == 2
     assert isinstance(limit.ask(0.1, "a"), TooFast)
     assert limit.ask(0.1, "b") is None
+
+
+def test_keys_however_long_take_little_memory_and_are_told_apart() -> None:
+    limit = limit_of(by=KeySource("header", "user"), each=GcraSettings(1, 1))
+    tracemalloc.start()
+    try:
+        for user in range(20):
+            assert limit.ask(0.0, f"{user}\ud800" + "x" * 1_000_000) is None
+        assert tracemalloc.get_traced_memory()[0] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    assert limit.keys == 20
+    assert isinstance(limit.ask(0.0, "7\ud800" + "x" * 1_000_000), TooFast)
 
 
 def test_callers_without_a_key_share_one_limit() -> None:

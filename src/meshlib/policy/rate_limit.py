@@ -14,6 +14,7 @@ deadline bounds the wait too.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from typing import TypeAlias
@@ -26,6 +27,9 @@ from meshlib.policy.token_bucket import TokenBucket
 __all__ = ["RateLimit", "TooFast", "Turn", "describe"]
 
 _Meter: TypeAlias = Gcra | TokenBucket
+
+_LONG = 120
+"""A longer key is remembered by its hash: callers choose what they send, and ten thousand are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,8 @@ class RateLimit:
 
     def _of(self, key: str, rate: RateSettings, now: float) -> _Meter:
         keys = self._keys
+        if len(key) > _LONG:
+            key = hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()
         meter = keys.get(key)
         if meter is None:
             meter = keys[key] = self._meter(rate, now)
