@@ -143,6 +143,14 @@ def test_the_weight_is_the_rate_at_full_use(figures: dict[str, float], weight: f
     assert weight_of(LoadReport(**figures), SETTINGS) == weight  # type: ignore[arg-type]
 
 
+def test_a_clock_that_goes_back_makes_for_one_blackout_more_and_not_for_an_hour() -> None:
+    reported, told = ReportedWeight(ServerWeightSettings(blackout_s=10.0)), LoadReport(0.5, rps_fractional=100.0)
+    reported.report(told, NOW + 3600)
+    reported.report(told, NOW)
+    reported.report(told, NOW + 10)
+    assert reported.value(NOW + 10) == 200.0
+
+
 def test_the_utilization_may_be_any_metric_the_largest_of_several() -> None:
     found = LoadReport(0.9, 0.1, 0.2, 100.0, named_metrics={"queue": 0.5}, utilization={"disk": 0.4})
     for metrics, used in [

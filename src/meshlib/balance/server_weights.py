@@ -83,7 +83,7 @@ class ReportedWeight:
         if weight > 0.0:
             self._weight = weight
             self._reported_at = now
-            if self._since is None:
+            if self._since is None or self._since > now:  # the first one, or the clock went back
                 self._since = now
 
     def value(self, now: float) -> float:
