@@ -77,7 +77,7 @@ class RateBudget(Budget):
         return sum(self._slices) + self.reserve
 
     def _move(self, now: float) -> None:
-        """Empty the slices that have expired. A clock that goes back stays in the slice it is in, for as long as one is."""
+        """Empty the slices that have expired. A clock that goes back stays in the slice it is in."""
         if self._started is None:
             self._started = now
         at = int((now - self._started) / self._slice_s)
