@@ -130,6 +130,7 @@ class Wiring:
             on_ejection=self._changes.on_ejection,
             on_left=self._left,
             soon=self._soon,
+            later=self._later,
             pause=_let_others_run,
             fleet=self._fleet,
         )
@@ -244,6 +245,12 @@ class Wiring:
         try:
             self.control.call_soon(work)
         except RuntimeError:  # the control thread does not run: nobody watches anything, so nobody waits long
+            work()
+
+    def _later(self, delay_s: float, work: Callable[[], None]) -> None:
+        if self.control.started:
+            self.control.call_later(delay_s, work)
+        else:
             work()
 
     def _fleet_changed(self, well: bool, detail: str) -> None:

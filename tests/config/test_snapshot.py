@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from random import Random
 
+import pytest
+
 from meshlib.balance.cluster import REMEMBER_S, Known
 from meshlib.balance.endpoint import Endpoint
 from meshlib.config.choose import read_settings
@@ -94,6 +96,44 @@ def test_an_ejection_makes_the_table_anew_once_and_elsewhere() -> None:
     after = snapshots.service("orders").clusters[None]
     assert after is not before
     assert set(after.healthy) == set(before.members[2:])
+
+
+def test_what_takes_long_to_make_anew_is_not_made_again_and_again() -> None:
+    fields = {"outlier_detection": {"consecutive_errors": 1}, "load_balancing": {"policy": "maglev"}}
+    time, waits, due = [1000.0], [], []
+
+    def pause() -> None:
+        time[0] += 0.1 / 65
+
+    def later(delay_s: float, work: Callable[[], None]) -> None:
+        waits.append(delay_s)
+        due.append(work)
+
+    snapshots = Snapshots(
+        read_settings({"services": {"orders": fields}}, {}),
+        now=lambda: time[0],
+        rng=Random(1),
+        target_of=nothing,
+        later=later,
+        pause=pause,
+    )
+    snapshots.publish("orders", [Endpoint("10.0.0.1", port) for port in range(1, 9)], Known.YES)
+    first = snapshots.service("orders").clusters[None]
+    outlier, members = first.state.outlier, first.members
+    assert outlier is not None
+    outlier.failed(members[0], time[0])
+    second = snapshots.service("orders").clusters[None]
+    assert second is not first
+    for member in members[1:4]:
+        outlier.failed(member, time[0])
+    assert waits == [pytest.approx(0.9, abs=0.05)], "once, and nine times as long as it took"
+    assert snapshots.service("orders").clusters[None] is second
+    time[0] += waits[0]
+    due.pop()()
+    assert set(snapshots.service("orders").clusters[None].healthy) == set(members[4:])
+    time[0] -= 3600
+    outlier.passed_check(members[0].health, time[0])
+    assert members[0] in snapshots.service("orders").clusters[None].healthy, "a clock that goes back holds up nothing"
 
 
 def test_who_publishes_does_not_wait_for_a_lock_that_a_fork_left_behind() -> None:

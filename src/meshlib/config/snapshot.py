@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = ["EndpointsWaiter", "ServiceState", "ServiceView", "Snapshot", "Snapshots"]
 
+_LITTLE_S = 0.005
+_CALM = 9.0
+"""How many times as long as it took to make clusters anew is waited before the next time, where it is no little."""
+_CALM_MOST_S = 2.0
+
 
 class ServiceState:
     """The live part of one service: what outlasts any change of its endpoints.
@@ -151,6 +156,7 @@ class Snapshots:
         on_ejection: Callable[[str], Callable[[Member, bool], None]] | None = None,
         on_left: Callable[[Endpoint], None] | None = None,
         soon: Callable[[Callable[[], None]], object] = lambda work: work(),
+        later: Callable[[float, Callable[[], None]], object] = lambda delay_s, work: work(),
         pause: Callable[[], object] = lambda: None,
         fleet: Fleet | None = None,
     ) -> None:
@@ -166,6 +172,7 @@ class Snapshots:
                 (or is back).
             on_left: called with each endpoint that has left its service.
             soon: does what takes longer than a call should wait for, elsewhere; by default at once.
+            later: does it in so many seconds.
             pause: lets others run; called now and then in work that takes long.
             fleet: what clusters share with other processes; None for nothing.
         """
@@ -176,9 +183,11 @@ class Snapshots:
         self._on_ejection = on_ejection
         self._on_left = on_left
         self._soon = soon
+        self._later = later
         self._pause = pause
         self._fleet = fleet
         self._refreshing: set[str] = set()
+        self._calm_until: dict[str, float] = {}
         self._lock = threading.Lock()
         # Who makes clusters anew holds this one for as long as that takes, calls never do. Taken before the other.
         self._making = threading.Lock()
@@ -226,16 +235,29 @@ class Snapshots:
         """Make the clusters of a service anew, soon: the health of an endpoint has changed, and they depend on it."""
         if name not in self._refreshing:
             self._refreshing.add(name)
-            self._soon(lambda: self._refresh(name))
+            self._soon(lambda: self._refresh_if_calm(name))
+
+    def _refresh_if_calm(self, name: str) -> None:
+        """Not again and again while the endpoints of a large service go and come: that would take all the time."""
+        began = self.now()
+        wait_s = self._calm_until.get(name, began) - began
+        if 0.0 < wait_s <= _CALM_MOST_S:  # more only if the clock went back
+            self._later(wait_s, lambda: self._refresh(name))
+            return
+        self._refresh(name)
 
     def _refresh(self, name: str) -> None:
         self._refreshing.discard(name)
+        began = self.now()
         with self._making:
             view = self.current.services.get(name)
             if view is not None:
                 view = self._made(view.state, view.endpoints, view.known, view.detail)
                 with self._lock:
                     self._set(view)
+        took_s = self.now() - began
+        if took_s > _LITTLE_S:
+            self._calm_until[name] = began + took_s + min(_CALM * took_s, _CALM_MOST_S)
 
     def _made(self, state: ServiceState, endpoints: tuple[Endpoint, ...], known: Known, detail: str) -> ServiceView:
         """A new view, with all that takes long to make: that is done without the lock that calls may need."""
