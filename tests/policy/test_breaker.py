@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+from contextlib import suppress
 from functools import partial
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -265,3 +268,28 @@ def test_threads_get_one_probe_among_them() -> None:
         thread.join()
     assert len(probes) == 1
     assert breaker.rejected == 16 * 200 - 1
+
+
+class _Alarm(BaseException):
+    pass
+
+
+def test_what_a_signals_handler_raises_leaves_no_lock_held() -> None:
+    """As Ctrl-C does, or a time limit by a signal: every further call would wait for ever."""
+    breaker, rng, raised = Breaker(BreakerSettings(), NOW), Random(1), 0
+
+    def handler(*_: object) -> None:
+        raise _Alarm
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for _ in range(100):
+            with suppress(_Alarm):
+                signal.setitimer(signal.ITIMER_REAL, 1e-4 + rng.random() * 1e-3)
+                for _ in range(1_000_000):
+                    breaker.call_ended(NOW, True)
+            raised += 1
+            assert not breaker._lock.locked(), f"after {raised}"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
