@@ -296,3 +296,26 @@ def test_a_redis_that_is_too_slow_is_waited_for_a_few_times_and_then_no_more(red
             delay[0] = 0.0
             wait_until(lambda: any(isinstance(each, events.FleetWell) for each in told), "its recovery")
             wait_until(lambda: calls(mesh, 1) == ["RateLimited"], "the limit is back")
+
+
+def test_who_answers_byte_by_byte_is_not_waited_for_again_and_again() -> None:
+    over = threading.Event()
+
+    def drip(peer: Peer) -> None:
+        with suppress(OSError):
+            while not over.wait(0.05):
+                peer.send(b"$")
+
+    with serving(drip) as redis, serving(script_of(["200 OK"])) as server:
+        service = {"endpoints": [address(server)], "fleet": {"rate_limit": {"rate": 1000}}}
+        url = f"redis://127.0.0.1:{redis.port}/0"
+        with Mesh({"redis": {"url": url, "max_wait": "20ms"}, "services": {"orders": service}}) as mesh:
+            waits = []
+            began = time.monotonic()
+            while time.monotonic() < began + 0.7:
+                at = time.monotonic()
+                assert calls(mesh, 1) == ["200"]
+                waits.append(time.monotonic() - at)
+            over.set()
+            assert min(waits[:3]) >= 0.02
+            assert min(waits[-10:]) < 0.02

@@ -89,6 +89,8 @@ class RedisLink(ErrandThread):
         self._sha = hashlib.sha1(GCRA_SCRIPT.encode(), usedforsecurity=False).hexdigest()
         self._slow = 0
         self._look_again_s = _LOOK_AGAIN_S
+        self._busy_since: float | None = None
+        self._stuck_s = 2 * _timeout_s(settings)
 
     def __repr__(self) -> str:
         where = urlsplit(self.settings.url)
@@ -100,6 +102,9 @@ class RedisLink(ErrandThread):
         if not self.well:
             self._start()  # a forked child looks by itself whether it is back
             return None
+        since = self._busy_since
+        if since is not None and time.monotonic() - since > self._stuck_s:
+            return None  # a peer that sends byte after byte is in time with each of them
         return super().submit(job)
 
     def take(self, name: str, interval_s: float, burst: int) -> Errand | None:
@@ -128,6 +133,7 @@ class RedisLink(ErrandThread):
     def after_fork(self) -> None:
         """In the child: the connection is the parent's."""
         super().after_fork()
+        self._busy_since = None
         if self._client is not None:
             from meshlib.discovery.threads import abandon
 
@@ -151,6 +157,7 @@ class RedisLink(ErrandThread):
                 errand.finish(None)
             self._look()
             return
+        self._busy_since = time.monotonic()
         takes = [errand for errand in batch if isinstance(errand.job, _Take)]
         try:
             if takes:
@@ -161,6 +168,8 @@ class RedisLink(ErrandThread):
                 if not errand.done:
                     errand.finish(None)
             self._changed(False, str(error))
+        finally:
+            self._busy_since = None
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, _Unwell):
@@ -231,6 +240,11 @@ class RedisLink(ErrandThread):
             client.close()
 
 
+def _timeout_s(settings: RedisSettings) -> float:
+    """How long Redis may be silent."""
+    return max(_MIN_TIMEOUT_S, 4 * settings.max_wait_s)
+
+
 def _client(settings: RedisSettings) -> Any:
     """A client of redis-py that gives up soon, retries nothing by itself, and says so by `_Unwell`."""
     import redis
@@ -249,7 +263,7 @@ def _client(settings: RedisSettings) -> Any:
             except (RedisError, OSError) as error:
                 raise _Unwell(f"{type(error).__name__}: {error}") from None
 
-    timeout_s = max(_MIN_TIMEOUT_S, 4 * settings.max_wait_s)
+    timeout_s = _timeout_s(settings)
     try:
         client = Client.from_url(
             settings.url,
