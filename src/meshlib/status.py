@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.adapters.plane import DataPlane
 from meshlib.balance.cluster import Cluster
+from meshlib.balance.endpoint import Locality
 from meshlib.config.settings import MeshSettings
 from meshlib.config.snapshot import Snapshots
 from meshlib.dataclass import dataclass
@@ -177,6 +178,15 @@ class MeshView:
         self.served: list[Ignored] = []
         self._snapshots = snapshots
         self._engines = engines
+
+    def now(self) -> float:
+        """The time on the mesh's clock."""
+        return self._snapshots.now()
+
+    def locality(self) -> Locality | None:
+        """Where this process runs; None if nobody said."""
+        here = self._snapshots.current.settings.locality
+        return here if here.region or here.zone else None
 
     def clusters(self) -> list[Cluster]:
         """Every cluster of every service in use."""

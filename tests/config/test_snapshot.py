@@ -49,7 +49,7 @@ def test_a_fork_in_the_middle_of_a_pick_leaves_the_child_a_whole_schedule() -> N
         go_on.wait(10)
         return True
 
-    balancer = cluster._balancer
+    balancer = cluster.balancer
     assert balancer is not None
     parent = threading.Thread(target=balancer.pick, args=(1000.0, Random(1), forever), daemon=True)
     parent.start()

@@ -8,7 +8,7 @@ from random import Random
 from typing import TypeAlias
 
 from meshlib.balance.cluster import Cluster, ClusterState
-from meshlib.balance.endpoint import Endpoint
+from meshlib.balance.endpoint import Endpoint, Locality
 from meshlib.errors import MeshError
 from meshlib.net.pool import PoolStats
 from meshlib.net.wire import Progress
@@ -147,6 +147,14 @@ class Seen:
         self.of_pools: list[PoolStats] = []
         self.of_ages: dict[str, float] = {}
         self.of_ignored: Ignored | None = None
+        self.of_now = 100.0
+        self.of_locality: Locality | None = None
+
+    def now(self) -> float:
+        return self.of_now
+
+    def locality(self) -> Locality | None:
+        return self.of_locality
 
     def clusters(self) -> Iterable[Cluster]:
         return self.of_clusters

@@ -7,17 +7,29 @@ import gc
 from random import Random
 from typing import Any
 
+import pytest
 from pybreaker import CircuitBreaker
 
 from meshlib.balance.affinity import Sessions
 from meshlib.balance.cluster import ClusterState
-from meshlib.balance.endpoint import Endpoint, Health
+from meshlib.balance.endpoint import Endpoint, Health, Locality
 from meshlib.balance.health import ActiveHealth
 from meshlib.balance.load_report import LoadReport
 from meshlib.balance.priority_set import PrioritySet
 from meshlib.balance.random import random_choice
 from meshlib.balance.server_weights import ReportedWeight
-from meshlib.balance.settings import LoadBalancing, ServerWeightSettings, SessionAffinity
+from meshlib.balance.settings import (
+    ApertureSettings,
+    LoadBalancing,
+    ServerWeightSettings,
+    SessionAffinity,
+    SlowStartSettings,
+    SubsetSelector,
+    SubsetSettings,
+    SubsettingSettings,
+)
+from meshlib.balance.subset import chosen
+from meshlib.balance.tiers import Here
 from meshlib.errors import ConnectFailed
 from meshlib.net.pool import PoolStats
 from meshlib.policy.admission_settings import ThrottleSettings
@@ -29,6 +41,7 @@ from meshlib.policy.shadow import Shadows
 from meshlib.policy.user_breaker import UserBreakerGate
 from meshlib.propagation import Ignored
 from meshlib.telemetry.gauges import GAUGES, MAX_ENDPOINTS
+from meshlib.telemetry.semconv import zone_of
 from tests.telemetry.calls import ENDPOINTS, Drive, Seen, a_call, a_cluster
 from tests.telemetry.conftest import Sdk
 
@@ -208,6 +221,11 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     assert cluster.state.outlier is not None
     for _ in range(5):
         cluster.state.outlier.failed(cluster.members[0], 0.0)
+    balanced = LoadBalancing(
+        subsetting=SubsettingSettings(size=1), slow_start=SlowStartSettings(), subset=SubsetSettings()
+    )
+    other = ClusterState("other", now=0.0, load_balancing=balanced).view(ENDPOINTS, 0.0, Random(1))
+    chosen(other, ())
     seen = Seen(cluster)
     seen.of_budgets = {"orders": (20.0, 0)}
     seen.of_faults = {"orders": ActiveFaults()}
@@ -218,7 +236,10 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     observer = sdk.observer(seen)
     Drive(observer, a_call(), [503, 200])
 
+    seen.of_clusters = (cluster, other)
+    seen.of_locality = Locality("eu", "a")
     metrics = sdk.metrics()
+    seen.of_clusters = (cluster,)
 
     for gauge in GAUGES:
         metric = metrics[gauge.name]
@@ -323,3 +344,106 @@ def test_calls_of_sessions_are_counted_by_what_became_of_their_bond(sdk: Sdk) ->
     observer = sdk.observer(Seen(cluster))
     Drive(observer, a_call(), [200])
     assert sorted(sdk.points("meshlib.sessions").values()) == [1, 2]
+
+
+def _balanced(sdk: Sdk, settings: LoadBalancing, *, zones: str = "aaabb", now: float = 100.0) -> Seen:
+    """What a mesh shows whose client in zone a calls endpoints in these zones; its attempts are measured."""
+    endpoints = [
+        Endpoint(f"10.0.0.{n}", 80, locality=Locality("eu", "" if zone == "-" else zone))
+        for n, zone in enumerate(zones)
+    ]
+    state = ClusterState("orders", now=0.0, load_balancing=settings)
+    state.here = Here(Locality("eu", "a"))
+    seen = Seen(state.view(endpoints, now, Random(1)))
+    seen.of_locality = Locality("eu", "a")
+    return seen
+
+
+def test_how_many_endpoints_a_client_uses_is_told(sdk: Sdk) -> None:
+    aperture = LoadBalancing(policy="aperture", aperture=ApertureSettings(size=2, instance=0, of=5))
+    for settings, used in (
+        (aperture, [2]),
+        (LoadBalancing(subsetting=SubsettingSettings(size=3)), [3]),
+        (LoadBalancing(subsetting=SubsettingSettings(size=9)), [5]),
+        # A priority for each zone, of which the second stands by.
+        (LoadBalancing(failover=True, subsetting=SubsettingSettings(size=2)), [2]),
+        (LoadBalancing(locality_weights={"eu": 1.0}, subsetting=SubsettingSettings(size=2)), [4]),
+        (LoadBalancing(), []),
+    ):
+        seen = _balanced(sdk, settings)
+        observer = sdk.observer(seen)
+        Drive(observer, a_call(), [200])
+        assert list(sdk.points("meshlib.cluster.used").values()) == used, settings
+        observer.close()
+
+
+def test_endpoints_in_slow_start_are_counted(sdk: Sdk) -> None:
+    seen = _balanced(sdk, LoadBalancing(policy="round_robin", slow_start=SlowStartSettings(window_s=60.0)))
+    seen.of_clusters[0].members[0].health.joined_at = 90.0
+    seen.of_clusters[0].members[1].health.joined_at = 30.0
+    for member in seen.of_clusters[0].members[2:]:
+        member.health.joined_at = None
+    observer = sdk.observer(seen)
+    Drive(observer, a_call(), [200])
+    assert list(sdk.points("meshlib.cluster.warming").values()) == [1]
+    seen.of_now = 150.0
+    assert list(sdk.points("meshlib.cluster.warming").values()) == [0]
+
+
+def test_endpoints_are_told_by_zone_and_state(sdk: Sdk) -> None:
+    seen = _balanced(sdk, LoadBalancing(), zones="aaab-")
+    seen.of_clusters[0].members[0].health.ejected = True
+    observer = sdk.observer(seen)
+    Drive(observer, a_call(), [200])
+    orders = {"server.address": "orders", "meshlib.cluster": "orders"}
+    assert {frozenset(key - orders.items()): value for key, value in sdk.points("meshlib.cluster.places").items()} == {
+        frozenset({("meshlib.endpoint.zone", zone), ("meshlib.endpoint.state", state)}): count
+        for zone, state, count in (
+            ("local", "ejected", 1),
+            ("local", "healthy", 2),
+            ("remote", "healthy", 1),
+            ("unknown", "healthy", 1),
+        )
+    }
+    seen.of_locality = None
+    assert not sdk.points("meshlib.cluster.places")
+
+
+def test_subsets_by_metadata_are_counted_once_calls_have_any(sdk: Sdk) -> None:
+    subset = SubsetSettings(selectors=(SubsetSelector(keys=("version",)),))
+    state = ClusterState("orders", now=0.0, load_balancing=LoadBalancing(subset=subset))
+    endpoints = [Endpoint(f"10.0.0.{n}", 80, metadata={"version": f"v{n % 2}"}) for n in range(5)]
+    seen = Seen(state.view(endpoints, 0.0, Random(1)))
+    observer = sdk.observer(seen)
+    Drive(observer, a_call(), [200])
+    assert not sdk.points("meshlib.cluster.subsets")
+    chosen(seen.of_clusters[0], (("version", "v1"),))
+    assert list(sdk.points("meshlib.cluster.subsets").values()) == [2]
+
+
+def test_attempts_are_told_by_zone_where_the_mesh_knows_its_own(sdk: Sdk) -> None:
+    seen = _balanced(sdk, LoadBalancing(), zones="b")
+    observer = sdk.observer(seen)
+    Drive(observer, a_call(seen.of_clusters[0]), [200])
+    (point,) = sdk.points("http.client.request.duration")
+    assert dict(point)["meshlib.endpoint.zone"] == "remote"
+    assert [dict(span.attributes or {})["meshlib.endpoint.zone"] for span in sdk.spans()] == ["remote"]
+    (point,) = sdk.points("meshlib.client.call.duration")
+    assert "meshlib.endpoint.zone" not in dict(point)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "zone"),
+    [
+        (("eu", "a"), ("eu", "a"), "local"),
+        (("eu", "a"), ("eu", "b"), "remote"),
+        (("eu", "a"), ("us", "a"), "remote"),
+        (("eu", "a"), ("us", ""), "remote"),
+        (("eu", "a"), ("eu", ""), "unknown"),
+        (("eu", ""), ("eu", "a"), "unknown"),
+        (("", "a"), ("eu", "a"), "local"),
+        (("eu", "a"), ("", ""), "unknown"),
+    ],
+)
+def test_a_zone_is_local_remote_or_unknown(here: tuple[str, str], there: tuple[str, str], zone: str) -> None:
+    assert zone_of(Locality(*here), Locality(*there)) == zone

@@ -131,6 +131,11 @@ class Aperture:
             load, load_other = first.load.cost(now) * (load + 1.0), second.load.cost(now) * (load_other + 1.0)
         return first if load <= load_other else second
 
+    @property
+    def size(self) -> int:
+        """How many members are in the slice."""
+        return len(self.members)
+
     def holds(self, member: Member) -> bool:
         """Whether a member is in the slice."""
         return member in self.members

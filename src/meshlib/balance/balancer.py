@@ -30,6 +30,7 @@ __all__ = [
     "Usable",
     "draw_two",
     "is_even",
+    "kept",
     "leaves_out",
     "not_ejected",
     "pick_two",
@@ -132,6 +133,12 @@ def leaves_out(balancer: object, member: Member) -> bool:
     """Whether a balancer has some of the members for its own (a subset, an aperture), and this is none of them."""
     holds = getattr(balancer, "holds", None)
     return holds is not None and not holds(member)
+
+
+def kept(balancer: object, members: Sequence[Member]) -> int:
+    """How many of the members that it was made for a balancer has for its own: of its subset or aperture, or all."""
+    size: int | None = getattr(balancer, "size", None)
+    return len(members) if size is None else size
 
 
 def draw_two(count: int, rng: Random) -> tuple[int, int]:

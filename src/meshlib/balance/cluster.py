@@ -239,6 +239,7 @@ class Cluster:
         members: all that are not draining.
         healthy: those of them that may be picked before any other.
         draining: those that finish what they have; no call and no probe goes there.
+        balancer: over the healthy; None where there are none, and where there are priorities.
         priorities: by which members are picked where they are not all alike; None where they are.
         usual: what picks as long as none is ejected, where members are all alike and not in panic; None where more is
             to be considered.
@@ -249,12 +250,12 @@ class Cluster:
 
     __slots__ = (
         "_alike",
-        "_balancer",
         "_balancer_of_all",
         "_left_out",
         "_made",
         "_outlier",
         "_panic_at",
+        "balancer",
         "detail",
         "draining",
         "healthy",
@@ -303,7 +304,7 @@ class Cluster:
         self._panic_at = panic_at(settings, len(self.members))
         self.priorities: PrioritySet | None = None
         self._alike = are_alike(settings, members, healthy)
-        self._balancer: Balancer | None
+        self.balancer: Balancer | None
         self._balancer_of_all: Balancer | None
         self.usual: Balancer | None = None
         self._balance(now, rng)
@@ -311,29 +312,29 @@ class Cluster:
     def _balance(self, now: float, rng: Random) -> None:
         self._made, self.subsets = (now, rng), None
         settings = self.state.load_balancing
-        balancer = find_balancer(settings.policy)
+        make = find_balancer(settings.policy)
         if not self._alike:
             from meshlib.balance.priority_set import PrioritySet
 
-            self._balancer = self._balancer_of_all = None
+            self.balancer = self._balancer_of_all = None
             refreshes = self.state.refreshes
             ejected = [member.health for member in self.members if member.health.ejected] if refreshes else ()
             self.priorities = PrioritySet(
                 self.members,
                 settings,
                 self.state.here,
-                lambda members: balancer(members, settings, now, rng),
+                lambda members: make(members, settings, now, rng),
                 rng,
                 leave_out=frozenset(ejected),
                 eager=refreshes,
             )
             return
-        self._balancer = balancer(self.healthy, settings, now, rng) if self.healthy else None
-        self.usual = self._balancer if not self.label and len(self.healthy) >= self._panic_at else None
+        self.balancer = make(self.healthy, settings, now, rng) if self.healthy else None
+        self.usual = self.balancer if not self.label and len(self.healthy) >= self._panic_at else None
         # Over all members, for panic; the same one where all are healthy, so that it keeps its schedule.
-        self._balancer_of_all = self._balancer
+        self._balancer_of_all = self.balancer
         if self.members and len(self.healthy) < len(self.members):
-            self._balancer_of_all = balancer(self.members, settings, now, rng)
+            self._balancer_of_all = make(self.members, settings, now, rng)
 
     @property
     def name(self) -> str:
@@ -398,7 +399,7 @@ class Cluster:
             if panic:
                 self.state.count_panic()
             return picked
-        panic, balancer = self.panicking(), self._balancer
+        panic, balancer = self.panicking(), self.balancer
         if panic:
             if self.state.load_balancing.fail_on_panic:
                 self.state.count_panic()
@@ -434,7 +435,7 @@ class Cluster:
         if self.priorities is not None:
             where = self.priorities.how(member, self.ejected)
         else:
-            where = "panic" if self.panicking() else OUTSIDE if leaves_out(self._balancer, member) else None
+            where = "panic" if self.panicking() else OUTSIDE if leaves_out(self.balancer, member) else None
         return f"{self.label}, {where}" if self.label and where else where or self.label or None
 
     def usual_cost(self, rng: Random, without: Member) -> float:

@@ -154,6 +154,19 @@ class PrioritySet:
         """What each priority gets."""
         return self._now(ejected).loads
 
+    def used(self, ejected: Sequence[Member]) -> int:
+        """How many members this client picks among: those of its subset, where a balancer has one."""
+        at, count = self._now(ejected), 0
+        for priority, tier in enumerate(self._tiers):
+            if at.loads.panic[priority]:
+                count += tier.all.used
+                continue
+            for kind, shares in ((HEALTHY, at.loads.healthy), (DEGRADED, at.loads.degraded)):
+                by_place = self._weighted or (priority == 0 and kind == HEALTHY and at.zone is not None)
+                groups = [place.groups[kind] for place in tier.places] if by_place else [tier.groups[kind]]
+                count += sum(group.used for group in groups) if shares[priority] else 0
+        return count
+
     def panicking(self, ejected: Sequence[Member]) -> bool:
         """Whether a priority that gets calls is in panic."""
         shares = self._now(ejected).loads

@@ -61,6 +61,10 @@ class Subsets:
                 for match in _matches(member.endpoint.metadata, keys, settings.list_as_any):
                     self._members.setdefault(match, []).append(member)
 
+    def __len__(self) -> int:
+        """How many there are, those that nobody has asked for included."""
+        return len(self._members)
+
     def find(self, match: Match) -> Cluster:
         """The part of the cluster for a call with these metadata."""
         while True:

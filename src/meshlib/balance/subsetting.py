@@ -89,6 +89,11 @@ class Subset:
         self._mine = mine
         self._others = others
 
+    @property
+    def size(self) -> int:
+        """How many members are in the subset."""
+        return len(self._mine)
+
     def holds(self, member: Member) -> bool:
         """Whether a member is in the subset."""
         return member in self._mine

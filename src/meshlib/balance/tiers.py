@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, TypeAlias
 
-from meshlib.balance.balancer import Balancer, Member, Usable
+from meshlib.balance.balancer import Balancer, Member, Usable, kept
 from meshlib.balance.endpoint import Health, Locality
 from meshlib.balance.failover import priorities
 from meshlib.balance.health import EndpointHealth
@@ -68,6 +68,11 @@ class Group:
             return None
         balancer = self._balancer
         return (self.warm() if balancer is None else balancer).pick(now, rng, usable, traits)
+
+    @property
+    def used(self) -> int:
+        """How many of them this client picks among; none, as long as it has picked none."""
+        return 0 if self._balancer is None else kept(self._balancer, self.members)
 
     def warm(self) -> Balancer:
         """Have the balancer made. Two threads may make two at once; then one of them stays."""

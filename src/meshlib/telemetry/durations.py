@@ -30,9 +30,11 @@ class Durations:
         what = "Duration of calls, as long as the caller waited for the response, with all attempts and waits."
         self._call = _histogram(meter, CALL_DURATION, what)
 
-    def attempt(self, facts: CallFacts, duration_s: float, status: int | None, failure: str | None, http: str) -> None:
-        """An attempt is over."""
-        key = (status, failure, http)
+    def attempt(
+        self, facts: CallFacts, duration_s: float, status: int | None, failure: str | None, http: str, zone: str = ""
+    ) -> None:
+        """An attempt is over; `zone` as of `semconv.zone_of`, empty where that is not told."""
+        key = (status, failure, http, zone)
         attributes: dict[str, AttributeValue] | None = facts.told.get(key)
         if attributes is None:
             attributes = {
@@ -42,6 +44,8 @@ class Durations:
             }
             if http:
                 attributes[semconv.PROTOCOL_VERSION] = http
+            if zone:
+                attributes[semconv.ZONE] = zone
             _keep(facts, key, attributes, status, failure)
         self._attempt.record(max(0.0, duration_s), attributes)
 

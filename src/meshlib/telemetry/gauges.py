@@ -12,153 +12,50 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from meshlib.balance.cluster import Cluster
-from meshlib.dataclass import dataclass
 from meshlib.policy.breaker import BreakerState
-from meshlib.propagation import IGNORED_KINDS, Ignored
+from meshlib.propagation import IGNORED_KINDS
 from meshlib.telemetry import semconv
+from meshlib.telemetry.gauge import Attributes, Gauge, Observed, Observing, Reading, of_cluster
+from meshlib.telemetry.gauges_members import MAX_ENDPOINTS, MEMBER_GAUGES
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
     from meshlib.net.pool import PoolStats
-    from meshlib.policy.fault import ActiveFaults
-    from meshlib.policy.hedge import Hedging
 
 __all__ = ["GAUGES", "MAX_ENDPOINTS", "Gauge", "Observed", "Observing", "unwatch", "watch"]
 
-MAX_ENDPOINTS = 100
-"""A cluster with more endpoints than this is not told endpoint by endpoint: each would be a time series of its own."""
-
 _log = logging.getLogger("meshlib")
-
-Attributes: TypeAlias = tuple[tuple[str, str | int], ...]
-Reading: TypeAlias = tuple[Attributes, float]
-
-
-class Observed(Protocol):
-    """What can be observed of a mesh. Called from the threads of metric readers; each answer is of one moment."""
-
-    def clusters(self) -> Iterable[Cluster]:
-        """The clusters of the current snapshot."""
-        ...
-
-    def budgets(self) -> Mapping[str, tuple[float, int]]:
-        """What is left of the retry budget of each service, and how many retries it refused."""
-        ...
-
-    def faults(self) -> Mapping[str, ActiveFaults]:
-        """What was injected, for each service that has faults to inject."""
-        ...
-
-    def hedgings(self) -> Mapping[tuple[str, str], tuple[Hedging, float | None]]:
-        """What the hedged calls of each route share, by service and route, and how long they wait for an answer."""
-        ...
-
-    def pools(self) -> Iterable[PoolStats]:
-        """The pools of connections, sync and async."""
-        ...
-
-    def ages(self) -> Mapping[str, float]:
-        """For each service with endpoints, how long nobody has vouched for them, in seconds."""
-        ...
-
-    def ignored(self) -> Ignored | None:
-        """The incoming header values that were left out; None if this mesh serves nothing."""
-        ...
-
-
-class Observing(Protocol):
-    """An observer: what it observes, and what it counts itself."""
-
-    observed: Observed | None
-
-    def retries(self) -> dict[str, int]:
-        """Attempts beyond the first of their call, by cluster."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Gauge:
-    """One observable instrument.
-
-    Attributes:
-        name, unit, description: as exported.
-        kind: ``counter`` (only grows), ``updown`` (adds up over attributes) or ``gauge`` (does not).
-        read: gives its readings.
-        merge: makes one of two readings with the same attributes.
-    """
-
-    name: str
-    unit: str
-    description: str
-    kind: str
-    read: Callable[[Observing, Observed], Iterator[Reading]]
-    merge: Callable[[float, float], float] = float.__add__
-
-
-def _of(cluster: Cluster) -> Attributes:
-    return ((semconv.SERVER_ADDRESS, cluster.name.partition("/")[0]), (semconv.CLUSTER, cluster.name))
-
-
-def _endpoints(_: Observing, observed: Observed) -> Iterator[Reading]:
-    for cluster in observed.clusters():
-        states = dict.fromkeys(("healthy", "degraded", "unhealthy", "failed", "ejected"), 0)
-        for member in cluster.members:
-            states[member.state] += 1
-        for state, count in states.items():
-            yield (*_of(cluster), ("meshlib.endpoint.state", state)), count
-
-
-def _endpoint_in_flight(_: Observing, observed: Observed) -> Iterator[Reading]:
-    seen: set[int] = set()
-    for cluster in observed.clusters():
-        if len(cluster.members) > MAX_ENDPOINTS:
-            continue
-        for member in cluster.members:
-            # Clusters of one service share the counts of an endpoint, which is one endpoint all the same.
-            if id(member.node) not in seen:
-                seen.add(id(member.node))
-                service = (semconv.SERVER_ADDRESS, cluster.name.partition("/")[0])
-                yield (service, *semconv.peer_attributes(member.endpoint)), member.node.in_flight
-
-
-def _endpoint_weights(_: Observing, observed: Observed) -> Iterator[Reading]:
-    for cluster in observed.clusters():
-        for member in cluster.members if len(cluster.members) <= MAX_ENDPOINTS else ():
-            reported = member.load.reported
-            if reported is not None and reported.latest > 0.0:
-                yield (*_of(cluster), *semconv.peer_attributes(member.endpoint)), reported.latest
 
 
 def _in_flight(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
-        yield _of(cluster), cluster.state.limit.in_flight
+        yield of_cluster(cluster), cluster.state.limit.in_flight
 
 
 def _pending(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
-        yield _of(cluster), cluster.state.limit.pending
+        yield of_cluster(cluster), cluster.state.limit.pending
 
 
 def _limit_rejected(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
-        yield _of(cluster), cluster.state.limit.rejected
+        yield of_cluster(cluster), cluster.state.limit.rejected
 
 
 def _limits(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
         if cluster.state.limit.maximum is not None:
-            yield _of(cluster), cluster.state.limit.maximum
+            yield of_cluster(cluster), cluster.state.limit.maximum
 
 
 def _gate_rejected(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
         for gate in cluster.state.gates or ():
-            yield (*_of(cluster), ("meshlib.gate", gate.name)), gate.rejected
+            yield (*of_cluster(cluster), ("meshlib.gate", gate.name)), gate.rejected
 
 
 def _shadows(_: Observing, observed: Observed) -> Iterator[Reading]:
@@ -166,14 +63,14 @@ def _shadows(_: Observing, observed: Observed) -> Iterator[Reading]:
         for each in () if cluster.state.shadow is None else cluster.state.shadow.comparisons:
             for outcome, count in (("same", each.same), ("differed", each.differed)):
                 own = (("meshlib.shadow.policy", each.policy), ("meshlib.shadow.outcome", outcome))
-                yield (*_of(cluster), *own), count
+                yield (*of_cluster(cluster), *own), count
 
 
 def _gate_failed_open(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
         for gate in cluster.state.gates or ():
             if (failed_open := getattr(gate, "failed_open", None)) is not None:
-                yield (*_of(cluster), ("meshlib.gate", gate.name)), failed_open
+                yield (*of_cluster(cluster), ("meshlib.gate", gate.name)), failed_open
 
 
 def _breakers(_: Observing, observed: Observed) -> Iterator[Reading]:
@@ -181,50 +78,50 @@ def _breakers(_: Observing, observed: Observed) -> Iterator[Reading]:
         if cluster.state.breaker is not None:
             for state in BreakerState:
                 is_in = cluster.state.breaker.state is state
-                yield (*_of(cluster), ("meshlib.breaker.state", state.value)), int(is_in)
+                yield (*of_cluster(cluster), ("meshlib.breaker.state", state.value)), int(is_in)
 
 
 def _breaker_rejected(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
         if cluster.state.breaker is not None:
-            yield _of(cluster), cluster.state.breaker.rejected
+            yield of_cluster(cluster), cluster.state.breaker.rejected
 
 
 def _ejections(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
         if cluster.state.outlier is not None:
-            yield _of(cluster), cluster.state.outlier.ejections
+            yield of_cluster(cluster), cluster.state.outlier.ejections
 
 
 def _detected(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
         for rule, count in () if cluster.state.outlier is None else list(cluster.state.outlier.detected.items()):
-            yield (*_of(cluster), (semconv.OUTLIER_RULE, rule)), count
+            yield (*of_cluster(cluster), (semconv.OUTLIER_RULE, rule)), count
 
 
 def _enforced(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
         for rule, count in () if cluster.state.outlier is None else list(cluster.state.outlier.enforced.items()):
-            yield (*_of(cluster), (semconv.OUTLIER_RULE, rule)), count
+            yield (*of_cluster(cluster), (semconv.OUTLIER_RULE, rule)), count
 
 
 def _spared(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
         if cluster.state.outlier is not None:
-            yield _of(cluster), cluster.state.outlier.overflow
+            yield of_cluster(cluster), cluster.state.outlier.overflow
 
 
 def _checks(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
         active = cluster.state.active
         if active is not None:
-            yield (*_of(cluster), ("meshlib.health_check.result", "passed")), active.passed
-            yield (*_of(cluster), ("meshlib.health_check.result", "failed")), active.failed
+            yield (*of_cluster(cluster), ("meshlib.health_check.result", "passed")), active.passed
+            yield (*of_cluster(cluster), ("meshlib.health_check.result", "failed")), active.failed
 
 
 def _panics(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
-        yield _of(cluster), cluster.state.panics
+        yield of_cluster(cluster), cluster.state.panics
 
 
 def _priorities(_: Observing, observed: Observed) -> Iterator[Reading]:
@@ -232,14 +129,14 @@ def _priorities(_: Observing, observed: Observed) -> Iterator[Reading]:
         if cluster.priorities is not None:
             shares = cluster.priorities.loads(cluster.ejected)
             for priority, both in enumerate(zip(shares.healthy, shares.degraded, strict=True)):
-                yield (*_of(cluster), ("meshlib.priority", priority)), sum(both)
+                yield (*of_cluster(cluster), ("meshlib.priority", priority)), sum(both)
 
 
 def _sessions(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
         if (sessions := cluster.state.sessions) is not None:
-            yield (*_of(cluster), ("meshlib.session.outcome", "bound")), sessions.bound
-            yield (*_of(cluster), ("meshlib.session.outcome", "moved")), sessions.moved
+            yield (*of_cluster(cluster), ("meshlib.session.outcome", "bound")), sessions.bound
+            yield (*of_cluster(cluster), ("meshlib.session.outcome", "moved")), sessions.moved
 
 
 def _retries(observing: Observing, _: Observed) -> Iterator[Reading]:
@@ -310,18 +207,7 @@ def _ignored(_: Observing, observed: Observed) -> Iterator[Reading]:
 
 
 GAUGES = (
-    Gauge("meshlib.endpoints", "{endpoint}", "Endpoints of a cluster, by state.", "updown", _endpoints),
-    Gauge(
-        "meshlib.endpoint.in_flight", "{attempt}", "Attempts under way at an endpoint.", "updown", _endpoint_in_flight
-    ),
-    Gauge(
-        "meshlib.endpoint.weight",
-        "1",
-        "Weight of an endpoint by its last load report.",
-        "gauge",
-        _endpoint_weights,
-        max,
-    ),
+    *MEMBER_GAUGES,
     Gauge("meshlib.cluster.in_flight", "{call}", "Calls under way in a cluster.", "updown", _in_flight),
     Gauge("meshlib.cluster.pending", "{call}", "Calls that wait for a place under the limit.", "updown", _pending),
     Gauge("meshlib.limit", "{call}", "Calls that may be under way in a cluster.", "gauge", _limits, max),

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Literal
 from meshlib.net.wire import Progress, Target
 from meshlib.policy.actions import Start
 from meshlib.policy.call import Call
+from meshlib.telemetry import semconv
 from meshlib.telemetry.changes import Changes
 from meshlib.telemetry.durations import Durations
-from meshlib.telemetry.gauges import Observed, unwatch, watch
+from meshlib.telemetry.gauge import Observed
+from meshlib.telemetry.gauges import unwatch, watch
 from meshlib.telemetry.providers import Providers
 from meshlib.telemetry.spans import Spans, fate_of, is_suppressed
 from meshlib.telemetry.trace_headers import TraceHeaders
@@ -24,6 +26,8 @@ from meshlib.telemetry.trace_headers import TraceHeaders
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
     from opentelemetry.trace import Span, Tracer, TracerProvider
+
+    from meshlib.balance.balancer import Member
 
 __all__ = ["NullObserver", "Observer", "SpanMode"]
 
@@ -168,7 +172,8 @@ class Observer:
         if handle.measured and durations is not None:
             ended = attempt.headers_at if attempt.headers_at is not None else attempt.finished_at
             if ended is not None:
-                durations[1].attempt(call.facts, ended - attempt.started_at, status, failure, http)
+                zone = self._zone(attempt.member)
+                durations[1].attempt(call.facts, ended - attempt.started_at, status, failure, http, zone)
 
     def call_ended(self, call: Call, now: float) -> None:
         """A call delivered its headers, failed, or was cancelled. Once per call."""
@@ -192,6 +197,11 @@ class Observer:
     def renew_lock(self) -> None:
         """After a fork, in the child."""
         self._lock = threading.Lock()
+
+    def _zone(self, member: Member) -> str:
+        """Whether a member is in this process's zone; empty where nobody said which that is."""
+        here = None if self.observed is None else self.observed.locality()
+        return "" if here is None else semconv.zone_of(here, member.endpoint.locality)
 
     def _count_retry(self, cluster: str) -> None:
         with self._lock:
@@ -231,10 +241,10 @@ class Observer:
                 if adopted:
                     # Its owner measures the same request by the same name, unless it still uses the old conventions.
                     measured = measured and "http.method" in (getattr(current, "attributes", None) or {})
-                    known[1].adopt(current, call, start)
+                    known[1].adopt(current, call, start, self._zone(start.member))
                     span = current
             if span is None and not suppressed:
-                span = known[1].start(call, start)
+                span = known[1].start(call, start, self._zone(start.member))
         if suppressed and not adopted:
             return None
         if span is None:

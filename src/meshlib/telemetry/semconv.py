@@ -11,7 +11,7 @@ import os
 from functools import cache
 from typing import Final
 
-from meshlib.balance.endpoint import Endpoint
+from meshlib.balance.endpoint import Endpoint, Locality
 from meshlib.errors import MeshError
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "peer_attributes",
     "redact_query",
     "redact_url",
+    "zone_of",
 ]
 
 METHOD: Final = "http.request.method"
@@ -44,6 +45,7 @@ CONNECTION_STATE: Final = "http.connection.state"
 ROUTE: Final = "meshlib.route"
 CLUSTER: Final = "meshlib.cluster"
 HEDGE: Final = "meshlib.hedge"
+ZONE: Final = "meshlib.endpoint.zone"
 OUTLIER_RULE: Final = "meshlib.outlier.rule"
 
 OTHER: Final = "_OTHER"
@@ -71,6 +73,15 @@ def peer_attributes(endpoint: Endpoint) -> tuple[tuple[str, str | int], ...]:
     if path is not None:
         return (PEER_ADDRESS, path), (TRANSPORT, "unix")
     return (PEER_ADDRESS, endpoint.host), (PEER_PORT, endpoint.port)
+
+
+def zone_of(here: Locality, there: Locality) -> str:
+    """``local``, ``remote``, or ``unknown`` where that cannot be told, as seen from `here`."""
+    if here.region and there.region and here.region != there.region:
+        return "remote"
+    if not here.zone or not there.zone:
+        return "unknown"
+    return "local" if here.zone == there.zone else "remote"
 
 
 def default_port(scheme: str) -> int:

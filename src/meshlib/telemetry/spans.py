@@ -75,8 +75,8 @@ class Spans:
         self._status = Status
         self._error = StatusCode.ERROR
 
-    def start(self, call: Call, start: Start) -> Span:
-        """The span of an attempt, a child of the current one; not made current."""
+    def start(self, call: Call, start: Start, zone: str = "") -> Span:
+        """The span of an attempt, a child of the current one; not made current. `zone` as of `semconv.zone_of`."""
         facts = call.facts
         shape: _Shape | None = facts.told.get(_Shape)
         if shape is None:
@@ -88,6 +88,8 @@ class Spans:
         attributes[semconv.URL_FULL] = f"{shape.base}{path}?{query}" if query else f"{shape.base}{path}"
         attributes.update(semconv.peer_attributes(start.member.endpoint))
         attributes[semconv.CLUSTER] = start.cluster
+        if zone:
+            attributes[semconv.ZONE] = zone
         if start.n > 1:
             attributes[semconv.RESEND_COUNT] = start.n - 1
             if call.attempts[start.n - 1].hedge:
@@ -103,13 +105,14 @@ class Spans:
         traced = semconv.METHOD in attributes or "http.method" in attributes
         return traced and semconv.CLUSTER not in attributes
 
-    def adopt(self, span: Span, call: Call, start: Start) -> None:
+    def adopt(self, span: Span, call: Call, start: Start, zone: str = "") -> None:
         """Make somebody else's span that of the first attempt."""
         span.set_attributes(
             {
                 **dict(semconv.peer_attributes(start.member.endpoint)),
                 semconv.ROUTE: call.facts.route.name,
                 semconv.CLUSTER: start.cluster,
+                **({semconv.ZONE: zone} if zone else {}),
             }
         )
 

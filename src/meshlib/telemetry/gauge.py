@@ -1,0 +1,96 @@
+"""One observable instrument, and what it may read of a mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from meshlib.balance.cluster import Cluster
+from meshlib.balance.endpoint import Locality
+from meshlib.dataclass import dataclass
+from meshlib.propagation import Ignored
+from meshlib.telemetry import semconv
+
+if TYPE_CHECKING:
+    from meshlib.net.pool import PoolStats
+    from meshlib.policy.fault import ActiveFaults
+    from meshlib.policy.hedge import Hedging
+
+__all__ = ["Attributes", "Gauge", "Observed", "Observing", "Reading", "of_cluster"]
+
+Attributes: TypeAlias = tuple[tuple[str, str | int], ...]
+Reading: TypeAlias = tuple[Attributes, float]
+
+
+class Observed(Protocol):
+    """What can be observed of a mesh. Called from the threads of metric readers; each answer is of one moment."""
+
+    def now(self) -> float:
+        """The time on the mesh's own monotonic clock."""
+        ...
+
+    def locality(self) -> Locality | None:
+        """Where this process runs; None if nobody said."""
+        ...
+
+    def clusters(self) -> Iterable[Cluster]:
+        """The clusters of the current snapshot."""
+        ...
+
+    def budgets(self) -> Mapping[str, tuple[float, int]]:
+        """What is left of the retry budget of each service, and how many retries it refused."""
+        ...
+
+    def faults(self) -> Mapping[str, ActiveFaults]:
+        """What was injected, for each service that has faults to inject."""
+        ...
+
+    def hedgings(self) -> Mapping[tuple[str, str], tuple[Hedging, float | None]]:
+        """What the hedged calls of each route share, by service and route, and how long they wait for an answer."""
+        ...
+
+    def pools(self) -> Iterable[PoolStats]:
+        """The pools of connections, sync and async."""
+        ...
+
+    def ages(self) -> Mapping[str, float]:
+        """For each service with endpoints, how long nobody has vouched for them, in seconds."""
+        ...
+
+    def ignored(self) -> Ignored | None:
+        """The incoming header values that were left out; None if this mesh serves nothing."""
+        ...
+
+
+class Observing(Protocol):
+    """An observer: what it observes, and what it counts itself."""
+
+    observed: Observed | None
+
+    def retries(self) -> dict[str, int]:
+        """Attempts beyond the first of their call, by cluster."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """One observable instrument.
+
+    Attributes:
+        name, unit, description: as exported.
+        kind: ``counter`` (only grows), ``updown`` (adds up over attributes) or ``gauge`` (does not).
+        read: gives its readings.
+        merge: makes one of two readings with the same attributes.
+    """
+
+    name: str
+    unit: str
+    description: str
+    kind: str
+    read: Callable[[Observing, Observed], Iterator[Reading]]
+    merge: Callable[[float, float], float] = float.__add__
+
+
+def of_cluster(cluster: Cluster) -> Attributes:
+    """The attributes by which a cluster is told from others."""
+    return ((semconv.SERVER_ADDRESS, cluster.name.partition("/")[0]), (semconv.CLUSTER, cluster.name))
