@@ -6,7 +6,6 @@ Endpoints are chosen by hash, so that both make the same choice as long as the s
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -76,17 +75,32 @@ RULES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 def settle(mesh: Mesh) -> None:
-    """Wait until the control thread has made anew what an ejection changed."""
-    done = threading.Event()
-    mesh._wiring.control.call_soon(done.set)
-    assert done.wait(10)
+    """Wait until the control thread has made anew what an ejection changed; it does so at intervals."""
+    snapshots = mesh._wiring.snapshots
+    wait_until(lambda: not snapshots._refreshing and not snapshots._making.locked(), "tables are made anew", poll=0.001)
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_the_same_endpoint_is_ejected_at_the_same_request(
     envoy_factory: Callable[[dict[str, Any]], Envoy], seed: int
 ) -> None:
+    for pause_s in (0.015, 0.06, 0.25):  # on a machine in use Envoy's workers learn later
+        differ = differing(envoy_factory, seed, pause_s)
+        if not differ:
+            break
+    assert not differ
+
+
+def differing(envoy_factory: Callable[[dict[str, Any]], Envoy], seed: int, pause_s: float) -> list[str]:
+    """The rules by which requests went to different endpoints.
+
+    Args:
+        envoy_factory: starts Envoy.
+        seed: of the requests.
+        pause_s: between two requests of a rule, for Envoy's workers to learn of an ejection.
+    """
     rng = Random(seed)
+    differ = []
     steps = ("200", "404", "500", "503", "503", "503", "502", "reset", "reset")
     with Upstream(5) as upstream:
         places = [Place(port) for port in upstream.ports]
@@ -137,14 +151,16 @@ def test_the_same_endpoint_is_ejected_at_the_same_request(
             }
             for requests in zip(*asked.values(), strict=True):
                 ask(port, requests, connections=len(requests))
-                time.sleep(0.015)  # for Envoy's workers to learn of an ejection
+                time.sleep(pause_s)
             for case in cases:
                 with mesh.client(case.name.replace(" ", "-")) as client:
                     for request in asked[case.name]:
                         with suppress(MeshError):
                             client.get("/", headers={**request, "x-id": f"mesh {case.name}"})
                         settle(mesh)
-                assert upstream.routes[f"mesh {case.name}"] == upstream.routes[f"envoy {case.name}"], case.name
+                if upstream.routes[f"mesh {case.name}"] != upstream.routes[f"envoy {case.name}"]:
+                    differ.append(case.name)
+    return differ
 
 
 RATES = ((0, 1), (0, 1), (0, 1), (1, 12), (1, 4), (1, 3), (1, 2), (3, 4), (1, 1))
