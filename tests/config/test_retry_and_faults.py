@@ -88,6 +88,7 @@ def test_back_off_and_reset_headers() -> None:
         ({}, BudgetSettings()),
         ({"tokens": 5}, BudgetSettings(tokens=5)),
         ({"kind": "rate", "percent": 10, "ttl": "5s"}, BudgetSettings("rate", percent=10, ttl_s=5)),
+        ({"kind": "rate", "arithmetic": "tower"}, BudgetSettings("rate", arithmetic="tower")),
         ({"kind": "concurrency", "percent": 30}, BudgetSettings("concurrency", percent=30)),
         ({"kind": "concurrency", "max_retries": 3}, BudgetSettings("concurrency", max_retries=3)),
     ],
@@ -128,6 +129,7 @@ def test_there_is_no_fault_unless_one_is_written() -> None:
 @pytest.mark.parametrize(
     ("orders", "words"),
     [
+        ({"retry_budget": {"arithmetic": "tower"}}, ["retry_budget.arithmetic", "kind rate"]),
         ({"retry": {"on": ["http3-post-connect-failure"]}}, ["retry.on", "HTTP/3"]),
         ({"retry": {"on": ["gateway-errors"]}}, ["retry.on", "gateway-error"]),
         ({"retry": {"retriable_status_codes": [409]}}, ["retriable_status_codes", "'retriable-status-codes'"]),

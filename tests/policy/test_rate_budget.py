@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from meshlib.policy.rate_budget import RateBudget
 
 FINAGLE = json.loads((Path(__file__).parents[1] / "data" / "finagle_retry_budget.json").read_text())
+TOWER = json.loads((Path(__file__).parents[1] / "data" / "tower_retry_budget.json").read_text())
 NOW = 1000.0
 
 
@@ -108,3 +109,32 @@ def test_threads_take_no_more_than_there_is() -> None:
     for thread in threads:
         thread.join()
     assert sum(taken) == 100
+
+
+@pytest.mark.parametrize("row", TOWER["effective"], ids=lambda row: f"{row['percent']}%")
+def test_towers_whole_numbers_allow_what_they_allow_there(row: dict[str, float]) -> None:
+    budget = RateBudget(row["percent"], 0, 60, "tower")
+    assert 100 * budget.deposit / budget.withdrawal == pytest.approx(row["effective_percent"])
+    retried = 0
+    for _ in range(6000):
+        budget.succeeded(NOW)
+        retried += budget.retry_began(NOW)
+    assert retried == round(60 * row["effective_percent"])
+
+
+def test_tower_above_a_hundred_percent_and_its_reserve() -> None:
+    above = RateBudget(300, 0, 60, "tower")
+    assert (above.deposit, above.withdrawal) == (1000, 333)
+    none = RateBudget(0, 5, 1.9, "tower")
+    assert (none.deposit, none.withdrawal, none.reserve) == (0, 1, 5)
+
+
+def test_slices_expire_when_those_of_tower_do() -> None:
+    # tps_slots of tower's tps_budget.rs.
+    budget = RateBudget(50, 0, 1, "tower")
+    budget.succeeded(NOW)
+    budget.succeeded(NOW)
+    assert budget.retry_began(NOW + 0.901)
+    for after in (2.902, 3.203, 4.004):
+        budget.succeeded(NOW + after)
+    assert [budget.retry_began(NOW + 4.004) for _ in range(2)] == [True, False]

@@ -11,7 +11,7 @@ __all__ = ["budget_faults", "fault_faults", "retry_faults"]
 
 _OWN = {
     "tokens": frozenset({"tokens", "success_gain"}),
-    "rate": frozenset({"percent", "min_per_second", "ttl"}),
+    "rate": frozenset({"percent", "min_per_second", "ttl", "arithmetic"}),
     "concurrency": frozenset({"percent", "min_concurrency", "max_retries"}),
 }
 _NEEDS = {"retriable_status_codes": "retriable-status-codes", "retriable_headers": "retriable-headers"}

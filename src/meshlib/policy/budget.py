@@ -83,7 +83,7 @@ def make_budget(settings: BudgetSettings, active: Callable[[], int] = lambda: 0)
     if settings.kind == "rate":
         from meshlib.policy.rate_budget import RateBudget
 
-        return RateBudget(settings.percent, settings.min_per_second, settings.ttl_s)
+        return RateBudget(settings.percent, settings.min_per_second, settings.ttl_s, settings.arithmetic)
     from meshlib.policy.concurrency_budget import ConcurrencyBudget
 
     return ConcurrencyBudget(settings.percent, settings.min_concurrency, settings.max_retries, active)

@@ -8,8 +8,9 @@
 
 What is withdrawn expires with its slice too, so the reserve comes back after `ttl_s`.
 
-Source: Finagle's ``RetryBudget.scala`` and ``WindowedAdder.scala``. Linkerd's (tower's ``tps_budget.rs``) has the same
-shape with smaller numbers, ``withdraw = int(1 / ratio)``, so that 30 % there allows 33 % and 60 % allows 100 %.
+Source: Finagle's ``RetryBudget.scala`` and ``WindowedAdder.scala``. With the arithmetic of tower, and so of Linkerd
+(``tps_budget.rs``), up to 100 % a deposit is 1 and ``withdraw = floor(1 / (percent / 100))``, so that 30 % allows 33 %
+and 60 % allows 100 %; and of `ttl_s` only whole seconds count in the reserve.
 
 A ratio does not recover from every overload: retries go on while the service fails. `meshlib.policy.token_budget` does.
 """
@@ -17,6 +18,7 @@ A ratio does not recover from every overload: retries go on while the service fa
 from __future__ import annotations
 
 from meshlib.policy.budget import Budget
+from meshlib.policy.retry_settings import BudgetArithmetic
 
 __all__ = ["RateBudget"]
 
@@ -29,24 +31,34 @@ class RateBudget(Budget):
     """Deposits and withdrawals of one service. Exact under threads.
 
     Attributes:
+        deposit: what a call that ends well brings.
         withdrawal: what a retry takes.
         reserve: what is there without any deposit.
     """
 
-    __slots__ = ("_deposit", "_slice_at", "_slice_s", "_slices", "_started", "reserve", "withdrawal")
+    __slots__ = ("_slice_at", "_slice_s", "_slices", "_started", "deposit", "reserve", "withdrawal")
 
-    def __init__(self, percent: float = 20.0, min_per_second: float = 10.0, ttl_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        percent: float = 20.0,
+        min_per_second: float = 10.0,
+        ttl_s: float = 10.0,
+        arithmetic: BudgetArithmetic = "finagle",
+    ) -> None:
         """Begin with the reserve alone.
 
         Args:
             percent: of calls that may be retried; above 100 a call may be retried more than once.
             min_per_second: retries that are allowed besides.
             ttl_s: how long a deposit lasts.
+            arithmetic: how these become whole numbers.
         """
         super().__init__()
-        self._deposit = _SCALE if percent > 0 else 0
-        self.withdrawal = max(1, int(min(_SCALE * 100 / percent, _MOST))) if percent > 0 else 1
-        self.reserve = int(min_per_second * ttl_s * self.withdrawal)
+        tower = arithmetic == "tower"
+        scale = 1 if tower and percent <= 100 else _SCALE
+        self.deposit = scale if percent > 0 else 0
+        self.withdrawal = max(1, int(min(scale * 100 / percent, _MOST))) if percent > 0 else 1
+        self.reserve = int(min_per_second * (int(ttl_s) if tower else ttl_s) * self.withdrawal)
         self._slice_s = ttl_s / _SLICES
         self._slices = [0] * _SLICES
         self._slice_at = 0
@@ -70,7 +82,7 @@ class RateBudget(Budget):
     def succeeded(self, now: float) -> None:
         with self._lock:
             self._move(now)
-            self._slices[self._slice_at % _SLICES] += self._deposit
+            self._slices[self._slice_at % _SLICES] += self.deposit
 
     def _balance(self, now: float) -> int:
         self._move(now)

@@ -12,9 +12,18 @@ from meshlib.policy.backoff import Jitter
 from meshlib.policy.retry_on import HEADER_CONDITIONS, RetryCondition
 from meshlib.routing.match import StringKind, StringMatch
 
-__all__ = ["BudgetKind", "BudgetSettings", "HeaderCondition", "RateLimitedBackoff", "ResetHeader", "RetryPolicy"]
+__all__ = [
+    "BudgetArithmetic",
+    "BudgetKind",
+    "BudgetSettings",
+    "HeaderCondition",
+    "RateLimitedBackoff",
+    "ResetHeader",
+    "RetryPolicy",
+]
 
 BudgetKind: TypeAlias = Literal["tokens", "rate", "concurrency"]
+BudgetArithmetic: TypeAlias = Literal["finagle", "tower"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +138,7 @@ class BudgetSettings:
         percent: ``rate``: of the calls of late that may be retried. ``concurrency``: of the calls under way.
         min_per_second: ``rate``: retries allowed besides.
         ttl_s: ``rate``: how long a call counts.
+        arithmetic: ``rate``: ``finagle``'s, or ``tower``'s, which is Linkerd's and rounds more.
         min_concurrency: ``concurrency``: retries at once that are always allowed.
         max_retries: ``concurrency``: a fixed number of retries at once, instead of the share; None for the share.
     """
@@ -139,5 +149,6 @@ class BudgetSettings:
     percent: float = 20.0
     min_per_second: float = 10.0
     ttl_s: float = 10.0
+    arithmetic: BudgetArithmetic = "finagle"
     min_concurrency: int = 3
     max_retries: int | None = None

@@ -21,7 +21,7 @@ from meshlib.config.fields import (
 from meshlib.config.parts.match import ValueMatch
 from meshlib.policy import retry_settings as settings
 from meshlib.policy.backoff import Jitter
-from meshlib.policy.retry_settings import BudgetKind
+from meshlib.policy.retry_settings import BudgetArithmetic, BudgetKind
 
 __all__ = ["Backoff", "HeaderCondition", "RateLimitedBackoff", "ResetHeader", "Retry", "RetryBudget"]
 
@@ -133,6 +133,7 @@ class RetryBudget(Part):
         percent: of ``rate``: of the calls of late that may be retried; of ``concurrency``: of those under way.
         min_per_second: of ``rate``: retries allowed besides.
         ttl: of ``rate``: how long a call counts.
+        arithmetic: of ``rate``: ``finagle``'s, or ``tower``'s, as in Linkerd, which rounds more.
         min_concurrency: of ``concurrency``: retries at once that are always allowed.
         max_retries: of ``concurrency``: so many retries at once, whatever is under way.
     """
@@ -145,5 +146,6 @@ class RetryBudget(Part):
     percent: Annotated[Amount, Field(le=100_000)] = _BUDGET.percent
     min_per_second: Annotated[Amount, Field(le=1_000_000)] = _BUDGET.min_per_second
     ttl: Interval = _BUDGET.ttl_s
+    arithmetic: BudgetArithmetic = _BUDGET.arithmetic
     min_concurrency: Annotated[Count, Field(ge=0)] = _BUDGET.min_concurrency
     max_retries: Annotated[Count, Field(ge=0)] | None = _BUDGET.max_retries
