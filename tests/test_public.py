@@ -15,6 +15,7 @@ from meshlib.config.fields import Part
 
 ROOT = Path(__file__).parent.parent
 PUBLIC = [
+    "Accrual",
     "Adaptive",
     "Aperture",
     "AttemptRecord",

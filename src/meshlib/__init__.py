@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from meshlib.adapters.outcome import record
     from meshlib.adapters.plan import Plan
     from meshlib.config.model import (
+        Accrual,
         Adaptive,
         Aperture,
         Backend,
@@ -135,6 +136,7 @@ _WHERE = {
     "meshlib.adapters.outcome": ("record",),
     "meshlib.adapters.plan": ("Plan",),
     "meshlib.config.model": (
+        "Accrual",
         "Adaptive",
         "Aperture",
         "Backend",
@@ -234,6 +236,7 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 _SUBMODULES = ("errors", "telemetry", "testing")
 
 __all__ = [
+    "Accrual",
     "Adaptive",
     "Aperture",
     "AttemptRecord",

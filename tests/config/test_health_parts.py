@@ -9,7 +9,7 @@ import pytest
 from meshlib import ConfigError, HealthCheck, HttpCheck, Mesh, OutlierDetection, Service, SuccessRate
 from meshlib.config.settings import ClusterSettings
 from meshlib.policy.health_check import HealthCheckSettings, TcpCheck
-from meshlib.policy.settings import OutlierSettings, SuccessRateSettings
+from meshlib.policy.settings import AccrualSettings, OutlierSettings, SuccessRateSettings
 
 
 def cluster(service: dict[str, Any], defaults: dict[str, Any] | None = None) -> ClusterSettings:
@@ -110,6 +110,29 @@ def test_checks_are_refused_where_the_clients_own_transport_finds_the_endpoints(
 
 
 @pytest.mark.parametrize(
+    ("written", "defaults", "expected"),
+    [
+        ({}, {}, None),
+        ({"accrual": {}}, {}, AccrualSettings()),
+        ({"accrual": {"kind": "window"}}, {}, AccrualSettings("window", window_s=10.0)),
+        (
+            {"accrual": {"requests": 100}},
+            {"accrual": {"success_rate_percent": 50}},
+            AccrualSettings("ema", 50.0, 30.0, 100),
+        ),
+        ({"accrual": {"window": "1m"}}, {"accrual": {"requests": 100}}, AccrualSettings(window_s=60.0)),
+        ({"accrual": {"kind": "window"}}, {"accrual": {"requests": 100}}, AccrualSettings("window", window_s=10.0)),
+        ({"accrual": {"kind": "ema"}}, {"accrual": {"kind": "window"}}, AccrualSettings()),
+        ({"accrual": False}, {"accrual": {}}, None),
+    ],
+)
+def test_failure_accrual(written: dict[str, Any], defaults: dict[str, Any], expected: AccrualSettings | None) -> None:
+    outlier = cluster({"outlier_detection": written}, {"outlier_detection": defaults}).outlier
+    assert outlier is not None
+    assert outlier == OutlierSettings(accrual=expected)
+
+
+@pytest.mark.parametrize(
     ("service", "field"),
     [
         ({"outlier_detection": {"consecutive_local_origin_failure": 3}}, "consecutive_local_origin_failure"),
@@ -119,6 +142,12 @@ def test_checks_are_refused_where_the_clients_own_transport_finds_the_endpoints(
         ({"outlier_detection": {"max_ejection_percent": 101}}, "max_ejection_percent"),
         ({"outlier_detection": {"interval": "50ms"}}, "interval"),
         ({"outlier_detection": {"return_by": "prob"}}, "return_by"),
+        ({"outlier_detection": {"accrual": {"success_rate_percent": 0}}}, "accrual.success_rate_percent"),
+        ({"outlier_detection": {"accrual": {"window": "1ms"}}}, "accrual.window"),
+        ({"outlier_detection": {"accrual": {"requests": 0}}}, "accrual.requests"),
+        ({"outlier_detection": {"accrual": {"kind": "window", "requests": 9}}}, "belongs to the kind ema"),
+        ({"outlier_detection": {"accrual": {"window": "9s", "requests": 9}}}, "stands beside 'window'"),
+        ({"outlier_detection": {"accrual": {"min_requests": 9, "requests": 9}}}, "accrual.min_requests"),
         ({"health_check": {}}, "'http' or 'tcp' is needed"),
         ({"health_check": {"http": {}, "tcp": {}}}, "stands beside 'http'"),
         ({"health_check": {"tcp": {"receive": [""]}}}, "has an empty piece"),

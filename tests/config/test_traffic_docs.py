@@ -67,6 +67,7 @@ OF: Mapping[str, tuple[Part | type[Part], ...]] = {
 """What has the fields of a page's tables, where their heading does not say it."""
 
 NAMED: Mapping[str, type[Part]] = {
+    "accrual": model.Accrual,
     "aperture": model.Aperture,
     "hedge": model.Hedge,
     "least_request": model.LeastRequest,

@@ -8,8 +8,23 @@ against it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-__all__ = ["ActiveHealth", "EndpointHealth", "Tally"]
+__all__ = ["Accrual", "ActiveHealth", "EndpointHealth", "Tally"]
+
+
+class Accrual(Protocol):
+    """The success rate of one endpoint (`meshlib.policy.accrual`)."""
+
+    @property
+    def settings(self) -> object:
+        """What it was made by."""
+
+    def note(self, now: float, good: bool) -> str | None:
+        """One more outcome. Returns what is wrong with the endpoint, if that trips it."""
+
+    def reset(self, now: float) -> None:
+        """Begin anew."""
 
 
 class Tally:
@@ -19,9 +34,11 @@ class Tally:
         consecutive_5xx, consecutive_gateway_failure, consecutive_local_origin_failure: of each kind, in a row.
         total, good: calls since the last sweep, and those that went well.
         local_total, local_good: the same on this side of the connection, where that is counted apart.
+        accrual: its success rate, where there is a rule on it.
     """
 
     __slots__ = (
+        "accrual",
         "consecutive_5xx",
         "consecutive_gateway_failure",
         "consecutive_local_origin_failure",
@@ -32,6 +49,7 @@ class Tally:
     )
 
     def __init__(self) -> None:
+        self.accrual: Accrual | None = None
         self.begin_interval()
         self.begin_rows()
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from meshlib.config.model import (
+        Accrual,
         Adaptive,
         Aperture,
         Backend,
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Accrual",
     "Adaptive",
     "Aperture",
     "Backend",

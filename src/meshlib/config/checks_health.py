@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from meshlib.config import model as written
-from meshlib.config.parts import HealthCheck, OutlierDetection
+from meshlib.config.parts import Accrual, HealthCheck, OutlierDetection
 from meshlib.config.problems import Found, Path
 from meshlib.policy.health_check import HealthCheckSettings
-from meshlib.policy.settings import OutlierSettings
+from meshlib.policy.settings import AccrualSettings, OutlierSettings
 
 __all__ = ["check_faults", "outlier_faults", "uncheckable"]
 
@@ -31,6 +31,21 @@ def outlier_faults(path: Path, part: OutlierDetection, outlier: OutlierSettings)
     if "max_ejection_jitter" in given and outlier.max_ejection_jitter_s > outlier.max_ejection_s:
         text = "is above 'max_ejection': endpoints would be out for longer by chance than by rule"
         yield (*path, "max_ejection_jitter"), text, frozenset({"max_ejection_jitter", "max_ejection"})
+    if isinstance(part.accrual, Accrual) and outlier.accrual is not None:
+        yield from _accrual_faults((*path, "accrual"), part.accrual, outlier.accrual)
+
+
+def _accrual_faults(path: Path, part: Accrual, accrual: AccrualSettings) -> Found:
+    given = part.model_fields_set
+    if "requests" in given and part.requests is not None and accrual.kind == "window":
+        text = "belongs to the kind ema, and this one is window"
+        yield (*path, "requests"), text, frozenset({"requests", "kind"})
+    elif "requests" in given and part.requests is not None and "window" in given:
+        text = "stands beside 'window'; the rate is over one of the two"
+        yield (*path, "requests"), text, frozenset({"requests", "window"})
+    elif "min_requests" in given and accrual.requests is not None:
+        text = "does nothing beside 'requests': there are as many in any window"
+        yield (*path, "min_requests"), text, frozenset({"min_requests", "requests"})
 
 
 def check_faults(path: Path, part: HealthCheck, check: HealthCheckSettings) -> Found:

@@ -35,6 +35,7 @@ from meshlib.config.fields import (
     UrlPath,
 )
 from meshlib.config.parts import (
+    Accrual,
     Adaptive,
     Aperture,
     Backoff,
@@ -96,6 +97,7 @@ from meshlib.config.settings import (
 from meshlib.policy.settings import CallPolicy
 
 __all__ = [
+    "Accrual",
     "Adaptive",
     "Aperture",
     "Backend",

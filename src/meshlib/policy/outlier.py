@@ -5,7 +5,8 @@ where n is how often that happened lately (one time less for each `base_ejection
 sent: if it succeeds the endpoint is back, if it fails it is ejected for longer. At most `max_ejection_percent` of a
 cluster are out at once, but one always may be if there are two. Source of the growth and of the percentage: Envoy's
 ``outlier_detection_impl.cc``; the return by probe is ours (Envoy lets all traffic back at once). Envoy's own rules are
-in `meshlib.policy.outlier_sweep`, which is a detector of this kind that knows more reasons.
+in `meshlib.policy.outlier_sweep`, and Finagle's and Linkerd's in `meshlib.policy.accrual`: detectors of this kind that
+know more reasons.
 
 A probe is a lease. A call that could be made again is preferred; any other is taken only after `PATIENCE_S`. Whoever
 has the lease ends it by the probe's outcome, or abandons it if the call was cancelled, and the next call takes it over.
@@ -323,6 +324,10 @@ def make_detector(
         settings.failure_percentage is not None,
         settings.return_by == "sweep",
     )
+    if settings.accrual is not None:
+        from meshlib.policy.accrual import AccruingDetector, AccruingSweepingDetector
+
+        return (AccruingSweepingDetector if any(envoy) else AccruingDetector)(settings, on_change)
     if not any(envoy):
         return OutlierDetector(settings, on_change)
     from meshlib.policy.outlier_sweep import SweepingDetector

@@ -14,10 +14,16 @@ from meshlib.policy.retry_settings import BudgetSettings, RetryPolicy
 
 if TYPE_CHECKING:
     from meshlib.balance.settings import HashOn, LoadBalancing
-    from meshlib.policy.admission_settings import BulkheadSettings, RateLimitSettings, ThrottleAlgorithm
+    from meshlib.policy.admission_settings import (
+        AdaptiveSettings,
+        BulkheadSettings,
+        RateLimitSettings,
+        ThrottleAlgorithm,
+    )
     from meshlib.policy.fault import FaultSettings
 
 __all__ = [
+    "AccrualSettings",
     "BreakerSettings",
     "BudgetSettings",
     "CallPolicy",
@@ -83,6 +89,25 @@ class FailurePercentageSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AccrualSettings:
+    """Who is ejected for a success rate of its own that is too low; see `meshlib.policy.accrual`.
+
+    Attributes:
+        kind: ``ema`` (Finagle's moving average) or ``window`` (Linkerd's exact counts).
+        success_rate_percent: below it one is ejected.
+        window_s: over which time.
+        requests: over so many requests instead; None for the time. ``ema`` only.
+        min_requests: with fewer in the window, none is ejected. Not with `requests`.
+    """
+
+    kind: Literal["ema", "window"] = "ema"
+    success_rate_percent: float = 80.0
+    window_s: float = 30.0
+    requests: int | None = None
+    min_requests: int = 5
+
+
+@dataclass(frozen=True, slots=True)
 class OutlierSettings:
     """Ejection of single endpoints; see `meshlib.policy.outlier`, and for Envoy's rules `meshlib.policy.outlier_sweep`.
 
@@ -91,7 +116,7 @@ class OutlierSettings:
         consecutive_5xx, consecutive_gateway_failure, consecutive_local_origin_failure: Envoy's rules; 0 for no such.
         enforcing_consecutive_5xx_percent and so on: how many of those found are ejected; the others are only counted.
         split_external_local_origin_errors: whether failures on this side of a connection are counted apart.
-        success_rate, failure_percentage: None for no such rule.
+        success_rate, failure_percentage, accrual: None for no such rule.
         interval_s: between sweeps.
         base_ejection_s, max_ejection_s: how long one is out: the first time, and at most.
         max_ejection_jitter_s: up to this is added to it.
@@ -111,6 +136,7 @@ class OutlierSettings:
     split_external_local_origin_errors: bool = False
     success_rate: SuccessRateSettings | None = None
     failure_percentage: FailurePercentageSettings | None = None
+    accrual: AccrualSettings | None = None
     interval_s: float = 10.0
     base_ejection_s: float = 30.0
     max_ejection_s: float = 300.0
@@ -160,7 +186,7 @@ class LimitSettings:
     order: Literal["fifo", "lifo"] = "fifo"
     max_connections: int | None = None
     high: HighLimitSettings | None = None
-    adaptive: Any = None
+    adaptive: AdaptiveSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from meshlib.balance.balancer import Member
 from meshlib.balance.health import EndpointHealth
+from meshlib.policy.accrual import AccruingDetector, AccruingSweepingDetector
 from meshlib.policy.outlier import EjectionProbe, OutlierDetector, make_detector
 from meshlib.policy.outlier_sweep import SweepingDetector
 from meshlib.policy.settings import OutlierSettings
@@ -189,15 +190,32 @@ class _WatchedSweeping(_Watched, SweepingDetector):
     __slots__ = ("shadow",)
 
 
+class _WatchedAccruing(_Watched, AccruingDetector):
+    __slots__ = ("shadow",)
+
+
+class _WatchedAccruingSweeping(_Watched, AccruingSweepingDetector):
+    __slots__ = ("shadow",)
+
+
+_Kind: TypeAlias = (
+    type[_WatchedDetector] | type[_WatchedSweeping] | type[_WatchedAccruing] | type[_WatchedAccruingSweeping]
+)
+_KINDS: Final[dict[type[OutlierDetector], _Kind]] = {
+    OutlierDetector: _WatchedDetector,
+    SweepingDetector: _WatchedSweeping,
+    AccruingDetector: _WatchedAccruing,
+    AccruingSweepingDetector: _WatchedAccruingSweeping,
+}
+
+
 def make_watched(
     settings: OutlierSettings | None, on_change: Callable[[Member, bool], None] | None, shadow: ShadowOutlier
 ) -> OutlierDetector:
     """The live detector that these settings ask for, with a shadow; None for one that puts nobody out."""
     settings = _NEVER if settings is None else settings
-    made: _Watched
-    if isinstance(make_detector(settings), SweepingDetector):
-        made = _WatchedSweeping(settings, on_change)
-    else:
-        made = _WatchedDetector(settings, on_change)
+    detector = make_detector(settings)
+    assert detector is not None
+    made = _KINDS[type(detector)](settings, on_change)
     made.shadow = shadow
     return made

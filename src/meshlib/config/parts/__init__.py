@@ -26,6 +26,7 @@ from meshlib.config.parts.connection import Pool, TcpKeepalive, Tls
 from meshlib.config.parts.fault import Fault, FaultAbort, FaultDelay
 from meshlib.config.parts.hashing import HashCookie, HashOn, Ring, SessionAffinity
 from meshlib.config.parts.health import (
+    Accrual,
     FailurePercentage,
     HealthCheck,
     HttpCheck,
@@ -54,6 +55,7 @@ from meshlib.config.parts.retry import (
 from meshlib.config.parts.shadow import Shadow
 
 __all__ = [
+    "Accrual",
     "Adaptive",
     "Aperture",
     "Backoff",

@@ -25,9 +25,10 @@ from meshlib.config.fields import (
 )
 from meshlib.dataclass import replace
 from meshlib.policy import health_check as checks
-from meshlib.policy.settings import FailurePercentageSettings, OutlierSettings, SuccessRateSettings
+from meshlib.policy.settings import AccrualSettings, FailurePercentageSettings, OutlierSettings, SuccessRateSettings
 
 __all__ = [
+    "Accrual",
     "FailurePercentage",
     "HealthCheck",
     "HttpCheck",
@@ -39,6 +40,7 @@ __all__ = [
 _OUTLIER = OutlierSettings()
 _SUCCESS_RATE = SuccessRateSettings()
 _FAILURE_PERCENTAGE = FailurePercentageSettings()
+_ACCRUAL = AccrualSettings()
 _CHECK = checks.HealthCheckSettings()
 _HTTP = checks.HttpCheck()
 
@@ -108,6 +110,32 @@ class FailurePercentage(Part):
     enforcing_local_origin_percent: Percent = _FAILURE_PERCENTAGE.enforcing_local_origin_percent
 
 
+class Accrual(Part):
+    """Who is ejected for a success rate of its own that is too low.
+
+    Attributes:
+        kind: ``ema``, a moving average as Finagle has it, or ``window``, exact counts as Linkerd has them.
+        success_rate_percent: below it one is ejected.
+        window: over which time; 30 s, and 10 s of ``window``.
+        requests: over so many requests instead; of ``ema``.
+        min_requests: with fewer in the window nobody is.
+    """
+
+    compiles_to: ClassVar = AccrualSettings
+
+    kind: Literal["ema", "window"] = _ACCRUAL.kind
+    success_rate_percent: Annotated[Percent, Field(gt=0)] = _ACCRUAL.success_rate_percent
+    window: Annotated[Interval, Field(ge=0.01)] = _ACCRUAL.window_s
+    requests: Annotated[Count, Field(ge=1)] | None = None
+    min_requests: Annotated[Count, Field(ge=1)] = _ACCRUAL.min_requests
+
+    def begins_with(self, base: AccrualSettings) -> AccrualSettings:
+        """Another kind begins with its own defaults, and a window of time ends one of requests."""
+        if "kind" in self.model_fields_set and self.kind != base.kind:
+            base = AccrualSettings(self.kind, window_s=10.0 if self.kind == "window" else _ACCRUAL.window_s)
+        return replace(base, requests=None) if "window" in self.model_fields_set else base
+
+
 class OutlierDetection(Part):
     """When a single endpoint is left out for a while, by how calls to it went.
 
@@ -119,7 +147,7 @@ class OutlierDetection(Part):
         consecutive_5xx, consecutive_gateway_failure, consecutive_local_origin_failure: Envoy's rules; 0 for no such.
         enforcing_consecutive_5xx_percent and so on: how many of those found are ejected; the others are only counted.
         split_external_local_origin_errors: count failures on this side of the connection apart.
-        success_rate, failure_percentage: see their classes; false or null for no such rule.
+        success_rate, failure_percentage, accrual: see their classes; false or null for no such rule.
         interval: between sweeps, which look at rates.
         base_ejection: how long it is out the first time.
         max_ejection: how long at most.
@@ -142,6 +170,7 @@ class OutlierDetection(Part):
     split_external_local_origin_errors: Flag = False
     success_rate: OrFalse[SuccessRate] | None = None
     failure_percentage: OrFalse[FailurePercentage] | None = None
+    accrual: OrFalse[Accrual] | None = None
     interval: Annotated[Interval, Field(ge=0.1)] = _OUTLIER.interval_s
     base_ejection: Interval = _OUTLIER.base_ejection_s
     max_ejection: Interval = _OUTLIER.max_ejection_s
