@@ -1,6 +1,8 @@
 """A pool for threads: the bookkeeping of `Pool` under a lock, and threads that wait.
 
-The lock is held for bookkeeping alone: connections are opened, used, looked at and closed without it.
+The lock is held for bookkeeping alone: connections are opened, used, looked at and closed without it. It is taken by
+`with` and in no other way: an exception of a signal's handler may come right after a call of `acquire`, before any
+`try`, and would leave it held for ever.
 """
 
 from __future__ import annotations
@@ -115,92 +117,92 @@ class SyncPool:
 
     def _take(self, resendable: bool, new_ticket: Callable[[], K]) -> Entry[SyncConnection] | K | None:
         """A connection, leave to open one, or a place in the queue."""
-        self._lock.acquire()
         try:
-            granted = self.book.acquire(time.monotonic(), resendable)
-            if granted is not False:
-                return granted
-            ticket = new_ticket()
-            self.book.enqueue(ticket)
-            return ticket
+            with self._lock:
+                granted = self.book.acquire(time.monotonic(), resendable)
+                if granted is not False:
+                    return granted
+                ticket = new_ticket()
+                self.book.enqueue(ticket)
+                return ticket
         except PoolFull:
             raise pool_full(self.book, self.target) from None
         finally:
-            self._leave()
+            self._settle()
 
     def _cancel(self, ticket: Ticket[SyncConnection]) -> None:
-        self._lock.acquire()
         try:
-            self.book.cancel(ticket, time.monotonic())
+            with self._lock:
+                self.book.cancel(ticket, time.monotonic())
         finally:
-            self._leave()
+            self._settle()
 
     def connected(self, connection: SyncConnection) -> Entry[SyncConnection]:
         """Take in a connection that `acquire` gave leave to open; the caller holds a use of it."""
-        self._lock.acquire()
         try:
-            return self.book.connected(connection, time.monotonic())
+            with self._lock:
+                return self.book.connected(connection, time.monotonic())
         finally:
-            self._leave()
+            self._settle()
 
     def connect_failed(self) -> None:
         """Give that leave back."""
-        self._lock.acquire()
         try:
-            self.book.connect_failed(time.monotonic())
+            with self._lock:
+                self.book.connect_failed(time.monotonic())
         finally:
-            self._leave()
+            self._settle()
 
     def release(self, entry: Entry[SyncConnection], reusable: bool) -> None:
         """Give a connection back."""
-        self._lock.acquire()
         try:
-            self._give_back(entry, reusable)
+            with self._lock:
+                self._give_back(entry, reusable)
         finally:
-            self._leave()
+            self._settle()
 
     def replace(self, entry: Entry[SyncConnection]) -> bool:
         """Give back a connection that proved stale. True: open another in its place; False: acquire again."""
-        self._lock.acquire()
         try:
-            return self.book.replace(entry)
+            with self._lock:
+                return self.book.replace(entry)
         finally:
-            self._leave()
+            self._settle()
 
     def drop(self, entry: Entry[SyncConnection], exchange: SyncExchange) -> None:
         """Give back the connection of a response that nobody closed. Safe in a finalizer.
 
         A finalizer runs in whatever thread, between any two of its instructions: also in one that holds the lock. So it
-        does not wait for the lock; if it cannot have it, whoever has it does the work when leaving.
+        asks for the lock only if nobody has it; whoever has it does the work afterwards.
         """
         self._dropped.append((entry, exchange.finish()))
-        if self._lock.acquire(blocking=False):
-            self._leave()
+        if not self._lock.locked():
+            self._settle()
 
     def expire(self, now: float) -> bool:
         """Close what has been idle for too long. True if the pool itself is given up; who still has it may go on."""
-        self._lock.acquire()
         try:
-            self.book.expire(now)
-            return self.book.give_up(now)
+            with self._lock:
+                self.book.expire(now)
+                return self.book.give_up(now)
         finally:
-            self._leave()
+            self._settle()
 
     def drain(self) -> None:
         """Close what is idle, now and as it becomes so."""
-        self._lock.acquire()
         try:
-            self.book.drain()
+            with self._lock:
+                self.book.drain()
         finally:
-            self._leave()
+            self._settle()
 
     def close(self, error: MeshClosed) -> None:
         """Drain, and fail all who wait."""
-        self._lock.acquire()
         try:
-            self.book.close(error)
+            with self._lock:
+                self.book.close(error)
         finally:
-            self._leave()
+            self._settle()
 
     def abandon(self) -> None:
         """In a forked child, where other threads are gone in the middle of whatever they did: let go of everything."""
@@ -218,24 +220,19 @@ class SyncPool:
         else:
             self.book.discard(entry, time.monotonic())
 
-    def _leave(self) -> None:
-        """Release the lock, then do what the bookkeeping left to do, and what could not be done while it was held."""
+    def _settle(self) -> None:
+        """Do, without the lock, what the bookkeeping left to do, and what could not be done while it was held."""
         book = self.book
-        while True:
-            while self._dropped:
-                self._give_back(*self._dropped.popleft())
-            wake, close = book.to_wake, book.to_close
-            if wake:
-                book.to_wake = []
-            if close:
-                book.to_close = []
-            self._lock.release()
+        while book.to_wake or book.to_close or self._dropped:
+            with self._lock:
+                while self._dropped:
+                    self._give_back(*self._dropped.popleft())
+                wake, book.to_wake = book.to_wake, []
+                close, book.to_close = book.to_close, []
             for ticket in wake:
                 ticket.wake()
             for connection in close:
                 connection.close()
-            if not self._dropped or not self._lock.acquire(blocking=False):
-                return
 
 
 def _granted(ticket: Ticket[SyncConnection]) -> Entry[SyncConnection] | None:
