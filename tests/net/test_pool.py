@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import random
+import signal
+from contextlib import suppress
 from typing import Literal
 
 import pytest
 
+from meshlib.balance.endpoint import Endpoint
 from meshlib.config.settings import PoolSettings
 from meshlib.errors import MeshClosed
 from meshlib.net.pool import KEEP_EMPTY_S, Entry, Pool, PoolFull, Ticket
+from meshlib.net.sync_pool import SyncPool
+from meshlib.net.wire import Target, WireLimits
 
 
 class Conn:
@@ -270,3 +275,30 @@ def test_a_pool_is_given_up_only_after_it_was_empty_all_the_time() -> None:
     # Who had it in hand at that moment leaves nothing behind in it.
     pool.release(take(pool, 2 * KEEP_EMPTY_S + 2), 2 * KEEP_EMPTY_S + 3)
     assert (pool.open, len(pool.to_close)) == (0, 2)
+
+
+class _Alarm(BaseException):
+    pass
+
+
+def test_what_a_signals_handler_raises_leaves_no_lock_held() -> None:
+    """As Ctrl-C does, or a time limit by a signal: every further call to the target would wait for ever."""
+    endpoint = Endpoint("127.0.0.1", 80)
+    pool = SyncPool(Target(endpoint, None, "svc", PoolSettings(max_connections=1_000_000), False))
+    limits, rng = WireLimits(None, 1.0, None, None, None, None, None), random.Random(1)
+
+    def handler(*_: object) -> None:
+        raise _Alarm
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for _ in range(100):
+            with suppress(_Alarm):
+                signal.setitimer(signal.ITIMER_REAL, 1e-4 + rng.random() * 1e-3)
+                for _ in range(1_000_000):
+                    if pool.acquire(True, limits) is None:
+                        pool.connect_failed()
+            assert not pool._lock.locked()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
