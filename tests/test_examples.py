@@ -63,6 +63,14 @@ def test_slow_reports_leave_room_for_checkouts(tmp_path: Path) -> None:
     ]
 
 
+def test_an_endpoint_that_fails_every_third_call_is_left_out(tmp_path: Path) -> None:
+    assert what_it_prints("traffic/failure_accrual.py", tmp_path) == [
+        "by failures in a row: 10 of 90 calls failed, and an endpoint was ejected for nothing",
+        "by its success rate: 2 of 90 calls failed, and an endpoint was ejected for 66.7 % of 6 calls went well,"
+        " below 80 %",
+    ]
+
+
 def test_calls_name_the_metadata_of_their_endpoints(tmp_path: Path) -> None:
     assert what_it_prints("traffic/versions_by_metadata.py", tmp_path) == [
         "nothing asked for: {'v1': 10}, fallback default",
