@@ -316,6 +316,34 @@ def test_a_window_sums_its_attempts_up() -> None:
     assert spy.seen == [(pytest.approx(0.065), 10, True)]
 
 
+class Fixed:
+    """An algorithm that has found its limit."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def advance(self, now: float) -> None: ...
+
+    def ended(self, now: float, began: float, latency_s: float, in_flight: int, dropped: bool) -> None: ...
+
+
+def test_of_two_limits_that_an_adaptive_gate_sets_at_once_the_last_holds() -> None:
+    class Meanwhile(InFlightLimit):
+        """While the first thread sets its limit, another learns of a better one and sets that."""
+
+        def resize(self, maximum: int) -> None:
+            if maximum == 5:
+                gate._algorithm = Fixed(6)
+                super().resize(6)
+            super().resize(maximum)
+
+    limit = Meanwhile(LimitSettings(), 0)
+    gate = AdaptiveGate(AimdSettings(initial_limit=4, min_limit=1, max_limit=8), limit, None, NOW, Random(1))
+    gate._algorithm = Fixed(5)
+    gate.ask(NOW, bench_of().another())
+    assert limit.maximum == 6
+
+
 def test_an_adaptive_limit_is_exact_under_sixteen_threads() -> None:
     limit = InFlightLimit(LimitSettings(), 0)
     gate = AdaptiveGate(AimdSettings(initial_limit=4, min_limit=1, max_limit=8), limit, None, NOW, Random(1))

@@ -140,8 +140,7 @@ class AdaptiveGate(PlainGate):
         """See `meshlib.policy.gate.Gate`."""
         with self._lock:
             self._algorithm.advance(now)
-            limit = self._bounded()
-        self._set(limit)
+        self._set()
         return None
 
     def judged(self, now: float, call: Placement, success: bool | None) -> None:
@@ -152,8 +151,7 @@ class AdaptiveGate(PlainGate):
                 if sample.status is None and self._answers_only:
                     continue
                 self._algorithm.ended(now, sample.began, sample.latency_s, in_flight, not sample.accepted)
-            limit = self._bounded()
-        self._set(limit)
+        self._set()
 
     def note(self, now: float) -> str | None:
         """What the limit is now."""
@@ -167,6 +165,8 @@ class AdaptiveGate(PlainGate):
         limit = self._algorithm.limit
         return limit if self._most is None else min(limit, self._most)
 
-    def _set(self, limit: int) -> None:
-        if limit != self._limit.maximum:
+    def _set(self) -> None:
+        # Without the lock, since calls that waited are woken. Of threads that do so at once one may set what is past
+        # by then, so each looks again: the last one sees the last limit.
+        while (limit := self._bounded()) != self._limit.maximum:
             self._limit.resize(limit)
