@@ -9,7 +9,8 @@ import pytest
 from meshlib.balance.cluster import Cluster, ClusterState
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.errors import Reset
-from meshlib.policy.admission_settings import GcraSettings, RateLimitSettings, ThrottleSettings
+from meshlib.policy.admission_settings import BulkheadSettings, GcraSettings, RateLimitSettings, ThrottleSettings
+from meshlib.policy.bulkhead import Bulkhead
 from meshlib.policy.gates import Gates
 from meshlib.policy.rate_limit_gate import RateLimitGate
 from meshlib.policy.settings import BreakerSettings, LimitSettings, ShadowSettings
@@ -101,6 +102,15 @@ def test_a_limit_that_is_reached_is_told_of_once_until_it_was_quiet(told: Told) 
 
     Drive(observer, a_call(cluster), [], now=120.0)
     assert told.kinds == ["limit_reached", "limit_reached"]
+
+
+def test_a_part_of_a_bulkhead_that_is_full_is_told_as_such(told: Told) -> None:
+    limit = Bulkhead(LimitSettings(max_in_flight=10), BulkheadSettings(percents={"all": 10}, hard=True))
+    cluster = a_view(ClusterState("orders", now=0.0, limit=limit))
+    assert limit.take("all")
+    Drive(NullObserver(told.changes), a_call(cluster), [])
+    (event,) = told.events
+    assert event.text == "calls are refused by its bulkhead: 1 are in flight and 0 wait in line"
 
 
 def test_a_gate_that_refuses_is_told_of_once_until_it_was_quiet(told: Told) -> None:

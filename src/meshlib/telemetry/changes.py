@@ -185,7 +185,13 @@ class Changes:
         if limit.rejected != seen.rejected:
             if limit.rejected > seen.rejected and now - seen.rejected_at >= QUIET_S:
                 events.append(
-                    LimitReached(service=service, cluster=name, in_flight=limit.in_flight, pending=limit.pending)
+                    LimitReached(
+                        service=service,
+                        cluster=name,
+                        in_flight=limit.in_flight,
+                        pending=limit.pending,
+                        gate=limit.name,
+                    )
                 )
             seen.rejected, seen.rejected_at = limit.rejected, now
         if state.panics > seen.panics and not seen.panicking:

@@ -215,15 +215,21 @@ class BreakerClosed(_OfCluster):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LimitReached(_OfCluster):
-    """The limit on calls in flight was reached and the line before it is full: calls are refused."""
+    """The limit on calls in flight was reached and the line before it is full: calls are refused.
+
+    So it is told where a part of a bulkhead has its share: `gate` is ``bulkhead`` then.
+    """
 
     kind: ClassVar[str] = "limit_reached"
     family: ClassVar[str] = "limit"
     level: ClassVar[int] = logging.WARNING
-    says: ClassVar[str] = "calls are refused: {event.in_flight} in flight and {event.pending} waiting is the limit"
+    says: ClassVar[str] = (
+        "calls are refused by its {event.gate}: {event.in_flight} are in flight and {event.pending} wait in line"
+    )
 
     in_flight: int
     pending: int
+    gate: str = "limit"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
