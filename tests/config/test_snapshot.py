@@ -10,6 +10,7 @@ import pytest
 
 from meshlib.balance.cluster import REMEMBER_S, Known
 from meshlib.balance.endpoint import Endpoint
+from meshlib.balance.subsetting import Subset
 from meshlib.config.choose import read_settings
 from meshlib.config.settings import ClusterSettings, MeshSettings
 from meshlib.config.snapshot import Snapshots
@@ -63,6 +64,27 @@ def test_a_fork_in_the_middle_of_a_pick_leaves_the_child_a_whole_schedule() -> N
     parent.join(5)
     assert picked
     assert picked[0] is not None
+
+
+@pytest.mark.parametrize(("seed", "same"), [(None, False), (7, True)])
+def test_a_forked_client_has_a_random_subset_of_its_own(seed: int | None, same: bool) -> None:
+    part = {"load_balancing": {"subsetting": {"size": 5} if seed is None else {"size": 5, "seed": seed}}}
+    settings = read_settings({"services": {"orders": part}}, {})
+    snapshots = Snapshots(settings, now=Clock(), rng=Random(1), target_of=nothing)
+    snapshots.publish("orders", [Endpoint(f"10.0.0.{n}", 80) for n in range(100)], Known.YES)
+    cluster = snapshots.service("orders").clusters[None]
+
+    def subset() -> set[str]:
+        assert isinstance(cluster.balancer, Subset)
+        return {member.endpoint.address for member in cluster.members if cluster.balancer.holds(member)}
+
+    parent = subset()
+    snapshots.renew_locks()
+    assert (subset() == parent) is same
+    child = subset()
+    snapshots.publish("orders", [Endpoint(f"10.0.0.{n}", 80) for n in range(100)], Known.YES)
+    cluster = snapshots.service("orders").clusters[None]
+    assert subset() == child
 
 
 def hashed(soon: Callable[[Callable[[], None]], object], pause: Callable[[], object]) -> Snapshots:

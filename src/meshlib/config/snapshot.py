@@ -293,8 +293,10 @@ class Snapshots:
                 hedging.renew_lock()
             if view.state.faults is not None:
                 view.state.faults.renew_lock()
-            for state in view.state.clusters.values():
+            for subset, state in view.state.clusters.items():
                 state.renew_locks()
+                # Children of one process are clients of their own, with other subsets of a large fleet.
+                state.load_balancing = self._seeded(view.settings.clusters[subset].load_balancing)
             for cluster in view.clusters.values():
                 cluster.after_fork(self.now(), self._rng)
         for node in self._nodes.values():
@@ -325,11 +327,6 @@ class Snapshots:
 
     def _cluster_state(self, settings: ClusterSettings) -> ClusterState:
         breaker, gates = settings.breaker, gates_of(settings, self.now(), self._rng, self._fleet)
-        balancing = settings.load_balancing
-        if balancing.subsetting is not None:
-            from meshlib.balance.subsetting import with_seed
-
-            balancing = with_seed(balancing, self._rng)
         state: Callable[..., ClusterState] = ClusterState
         if settings.shadow is not None:
             from meshlib.config.shadow import shadowed
@@ -338,7 +335,7 @@ class Snapshots:
         return state(
             settings.name,
             now=self.now(),
-            load_balancing=balancing,
+            load_balancing=self._seeded(settings.load_balancing),
             breaker=breaker if isinstance(breaker, BreakerSettings) else None,
             outlier=settings.outlier,
             checked=settings.health_check is not None,
@@ -349,6 +346,13 @@ class Snapshots:
             on_ejection=self._on_ejection(settings.name) if self._on_ejection is not None else None,
             on_change=lambda: self.refresh(settings.service),
         )
+
+    def _seeded(self, balancing: LoadBalancing) -> LoadBalancing:
+        if balancing.subsetting is None:
+            return balancing
+        from meshlib.balance.subsetting import with_seed
+
+        return with_seed(balancing, self._rng)
 
     def _view(
         self, state: ServiceState, endpoints: tuple[Endpoint, ...], known: Known, detail: str, rng: Random
