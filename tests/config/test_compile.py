@@ -412,6 +412,8 @@ def test_an_override_replaces_only_what_is_given() -> None:
         ({"timeout": "soon"}, ConfigError, "timeout: 'soon' is not a duration"),
         ({"timeout": True}, ConfigError, "timeout: True is not a duration"),
         ({"timeout": 10**400}, ConfigError, "is not a duration"),
+        ({"timeout": 1e300}, ConfigError, "timeout: 1e+300 is out of range"),
+        ({"per_try_timeout": 5e-324}, ConfigError, "per_try_timeout: 5e-324 is out of range"),
         ({"per_try_timeout": 0}, ConfigError, "per_try_timeout: a duration above 0"),
         ({"timeout": "1s", "per_try_timeout": "2s"}, ConfigError, "is above timeout"),
         ({"retry": {"max_retries": 1}}, TypeError, "a Retry is expected"),

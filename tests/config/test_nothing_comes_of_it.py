@@ -52,6 +52,14 @@ def problems(orders: dict[str, Any], **top: Any) -> tuple[str, ...]:
             "nobody",
         ),
         ({"limits": {"max_in_flight": 5, "adaptive": {"min_limit": 10}}}, "limits.adaptive.min_limit", "(5)"),
+        ({"limits": {"max_pending": 10}}, "limits.max_pending", "max_in_flight is not set"),
+        (
+            {"load_balancing": {"subset": {**SELECTORS, "fallback": "any", "default": {"v": "1"}}}},
+            "load_balancing.subset.default",
+            "no fallback",
+        ),
+        ({"timeout": "2s", "hedge": {"min_delay": "2s"}}, "hedge.min_delay", "below timeout (2s)"),
+        ({"per_try_timeout": "1s", "hedge": {"min_delay": "2s"}}, "hedge.min_delay", "below per_try_timeout (1s)"),
     ],
 )
 def test_it_is_refused(orders: dict[str, Any], field: str, said: str) -> None:
@@ -69,6 +77,10 @@ def test_it_is_refused(orders: dict[str, Any], field: str, said: str) -> None:
         {"routes": [{"backends": [{"service": "checkout"}], "metadata_match": {"v": "1"}}]},
         {"load_balancing": {"locality_weights": {"a": 0, "b": 1}}},
         {"limits": {"max_in_flight": 5, "adaptive": {}}},
+        {"limits": {"adaptive": {}, "max_pending": 10}},
+        {"limits": {"max_pending": 0}},
+        {"load_balancing": {"subset": {"selectors": [{"keys": ["v"], "fallback": "default"}], "default": {"v": "1"}}}},
+        {"timeout": "2s", "hedge": {"min_delay": "1s"}},
     ],
 )
 def test_what_does_something_is_not(orders: dict[str, Any]) -> None:
@@ -97,3 +109,13 @@ def test_the_url_of_a_redis_is_looked_at_and_never_shown(url: Any) -> None:
 )
 def test_a_good_one_is_taken(url: str) -> None:
     assert problems({}, redis={"url": url}) == ()
+
+
+def test_what_defaults_say_of_limits_and_subsets_is_for_the_services_that_have_them() -> None:
+    subset = {"subset": {**SELECTORS, "default": {"v": "1"}}}
+    defaults = {"limits": {"max_pending": 10}, "load_balancing": subset}
+    assert problems(LIMITED, defaults=defaults) == ()
+
+
+def test_an_inherited_limit_lets_calls_wait() -> None:
+    assert problems({"limits": {"max_pending": 10}}, defaults=LIMITED) == ()

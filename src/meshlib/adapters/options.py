@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 from meshlib.context import decorate
 from meshlib.dataclass import dataclass, field
-from meshlib.durations import Duration, parse_duration
+from meshlib.durations import LONGEST_S, Duration, parse_duration
 from meshlib.policy.settings import CallPolicy
 from meshlib.routing.route import Route
 
@@ -73,12 +73,14 @@ def call(
             ``load_balancing.subset`` makes subsets of them: ``{"version": "v2"}``.
 
     Raises:
-        ValueError: if `timeout` is not a duration.
+        ValueError: if `timeout` is not a duration, or one above 100 years.
         TypeError: if `hash_key`, or a name or value of `metadata_match`, is no text.
     """
     if hash_key is not None and not isinstance(hash_key, str):
         raise TypeError(f"hash_key is to be text, not {type(hash_key).__name__}: write hash_key=str(...)")
     timeout_s = None if timeout is None else parse_duration(timeout)
+    if timeout_s is not None and timeout_s > LONGEST_S:
+        raise ValueError(f"timeout: {timeout!r} is longer than 100 years")
     match: tuple[tuple[str, str], ...] = ()
     if metadata_match:
         if not all(isinstance(text, str) for pair in metadata_match.items() for text in pair):

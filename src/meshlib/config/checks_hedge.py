@@ -23,6 +23,12 @@ def hedge_faults(path: Path, part: Hedge, call: CallPolicy) -> Found:
             text = f"{format_duration(after)} is not below {name} ({format_duration(limit_s)}), so no hedge would start"
             yield (*path, "after"), text, frozenset({"after", name})
             break
+    for name, limit_s in limits.items():
+        if "min_delay" in part.model_fields_set and limit_s is not None and hedge.min_delay_s >= limit_s:
+            least, most = format_duration(hedge.min_delay_s), format_duration(limit_s)
+            text = f"{least} is not below {name} ({most}), so no hedge would start"
+            yield (*path, "min_delay"), text, frozenset({"min_delay", name})
+            break
     if not hedge.on_per_try_timeout or "on_per_try_timeout" not in part.model_fields_set:
         return
     here = (*path, "on_per_try_timeout")

@@ -46,6 +46,7 @@ def place_faults(path: Path, part: LoadBalancing, balancing: settings.LoadBalanc
     yield from _regions(path, part)
     yield from _zone_aware(path, part)
     yield from _subset(path, part)
+    yield from _default(path, part, balancing.subset)
 
 
 def _regions(path: Path, part: LoadBalancing) -> Found:
@@ -96,3 +97,11 @@ def _subset(path: Path, part: LoadBalancing) -> Found:
                 yield (*here, "fallback_keys"), "have to be some of the keys, and not all of them", needs
         elif fewer:
             yield (*here, "fallback_keys"), "are for 'fallback: keys'", needs
+
+
+def _default(path: Path, part: LoadBalancing, subset: settings.SubsetSettings | None) -> Found:
+    if part.subset is None or subset is None or not part.subset.default or path[0] == "defaults":
+        return
+    if "default" not in {subset.fallback, *(selector.fallback for selector in subset.selectors)}:
+        needs = frozenset({"subset", "default", "fallback"})
+        yield (*path, "subset", "default"), "does nothing: no fallback is 'default'", needs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshlib.dataclass import replace
-from meshlib.durations import Duration, parse_duration
+from meshlib.durations import LONGEST_S, SHORTEST_S, Duration, parse_duration
 from meshlib.errors import ConfigError
 from meshlib.policy.settings import CallPolicy, RetryPolicy
 
@@ -31,7 +31,8 @@ def override_policy(
         retry: a `Retry` replaces the fields that were written in it, a `RetryPolicy` everything; None leaves it.
 
     Raises:
-        ConfigError: if a duration is none or is not above 0, or a per-try timeout is above a timeout given with it.
+        ConfigError: if a duration is none, is below 1us or above 100 years, or a per-try timeout is above a timeout
+            given with it.
         TypeError: if `retry` is something else.
     """
     total = _seconds("timeout", timeout)
@@ -57,6 +58,8 @@ def _seconds(name: str, value: Duration | None) -> float | None:
         ) from None
     if seconds == 0:
         raise ConfigError(f"{name}: a duration above 0 is expected")
+    if not SHORTEST_S <= seconds <= LONGEST_S:
+        raise ConfigError(f"{name}: {value!r} is out of range: 1us is the shortest time, 100 years the longest")
     return seconds
 
 
