@@ -123,7 +123,7 @@ class ShadowedCluster(Cluster):
                 notes.append(f"load_balancing: {text}")
             shadows.picks.decided(text, word)
         if notes and traits is not None:
-            traits.shadow = (*getattr(traits, "shadow", ()), *notes)
+            traits.shadow = (*traits.shadow, *notes)
         return picked
 
     def after_fork(self, now: float, rng: Random) -> None:

@@ -23,7 +23,7 @@ class Journal:
             failure.
         outcome, status, error, limit, no_retry, refused_by, fault: see `meshlib.policy.record.Record`.
         waiting_for: what it waits for now; empty while it does not.
-        shadow: see there, too; not there as long as nothing would have been decided otherwise.
+        shadow: see there, too.
     """
 
     __slots__ = (
@@ -42,8 +42,6 @@ class Journal:
         "waiting_for",
     )
 
-    shadow: tuple[str, ...]
-
     def __init__(self) -> None:
         self.began: float | None = None
         self.ended: float | None = None
@@ -57,6 +55,7 @@ class Journal:
         self.waiting_for = ""
         self._since = 0.0
         self._waits: tuple[Wait, ...] = ()
+        self.shadow: tuple[str, ...] = ()
 
     @property
     def overloaded(self) -> bool:
@@ -82,7 +81,7 @@ class Journal:
 
     def differs(self, text: str) -> None:
         """A shadow would have decided otherwise."""
-        self.shadow = (*getattr(self, "shadow", ()), text)
+        self.shadow = (*self.shadow, text)
 
     def idle_s(self) -> float:
         """Seconds spent waiting so far."""
@@ -111,6 +110,6 @@ class Journal:
             no_retry=self.no_retry,
             refused_by=self.refused_by,
             fault=self.fault,
-            shadow=getattr(self, "shadow", ()),
+            shadow=self.shadow,
             why=tuple(why or ()),
         )

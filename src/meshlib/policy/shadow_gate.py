@@ -156,11 +156,11 @@ class PickNotes(PlainGate):
 
     def judged(self, now: float, call: Placement, success: bool | None) -> None:
         """All attempts are made."""
-        notes: tuple[str, ...] = getattr(call.traits, "shadow", ())
-        for note in notes:
-            call.journal.differs(note)
-        if call.traits is not None and notes:
-            call.traits.shadow = ()
+        traits = call.traits
+        if traits is not None and traits.shadow:
+            for note in traits.shadow:
+                call.journal.differs(note)
+            traits.shadow = ()
 
     def renew_lock(self) -> None:
         """It has none."""

@@ -45,7 +45,7 @@ class Traits:
         headers: of the request, with names in lower case, where faults may be asked for by them.
         fault: that is being injected; None for none.
         set_cookies: values of ``Set-Cookie`` headers that the caller's response gets besides its own.
-        shadow: what shadows would have decided otherwise when they picked; not there as long as there is nothing.
+        shadow: what shadows would have decided otherwise when they picked.
     """
 
     __slots__ = (
@@ -64,8 +64,6 @@ class Traits:
         "shadow",
     )
 
-    shadow: tuple[str, ...]
-
     def __init__(self, hash_key: str | None = None) -> None:
         self.hash_key = hash_key
         self.hash: int | None = None
@@ -79,6 +77,7 @@ class Traits:
         self.headers: Mapping[str, str] = NO_HEADERS
         self.fault: Injected | None = None
         self.set_cookies: list[bytes] = []
+        self.shadow: tuple[str, ...] = ()
 
 
 Reader: TypeAlias = Callable[[RequestView, Traits], None]
