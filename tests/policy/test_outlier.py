@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from random import Random
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from meshlib.balance.balancer import Member
 from meshlib.balance.cluster import Cluster, ClusterState
 from meshlib.balance.endpoint import Endpoint, Health
+from meshlib.balance.health import EndpointHealth
 from meshlib.policy.outlier import LEASE_S, PATIENCE_S, EjectionProbe, OutlierDetector
 from meshlib.policy.settings import OutlierSettings
 from meshlib.sim.network import SimEndpoint, constant, uniform
@@ -298,3 +300,35 @@ def test_one_of_two_may_be_out_however_low_the_percentage() -> None:
     for member in cluster.members:
         fail(outlier, member)
     assert len(outlier.ejected) == 1
+
+
+def test_a_success_in_the_middle_of_a_failure_of_another_thread_is_not_lost() -> None:
+    others: list[threading.Thread] = []
+
+    class Interrupted(EndpointHealth):
+        """Between reading the count of failures and writing it there is time for another thread."""
+
+        __slots__ = ()
+
+        @property
+        def consecutive(self) -> int:  # type: ignore[override]
+            count: int = EndpointHealth.consecutive.__get__(self)  # type: ignore[attr-defined]
+            if count == 3 and not others:
+                others.append(threading.Thread(target=detector.succeeded, args=(member, NOW)))
+                others[0].start()
+                others[0].join(0.05)
+            return count
+
+        @consecutive.setter
+        def consecutive(self, count: int) -> None:
+            EndpointHealth.consecutive.__set__(self, count)  # type: ignore[attr-defined]
+
+    cluster = cluster_state().view(endpoints(3), NOW, Random(1))
+    member = Member(cluster.members[0].endpoint, cluster.members[0].node, cluster.members[0].load, Interrupted())
+    detector = OutlierDetector(OutlierSettings())
+    detector.rebind([member, *cluster.members[1:]])
+    for _ in range(4):
+        detector.failed(member, NOW)
+    others[0].join()
+    assert member.health.consecutive == 0
+    assert not member.health.heeds_success

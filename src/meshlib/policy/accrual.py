@@ -194,7 +194,8 @@ class AccruingDetector(_Accruing):
     __slots__ = ()
 
     def succeeded(self, member: Member, now: float, status: int | None = None) -> None:
-        member.health.consecutive = 0
+        with self._lock:
+            member.health.consecutive = 0
         self._note_answer(member.health, now, status)
 
 

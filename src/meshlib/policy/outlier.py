@@ -102,9 +102,10 @@ class OutlierDetector:
             status: of the response.
         """
         health = member.health
-        # In this order: a failure that another thread notes meanwhile has the next success told.
-        health.heeds_success = False
-        health.consecutive = 0
+        # Only a success after failures comes here, so the others pay for no lock.
+        with self._lock:
+            health.heeds_success = False
+            health.consecutive = 0
 
     def failed(
         self,
