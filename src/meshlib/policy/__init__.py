@@ -28,7 +28,7 @@ The policies, in the order in which a call meets them:
     hedge, percentile           when one starts beside another; how long attempts took of late
     budget                      who pays for both: `token_budget`, `rate_budget` or `concurrency_budget`
     outlier                     whether an endpoint is to be left alone, by our rule; `outlier_sweep` by Envoy's, two of
-                                which are in `success_rate`
+                                which are in `success_rate`, `accrual` by Finagle's and Linkerd's
     health_check                the same by asking it: what an answer says, and when to ask again
     shadow, comparison          policies that run beside and decide nothing, and what is counted of them:
                                 `shadow_breaker`, `shadow_gate`, `shadow_outlier`
