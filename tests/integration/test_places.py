@@ -13,6 +13,7 @@ from meshlib.balance.cluster import Known
 from meshlib.balance.endpoint import Endpoint, Health, Locality
 from meshlib.testing import MeshFixture
 from tests.peers.process import wait_until
+from tests.telemetry.conftest import Sdk
 
 ZONES = ("a", "a", "b", "b", "c", "c")
 
@@ -47,6 +48,22 @@ def test_records_say_from_which_priority_and_place() -> None:
             *[None] * 2,
             *["priority 1 stands by"] * 4,
         ]
+
+
+def test_metrics_tell_which_attempts_leave_the_zone() -> None:
+    sdk = Sdk()
+    weights = {"locality_weights": {"eu/a": 3, "eu/b": 1}}
+    with mesh_of({"endpoints": in_zones(), "load_balancing": weights}) as mesh:
+        observer = mesh._wiring.plane.observer = sdk.observer(mesh._wiring.view)
+        called(mesh, 40)
+        attempts = sdk.points("http.client.request.duration")
+        assert {dict(key)["meshlib.endpoint.zone"]: count for key, count in attempts.items()} == {
+            "local": 30,
+            "remote": 10,
+        }
+        places = sdk.points("meshlib.cluster.places")
+        assert {dict(key)["meshlib.endpoint.zone"]: count for key, count in places.items()} == {"local": 2, "remote": 4}
+        observer.close()
 
 
 def test_plans_and_the_status_tell_who_drains_and_who_is_degraded() -> None:
