@@ -72,3 +72,21 @@ def test_parts_of_balancing(name: str, off: Any) -> None:
 
     assert part({}) is not None
     assert part({"load_balancing": {name: off}}) is None
+
+
+def test_what_rests_on_another_field_may_have_that_from_the_defaults() -> None:
+    selectors = [{"keys": ["version"]}]
+    load_mapping(
+        {
+            "defaults": {
+                "limits": {"max_wait": "1s"},
+                "load_balancing": {"subset": {"default": {"version": "v1"}, "selectors": selectors}},
+            },
+            "services": {
+                "orders": {
+                    "limits": {"max_in_flight": 5},
+                    "load_balancing": {"subset": {"fallback": "default", "selectors": selectors}},
+                }
+            },
+        }
+    )

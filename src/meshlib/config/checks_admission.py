@@ -40,13 +40,12 @@ def admission_faults(path: Path, policy: written.Policy, cluster: ClusterSetting
 
 def _limit_faults(path: Path, policy: written.Policy, cluster: ClusterSettings) -> Found:
     limits, part = cluster.limits, policy.limits
-    if part.max_wait is not None and limits.max_in_flight is None and limits.adaptive is None and limits.high is None:
+    if path[0] != "defaults":  # there it is for the services that have a limit
         text = "does nothing: nobody waits where limits.max_in_flight is not set"
-        yield (*path, "max_wait"), text, frozenset({"max_wait", "max_in_flight", "adaptive", "high"})
-    if part.max_pending and path[0] != "defaults" and not (limits.max_in_flight or limits.adaptive):
-        # In `defaults` it is for the services that have a limit.
-        text = "does nothing: nobody waits where limits.max_in_flight is not set"
-        yield (*path, "max_pending"), text, frozenset({"max_pending", "max_in_flight", "adaptive"})
+        if part.max_wait is not None and not (limits.max_in_flight or limits.adaptive or limits.high):
+            yield (*path, "max_wait"), text, frozenset({"max_wait", "max_in_flight", "adaptive", "high"})
+        if part.max_pending and not (limits.max_in_flight or limits.adaptive):
+            yield (*path, "max_pending"), text, frozenset({"max_pending", "max_in_flight", "adaptive"})
     adaptive = limits.adaptive
     if not isinstance(part.adaptive, Part) or adaptive is None:
         return

@@ -45,7 +45,7 @@ def place_faults(path: Path, part: LoadBalancing, balancing: settings.LoadBalanc
             yield (*path, "failover_priority", index), "names no label", frozenset({"failover_priority"})
     yield from _regions(path, part)
     yield from _zone_aware(path, part)
-    yield from _subset(path, part)
+    yield from _subset(path, part, balancing.subset)
     yield from _default(path, part, balancing.subset)
 
 
@@ -77,12 +77,12 @@ def _zone_aware(path: Path, part: LoadBalancing) -> Found:
         yield (*path, "zone_aware", "local_counts"), "count nobody: at least one caller is expected", needs
 
 
-def _subset(path: Path, part: LoadBalancing) -> Found:
+def _subset(path: Path, part: LoadBalancing, merged: settings.SubsetSettings | None) -> Found:
     subset = part.subset
-    if subset is None:
+    if subset is None or merged is None:
         return
     asked = {subset.fallback, *(selector.fallback for selector in subset.selectors)}
-    if "default" in asked and not subset.default:
+    if "default" in asked and not merged.default:
         needs = frozenset({"subset", "default", "fallback"})
         yield (*path, "subset", "default"), "is needed: a fallback is 'default'", needs
     seen: dict[frozenset[str], int] = {}
