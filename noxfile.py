@@ -32,6 +32,8 @@ ROOT = Path(__file__).resolve().parent
 OLDEST = 11
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PRIMARY = f"3.{sys.version_info.minor}"
+PURE = ("tests/balance", "tests/policy", "tests/routing", "tests/sim", "tests/config/test_traffic_docs.py")
+"""What is tested on the primary Python alone, unless somebody asks for it."""
 
 
 def _pythons() -> list[str]:
@@ -94,8 +96,9 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Runs the test suite, with pytest's options after `--`.
 
-    The Python that runs nox gets every test. The others leave out those marked `peer` and `slow`, which hold how the
-    mesh behaves towards real servers and over time, not how it depends on the Python; `-m` chooses for oneself.
+    The Python that runs nox gets every test. The others leave out what does not depend on the Python: tests marked
+    `peer` and `slow`, which hold how the mesh behaves towards real servers and over time, and those of the core, which
+    does no I/O; `-m` chooses for oneself.
     """
     _install(session, "test")
     options = list(session.posargs)
@@ -107,7 +110,7 @@ def tests(session: nox.Session) -> None:
             # Before the tests, so that no test's time limit counts the download. What is missing the tests report.
             session.run("python", "tests/peers/fetch.py", success_codes=[0, 1])
     elif not any(option.startswith("-m") for option in options):
-        options += ["-m", "not peer and not slow"]
+        options += ["-m", "not peer and not slow", *(f"--ignore={path}" for path in PURE)]
         codes.append(5)  # nothing was left to run
     session.run("python", "-m", "pytest", *options, success_codes=codes)
 
