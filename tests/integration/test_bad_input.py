@@ -21,6 +21,8 @@ from tests.integration.calling import Caller
 from tests.integration.test_sharing import held
 from tests.net.wire_servers import OK, Peer, RawServer, serving, soon
 
+pytestmark = pytest.mark.slow  # many cases, with real servers
+
 Script = Callable[[Peer], None]
 
 

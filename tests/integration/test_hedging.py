@@ -23,6 +23,8 @@ from tests.integration.calling import Caller
 from tests.integration.test_sharing import nothing_is_held
 from tests.net.wire_servers import Peer, open_sockets, serving, soon
 
+pytestmark = pytest.mark.slow  # many cases, with real servers
+
 SOON = {
     "hedge": {"after": "20ms", "max_extra_percent": 100},
     "load_balancing": {"policy": "round_robin"},

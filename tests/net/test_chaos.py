@@ -22,6 +22,8 @@ from meshlib.net.sync_engine import SyncEngine
 from meshlib.net.wire import Progress, Target, WireLimits, WireRequest
 from tests.net.wire_servers import Peer, Wire, get, keep_alive, open_sockets, post, serving, soon
 
+pytestmark = pytest.mark.slow  # many cases, with real servers
+
 
 def moody(peer: Peer) -> None:
     """Answers after a while, in pieces, sometimes not at all; differs by what is asked for."""
