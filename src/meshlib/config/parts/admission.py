@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, PlainValidator, Tag, model_validator
 
@@ -129,21 +129,21 @@ class _Choice(Part):
     """A part of which one field, `algorithm`, says what settings it compiles to, and so which others it may have."""
 
     choices: ClassVar[Mapping[str, type]] = {}
+    if TYPE_CHECKING:  # each that derives from it has a field of this name, with the choices it has
+        algorithm: str
 
     @property
     def compiles_to(self) -> Any:  # type: ignore[override]
         """The settings of its algorithm."""
-        algorithm: str = getattr(self, "algorithm")  # noqa: B009
-        return self.choices[algorithm]
+        return self.choices[self.algorithm]
 
     @model_validator(mode="after")
     def _own_fields(self) -> _Choice:
-        algorithm: str = getattr(self, "algorithm")  # noqa: B009
-        own = _fields_of(self.choices[algorithm])
+        own = _fields_of(self.compiles_to)
         for field in sorted(self.model_fields_set - {"algorithm"}):
             if field not in own:
                 owners = " and ".join(name for name, kind in self.choices.items() if field in _fields_of(kind))
-                reject(f"has {field}, which belongs to {owners}, and its algorithm is {algorithm}")
+                reject(f"has {field}, which belongs to {owners}, and its algorithm is {self.algorithm}")
             if getattr(self, field) is None:
                 reject(f"has {field}: null; leave it out for the default")
         return self
