@@ -235,7 +235,11 @@ class OutlierDetector:
         health.ejected = True
         health.ejected_for = because
         self._sentence(health, now)
-        self._set_ejected((*self.ejected, current))
+        # Not by `_set_ejected`, which looks at all that are out: a sweep may eject thousands.
+        self.ejected = (*self.ejected, current)
+        self.ejected_healthy += current.endpoint.health is Health.HEALTHY
+        if not health.active_failed:
+            self._next_due = min(self._next_due, health.ejected_until)
         return current
 
     def _probe_ended(self, probe: EjectionProbe, now: float, success: bool | None) -> None:
