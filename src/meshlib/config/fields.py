@@ -25,6 +25,7 @@ from pydantic import (
     ValidationError,
 )
 
+from meshlib.config import shown
 from meshlib.config.measures import Amount, Count, Interval, Percent, Port, Positive, Span
 from meshlib.config.rejection import closest, reject
 from meshlib.policy.retry_on import CONDITIONS
@@ -381,37 +382,37 @@ def _checked(check: Callable[[str], str]) -> Any:
     return AfterValidator(check)
 
 
-Text = Annotated[str, _checked(_text)]
-Name = Annotated[str, _checked(_name)]
+Text = Annotated[str, _checked(_text), shown.TEXT]
+Name = Annotated[str, _checked(_name), shown.NAME]
 OwnName = Annotated[str, _checked(_own_name)]
-Address = Annotated[str, _checked(_address)]
-Host = Annotated[str, _checked(_host)]
-IpAddress = Annotated[str, _checked(_ip_address)]
-Domain = Annotated[str, _checked(_domain)]
-Url = Annotated[str, _checked(_url)]
-RedisUrl = Annotated[str, _checked(_redis_url)]
-Cidr = Annotated[str, _checked(_cidr)]
-UrlPath = Annotated[str, _checked(_url_path)]
-Template = Annotated[str, _checked(_template)]
+Address = Annotated[str, _checked(_address), shown.ADDRESS]
+Host = Annotated[str, _checked(_host), shown.HOST]
+IpAddress = Annotated[str, _checked(_ip_address), shown.IP_ADDRESS]
+Domain = Annotated[str, _checked(_domain), shown.DOMAIN]
+Url = Annotated[str, _checked(_url), shown.URL]
+RedisUrl = Annotated[str, _checked(_redis_url), shown.REDIS_URL]
+Cidr = Annotated[str, _checked(_cidr), shown.CIDR]
+UrlPath = Annotated[str, _checked(_url_path), shown.PATH]
+Template = Annotated[str, _checked(_template), shown.TEMPLATE]
 Regex = Annotated[str, _checked(_regex)]
-HeaderName = Annotated[str, _checked(_header_name)]
+HeaderName = Annotated[str, _checked(_header_name), shown.HEADER_NAME]
 HeaderValue = Annotated[str, _checked(_header_value)]
 
-Flag = Annotated[bool, PlainValidator(_flag)]
+Flag = Annotated[bool, PlainValidator(_flag), shown.FLAG]
 
-Methods = Annotated[str | Sequence[str], PlainValidator(_methods)]
+Methods = Annotated[str | Sequence[str], PlainValidator(_methods), shown.METHODS]
 RetryConditions = Annotated[
-    Sequence[Annotated[str | int, PlainValidator(_condition)]],
+    Sequence[Annotated[str | int, PlainValidator(_condition), shown.CONDITION]],
     BeforeValidator(lambda value: list(value) if isinstance(value, (set, frozenset)) else value),
     AfterValidator(frozenset),
 ]
-Code = Annotated[Any, PlainValidator(_code)]
+Code = Annotated[Any, PlainValidator(_code), shown.CODE]
 
 # Written as a list; kept as what nobody can change.
 Many = Annotated[Sequence[T], AfterValidator(tuple)]
 
 # A part, or null for none of it, for which false may be written as well.
-OrNone = Annotated[T | None, BeforeValidator(lambda value: None if value is False else value)]
+OrNone = Annotated[T | None, BeforeValidator(lambda value: None if value is False else value), shown.Also(False)]
 
 # A part, or false for none of it.
 OrFalse = Annotated[

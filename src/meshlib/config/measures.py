@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, PlainValidator
 
+from meshlib.config import shown
 from meshlib.config.rejection import reject
 from meshlib.durations import LONGEST_S, SHORTEST_S, Duration, parse_duration
 
@@ -61,5 +62,5 @@ Amount = Annotated[float, BeforeValidator(_number), Field(ge=0, le=_MOST)]
 Percent = Annotated[float, BeforeValidator(_number), Field(ge=0, le=100)]
 
 # Written as any duration; after validation a number of seconds.
-Interval = Annotated[Duration, PlainValidator(_some_seconds)]
-Span = Annotated[Duration, PlainValidator(_seconds)]
+Interval = Annotated[Duration, PlainValidator(_some_seconds), shown.INTERVAL]
+Span = Annotated[Duration, PlainValidator(_seconds), shown.SPAN]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, PlainValidator, Tag, model_validator
 
+from meshlib.config import shown
 from meshlib.config.fields import (
     MAP_OR_FALSE,
     TOKEN,
@@ -87,7 +88,7 @@ def _key_source(value: Any) -> KeySource:
     reject(f"does not tell calls apart: {', '.join(_BY[:-1])} or {_BY[-1]} is expected", nearest=near)
 
 
-_By = Annotated[Any, PlainValidator(_key_source)]
+_By = Annotated[Any, PlainValidator(_key_source), shown.CALLERS]
 
 
 class CircuitBreaker(Part):
@@ -119,7 +120,7 @@ def _breaker_kind(value: Any) -> str:
 BreakerOrFalse = Annotated[
     Annotated[CircuitBreaker, Tag(MAP_OR_FALSE)]
     | Annotated[Literal[False], Tag("false")]
-    | Annotated[Any, PlainValidator(_user_breaker), Tag("code")],
+    | Annotated[Any, PlainValidator(_user_breaker), shown.CODE, Tag("code")],
     Discriminator(_breaker_kind),
 ]
 """A map, false, or in code a breaker of the user's own."""

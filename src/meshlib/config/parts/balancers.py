@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from meshlib.balance import settings
+from meshlib.config import shown
 from meshlib.config.fields import Amount, Count, Interval, Many, Part, Span, Text, reject
 
 __all__ = ["Aperture", "LeastRequest", "ServerWeights", "Subsetting"]
@@ -43,7 +44,7 @@ def _metric(value: str) -> str:
     return value
 
 
-Instance = Annotated[int, BeforeValidator(_instance), Field(ge=0)]
+Instance = Annotated[int, BeforeValidator(_instance), Field(ge=0), shown.Also("hostname")]
 _Update = Annotated[Interval, Field(ge=0.1)]
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
+from meshlib.config import shown
 from meshlib.config.fields import (
     Amount,
     Count,
@@ -200,7 +201,7 @@ def _statuses(value: Any) -> tuple[int, int]:
     reject("is not a status such as 204, or a range of them such as 200-299")
 
 
-_Statuses = Annotated[str | int, PlainValidator(_statuses)]
+_Statuses = Annotated[str | int, PlainValidator(_statuses), shown.STATUSES]
 
 
 def _bytes(value: Any) -> bytes:
@@ -216,7 +217,7 @@ def _bytes(value: Any) -> bytes:
         reject("is not hexadecimal; bytes are written like hex:0d0a")
 
 
-_Bytes = Annotated[str | bytes, PlainValidator(_bytes)]
+_Bytes = Annotated[str | bytes, PlainValidator(_bytes), shown.BYTES]
 
 
 def _path_and_query(value: str) -> str:
@@ -264,7 +265,11 @@ class TcpCheck(Part):
     compiles_to: ClassVar = checks.TcpCheck
 
     send: _Bytes = ""
-    receive: Annotated[Many[_Bytes], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = ()
+    receive: Annotated[
+        Many[_Bytes],
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        shown.Also({"type": "string"}),
+    ] = ()
     port: Port | None = None
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, PlainValidator
 
+from meshlib.config import shown
 from meshlib.config.fields import Count, Flag, Part, Span, reject
 from meshlib.durations import Duration, parse_duration
 from meshlib.policy.settings import HedgeSettings
@@ -49,7 +50,7 @@ class Hedge(Part):
 
     compiles_to: ClassVar = HedgeSettings
 
-    after: Annotated[str | Duration, PlainValidator(_after)] | None = None
+    after: Annotated[str | Duration, PlainValidator(_after), shown.PERCENTILE] | None = None
     max_extra_percent: Annotated[float, BeforeValidator(_share), Field(gt=0, le=100)] = _HEDGE.max_extra_percent
     on_per_try_timeout: Flag = _HEDGE.on_per_try_timeout
     max_hedges: Annotated[Count, Field(ge=1, le=10)] = _HEDGE.max_hedges
