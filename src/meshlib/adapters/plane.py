@@ -12,7 +12,8 @@ from meshlib.adapters.options import CallOptions, overrides_of
 from meshlib.adapters.reasons import explain, explain_traits
 from meshlib.balance.cluster import Cluster
 from meshlib.config.settings import MeshSettings, Mode
-from meshlib.config.snapshot import EndpointsWaiter, ServiceView, Snapshots
+from meshlib.config.snapshot import Snapshots
+from meshlib.config.views import EndpointsWaiter, ServiceView
 from meshlib.context import current_scope
 from meshlib.dataclass import dataclass, replace
 from meshlib.errors import MeshClosed
@@ -59,7 +60,9 @@ class RequestFacts:
 
     def view(self) -> RequestView:
         """What routing looks at."""
-        return RequestView(self.method, self.path, self.query, self.headers)
+        return RequestView(
+            self.method, self.path, self.query, self.headers, scheme=self.scheme, host=self.host.lower(), port=self.port
+        )
 
 
 class DataPlane:

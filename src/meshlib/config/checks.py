@@ -15,7 +15,8 @@ from meshlib.config.checks_keys import unmatched, unnamed
 from meshlib.config.checks_places import place_faults
 from meshlib.config.checks_retry import budget_faults, fault_faults, retry_faults
 from meshlib.config.checks_shadow import as_policy, shadow_faults
-from meshlib.config.compile import Levels, consul_settings, levels_of, route_names, route_policy
+from meshlib.config.compile import Levels, consul_settings, levels_of
+from meshlib.config.compile_routes import route_names, route_policy
 from meshlib.config.fields import Part, closest, split_endpoint
 from meshlib.config.problems import Path
 from meshlib.dataclass import dataclass
@@ -154,7 +155,7 @@ def _endpoints(path: Path, service: written.Service) -> Iterator[Contradiction]:
 
 
 def _routes(path: Path, service: written.Service, base: CallPolicy) -> Iterator[Contradiction]:
-    names = route_names(service)
+    names = route_names(service.routes)
     open_at: int | None = None
     for index, (name, route) in enumerate(zip(names, service.routes, strict=True)):
         here = (*path, index)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from meshlib.config import model as written
-from meshlib.config.compile import levels_of, route_names
+from meshlib.config.compile import levels_of
+from meshlib.config.compile_routes import route_names
 from meshlib.config.problems import Found, Path
 from meshlib.config.rejection import closest
 from meshlib.context import Criticality
@@ -35,7 +36,7 @@ def _routes_to(target: str, config: written.MeshConfig) -> set[str]:
     """The names of all routes by which calls come to the service `target`."""
     found = {"default"}
     for name, service in config.services.items():
-        for route_name, route in zip(route_names(service), service.routes, strict=True):
+        for route_name, route in zip(route_names(service.routes), service.routes, strict=True):
             if target in {backend.service or name for backend in route.backends} or (
                 not route.backends and name == target
             ):

@@ -8,10 +8,11 @@ whether a field was written, not its value: ``max_retries: 2`` on a service hold
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from meshlib.balance import endpoint as balance
 from meshlib.config import model as written
+from meshlib.config.compile_routes import compile_routes
 from meshlib.config.fields import split_endpoint
 from meshlib.config.lay import lay_over
 from meshlib.config.settings import (
@@ -32,8 +33,7 @@ from meshlib.policy.settings import (
     BudgetSettings,
     CallPolicy,
 )
-from meshlib.routing.match import PathKind, PathMatch, RouteMatch, StringKind, StringMatch
-from meshlib.routing.route import Backend, HeaderEdits, Route
+from meshlib.routing.route import Backend, Route
 
 __all__ = [
     "Levels",
@@ -42,8 +42,6 @@ __all__ = [
     "consul_settings",
     "endpoints_of",
     "levels_of",
-    "route_names",
-    "route_policy",
 ]
 
 
@@ -92,16 +90,6 @@ def levels_of(name: str, *policies: written.Policy) -> Levels:
     return levels
 
 
-def route_policy(base: CallPolicy, route: written.Route) -> CallPolicy:
-    """The policy of one route over its service's."""
-    return lay_over(base, route)
-
-
-def route_names(service: written.Service) -> list[str]:
-    """The names of a service's routes; one without a name has its place."""
-    return [route.name or f"route-{index}" for index, route in enumerate(service.routes, 1)]
-
-
 @dataclass(frozen=True, slots=True)
 class Fallback:
     """Builds the settings of a service that the configuration does not name. Two of equal defaults are equal."""
@@ -117,7 +105,7 @@ class Fallback:
 
 def compile_config(config: written.MeshConfig) -> MeshSettings:
     """Compile a configuration that `meshlib.config.load` has checked."""
-    services = {name: compile_service(name, service, config.defaults) for name, service in config.services.items()}
+    services = {name: compile_service(name, service, config) for name, service in config.services.items()}
     static = {
         name: endpoints_of(service)
         for name, service in config.services.items()
@@ -129,6 +117,8 @@ def compile_config(config: written.MeshConfig) -> MeshSettings:
         mode=config.mode,
         egress=config.egress,
         domains=tuple(config.domains),
+        namespace=config.namespace,
+        labels=dict(config.labels),
         locality=_locality(config.locality),
         wire=config.wire,
         discovery=(StaticSettings(static), *sources) if static else sources,
@@ -138,23 +128,22 @@ def compile_config(config: written.MeshConfig) -> MeshSettings:
         server=lay_over(ServerSettings(), config.server),
         redis=None if config.redis is None else lay_over(RedisSettings(""), config.redis),
         sources=config.sources,
+        notes=config.notes,
+        security_documents=config.security_documents,
     )
 
 
-def compile_service(name: str, service: written.Service, defaults: written.Policy) -> ServiceSettings:
-    """Compile one service over the defaults."""
-    levels = levels_of(name, defaults, service)
+def compile_service(name: str, service: written.Service, config: written.MeshConfig) -> ServiceSettings:
+    """Compile one service of a configuration."""
+    levels = levels_of(name, config.defaults, service)
     clusters: dict[str | None, ClusterSettings] = {None: levels.cluster}
     for subset, selector in service.subsets.items():
         given = service.subset_fallback.get(subset, "none")
         others = tuple(sorted(given.items())) if isinstance(given, Mapping) else () if given == "any" else None
-        clusters[subset] = replace(
-            levels.cluster, subset=subset, selector=tuple(sorted(selector.items())), otherwise=others
-        )
-    routes = [
-        _route(route_name, name, route, levels.call)
-        for route_name, route in zip(route_names(service), service.routes, strict=True)
-    ]
+        policy = service.subset_policies.get(subset)
+        cluster = levels.cluster if policy is None else levels.under(policy).cluster
+        clusters[subset] = replace(cluster, subset=subset, selector=tuple(sorted(selector.items())), otherwise=others)
+    routes = compile_routes(name, service.routes, levels.call, config)
     routes.append(Route("default", (Backend(name),), levels.call))
     return ServiceSettings(name, tuple(routes), clusters, levels.budget, tuple(service.hosts), levels.mode)
 
@@ -200,52 +189,4 @@ def _register(config: written.MeshConfig) -> RegisterSettings | None:
     interval: Any = entry.check_interval
     return RegisterSettings(
         entry.port, entry.service, entry.host, entry.weight, dict(entry.metadata), entry.check_path, interval
-    )
-
-
-def _route(name: str, service: str, route: written.Route, base: CallPolicy) -> Route:
-    matches = tuple(_match(match) for match in route.match)
-    templates = {match.path.value if match.path and match.path.kind == "template" else None for match in matches}
-    return Route(
-        name,
-        tuple(Backend(backend.service or service, backend.subset, backend.weight) for backend in route.backends),
-        route_policy(base, route),
-        matches,
-        _edits(route.headers.request),
-        _edits(route.headers.response),
-        # One name for all that the route takes, or none.
-        templates.pop() if len(templates) == 1 else None,
-    )
-
-
-def _match(match: written.Match) -> RouteMatch:
-    return RouteMatch(
-        None if match.path is None else _path(match.path),
-        frozenset(match.method),
-        tuple((name, _value(condition)) for name, condition in match.headers.items()),
-        tuple((name, _value(condition)) for name, condition in match.query.items()),
-    )
-
-
-_PATH_KINDS: Final[tuple[PathKind, ...]] = ("exact", "prefix", "path_prefix", "regex", "template")
-_VALUE_KINDS: Final[tuple[StringKind, ...]] = ("exact", "prefix", "suffix", "regex")
-
-
-def _path(match: written.PathMatch) -> PathMatch:
-    kind = next(kind for kind in _PATH_KINDS if getattr(match, kind) is not None)
-    return PathMatch(kind, getattr(match, kind))
-
-
-def _value(match: written.ValueMatch) -> StringMatch:
-    if match.present is not None:
-        return StringMatch("present", invert=match.invert is match.present)
-    kind = next(kind for kind in _VALUE_KINDS if getattr(match, kind) is not None)
-    return StringMatch(kind, getattr(match, kind), match.invert)
-
-
-def _edits(edit: written.HeaderEdit) -> HeaderEdits:
-    return HeaderEdits(
-        frozenset(name.encode("ascii") for name in edit.remove),
-        tuple((name.encode("ascii"), value.encode("latin-1")) for name, value in edit.set.items()),
-        tuple((name.encode("ascii"), value.encode("latin-1")) for name, value in edit.add.items()),
     )

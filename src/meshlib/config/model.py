@@ -7,13 +7,12 @@ module imports pydantic, so it is loaded only when there is a configuration to r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag
 
 from meshlib.config.fields import (
     Address,
-    Cidr,
     Count,
     Domain,
     Flag,
@@ -26,13 +25,9 @@ from meshlib.config.fields import (
     OrNone,
     OwnName,
     Part,
-    Port,
     Positive,
-    RedisUrl,
     Span,
     Text,
-    Url,
-    UrlPath,
 )
 from meshlib.config.parts import (
     Accrual,
@@ -42,7 +37,10 @@ from meshlib.config.parts import (
     BreakerOrFalse,
     Bulkhead,
     CircuitBreaker,
+    Consul,
+    DirectResponse,
     Distribute,
+    Documents,
     FailoverRegion,
     FailurePercentage,
     Fault,
@@ -54,6 +52,8 @@ from meshlib.config.parts import (
     HashCookie,
     HashOn,
     HeaderCondition,
+    HeaderEdit,
+    HeaderEdits,
     HealthCheck,
     Hedge,
     HighLimits,
@@ -61,20 +61,29 @@ from meshlib.config.parts import (
     LeastRequest,
     Limits,
     LoadBalancing,
+    Local,
     MetadataSubsets,
+    Mirror,
     OutlierDetection,
     Pool,
     Rate,
     RateLimit,
     RateLimitedBackoff,
+    Redirect,
+    Redis,
+    RegexRewrite,
+    Register,
     ResetHeader,
     Retry,
     RetryBudget,
+    Rewrite,
     Ring,
+    Server,
     ServerWeights,
     SessionAffinity,
     Shadow,
     SlowStart,
+    Sticky,
     SubsetSelector,
     Subsetting,
     SuccessRate,
@@ -84,16 +93,9 @@ from meshlib.config.parts import (
     Tls,
     ZoneAware,
 )
-from meshlib.config.rules import Backend, HeaderEdit, HeaderEdits, Match, PathMatch, Route, ValueMatch
-from meshlib.config.settings import (
-    ConsulSettings,
-    LocalSettings,
-    MeshSettings,
-    Mode,
-    PoolSettings,
-    RedisSettings,
-    ServerSettings,
-)
+from meshlib.config.parts.sources import Source
+from meshlib.config.rules import Backend, Caller, Match, PathMatch, Route, ValueMatch
+from meshlib.config.settings import MeshSettings, Mode, PoolSettings
 from meshlib.policy.settings import CallPolicy
 
 __all__ = [
@@ -103,10 +105,13 @@ __all__ = [
     "Backend",
     "Backoff",
     "Bulkhead",
+    "Caller",
     "CircuitBreaker",
     "Consul",
     "Defaults",
+    "DirectResponse",
     "Distribute",
+    "Documents",
     "Endpoint",
     "FailoverRegion",
     "FailurePercentage",
@@ -133,6 +138,7 @@ __all__ = [
     "Match",
     "MeshConfig",
     "MetadataSubsets",
+    "Mirror",
     "OutlierDetection",
     "PathMatch",
     "Policy",
@@ -140,11 +146,14 @@ __all__ = [
     "Rate",
     "RateLimit",
     "RateLimitedBackoff",
+    "Redirect",
     "Redis",
+    "RegexRewrite",
     "Register",
     "ResetHeader",
     "Retry",
     "RetryBudget",
+    "Rewrite",
     "Ring",
     "Route",
     "Server",
@@ -153,6 +162,7 @@ __all__ = [
     "SessionAffinity",
     "Shadow",
     "SlowStart",
+    "Sticky",
     "SubsetSelector",
     "Subsetting",
     "SuccessRate",
@@ -166,11 +176,7 @@ __all__ = [
 
 _CALL = CallPolicy()
 _POOL = PoolSettings()
-_CONSUL = ConsulSettings()
-_LOCAL = LocalSettings()
-_SERVER = ServerSettings()
 _MESH = MeshSettings()
-_REDIS = RedisSettings("")
 
 
 def _empty(value: Any) -> Any:
@@ -286,6 +292,8 @@ class Service(Policy):
         hosts: other names by which code calls it: ``orders.internal:8080``.
         endpoints: static ones, each an address or an `Endpoint`.
         subsets: by name, the metadata that an endpoint of the subset has.
+        subset_policies: by name of a subset, what is laid over the service's policy for it, as far as that belongs to
+            a cluster (not timeouts, retries, hedges and faults, which belong to calls).
         subset_fallback: by name of a subset, what takes its calls while nobody has its metadata: ``none``, ``any``, or
             the metadata of those that do.
         routes: in order; the first that matches is taken, and what none matches goes to the service.
@@ -294,109 +302,9 @@ class Service(Policy):
     hosts: Many[Host] = ()
     endpoints: Many[_EndpointOrAddress] = ()
     subsets: Mapping[Name, Annotated[Mapping[Text, str], Field(min_length=1)]] = Field(default_factory=dict)
+    subset_policies: Mapping[Name, Policy] = Field(default_factory=dict)
     subset_fallback: Mapping[Name, _SubsetFallback] = Field(default_factory=dict)
     routes: Many[Route] = ()
-
-
-class Consul(Part):
-    """A Consul agent as a discovery source.
-
-    Attributes:
-        address: its HTTP address.
-        token: an ACL token; never shown.
-        datacenter: another datacenter to ask for; the agent's own unless given.
-        tag: only instances with this tag.
-        wait: how long a blocking query may block at the server.
-        retry_base, retry_max: the back-off while Consul is unwell.
-    """
-
-    address: Url = _CONSUL.address
-    token: str | None = Field(default=None, repr=False)
-    datacenter: Text | None = None
-    tag: Text | None = None
-    wait: Interval = _CONSUL.wait_s
-    retry_base: Interval = _CONSUL.retry_base_s
-    retry_max: Interval = _CONSUL.retry_max_s
-
-
-class Local(Part):
-    """The embedded registry of one machine as a discovery source.
-
-    Attributes:
-        directory: where instances are entered; the user's own unless given.
-        poll_interval: how often a watch looks at it.
-    """
-
-    directory: Text | None = None
-    poll_interval: Interval = _LOCAL.poll_interval_s
-
-
-def _source(value: Any) -> str | None:
-    if isinstance(value, Part):
-        return type(value).__name__.lower()
-    if isinstance(value, Mapping) and len(value) == 1:
-        return str(next(iter(value)))
-    return None
-
-
-def _inside(name: str) -> BeforeValidator:
-    return BeforeValidator(lambda value: _empty(value[name]) if isinstance(value, Mapping) else value)
-
-
-_Source = Annotated[
-    Annotated[Consul, _inside("consul"), Tag("consul")] | Annotated[Local, _inside("local"), Tag("local")],
-    Discriminator(_source),
-]
-
-
-class Register(Part):
-    """How this process enters itself into the registry.
-
-    Attributes:
-        port: the port that callers use.
-        service: the name; the configuration's ``service`` unless given.
-        host: the address that callers use; the one that reaches the registry unless given.
-        weight: its share of calls, relative to the other instances'.
-        metadata: what subsets select by.
-        check_path: an HTTP path to check; without it the TCP port is checked.
-        check_interval: between checks.
-    """
-
-    port: Port
-    service: Name | None = None
-    host: Text | None = None
-    weight: Positive = 1.0
-    metadata: Mapping[Text, str] = Field(default_factory=dict)
-    check_path: UrlPath | None = None
-    check_interval: Interval = 5.0
-
-
-class Redis(Part):
-    """The Redis over which the processes of a fleet share limits and breakers.
-
-    Attributes:
-        url: ``redis://host:6379/0``, ``rediss://`` with TLS, or ``unix://``; may hold a password, and is never shown.
-        max_wait: how long a call waits for an answer; without one it goes on as if there were no limit.
-        prefix: of all keys.
-    """
-
-    compiles_to: ClassVar = RedisSettings
-
-    url: RedisUrl = Field(repr=False)
-    max_wait: Interval = _REDIS.max_wait_s
-    prefix: Text = _REDIS.prefix
-
-
-class Server(Part):
-    """What the callee's side believes of an incoming request.
-
-    Attributes:
-        trusted_peers: networks whose deadline, criticality and baggage are taken in.
-        min_remaining: a request with less time left than this is refused as expired.
-    """
-
-    trusted_peers: Many[Cidr] = _SERVER.trusted_peers
-    min_remaining: Span = _SERVER.min_remaining_s
 
 
 class MeshConfig(Part):
@@ -407,6 +315,8 @@ class MeshConfig(Part):
         mode: ``off``, ``observe`` or ``on``.
         egress: hosts outside the mesh: ``pass`` or ``refuse``.
         domains: names that are looked up in discovery, besides those declared: ``*.mesh``.
+        namespace: that this workload is in, as Kubernetes and Istio have it.
+        labels: of this workload.
         locality: where this process runs.
         discovery: sources, in the order in which they are asked.
         defaults: a policy for every service.
@@ -415,6 +325,8 @@ class MeshConfig(Part):
         registration: how this process enters itself into the registry (``register`` in a file).
         server: the callee's side.
         redis: what a fleet shares limits over; null for none.
+        route_sets: lists of routes by name, for routes that delegate to them.
+        documents: how the documents of other meshes are read.
         include: further files, as paths and globs relative to this one.
     """
 
@@ -422,8 +334,10 @@ class MeshConfig(Part):
     mode: Mode = _MESH.mode
     egress: Literal["pass", "refuse"] = _MESH.egress
     domains: Many[Domain] = _MESH.domains
+    namespace: Name = _MESH.namespace
+    labels: Mapping[Text, str] = Field(default_factory=dict)
     locality: Locality = Locality()
-    discovery: Many[_Source] = (Local(),)
+    discovery: Many[Source] = (Local(),)
     defaults: Annotated[Defaults, BeforeValidator(_empty)] = Defaults()
     services: Annotated[Mapping[Name, Annotated[Service, BeforeValidator(_empty)]], BeforeValidator(_empty)] = Field(
         default_factory=dict
@@ -433,11 +347,25 @@ class MeshConfig(Part):
     registration: Register | None = Field(default=None, alias="register")
     server: Server = Server()
     redis: Redis | None = None
+    route_sets: Mapping[Name, Many[Route]] = Field(default_factory=dict)
+    documents: Documents = Documents()
     include: Many[Text] = ()
 
     _sources: tuple[str, ...] = PrivateAttr(default=())
+    _notes: tuple[str, ...] = PrivateAttr(default=())
+    _security_documents: tuple[Any, ...] = PrivateAttr(default=())
 
     @property
     def sources(self) -> tuple[str, ...]:
         """The files that this was read from."""
         return self._sources
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What documents of other meshes say that is not honoured, or not to the letter; a line each."""
+        return self._notes
+
+    @property
+    def security_documents(self) -> tuple[Any, ...]:
+        """The documents that speak of identity and authorization."""
+        return self._security_documents

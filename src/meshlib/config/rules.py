@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from meshlib.config.fields import (
-    WIRE_HEADERS,
     Amount,
+    Flag,
     HeaderName,
-    HeaderValue,
     Interval,
     Many,
     Methods,
     Name,
     OrFalse,
     Part,
+    Percent,
+    Port,
     Regex,
     Template,
     Text,
@@ -26,8 +27,17 @@ from meshlib.config.fields import (
     reject,
 )
 from meshlib.config.parts import Fault, HashOn, Hedge, Retry, ValueMatch
+from meshlib.config.parts.actions import (
+    DirectResponse,
+    HeaderEdits,
+    Mirrors,
+    Redirect,
+    Rewrite,
+    Sticky,
+)
+from meshlib.config.parts.hashing import CookieName
 
-__all__ = ["Backend", "HeaderEdit", "HeaderEdits", "Match", "PathMatch", "Route", "ValueMatch"]
+__all__ = ["Backend", "Caller", "Match", "PathMatch", "Route", "ValueMatch"]
 
 
 class PathMatch(Part):
@@ -39,6 +49,7 @@ class PathMatch(Part):
         path_prefix: by whole segments, as the Gateway API means it: ``/v2`` matches ``/v2`` and ``/v2/x`` alone.
         regex: must match the whole path.
         template: ``/orders/{order_id}``, each variable one segment.
+        ignore_case: of letters, for the first three.
     """
 
     exact: UrlPath | None = None
@@ -46,11 +57,24 @@ class PathMatch(Part):
     path_prefix: UrlPath | None = None
     regex: Regex | None = None
     template: Template | None = None
+    ignore_case: Flag = False
 
     @model_validator(mode="after")
     def _one_kind(self) -> PathMatch:
         exactly_one(self, ("exact", "prefix", "path_prefix", "regex", "template"))
         return self
+
+
+class Caller(Part):
+    """A condition on this workload: whether the route is for it at all.
+
+    Attributes:
+        labels: that it has, among others.
+        namespace: that it is in.
+    """
+
+    labels: Mapping[Text, str] = Field(default_factory=dict)
+    namespace: Name | None = None
 
 
 class Match(Part):
@@ -59,18 +83,32 @@ class Match(Part):
     Attributes:
         path: a condition on the path.
         method: a method, or a list of them.
+        scheme: of the URL.
+        authority: a condition on ``Host``, as the caller wrote it.
+        port: of the URL.
         headers: conditions on headers, by name.
         query: conditions on query parameters, by name.
+        cookies: conditions on cookies, by name.
+        caller: a condition on this workload.
+        percent: of the requests that meet the rest, by chance.
     """
 
     path: PathMatch | None = None
     method: Methods = ()
+    scheme: Literal["http", "https"] | None = None
+    authority: ValueMatch | None = None
+    port: Port | None = None
     headers: Mapping[HeaderName, ValueMatch] = Field(default_factory=dict)
     query: Mapping[Text, ValueMatch] = Field(default_factory=dict)
+    cookies: Mapping[CookieName, ValueMatch] = Field(default_factory=dict)
+    caller: Caller | None = None
+    percent: Percent = 100.0
 
     @model_validator(mode="after")
     def _not_empty(self) -> Match:
-        if self.path is None and not self.method and not self.headers and not self.query:
+        if not any(getattr(self, name) for name in type(self).model_fields if name != "percent") and (
+            "percent" not in self.model_fields_set
+        ):
             reject("has no condition; a route that takes everything has no 'match' at all")
         return self
 
@@ -82,59 +120,13 @@ class Backend(Part):
         service: another service; the route's own unless given.
         subset: one of its subsets.
         weight: its share, relative to the other backends'.
+        headers: header edits, besides the route's.
     """
 
     service: Name | None = None
     subset: Name | None = None
     weight: Amount = 1.0
-
-
-def _editable(name: str) -> str:
-    if name in WIRE_HEADERS:
-        reject("belongs to the connection and cannot be edited")
-    return name
-
-
-_Edited = Annotated[HeaderName, AfterValidator(_editable)]
-
-
-class HeaderEdit(Part):
-    """Changes to headers: remove, then set (replace), then add. Values may be secrets, so no repr shows them.
-
-    Attributes:
-        set: values that replace what is there, by name.
-        add: values beside what is there, by name.
-        remove: names.
-    """
-
-    set: Mapping[_Edited, HeaderValue] = Field(default_factory=dict, repr=False)
-    add: Mapping[_Edited, HeaderValue] = Field(default_factory=dict, repr=False)
-    remove: Many[_Edited] = ()
-
-    @model_validator(mode="after")
-    def _consistent(self) -> HeaderEdit:
-        for name in self.remove:
-            if name in self.set or name in self.add:
-                reject(f"removes {name} and sets it as well; 'set' alone replaces it")
-        return self
-
-
-class HeaderEdits(Part):
-    """Header edits of a route.
-
-    Attributes:
-        request: on the way to the service.
-        response: on the way back.
-    """
-
-    request: HeaderEdit = HeaderEdit()
-    response: HeaderEdit = HeaderEdit()
-
-    @model_validator(mode="after")
-    def _host_has_a_field(self) -> HeaderEdits:
-        if "host" in {*self.request.set, *self.request.add, *self.request.remove}:
-            reject("edits host; the service's 'host_header' says what it is")
-        return self
+    headers: HeaderEdits = HeaderEdits()
 
 
 class Route(Part):
@@ -144,7 +136,14 @@ class Route(Part):
         name: for records, spans and metrics; ``route-1``, ``route-2``, ... unless given.
         match: conditions, any of which may hold; without any the route takes everything.
         backends: where to, by weight; the service itself unless given.
+        sticky: what the draw of the backend goes by; chance unless given.
         headers: header edits.
+        rewrite: of path and host.
+        redirect: answer with one, instead of calling anybody.
+        direct_response: answer with this, instead of calling anybody.
+        mirror: who gets copies; one, or a list.
+        delegate: the name of a list under ``route_sets``, whose routes take this one's place, each with this one's
+            conditions besides its own.
         timeout, per_try_timeout, body_idle_timeout, retry: instead of the service's.
         priority: ``high`` for calls that have limits of their own; the service's unless given.
         fault, hedge: field by field over the service's, or false for none.
@@ -155,7 +154,13 @@ class Route(Part):
     name: Name | None = None
     match: Many[Match] = ()
     backends: Annotated[Many[Backend], Field(min_length=1)] = (Backend(),)
+    sticky: Sticky | None = None
     headers: HeaderEdits = HeaderEdits()
+    rewrite: Rewrite | None = None
+    redirect: Redirect | None = None
+    direct_response: DirectResponse | None = None
+    mirror: Mirrors = ()
+    delegate: Name | None = None
     timeout: Interval | None = None
     per_try_timeout: Interval | None = None
     body_idle_timeout: Interval | None = None

@@ -6,7 +6,7 @@ The policies' own settings live beside each policy (`meshlib.policy`); this modu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from meshlib.balance.endpoint import Endpoint, Locality
 from meshlib.balance.settings import LoadBalancing
@@ -30,6 +30,7 @@ __all__ = [
     "ClusterSettings",
     "ConsulSettings",
     "DiscoverySettings",
+    "DocumentSettings",
     "KeepaliveSettings",
     "LocalSettings",
     "MeshSettings",
@@ -208,6 +209,21 @@ class RedisSettings:
     prefix: str = "meshlib"
 
 
+@dataclass(frozen=True, slots=True)
+class DocumentSettings:
+    """How the documents of other meshes are read.
+
+    Attributes:
+        strict: whether what is not honoured is an error.
+        defaults: whose hold where nothing is said.
+        retry_unsafe: whether retries hold for requests that are not safe to repeat as well.
+    """
+
+    strict: bool = False
+    defaults: Literal["theirs", "ours"] = "theirs"
+    retry_unsafe: bool = False
+
+
 Mode: TypeAlias = Literal["off", "observe", "on"]
 
 
@@ -296,13 +312,18 @@ class MeshSettings:
         discovery: sources, in the order in which they are asked (static endpoints come before all).
         services: those that the configuration names.
         fallback: builds the settings of a service that it does not name.
+        namespace, labels: of this workload.
         sources: the files that this was read from.
+        notes: what documents of other meshes say that is not honoured, or not to the letter; a line each.
+        security_documents: those among them that speak of identity and authorization, as they were read.
     """
 
     service: str = ""
     mode: Mode = "on"
     egress: Literal["pass", "refuse"] = "pass"
     domains: tuple[str, ...] = ("*.mesh", "*.svc.cluster.local")
+    namespace: str = "default"
+    labels: Mapping[str, str] = field(default_factory=dict)
     locality: Locality = Locality()
     wire: Literal["native", "h11", "stock"] = "native"
     discovery: tuple[DiscoverySettings, ...] = (LocalSettings(),)
@@ -312,6 +333,8 @@ class MeshSettings:
     server: ServerSettings = ServerSettings()
     redis: RedisSettings | None = None
     sources: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    security_documents: tuple[Any, ...] = ()
 
 
 def default_service(name: str) -> ServiceSettings:

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from meshlib.dataclass import dataclass, field
 from meshlib.policy.backoff import Jitter
 from meshlib.policy.retry_on import HEADER_CONDITIONS, RetryCondition
-from meshlib.routing.match import StringKind, StringMatch
+from meshlib.routing.match import StringMatch, string_match
 
 __all__ = [
     "BudgetArithmetic",
@@ -28,12 +28,13 @@ BudgetArithmetic: TypeAlias = Literal["finagle", "tower"]
 
 @dataclass(frozen=True, slots=True)
 class HeaderCondition:
-    """A condition on a header: one of `exact`, `prefix`, `suffix` and `regex`, else `present`.
+    """A condition on a header: one of `exact`, `prefix`, `suffix`, `contains`, `regex` and `range`, else `present`.
 
     Attributes:
         name: in lower case.
         present: whether it is to be there.
         invert: matches where the rest does not.
+        ignore_case, absent_as_empty: see `StringMatch`.
         match: the same, ready to be asked.
     """
 
@@ -41,21 +42,17 @@ class HeaderCondition:
     exact: str | None = None
     prefix: str | None = None
     suffix: str | None = None
+    contains: str | None = None
     regex: str | None = None
+    range: tuple[int, int] | None = None
     present: bool = True
     invert: bool = False
+    ignore_case: bool = False
+    absent_as_empty: bool = False
     match: StringMatch = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        kinds: tuple[StringKind, ...] = ("exact", "prefix", "suffix", "regex")
-        for kind in kinds:
-            value = getattr(self, kind)
-            if value is not None:
-                match = StringMatch(kind, value, self.invert)
-                break
-        else:
-            match = StringMatch("present", invert=self.invert is self.present)
-        object.__setattr__(self, "match", match)
+        object.__setattr__(self, "match", string_match(self))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import parse_qsl
 
 from meshlib.dataclass import dataclass, field
 
-__all__ = ["PathKind", "PathMatch", "RequestView", "RouteMatch", "StringKind", "StringMatch"]
+__all__ = ["PathKind", "PathMatch", "RequestView", "RouteMatch", "StringKind", "StringMatch", "string_match"]
 
 PathKind: TypeAlias = Literal["exact", "prefix", "path_prefix", "regex", "template"]
-StringKind: TypeAlias = Literal["exact", "prefix", "suffix", "regex", "present"]
+StringKind: TypeAlias = Literal["exact", "prefix", "suffix", "contains", "regex", "present", "range"]
 
 _SECRET = re.compile(r"auth|cookie|token|secret|passw|session|signature|credential|api-?_?key", re.IGNORECASE)
 """In the name of a header or parameter: its value is nobody's business who reads why a route was not taken."""
 
 
 class RequestView:
-    """What routing may look at. `path` is as sent (percent-encoded), without the query."""
+    """What routing may look at.
 
-    __slots__ = ("__dict__", "headers", "method", "path", "query")
+    Attributes:
+        method: in upper case.
+        path: as sent (percent-encoded), without the query.
+        query: as sent, without the question mark.
+        headers: with names in lower case.
+        scheme, host, port: of the URL as the caller wrote it, the host in lower case; no port is the scheme's own.
+    """
 
-    def __init__(self, method: str, path: str, query: str = "", headers: Mapping[str, str] | None = None) -> None:
+    __slots__ = ("__dict__", "_random", "headers", "host", "method", "path", "port", "query", "scheme")
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: str = "",
+        headers: Mapping[str, str] | None = None,
+        *,
+        scheme: str = "http",
+        host: str = "",
+        port: int | None = None,
+        random: Callable[[], float] | None = None,
+    ) -> None:
         self.method = method
         self.path = path
         self.query = query
         self.headers: Mapping[str, str] = {} if headers is None else headers
+        self.scheme = scheme
+        self.host = host
+        self.port = port
+        self._random = random
 
     @cached_property
     def parameters(self) -> dict[str, str]:
@@ -37,6 +60,29 @@ class RequestView:
         for name, value in parse_qsl(self.query, keep_blank_values=True):
             parameters.setdefault(name, value)
         return parameters
+
+    @cached_property
+    def cookies(self) -> dict[str, str]:
+        """The cookies; of a repeated one the first."""
+        cookies: dict[str, str] = {}
+        for pair in self.headers.get("cookie", "").split(";"):
+            name, found, value = pair.strip().partition("=")
+            if found:
+                cookies.setdefault(name, value)
+        return cookies
+
+    @cached_property
+    def chance(self) -> float:
+        """One random number in [0, 1), the same for all that is drawn for this request; 0 where nothing draws."""
+        return 0.0 if self._random is None else self._random()
+
+    @property
+    def authority(self) -> str:
+        """``Host`` as the caller wrote it: with the port, unless that is the scheme's own."""
+        given = self.headers.get("host")
+        if given is not None:
+            return given
+        return self.host if self.port is None else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +96,7 @@ class PathMatch:
 
     kind: PathKind
     value: str
+    ignore_case: bool = False
     pattern: re.Pattern[str] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
@@ -74,11 +121,24 @@ class PathMatch:
 
 @dataclass(frozen=True, slots=True)
 class StringMatch:
-    """A condition on a header or a query parameter. ``present`` with ``invert`` is "absent"."""
+    """A condition on a header, a cookie or a query parameter. ``present`` with ``invert`` is "absent".
+
+    Attributes:
+        kind: what of the value is looked at.
+        value: compared with.
+        invert: whether it holds where the rest does not.
+        ignore_case: of texts other than regexes.
+        absent_as_empty: whether what is not there is looked at as if it were empty (Envoy's
+            ``treat_missing_header_as_empty``).
+        bounds: of ``range``: from the first whole number up to, and without, the second.
+    """
 
     kind: StringKind
     value: str = ""
     invert: bool = False
+    ignore_case: bool = False
+    absent_as_empty: bool = False
+    bounds: tuple[int, int] = (0, 0)
     pattern: re.Pattern[str] | None = field(init=False, repr=False, compare=False, default=None)
 
     def __post_init__(self) -> None:
@@ -110,12 +170,26 @@ class StringMatch:
 
 @dataclass(frozen=True, slots=True)
 class RouteMatch:
-    """All of its conditions must hold. Header names are in lower case."""
+    """All of its conditions must hold. Header names are in lower case.
+
+    Attributes:
+        path, methods, headers, query, cookies, scheme, authority, port: of the request.
+        percent: of the requests that meet the rest.
+        never: why no request of this process can ever match, in words; None if one can.
+        also: further conditions: those of the route that hands over to the one that these belong to.
+    """
 
     path: PathMatch | None = None
     methods: frozenset[str] = frozenset()
     headers: tuple[tuple[str, StringMatch], ...] = ()
     query: tuple[tuple[str, StringMatch], ...] = ()
+    cookies: tuple[tuple[str, StringMatch], ...] = ()
+    scheme: str | None = None
+    authority: StringMatch | None = None
+    port: int | None = None
+    percent: float = 100.0
+    never: str | None = None
+    also: RouteMatch | None = None
 
     def matches(self, request: RequestView) -> bool:
         if self.methods and request.method not in self.methods:
@@ -142,6 +216,22 @@ class RouteMatch:
             if not condition.matches(value):
                 return _differs("query parameter", name, value, condition)
         return None
+
+
+def string_match(given: Any) -> StringMatch:
+    """The condition that `given`, a `ValueMatch` as it is written or settings of the same fields, stands for."""
+    options = (given.ignore_case, given.absent_as_empty)
+    for kind in _STRING_KINDS:
+        value = getattr(given, kind)
+        if value is not None:
+            return StringMatch(kind, value, given.invert, *options)
+    if given.range is not None:
+        return StringMatch("range", "", given.invert, *options, tuple(given.range))
+    present = given.present is not False
+    return StringMatch("present", "", given.invert is present, *options)
+
+
+_STRING_KINDS: Final[tuple[StringKind, ...]] = ("exact", "prefix", "suffix", "contains", "regex")
 
 
 def _differs(what: str, name: str, value: str | None, condition: StringMatch) -> str:

@@ -7,25 +7,12 @@ from typing import TypeAlias
 
 from meshlib.dataclass import dataclass, field
 from meshlib.policy.settings import CallPolicy
+from meshlib.routing.actions import DirectResponse, Mirror, Redirect, Rewrite, Sticky
 from meshlib.routing.match import RequestView, RouteMatch
 
 __all__ = ["NO_EDITS", "Backend", "HeaderEdits", "Route", "draw", "find_route"]
 
 HeaderList: TypeAlias = list[tuple[bytes, bytes]]
-
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """Where a share of a route's calls goes: a service, or one subset of it."""
-
-    service: str
-    subset: str | None = None
-    weight: float = 1.0
-
-    @property
-    def cluster(self) -> str:
-        """The name of the cluster: ``orders`` or ``orders/v2``."""
-        return self.service if self.subset is None else f"{self.service}/{self.subset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +36,28 @@ NO_EDITS = HeaderEdits()
 
 
 @dataclass(frozen=True, slots=True)
+class Backend:
+    """Where a share of a route's calls goes: a service, or one subset of it.
+
+    Attributes:
+        service, subset: the cluster.
+        weight: its share, relative to the other backends'.
+        request_edits, response_edits: header edits, besides the route's.
+    """
+
+    service: str
+    subset: str | None = None
+    weight: float = 1.0
+    request_edits: HeaderEdits = NO_EDITS
+    response_edits: HeaderEdits = NO_EDITS
+
+    @property
+    def cluster(self) -> str:
+        """The name of the cluster: ``orders`` or ``orders/v2``."""
+        return self.service if self.subset is None else f"{self.service}/{self.subset}"
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One route of a service. `policy` is complete: the service's and the defaults' values are merged in.
 
@@ -59,6 +68,10 @@ class Route:
         policy: how to call.
         request_edits, response_edits: header edits.
         template: a low-cardinality name of the path, if the route has one.
+        rewrite: of path and host; None for none.
+        reply: what answers instead of a backend; None for none.
+        mirrors: who gets copies.
+        sticky: what the draw of the backend goes by; None for chance.
     """
 
     name: str
@@ -68,6 +81,10 @@ class Route:
     request_edits: HeaderEdits = NO_EDITS
     response_edits: HeaderEdits = NO_EDITS
     template: str | None = None
+    rewrite: Rewrite | None = None
+    reply: Redirect | DirectResponse | None = None
+    mirrors: tuple[Mirror, ...] = ()
+    sticky: Sticky | None = None
 
     def accepts(self, request: RequestView) -> bool:
         return not self.matches or any(match.matches(request) for match in self.matches)

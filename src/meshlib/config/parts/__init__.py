@@ -6,6 +6,16 @@ over the other is in `meshlib.config.lay`.
 
 from __future__ import annotations
 
+from meshlib.config.parts.actions import (
+    DirectResponse,
+    HeaderEdit,
+    HeaderEdits,
+    Mirror,
+    Redirect,
+    RegexRewrite,
+    Rewrite,
+    Sticky,
+)
 from meshlib.config.parts.admission import (
     Adaptive,
     BreakerOrFalse,
@@ -44,6 +54,7 @@ from meshlib.config.parts.places import (
     SubsetSelector,
     ZoneAware,
 )
+from meshlib.config.parts.process import Documents, Redis, Register, Server
 from meshlib.config.parts.retry import (
     Backoff,
     HeaderCondition,
@@ -53,6 +64,7 @@ from meshlib.config.parts.retry import (
     RetryBudget,
 )
 from meshlib.config.parts.shadow import Shadow
+from meshlib.config.parts.sources import Consul, Local
 
 __all__ = [
     "Accrual",
@@ -62,7 +74,10 @@ __all__ = [
     "BreakerOrFalse",
     "Bulkhead",
     "CircuitBreaker",
+    "Consul",
+    "DirectResponse",
     "Distribute",
+    "Documents",
     "FailoverRegion",
     "FailurePercentage",
     "Fault",
@@ -74,6 +89,8 @@ __all__ = [
     "HashCookie",
     "HashOn",
     "HeaderCondition",
+    "HeaderEdit",
+    "HeaderEdits",
     "HealthCheck",
     "Hedge",
     "HighLimits",
@@ -81,20 +98,29 @@ __all__ = [
     "LeastRequest",
     "Limits",
     "LoadBalancing",
+    "Local",
     "MetadataSubsets",
+    "Mirror",
     "OutlierDetection",
     "Pool",
     "Rate",
     "RateLimit",
     "RateLimitedBackoff",
+    "Redirect",
+    "Redis",
+    "RegexRewrite",
+    "Register",
     "ResetHeader",
     "Retry",
     "RetryBudget",
+    "Rewrite",
     "Ring",
+    "Server",
     "ServerWeights",
     "SessionAffinity",
     "Shadow",
     "SlowStart",
+    "Sticky",
     "SubsetSelector",
     "Subsetting",
     "SuccessRate",
