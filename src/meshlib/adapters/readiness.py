@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 
 from meshlib.adapters.plane import DataPlane
-from meshlib.config.snapshot import EndpointsWaiter
+from meshlib.config.views import EndpointsWaiter
 from meshlib.errors import DeadlineExceeded
 
 __all__ = ["wait_until_ready"]

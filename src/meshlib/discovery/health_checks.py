@@ -18,7 +18,7 @@ from random import Random
 
 from meshlib.balance.balancer import Member
 from meshlib.balance.cluster import ClusterState
-from meshlib.config.snapshot import ServiceView
+from meshlib.config.views import ServiceView
 from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.control_thread import Timer
 from meshlib.discovery.threads import abandon, renew_in_child

@@ -13,7 +13,8 @@ from meshlib.adapters.plane import DataPlane, RequestFacts
 from meshlib.balance.cluster import Cluster, Known
 from meshlib.balance.endpoint import Endpoint
 from meshlib.config.choose import read_settings
-from meshlib.config.snapshot import ServiceState, Snapshots
+from meshlib.config.snapshot import Snapshots
+from meshlib.config.views import ServiceState
 from meshlib.context import Criticality, scoped
 from meshlib.dataclass import replace
 from meshlib.policy.call import Call
