@@ -30,6 +30,7 @@ __all__ = [
     "Criticality",
     "Current",
     "HeldScope",
+    "Override",
     "Scope",
     "ServedRequest",
     "carry",
@@ -84,6 +85,21 @@ class ServedRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Override:
+    """What replaces services for one request, and all that it leads to; see `meshlib.routing.override`.
+
+    Attributes:
+        pairs: services, each with what takes its place: a service or an address.
+        text: as it travels; whoever has it may use it.
+        expires_at: in seconds since 1970; None for never.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+    text: str = field(repr=False)
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """What a call inherits.
 
@@ -92,12 +108,14 @@ class Scope:
         request: the request being served here, with the deadline of its caller.
         criticality: of the work being done.
         baggage: what travels with it to every service down the line.
+        override: what replaces services; None for nothing.
     """
 
     own_deadline: float | None = None
     request: ServedRequest | None = None
     criticality: Criticality | None = None
     baggage: Mapping[str, str] = field(default_factory=lambda: _NO_BAGGAGE, hash=False)
+    override: Override | None = None
 
     @property
     def deadline(self) -> float | None:
@@ -318,10 +336,14 @@ def detached() -> scoped:
 
 
 def serving(
-    request: ServedRequest, *, criticality: Criticality | None = None, baggage: Mapping[str, str] = _NO_BAGGAGE
+    request: ServedRequest,
+    *,
+    criticality: Criticality | None = None,
+    baggage: Mapping[str, str] = _NO_BAGGAGE,
+    override: Override | None = None,
 ) -> scoped:
     """The scope of a request being served, for server middleware. What was inherited before it does not count."""
-    scope = Scope(None, request, criticality, MappingProxyType(dict(baggage)) if baggage else _NO_BAGGAGE)
+    scope = Scope(None, request, criticality, MappingProxyType(dict(baggage)) if baggage else _NO_BAGGAGE, override)
     return scoped(lambda _: scope)
 
 
