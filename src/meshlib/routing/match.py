@@ -10,7 +10,16 @@ from urllib.parse import parse_qsl
 
 from meshlib.dataclass import dataclass, field
 
-__all__ = ["PathKind", "PathMatch", "RequestView", "RouteMatch", "StringKind", "StringMatch", "string_match"]
+__all__ = [
+    "PathKind",
+    "PathMatch",
+    "RequestView",
+    "RouteMatch",
+    "StringKind",
+    "StringMatch",
+    "is_secret",
+    "string_match",
+]
 
 PathKind: TypeAlias = Literal["exact", "prefix", "path_prefix", "regex", "template"]
 StringKind: TypeAlias = Literal["exact", "prefix", "suffix", "contains", "regex", "present", "range"]
@@ -234,8 +243,13 @@ def string_match(given: Any) -> StringMatch:
 _STRING_KINDS: Final[tuple[StringKind, ...]] = ("exact", "prefix", "suffix", "contains", "regex")
 
 
+def is_secret(name: str) -> bool:
+    """Whether the value of a header, cookie or parameter of this name is shown to nobody."""
+    return _SECRET.search(name) is not None
+
+
 def _differs(what: str, name: str, value: str | None, condition: StringMatch) -> str:
     shown = "absent" if value is None else repr(value)
-    if not _SECRET.search(name):
+    if not is_secret(name):
         return f"{what} {name} is {shown}, not {condition}"
     return f"{what} {name} is {'absent' if value is None else 'there'}, and not as its {condition.kind} condition says"
