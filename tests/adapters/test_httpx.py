@@ -105,6 +105,17 @@ def test_a_get_that_must_not_be_repeated_is_not(caller: Caller) -> None:
         assert len(origin.seen) == 1
 
 
+def test_a_policy_may_take_the_risk_of_a_repeated_post_and_its_caller_may_not(caller: Caller) -> None:
+    risky: dict[str, Any] = {"retry": {"unsafe": True, "backoff": {"base": "1ms", "max": "1ms"}}}
+    with origins(lambda seen, n: None if n % 2 else ok()) as ([origin], [server]), mesh_of(server, **risky) as mesh:
+        call = caller.run(mesh)
+        assert call("POST", "/pay", content=b"x").status_code == 200
+        assert len(origin.seen) == 2
+        with pytest.raises(meshlib.Reset):
+            call("POST", "/pay", content=b"x", extensions=meshlib.call(idempotent=False))
+        assert len(origin.seen) == 3
+
+
 def test_a_body_that_can_be_read_once_is_sent_again_from_a_buffer(caller: Caller) -> None:
     with origins(lambda seen, n: None if n == 1 else ok()) as ([origin], [server]), mesh_of(server) as mesh:
         response = caller.run(mesh)("PUT", "/x", content=Chunks(b"one", b"two"))

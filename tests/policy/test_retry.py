@@ -56,6 +56,13 @@ def test_backoff_doubles_from_base_to_max_as_in_envoy() -> None:
     assert [ENVOY["random"] % round(span) for span in spans[:3]] == ENVOY["delays_ms"]
 
 
+@pytest.mark.parametrize(("safe", "retried"), [(True, True), (None, True), (False, False)])
+def test_an_unsafe_policy_repeats_what_nobody_forbade(safe: bool | None, retried: bool) -> None:
+    sent = Failure(status=503, sent=True)
+    assert verdict(RetryPolicy(unsafe=True), sent, safe=safe).retry is retried
+    assert verdict(RetryPolicy(), sent, safe=safe).retry is (safe is True)
+
+
 @given(st.integers(0, 10_000), st.floats(0, 1, exclude_max=True))
 def test_backoff_stays_within_its_bounds(retries: int, chance: float) -> None:
     delay = verdict(RetryPolicy(max_retries=10**6), retries=retries, rng=Chance(chance)).delay_s

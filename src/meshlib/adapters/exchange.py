@@ -19,9 +19,9 @@ from meshlib.policy.classify import OVERLOAD_STATUSES, asks_for_peace, parse_ret
 from meshlib.policy.record import Record
 from meshlib.policy.retry import asked_by
 from meshlib.propagation import outgoing_headers
-from meshlib.routing.route import NO_EDITS
 
 if TYPE_CHECKING:
+    from meshlib.adapters.shaping import Shaping
     from meshlib.net.connection_cap import ConnectionCap
 
 __all__ = ["Caps", "Destination", "Exchange", "PhaseCaps", "make_destination"]
@@ -115,6 +115,7 @@ class Exchange:
         "_preview",
         "_secure",
         "_server_name",
+        "_shaping",
         "_target",
         "_trailers",
         "_url",
@@ -165,12 +166,12 @@ class Exchange:
         self._preview = preview
         self._url = url
         self._trailers = trailers
-        edits = call.facts.route.request_edits
-        if edits is not NO_EDITS and edits:
-            headers = edits.apply(headers)
-        if OURS.sees_any(headers):
-            headers = [pair for pair in headers if pair[0].lower() not in OURS.names]
-        self._headers = headers
+        self._shaping: Shaping | None = None
+        if call.facts.route.shapes:
+            from meshlib.adapters.shaping import Shaping
+
+            self._shaping = Shaping(headers, target)
+        self._headers = _without_ours(headers) if OURS.sees_any(headers) else headers
 
     def started(self, start: Start) -> tuple[Target, WireRequest, WireLimits, Progress]:
         """What to give the wire for this attempt."""
@@ -178,7 +179,10 @@ class Exchange:
         assert isinstance(destination, Destination)
         added = start.headers
         always = len(added)  # names in `OURS`, which were left out from the start
-        if destination.host is not None:
+        shaping = self._shaping
+        if shaping is not None and shaping.for_backend(self.call):
+            self._headers, self._target = _without_ours(shaping.headers), shaping.target
+        if destination.host is not None and (shaping is None or not shaping.rehosted):
             added.append((b"host", destination.host))
         scope = current_scope()
         if scope.criticality is not None or scope.baggage:
@@ -197,7 +201,7 @@ class Exchange:
             self._target,
             [*headers, *added],
             self._body,
-            facts.safe and (self._in_memory or self.replayable),
+            bool(facts.safe) and (self._in_memory or self.replayable),
             self._url,
             self._trailers,
         )
@@ -358,9 +362,10 @@ class Exchange:
 
     def edited(self, headers: Headers) -> Headers:
         """The response's headers, with the route's edits, and the cookies that keep a caller at its endpoint."""
-        edits = self.call.facts.route.response_edits
-        if edits is not NO_EDITS and edits:
-            headers = edits.apply(headers)
+        if self.call.facts.route.reshapes:
+            from meshlib.adapters.shaping import edit_response
+
+            headers = edit_response(self.call, headers)
         traits = self.call.traits
         if traits is not None and (traits.set_cookies or traits.affinity is not None):
             from meshlib.policy.sticky import response_cookies
@@ -376,6 +381,10 @@ class Exchange:
         handle, progress.handle = progress.handle, None
         if handle is not None:
             self.plane.observer.attempt_ended(handle, self.call, n, None, error, progress)
+
+
+def _without_ours(headers: Headers) -> Headers:
+    return [pair for pair in headers if pair[0].lower() not in OURS.names]
 
 
 def _least(one: float | None, other: float | None) -> float | None:

@@ -200,7 +200,7 @@ class DataPlane:
         method, name = request.method, view.settings.name
         safe = options.idempotent
         if safe is None:
-            safe = method in IDEMPOTENT_METHODS or "idempotency-key" in request.headers
+            safe = method in IDEMPOTENT_METHODS or "idempotency-key" in request.headers or None
         timeout_s = options.timeout_s
         if request.client_timeout_s is not None:
             timeout_s = request.client_timeout_s if timeout_s is None else min(timeout_s, request.client_timeout_s)

@@ -56,7 +56,8 @@ class CallFacts:
         budget: of the service.
         endpoints_ready: gives what to wait on until discovery has answered.
         timeout_name: what the total timeout is called in the record: ``timeout``, or ``client`` if the caller set it.
-        safe: whether the request may be repeated although it may have been processed.
+        safe: whether the request may be repeated although it may have been processed; None where only the policy can say
+            that it may (`RetryPolicy.unsafe`), False where the caller said that it may not.
         complete_body: the caller wants the whole body: an attempt succeeds only when its body is there.
         observe: decide and count, but believe nothing of single endpoints (the answer came from elsewhere).
         scheme, host, port: of the URL as the caller wrote it, for telemetry; an empty host is the service, no port is
@@ -67,6 +68,7 @@ class CallFacts:
             that falls silent in the middle of it has failed the attempt, and is given no longer than an attempt has.
         hedging: what the hedged calls of the route share; None where they are not hedged.
         faults: calls of the service that have an injected fault; None if none is to be injected.
+        intercepted: whether a fault, or the route's own answer, may come before the call is let in anywhere.
         told: what telemetry says alike of all these calls, kept here by itself.
     """
 
@@ -78,7 +80,7 @@ class CallFacts:
     budget: Budget
     endpoints_ready: Callable[[], Ready] | None = None
     timeout_name: str = "timeout"
-    safe: bool = False
+    safe: bool | None = False
     complete_body: bool = False
     observe: bool = False
     scheme: str = "http"
@@ -89,9 +91,11 @@ class CallFacts:
     hedging: Hedging | None = None
     faults: ActiveFaults | None = None
     body_idle_s: float | None = field(init=False)
+    intercepted: bool = field(init=False)
     told: dict[object, Any] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         limits = [self.policy.body_idle_s, self.policy.per_try_timeout_s if self.complete_body else None]
         object.__setattr__(self, "told", {})
+        object.__setattr__(self, "intercepted", self.policy.fault is not None or self.route.reply is not None)
         object.__setattr__(self, "body_idle_s", min([each for each in limits if each is not None], default=None))

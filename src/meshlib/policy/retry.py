@@ -3,7 +3,8 @@
 In this order, the first "no" ends it, and its reason goes into the record:
 
 1. the failure is one that the policy names (`RetryPolicy.on`, or a tenacity ``retry`` object);
-2. repeating is safe: the method is idempotent, or the caller said so, or no byte of the request left this process;
+2. repeating is safe: the method is idempotent, or the caller said so, or no byte of the request left this process; or
+   the policy takes the risk (`RetryPolicy.unsafe`) and the caller did not forbid it;
 3. the body can be produced again;
 4. there are retries left (and tenacity's ``stop`` agrees);
 5. the server did not ask to be left alone (``x-envoy-overloaded``, a long ``Retry-After`` with nowhere else to go);
@@ -138,7 +139,7 @@ def decide(
     failure: Failure,
     *,
     retries: int,
-    safe: bool,
+    safe: bool | None,
     replayable: bool,
     budget_open: bool,
     elsewhere: bool,
@@ -154,7 +155,7 @@ def decide(
         policy: the settings.
         failure: what happened.
         retries: retries made so far.
-        safe: whether the request may be repeated although it may have been processed.
+        safe: whether the request may be repeated although it may have been processed; None if nobody said so.
         replayable: whether its body can be produced again.
         budget_open: whether the budget of the service allows a retry.
         elsewhere: whether there is an endpoint that this call has not tried.
@@ -163,7 +164,7 @@ def decide(
         rng: for the jitter.
         before_s: the wait before the last retry; 0 for the first.
     """
-    if failure.sent and not safe:
+    if failure.sent and not safe and not (policy.unsafe and safe is None):
         return Verdict(False, reason="it may have been processed, and the request is not idempotent")
     if failure.sent and not replayable:
         return Verdict(False, reason="its body cannot be sent again")

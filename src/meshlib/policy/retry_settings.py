@@ -89,6 +89,7 @@ class RetryPolicy:
         retriable_methods: only requests with one of them are retried; empty for all.
         backoff_base_s, backoff_max_s, backoff_jitter: see `meshlib.policy.backoff`.
         rate_limited_backoff: instead of `retry_after_max_s`, what Envoy makes of such headers; None for ours.
+        unsafe: whether requests are retried that may have been processed and are not known to be safe to repeat.
         retry_after_max_s: a ``Retry-After`` up to this is waited for (jittered to 1-1.5 of it); a longer one is
             obeyed by going to another endpoint, or delivered.
         wait, stop, retry: tenacity strategy objects (or callables like them), in code only. `wait` replaces the
@@ -110,6 +111,7 @@ class RetryPolicy:
     retriable_methods: frozenset[str] = frozenset()
     backoff_jitter: Jitter = "full"
     rate_limited_backoff: RateLimitedBackoff | None = None
+    unsafe: bool = False
     looks_closely: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

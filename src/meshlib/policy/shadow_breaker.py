@@ -42,7 +42,7 @@ class ShadowBreaker(PlainGate):
         """See `meshlib.policy.gate.Gate`."""
         if self.breaker.state is not BreakerState.CLOSED:
             self._look_at_probe()
-        answer = self._asked[call] = self.breaker.admit(now, call.facts.safe and call.replayable)
+        answer = self._asked[call] = self.breaker.admit(now, bool(call.facts.safe) and call.replayable)
         if isinstance(answer, BreakerProbe):
             self._probe = call, answer
         return None
@@ -50,7 +50,7 @@ class ShadowBreaker(PlainGate):
     def refused(self, now: float, call: Placement) -> None:
         """The live breaker has refused a call."""
         self._look_at_probe()
-        would_refuse = self.breaker.would_reject(now, call.facts.safe and call.replayable)
+        would_refuse = self.breaker.would_reject(now, bool(call.facts.safe) and call.replayable)
         self.comparison.of_call(call.journal, would_refuse, True)
 
     def judged(self, now: float, call: Placement, success: bool | None) -> None:

@@ -10,6 +10,7 @@ from meshlib.config.fields import (
     Amount,
     Code,
     Count,
+    Flag,
     HeaderName,
     Interval,
     Many,
@@ -104,6 +105,7 @@ class Retry(Part):
         retriable_headers: what the condition ``retriable-headers`` stands for.
         retriable_request_headers: only requests that bear one of them are retried.
         retriable_methods: only requests with one of them are retried.
+        unsafe: retry requests that may have been processed even if they are not known to be safe to repeat.
         wait, stop, retry: tenacity strategy objects (or functions like them), in code only.
     """
 
@@ -118,6 +120,7 @@ class Retry(Part):
     retriable_headers: Many[HeaderCondition] = ()
     retriable_request_headers: Many[HeaderCondition] = ()
     retriable_methods: _MethodSet = ()
+    unsafe: Flag = _RETRY.unsafe
     wait: Code = None
     stop: Code = None
     retry: Code = None
