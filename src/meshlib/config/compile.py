@@ -33,6 +33,7 @@ from meshlib.policy.settings import (
     BudgetSettings,
     CallPolicy,
 )
+from meshlib.routing.override import OverrideSettings
 from meshlib.routing.route import Backend, Route
 
 __all__ = [
@@ -127,6 +128,7 @@ def compile_config(config: written.MeshConfig) -> MeshSettings:
         register=_register(config),
         server=lay_over(ServerSettings(), config.server),
         redis=None if config.redis is None else lay_over(RedisSettings(""), config.redis),
+        overrides=None if config.overrides is None else lay_over(OverrideSettings(), config.overrides),
         sources=config.sources,
         notes=config.notes,
         security_documents=config.security_documents,

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag
 
+from meshlib.config import shown
 from meshlib.config.fields import (
     Address,
     Count,
@@ -65,6 +66,8 @@ from meshlib.config.parts import (
     MetadataSubsets,
     Mirror,
     OutlierDetection,
+    OverrideAllowed,
+    Overrides,
     Pool,
     Rate,
     RateLimit,
@@ -140,6 +143,8 @@ __all__ = [
     "MetadataSubsets",
     "Mirror",
     "OutlierDetection",
+    "OverrideAllowed",
+    "Overrides",
     "PathMatch",
     "Policy",
     "Pool",
@@ -325,6 +330,7 @@ class MeshConfig(Part):
         registration: how this process enters itself into the registry (``register`` in a file).
         server: the callee's side.
         redis: what a fleet shares limits over; null for none.
+        overrides: what single requests may ask for, for development; null for nothing.
         route_sets: lists of routes by name, for routes that delegate to them.
         documents: how the documents of other meshes are read.
         include: further files, as paths and globs relative to this one.
@@ -338,15 +344,18 @@ class MeshConfig(Part):
     labels: Mapping[Text, str] = Field(default_factory=dict)
     locality: Locality = Locality()
     discovery: Many[Source] = (Local(),)
-    defaults: Annotated[Defaults, BeforeValidator(_empty)] = Defaults()
-    services: Annotated[Mapping[Name, Annotated[Service, BeforeValidator(_empty)]], BeforeValidator(_empty)] = Field(
-        default_factory=dict
-    )
+    defaults: Annotated[Defaults, BeforeValidator(_empty), shown.Also(None)] = Defaults()
+    services: Annotated[
+        Mapping[Name, Annotated[Service, BeforeValidator(_empty), shown.Also(None)]],
+        BeforeValidator(_empty),
+        shown.Also(None),
+    ] = Field(default_factory=dict)
     wire: Literal["native", "h11", "stock"] = _MESH.wire
     # An abstract base class has a method `register`, which a field of that name would hide.
     registration: Register | None = Field(default=None, alias="register")
     server: Server = Server()
     redis: Redis | None = None
+    overrides: OrNone[Overrides] = None
     route_sets: Mapping[Name, Many[Route]] = Field(default_factory=dict)
     documents: Documents = Documents()
     include: Many[Text] = ()

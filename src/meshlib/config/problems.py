@@ -26,7 +26,7 @@ _SECRET = re.compile(r"token(?!s)|key_file|secret|passw|credential|authorization
 _USERINFO = re.compile(r"//[^/@\s]*@")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
 
-PLANNED: Final = frozenset({"mirror", "kubernetes", "xds", "dns"})
+PLANNED: Final = frozenset({"kubernetes", "xds", "dns"})
 """Words of the mesh's design that this version does not know yet; whoever writes one has made no typing error."""
 
 _KINDS: Final = (
@@ -239,7 +239,7 @@ def _look(path: Path, written: Any) -> Any:
 
 def _is_secret(path: Path) -> bool:
     fields = path[2:] if path[:1] == ("services",) else path
-    return path[:2] == ("redis", "url") or any(isinstance(part, str) and _SECRET.search(part) for part in fields)
+    return path[:2] in (("redis", "url"), ("overrides", "key")) or any(isinstance(part, str) and _SECRET.search(part) for part in fields)
 
 
 def _shown(value: Any) -> str:

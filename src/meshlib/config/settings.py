@@ -20,6 +20,7 @@ from meshlib.policy.settings import (
     ShadowSettings,
     UserBreaker,
 )
+from meshlib.routing.override import OverrideSettings
 from meshlib.routing.route import Backend, Route
 
 if TYPE_CHECKING:
@@ -312,6 +313,7 @@ class MeshSettings:
         discovery: sources, in the order in which they are asked (static endpoints come before all).
         services: those that the configuration names.
         fallback: builds the settings of a service that it does not name.
+        overrides: which overrides of single requests are believed; None for none.
         namespace, labels: of this workload.
         sources: the files that this was read from.
         notes: what documents of other meshes say that is not honoured, or not to the letter; a line each.
@@ -332,6 +334,7 @@ class MeshSettings:
     register: RegisterSettings | None = None
     server: ServerSettings = ServerSettings()
     redis: RedisSettings | None = None
+    overrides: OverrideSettings | None = None
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     security_documents: tuple[Any, ...] = ()

@@ -46,6 +46,7 @@ from meshlib.config.parts.health import (
 )
 from meshlib.config.parts.hedge import Hedge
 from meshlib.config.parts.match import ValueMatch
+from meshlib.config.parts.overrides import OverrideAllowed, Overrides
 from meshlib.config.parts.places import (
     Distribute,
     FailoverRegion,
@@ -102,6 +103,8 @@ __all__ = [
     "MetadataSubsets",
     "Mirror",
     "OutlierDetection",
+    "OverrideAllowed",
+    "Overrides",
     "Pool",
     "Rate",
     "RateLimit",
