@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any, Final, get_args
 
 from pydantic import BaseModel
@@ -32,11 +33,22 @@ _EXACTLY_ONE: Final[Mapping[str, tuple[str, ...]]] = {
     "HeaderCondition": ("exact", "prefix", "suffix", "contains", "regex", "present", "range"),
     "HashOn": ("header", "cookie", "query", "source"),
     "Rate": ("rate", "max_tokens"),
+    "Sticky": ("header", "cookie", "query", "hash_key", "number"),
 }
 """Of each part with fields that exclude one another, and of which one must be there: which they are."""
 
-_AT_MOST_ONE: Final[Mapping[str, tuple[str, ...]]] = {
-    "FaultAbort": ("status", "grpc_status"),
+_AT_MOST_ONE: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+    "FaultAbort": (("status", "grpc_status"),),
+    "Redirect": (("path", "prefix", "regex"),),
+    "Rewrite": (("path", "prefix", "regex"),),
+    "Route": (
+        ("redirect", "direct_response", "delegate"),
+        *(
+            (answer, other)
+            for answer in ("redirect", "direct_response", "delegate")
+            for other in ("backends", "sticky", "rewrite", "mirror")
+        ),
+    ),
 }
 
 _WITH: Final[Mapping[str, Mapping[str, list[str]]]] = {
@@ -194,8 +206,11 @@ def _together(cls: type[BaseModel]) -> JsonSchemaValue:
     made: JsonSchemaValue = {}
     if kinds := [kind for kind in _EXACTLY_ONE.get(cls.__name__, ()) if kind in cls.model_fields]:
         made["oneOf"] = [{"required": [kind]} for kind in kinds]
-    if kinds := list(_AT_MOST_ONE.get(cls.__name__, ())):
-        made["not"] = {"required": kinds}
+    pairs = [
+        {"required": list(pair)} for group in _AT_MOST_ONE.get(cls.__name__, ()) for pair in combinations(group, 2)
+    ]
+    if pairs:
+        made["not"] = {"anyOf": pairs}
     if cls.__name__ in _WITH:
         made["dependentRequired"] = dict(_WITH[cls.__name__])
     choices: Mapping[str, Any] = getattr(cls, "choices", {})

@@ -40,6 +40,7 @@ __all__ = [
     "VARIABLE",
     "Also",
     "Inside",
+    "OrOne",
 ]
 
 VARIABLE: Final = r"\$\{"
@@ -114,6 +115,14 @@ class Also:
         inner = handler(core)
         choices = inner["anyOf"] if inner.keys() == {"anyOf"} else [inner]
         return {"anyOf": [*choices, self._schema]}
+
+
+class OrOne:
+    """A list, for which one of what it holds may be written."""
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        inner = handler(core)
+        return {"anyOf": [inner["items"], inner]}
 
 
 class Inside:

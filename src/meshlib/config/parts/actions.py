@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from meshlib.config import shown
 from meshlib.config.fields import (
     WIRE_HEADERS,
     Count,
@@ -224,5 +225,5 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, (Mapping, Mirror)) else value
 
 
-Mirrors = Annotated[Many[Mirror], BeforeValidator(_listed)]
+Mirrors = Annotated[Many[Mirror], BeforeValidator(_listed), shown.OrOne()]
 """One mirror, or a list of them."""

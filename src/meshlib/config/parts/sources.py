@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from meshlib.config import shown
 from meshlib.config.fields import Interval, Part, Text, Url
 from meshlib.config.settings import ConsulSettings, LocalSettings
 
@@ -64,6 +65,7 @@ def _inside(name: str) -> BeforeValidator:
 
 
 Source = Annotated[
-    Annotated[Consul, _inside("consul"), Tag("consul")] | Annotated[Local, _inside("local"), Tag("local")],
+    Annotated[Consul, _inside("consul"), shown.Inside("consul"), Tag("consul")]
+    | Annotated[Local, _inside("local"), shown.Inside("local"), Tag("local")],
     Discriminator(_source),
 ]
