@@ -239,7 +239,9 @@ def _look(path: Path, written: Any) -> Any:
 
 def _is_secret(path: Path) -> bool:
     fields = path[2:] if path[:1] == ("services",) else path
-    return path[:2] in (("redis", "url"), ("overrides", "key")) or any(isinstance(part, str) and _SECRET.search(part) for part in fields)
+    return path[:2] in (("redis", "url"), ("overrides", "key")) or any(
+        isinstance(part, str) and _SECRET.search(part) for part in fields
+    )
 
 
 def _shown(value: Any) -> str:
