@@ -106,7 +106,11 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
     policy = overrides_of(plane, chosen)
     total = sum(backend.weight for backend in chosen.backends) or 1.0
     clusters = by_metadata(
-        lambda: [plane.snapshots.look(backend.service).clusters[backend.subset] for backend in chosen.backends], policy
+        lambda: [
+            plane.snapshots.look(backend.service, view.state.under).clusters[backend.subset]
+            for backend in chosen.backends
+        ],
+        policy,
     )()
     now = plane.clock.now()
     notes = [note for cluster in clusters for note in _notes(cluster, now)]

@@ -225,7 +225,7 @@ class DataPlane:
         facts = kinds.get(key)
         if facts is None or policy is not route.policy:
             own = policy if timeout_s is None else with_timeout(policy, timeout_s)
-            clusters = by_metadata(self._clusters(name, route), own, options.metadata_match)
+            clusters = by_metadata(self._clusters(view, route), own, options.metadata_match)
             facts = CallFacts(
                 name,
                 method,
@@ -233,7 +233,7 @@ class DataPlane:
                 own,
                 clusters,
                 view.state.budget if own.priority == "default" else view.state.high_budget,
-                self._endpoints_ready(route),
+                self._endpoints_ready(view, route),
                 "timeout" if timeout_s is None else "client",
                 safe,
                 complete_body,
@@ -262,26 +262,27 @@ class DataPlane:
                 call.why += explain_traits(call.traits)
         return call
 
-    def _clusters(self, name: str, route: Route) -> Callable[[], Sequence[Cluster]]:
-        """What reads the clusters of a route's backends, as they are at that moment."""
-        backends = route.backends
+    def _clusters(self, view: ServiceView, route: Route) -> Callable[[], Sequence[Cluster]]:
+        """What reads the clusters of a route's backends, as they are at that moment under the route's configuration."""
+        name, state, backends = view.settings.name, view.state, route.backends
 
         def only() -> Sequence[Cluster]:
             if self.closed:
                 self._check_open(name)
-            view = self.snapshots.current.services.get(name) or self.snapshots.service(name)
+            view = state.under.snapshot.services.get(name) or self.snapshots.service(name, state.under)
             return (view.clusters[subset],)
 
         def each() -> Sequence[Cluster]:
             self._check_open(name)
-            return [self.snapshots.service(backend.service).clusters[backend.subset] for backend in backends]
+            under, service = state.under, self.snapshots.service
+            return [service(backend.service, under).clusters[backend.subset] for backend in backends]
 
         subset = backends[0].subset
         return only if len(backends) == 1 and backends[0].service == name else each
 
-    def _endpoints_ready(self, route: Route) -> Callable[[], EndpointsWaiter]:
+    def _endpoints_ready(self, view: ServiceView, route: Route) -> Callable[[], EndpointsWaiter]:
         services = tuple({backend.service for backend in route.backends})
-        return lambda: EndpointsWaiter(self.snapshots, services)
+        return lambda: EndpointsWaiter(self.snapshots, services, view.state.under)
 
 
 def by_metadata(

@@ -147,6 +147,15 @@ class Load:
     def __del__(self, give_back: Callable[[int], None] = give_back) -> None:  # a global is gone when Python ends
         give_back(self.cell)
 
+    def again(self, decay_s: float) -> Load:
+        """Another with the same figures, which decays in `decay_s`; what the endpoint says of itself begins anew."""
+        load = Load(self.stamp, self.cost_s, decay_s)
+        load.mean_s, load._samples, load.censored_s = self.mean_s, self._samples, self.censored_s
+        load.penalty_at, load.penalty_hold_until = self.penalty_at, self.penalty_hold_until
+        load.penalty_s = self.penalty_s
+        load._score()
+        return load
+
     @property
     def has_answered(self) -> bool:
         """Whether there was an answer yet."""

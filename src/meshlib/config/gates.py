@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from meshlib.config.settings import ClusterSettings
 from meshlib.policy.gates import Gates, make_gates
 from meshlib.policy.settings import BreakerSettings
 
 if TYPE_CHECKING:
+    from meshlib.balance.cluster import ClusterState
     from meshlib.policy.gate import Gate
     from meshlib.policy.user_breaker import Worker
 
@@ -29,8 +30,25 @@ class Fleet(Protocol):
         ...
 
 
-def gates_of(settings: ClusterSettings, now: float, rng: Random, fleet: Fleet | None = None) -> Gates:
-    """The gates of a cluster."""
+def gates_of(
+    settings: ClusterSettings,
+    now: float,
+    rng: Random,
+    fleet: Fleet | None = None,
+    was: ClusterSettings | None = None,
+    before: ClusterState | None = None,
+) -> Gates:
+    """The gates of a cluster.
+
+    Args:
+        settings: of the cluster.
+        now: on the monotonic clock.
+        rng: for what gates draw.
+        fleet: what clusters share with other processes; None for nothing.
+        was, before: its settings and its state until now, if there were any: the gates whose part of the settings has
+            not changed stay.
+    """
+    limited = was is not None and (was.limits, was.bulkhead) == (settings.limits, settings.bulkhead)
     first: list[Gate] = []
     last: Sequence[Gate] = ()
     breaker = settings.breaker
@@ -41,4 +59,25 @@ def gates_of(settings: ClusterSettings, now: float, rng: Random, fleet: Fleet | 
     if fleet is not None and settings.fleet is not None:
         shared, last = fleet.gates(settings)
         first += shared
-    return make_gates(settings.limits, settings.throttle, settings.bulkhead, settings.rate_limit, now, rng, first, last)
+    limit = None if before is None or limited else before.limit
+    gates = make_gates(
+        settings.limits, settings.throttle, settings.bulkhead, settings.rate_limit, now, rng, first, last, limit
+    )
+    if was is None or before is None:
+        return gates
+    stay = {name for name, part in _PARTS.items() if part(was) == part(settings)}
+    known = {gate.name: gate for gate in before.gates or () if gate.name in stay}
+    return Gates(
+        before.limit if limited else gates.limit,
+        tuple(known.get(gate.name, gate) for gate in gates.before),
+        tuple(known.get(gate.name, gate) for gate in gates.after),
+    )
+
+
+_PARTS: Final[Mapping[str, Callable[[ClusterSettings], object]]] = {
+    "circuit-breaker": lambda settings: settings.breaker,
+    "throttle": lambda settings: settings.throttle,
+    "adaptive": lambda settings: (settings.limits, settings.bulkhead),
+    "rate-limit": lambda settings: settings.rate_limit,
+}
+"""By the name of a gate, what it is made of."""

@@ -3,30 +3,31 @@
 `Snapshots` makes them. The control plane publishes a service's endpoints; each change makes new `Cluster` objects over
 the live state of the service, and one new `Snapshot` in which only that service is replaced. A call reads
 `Snapshots.current` once.
+
+Other settings make a new `Configuration` (`meshlib.config.views`), in which all is shared with the one before that they
+do not change (`Snapshots.reconfigure`).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from random import Random
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from meshlib.balance.ahead import Steps, collected
 from meshlib.balance.balancer import Member
-from meshlib.balance.cluster import REMEMBER_S, ClusterState, Known
+from meshlib.balance.cluster import REMEMBER_S, Known
 from meshlib.balance.endpoint import Endpoint
 from meshlib.balance.load import EndpointNode
-from meshlib.balance.settings import LoadBalancing
-from meshlib.config.gates import Fleet, gates_of
+from meshlib.config.cluster_states import ClusterStates, here_of
+from meshlib.config.gates import Fleet
 from meshlib.config.settings import ClusterSettings, MeshSettings
-from meshlib.config.views import EndpointsWaiter, ServiceState, ServiceView, Snapshot
+from meshlib.config.turn import Turn
+from meshlib.config.views import Configuration, EndpointsWaiter, ServiceState, ServiceView
 from meshlib.dataclass import replace
-from meshlib.policy.settings import BreakerSettings
-
-if TYPE_CHECKING:
-    from meshlib.balance.tiers import Here
 
 __all__ = ["Snapshots"]
 
@@ -73,30 +74,36 @@ class Snapshots:
         self.now = now
         self._rng = rng
         self._target_of = target_of
-        self._known = known
-        self._on_ejection = on_ejection
         self._on_left = on_left
         self._soon = soon
         self._later = later
         self._pause = pause
-        self._fleet = fleet
+        self._states = ClusterStates(now, rng, target_of, self._node_of, self.refresh, on_ejection, fleet)
         self._refreshing: set[str] = set()
         self._calm_until: dict[str, float] = {}
         self._lock = threading.Lock()
         # Who makes clusters anew holds this one for as long as that takes, calls never do. Taken before the other.
         self._making = threading.Lock()
         self._nodes: dict[tuple[str, str, int], EndpointNode] = {}
-        self.current = Snapshot(settings, MappingProxyType({}))
+        self._past: list[ServiceState] = []  # of configurations no longer in force, in which calls wait for endpoints
+        self.configuration = Configuration(settings, known)
+        self.current = self.configuration.snapshot
 
-    def service(self, name: str) -> ServiceView:
-        """The service as it is now; one that was not called before begins with what needs no discovery."""
-        view = self.current.services.get(name)
-        return self._begin(name) if view is None else view
+    def service(self, name: str, under: Configuration | None = None) -> ServiceView:
+        """The service as it is now; one that was not called before begins with what needs no discovery.
 
-    def look(self, name: str) -> ServiceView:
+        Args:
+            name: of the service.
+            under: a configuration that a call began with; None for the one in force.
+        """
+        view = (under or self.configuration).snapshot.services.get(name)
+        return self._begin(name, under) if view is None else view
+
+    def look(self, name: str, under: Configuration | None = None) -> ServiceView:
         """The service as it is now; of one that was not called before, what it would begin with, kept nowhere."""
-        view = self.current.services.get(name)
-        return self._first(name, Random(0)) if view is None else view
+        under = under or self.configuration
+        view = under.snapshot.services.get(name)
+        return self._first(name, Random(0), under) if view is None else view
 
     def publish(self, name: str, endpoints: Iterable[Endpoint] | None, known: Known, detail: str = "") -> None:
         """Discovery says something new of a service; None for `endpoints` makes the mesh forget it."""
@@ -107,7 +114,7 @@ class Snapshots:
                 with self._lock:
                     old = self.current.services.get(name)
                     services = {key: view for key, view in self.current.services.items() if key != name}
-                    self.current = replace(self.current, services=MappingProxyType(services))
+                    self._put(self.configuration, services)
                     left = self._left(old, found)
             else:
                 old = self.service(name)
@@ -121,9 +128,90 @@ class Snapshots:
                 self.refresh(each.name)
         for waiter in waiting:
             waiter.fire()
+        if self._past:
+            self._catch_up(name)
+        self._tell_left(left)
+
+    def _tell_left(self, left: Iterable[Endpoint]) -> None:
         if self._on_left is not None:
             for endpoint in left:
                 self._on_left(endpoint)
+
+    def reconfigure(
+        self,
+        settings: MeshSettings,
+        known: Mapping[str, tuple[Endpoint, ...]] = MappingProxyType({}),
+        fleet: Fleet | None = None,
+    ) -> None:
+        """Have new calls go by other settings; those under way end with what they began with.
+
+        All at once: whoever reads `current` before sees the settings before, and whoever reads it after sees these. The
+        state of what has not changed goes on; where a service had endpoints, it has them until discovery says
+        otherwise.
+
+        Args:
+            settings: compiled.
+            known: endpoints that need no discovery.
+            fleet: what clusters share with other processes, from now on.
+        """
+        with self._making:
+            with self._lock:
+                turn = Turn(self.configuration, Configuration(settings, known), fleet is not self._states.fleet)
+                self._states.fleet = fleet
+            views: dict[str, ServiceView] = {}
+            for view in self.current.services.values():
+                with self._lock:
+                    views[view.name], steps = self._turned(view, turn)
+                self._do(steps)
+            left: list[Endpoint] = []
+            with self._lock:
+                for name, view in self.current.services.items():
+                    if name not in views:  # first called meanwhile
+                        views[name], _ = self._turned(view, turn)
+                    if views[name].state is not view.state and view.state.waiting:
+                        self._past.append(view.state)
+                    if views[name].endpoints is not view.endpoints:
+                        left += self._left(view, views[name].endpoints)
+                self._put(turn.new, views)
+                for view in views.values():
+                    view.state.under = turn.new
+                self.configuration, self.current = turn.new, turn.new.snapshot
+        for name in views:
+            self._catch_up(name)
+        self._tell_left(left)
+
+    def _turned(self, view: ServiceView, turn: Turn) -> tuple[ServiceView, list[Steps]]:
+        """A service in use, under other settings; the same, where nothing changes for it."""
+        name, state = view.name, view.state
+        if not turn.keeps(name):
+            was, settings = view.settings, turn.new.service(name)
+            clusters = {
+                subset: self._states.make(cluster, was.clusters.get(subset), state.clusters.get(subset), turn.shares)
+                for subset, cluster in settings.clusters.items()
+            }
+            state = ServiceState(settings, clusters, turn.new, state)
+        endpoints = turn.new.known.get(name, view.endpoints)
+        if state is view.state and endpoints == view.endpoints and not turn.moves(view.settings):
+            return view, []
+        known = Known.YES if name in turn.new.known else view.known
+        return self._view(state, endpoints, known, view.detail, self._rng, turn.new)
+
+    def _catch_up(self, name: str) -> None:
+        """Tell calls that began under another configuration what discovery has told since."""
+        waiting: list[EndpointsWaiter] = []
+        with self._making:
+            now = self.current.services.get(name)
+            if now is None or now.known not in (Known.YES, Known.NO):
+                return
+            for state in [each for each in self._past if each.settings.name == name]:
+                view = self._made(state, now.endpoints, now.known, now.detail)
+                with self._lock:
+                    self._set(view)
+                    waiting += state.waiting
+                    state.waiting = []
+                    self._past.remove(state)
+        for waiter in waiting:
+            waiter.fire()
 
     def refresh(self, name: str) -> None:
         """Make the clusters of a service anew, soon: the health of an endpoint has changed, and they depend on it."""
@@ -156,16 +244,20 @@ class Snapshots:
     def _made(self, state: ServiceState, endpoints: tuple[Endpoint, ...], known: Known, detail: str) -> ServiceView:
         """A new view, with all that takes long to make: that is done without the lock that calls may need."""
         with self._lock:
-            view, steps = self._view(state, endpoints, known, detail, self._rng)
+            view, steps = self._view(state, endpoints, known, detail, self._rng, state.under)
+        self._do(steps)
+        return view
+
+    def _do(self, steps: Iterable[Steps]) -> None:
         for each in steps:
             for _ in each():
                 self._pause()
-        return view
 
     def wake_all(self) -> None:
         """Have every call that waits for endpoints look again: the mesh is closed."""
         with self._lock:
-            waiting = [waiter for view in self.current.services.values() for waiter in view.state.waiting]
+            states = [view.state for view in self.current.services.values()]
+            waiting = [waiter for state in (*states, *self._past) for waiter in state.waiting]
         for waiter in waiting:
             waiter.fire()
 
@@ -179,6 +271,7 @@ class Snapshots:
         self._lock = threading.Lock()
         self._making = threading.Lock()
         self._refreshing.clear()
+        self._past.clear()
         for view in self.current.services.values():
             view.state.waiting.clear()
             view.state.budget.renew_lock()
@@ -190,69 +283,52 @@ class Snapshots:
             for subset, state in view.state.clusters.items():
                 state.renew_locks()
                 # Children of one process are clients of their own, with other subsets of a large fleet.
-                state.load_balancing = self._seeded(view.settings.clusters[subset].load_balancing)
+                state.load_balancing = self._states.seeded(view.settings.clusters[subset].load_balancing)
             for cluster in view.clusters.values():
                 cluster.after_fork(self.now(), self._rng)
         for node in self._nodes.values():
             node.after_fork()
 
-    def _begin(self, name: str) -> ServiceView:
+    def _begin(self, name: str, under: Configuration | None) -> ServiceView:
         with self._lock:
-            view = self.current.services.get(name)
+            under = under or self.configuration
+            view = under.snapshot.services.get(name)
             if view is None:
-                view = self._first(name, self._rng)
+                view = self._first(name, self._rng, under)
                 self._set(view)
             return view
 
-    def _first(self, name: str, rng: Random) -> ServiceView:
-        endpoints = self._known.get(name, ())
-        view, _ = self._view(self._state(name), endpoints, Known.YES if endpoints else Known.PENDING, "", rng)
+    def _first(self, name: str, rng: Random, under: Configuration) -> ServiceView:
+        endpoints = under.known.get(name, ())
+        state = self._state(name, under)
+        view, _ = self._view(state, endpoints, Known.YES if endpoints else Known.PENDING, "", rng, under)
         return view
 
     def _set(self, view: ServiceView) -> None:
-        services = {**self.current.services, view.name: view}
-        self.current = replace(self.current, services=MappingProxyType(services))
+        under = view.state.under
+        self._put(under, {**under.snapshot.services, view.name: view})
 
-    def _state(self, name: str) -> ServiceState:
-        mesh = self.current.settings
-        settings = mesh.services.get(name) or mesh.fallback(name)
-        clusters = {subset: self._cluster_state(cluster) for subset, cluster in settings.clusters.items()}
-        return ServiceState(settings, clusters)
+    def _put(self, under: Configuration, services: Mapping[str, ServiceView]) -> None:
+        under.snapshot = replace(under.snapshot, services=MappingProxyType(dict(services)))
+        if under is self.configuration:
+            self.current = under.snapshot
 
-    def _cluster_state(self, settings: ClusterSettings) -> ClusterState:
-        breaker, gates = settings.breaker, gates_of(settings, self.now(), self._rng, self._fleet)
-        state: Callable[..., ClusterState] = ClusterState
-        if settings.shadow is not None:
-            from meshlib.config.shadow import shadowed
-
-            state, gates = shadowed(settings, gates, self.now())
-        return state(
-            settings.name,
-            now=self.now(),
-            load_balancing=self._seeded(settings.load_balancing),
-            breaker=breaker if isinstance(breaker, BreakerSettings) else None,
-            outlier=settings.outlier,
-            checked=settings.health_check is not None,
-            limit=gates.limit,
-            before=gates.before,
-            after=gates.after,
-            node_of=self._node_of,
-            on_ejection=self._on_ejection(settings.name) if self._on_ejection is not None else None,
-            on_change=lambda: self.refresh(settings.service),
-        )
-
-    def _seeded(self, balancing: LoadBalancing) -> LoadBalancing:
-        if balancing.subsetting is None:
-            return balancing
-        from meshlib.balance.subsetting import with_seed
-
-        return with_seed(balancing, self._rng)
+    def _state(self, name: str, under: Configuration) -> ServiceState:
+        settings = under.service(name)
+        clusters = {subset: self._states.make(cluster) for subset, cluster in settings.clusters.items()}
+        return ServiceState(settings, clusters, under)
 
     def _view(
-        self, state: ServiceState, endpoints: tuple[Endpoint, ...], known: Known, detail: str, rng: Random
+        self,
+        state: ServiceState,
+        endpoints: tuple[Endpoint, ...],
+        known: Known,
+        detail: str,
+        rng: Random,
+        under: Configuration,
     ) -> tuple[ServiceView, list[Steps]]:
         """A view, and what is to be done before calls see it. What is not done, the first pick does."""
-        clusters = {}
+        clusters, services = {}, self.current.services
         now = self.now()
         with collected() as steps:
             for subset, settings in state.settings.clusters.items():
@@ -261,10 +337,10 @@ class Snapshots:
                     chosen = _selected(endpoints, settings.selector)
                     if not chosen and settings.otherwise is not None:
                         chosen = _selected(endpoints, settings.otherwise)
-                state.clusters[subset].here = self._here(settings.load_balancing)
+                state.clusters[subset].here = here_of(settings.load_balancing, under, services)
                 shadow = state.clusters[subset].shadow
                 if shadow is not None and shadow.load_balancing is not None:
-                    shadow.here = self._here(shadow.load_balancing)
+                    shadow.here = here_of(shadow.load_balancing, under, services)
                 clusters[subset] = state.clusters[subset].view(
                     chosen,
                     now,
@@ -274,25 +350,6 @@ class Snapshots:
                     target_of=lambda endpoint, settings=settings: self._target_of(settings, endpoint),  # type: ignore[misc]
                 )
         return ServiceView(state.settings, state, MappingProxyType(clusters), endpoints, known, detail), steps
-
-    def _here(self, balancing: LoadBalancing) -> Here | None:
-        """What the endpoints of a cluster are compared with; None where places do not count."""
-        mesh = self.current.settings
-        by_place = balancing.failover or balancing.failover_priority or balancing.distribute
-        if not by_place and balancing.zone_aware is None and not balancing.locality_weights:
-            return None
-        from meshlib.balance.tiers import Here
-        from meshlib.balance.zone_aware import Callers
-
-        callers: Callers | None = None
-        if balancing.zone_aware is not None:
-            callers = Callers.given(balancing.zone_aware.local_counts)
-            name = balancing.zone_aware.local_service or ""
-            local = self.current.services.get(name)
-            endpoints = self._known.get(name, ()) if local is None else local.endpoints
-            callers = Callers.count(endpoints) if endpoints else callers
-        labels = {} if mesh.register is None else mesh.register.metadata
-        return Here(mesh.locality, tuple(labels.items()), callers)
 
     def _node_of(self, endpoint: Endpoint) -> EndpointNode:
         node = self._nodes.get(endpoint.key)
@@ -315,27 +372,37 @@ class Snapshots:
                 del self._nodes[key]
         return left
 
-    def answered(self, services: tuple[str, ...]) -> bool:
+    def answered(self, services: tuple[str, ...], under: Configuration | None = None) -> bool:
         """Whether discovery has said what it knows of each of these services."""
-        views = [self.current.services.get(name) for name in services]
-        return all(view is None or view.known in (Known.YES, Known.NO) for view in views)
+        views = (under or self.configuration).snapshot.services
+        return all(view is None or view.known in (Known.YES, Known.NO) for view in map(views.get, services))
 
-    def _wait(self, waiter: EndpointsWaiter, services: tuple[str, ...]) -> None:
+    def wait(self, waiter: EndpointsWaiter) -> None:
+        """Have `waiter` fired when discovery has told of its services; at once, if it has."""
+        late: list[str] = []
         with self._lock:
-            answered = self.answered(services)
+            under = waiter.under or self.configuration
+            answered = self.answered(waiter.services, under)
             if not answered:
-                for name in services:
-                    if (view := self.current.services.get(name)) is not None:
+                for name in waiter.services:
+                    if (view := under.snapshot.services.get(name)) is not None:
                         view.state.waiting.append(waiter)
+                        waiter.states.append(view.state)
+                        if under is not self.configuration:
+                            late.append(name)
+                            self._past.append(view.state)
         if answered:
             waiter.fire()
+        for name in late:  # elsewhere, since a call waits here
+            self._soon(partial(self._catch_up, name))
 
-    def _leave(self, waiter: EndpointsWaiter, services: tuple[str, ...]) -> None:
+    def leave(self, waiter: EndpointsWaiter) -> None:
+        """It waits no longer."""
         with self._lock:
-            for name in services:
-                view = self.current.services.get(name)
-                if view is not None and waiter in view.state.waiting:
-                    view.state.waiting.remove(waiter)
+            for state in waiter.states:
+                if waiter in state.waiting:
+                    state.waiting.remove(waiter)
+            self._past = [state for state in self._past if state.waiting]
 
 
 def _selected(endpoints: tuple[Endpoint, ...], selector: tuple[tuple[str, str], ...]) -> tuple[Endpoint, ...]:

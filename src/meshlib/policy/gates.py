@@ -57,34 +57,51 @@ def make_gates(
     rng: Random,
     first: Sequence[Gate] = (),
     last: Sequence[Gate] = (),
+    before: InFlightLimit | None = None,
 ) -> Gates:
-    """The gates of one cluster; `first` and `last` are others', to be asked before and after all."""
-    limit = _limit(limits, bulkhead)
-    before: list[Any] = list(first)
+    """The gates of one cluster; `first` and `last` are others', to be asked before and after all.
+
+    Where there was a limit with other settings, `before`, it stays if it is of the same kind.
+    """
+    limit = _limit(limits, bulkhead, before)
+    earlier: list[Any] = list(first)
     after: list[Any] = []
     if throttle is not None:
         from meshlib.policy.throttle_gate import ThrottleGate
 
-        before.append(ThrottleGate(throttle, now, rng))
+        earlier.append(ThrottleGate(throttle, now, rng))
     if limits.adaptive is not None:
         from meshlib.policy.adaptive import AdaptiveGate
 
-        before.append(AdaptiveGate(limits.adaptive, limit, limits.max_in_flight, now, rng))
+        earlier.append(AdaptiveGate(limits.adaptive, limit, limits.max_in_flight, now, rng))
     if rate_limit is not None:
         from meshlib.policy.rate_limit_gate import RateLimitGate
 
         after.append(RateLimitGate(rate_limit, now))
-    return Gates(limit, tuple(before), (*after, *last))
+    return Gates(limit, tuple(earlier), (*after, *last))
 
 
-def _limit(limits: LimitSettings, bulkhead: BulkheadSettings | None) -> InFlightLimit:
+def _limit(
+    limits: LimitSettings, bulkhead: BulkheadSettings | None, before: InFlightLimit | None = None
+) -> InFlightLimit:
     if bulkhead is not None:
         from meshlib.policy.bulkhead import Bulkhead
 
         return Bulkhead(limits, bulkhead)
     max_pending = 100 if limits.adaptive is None else 0
+    if before is not None and _is_alike(before, limits):
+        before.change(limits, max_pending)
+        return before
     if limits.high is not None:
         from meshlib.policy.priority_limit import PriorityLimit
 
         return PriorityLimit(limits, limits.high, max_pending)
     return InFlightLimit(limits, max_pending)
+
+
+def _is_alike(limit: InFlightLimit, limits: LimitSettings) -> bool:
+    """Whether a limit can go by other settings."""
+    if limit.name != InFlightLimit.name:  # a bulkhead
+        return False
+    # An adaptive gate that is gone still hears of the calls that it let in, and would set the limit by them.
+    return limit.settings.adaptive is None and (limit.settings.high is None) is (limits.high is None)

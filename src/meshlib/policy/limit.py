@@ -106,8 +106,7 @@ class InFlightLimit:
             self._taken.append(None)
             return None
         with self._lock:
-            limit = self.maximum
-            if len(self._taken) < limit and not self._waiting:
+            if self._has_room() and not self._waiting:
                 self._taken.append(None)
                 return None
             if len(self._waiting) >= self.max_pending:
@@ -121,27 +120,44 @@ class InFlightLimit:
         """Give a place back; one of those who wait gets it."""
         if self.maximum is None:
             self._give_back()
+            if self._waiting:  # there is a limit since a moment ago
+                self._hand_on()
             return
         callback = None
         with self._lock:
-            if self._waiting and len(self._taken) <= self.maximum:
+            self._give_back()
+            if self._waiting and self._has_room():
+                self._taken.append(None)
                 callback = self._grant()
-            else:
-                self._give_back()
         if callback is not None:
             callback()
 
-    def resize(self, maximum: int) -> None:
+    def resize(self, maximum: int | None) -> None:
         """Allow so many from now on. Those under way stay; if there are more places, those who wait get them."""
-        callbacks = []
         with self._lock:
             self.maximum = maximum
-            while self._waiting and len(self._taken) < maximum:
+        self._hand_on()
+
+    def change(self, settings: LimitSettings, max_pending: int = _MAX_PENDING) -> None:
+        """Go by other settings from now on. Those under way and in line stay where they are."""
+        self.settings = settings
+        self.max_pending = max_pending if settings.max_pending is None else settings.max_pending
+        self.resize(settings.max_in_flight)
+
+    def _hand_on(self) -> None:
+        """Give the places that there are to those who wait."""
+        callbacks = []
+        with self._lock:
+            while self._waiting and self._has_room():
                 self._taken.append(None)
                 callbacks.append(self._grant())
         for callback in callbacks:
             if callback is not None:
                 callback()
+
+    def _has_room(self) -> bool:
+        maximum = self.maximum
+        return maximum is None or len(self._taken) < maximum
 
     def _grant(self) -> Callable[[], None] | None:
         waiter = self._waiting.pop() if self.settings.order == "lifo" else self._waiting.popleft()

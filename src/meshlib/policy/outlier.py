@@ -130,6 +130,10 @@ class OutlierDetector:
         if out is not None:
             self._tell(out, True)
 
+    def report_to(self, on_change: Callable[[Member, bool], None]) -> None:
+        """From now on, call this one instead at each ejection and return."""
+        self._on_change = on_change
+
     def sweep(self, now: float) -> None:
         """Do what is due at intervals: nothing, but for the rules that look at intervals."""
 

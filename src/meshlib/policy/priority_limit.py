@@ -31,8 +31,7 @@ class PriorityLimit(InFlightLimit):
 
     def __init__(self, settings: LimitSettings, high: HighLimitSettings, max_pending: int) -> None:
         super().__init__(settings, max_pending)
-        own = LimitSettings(high.max_in_flight, high.max_pending, settings.max_wait_s, settings.order)
-        self.high = InFlightLimit(own)
+        self.high = InFlightLimit(_own(settings, high))
 
     @property
     def in_flight(self) -> int:
@@ -59,7 +58,17 @@ class PriorityLimit(InFlightLimit):
         """Its place falls free."""
         (self.high if is_high(call) else self).exit()
 
+    def change(self, settings: LimitSettings, max_pending: int = 100) -> None:
+        """Go by other settings from now on."""
+        super().change(settings, max_pending)
+        if settings.high is not None:
+            self.high.change(_own(settings, settings.high))
+
     def renew_lock(self) -> None:
         """After a fork, in the child."""
         super().renew_lock()
         self.high.renew_lock()
+
+
+def _own(settings: LimitSettings, high: HighLimitSettings) -> LimitSettings:
+    return LimitSettings(high.max_in_flight, high.max_pending, settings.max_wait_s, settings.order)
