@@ -88,7 +88,7 @@ _UNQUOTED = "!#$&'()*+-./:<=>?@[]^_`{|}~"
 
 _CRITICALITIES = {level.name.lower(): level for level in Criticality}
 
-IGNORED_KINDS: Final = ("deadline", "criticality", "baggage", "trace")
+IGNORED_KINDS: Final = ("deadline", "criticality", "baggage", "trace", "override")
 """What `Ignored` counts."""
 
 
@@ -97,12 +97,13 @@ class Ignored:
 
     Attributes:
         deadline, criticality, baggage, trace: so many values (of baggage: members) were not what the format allows.
+        override: so many were not believed.
     """
 
-    __slots__ = ("_lock", "baggage", "criticality", "deadline", "trace")
+    __slots__ = ("_lock", "baggage", "criticality", "deadline", "override", "trace")
 
     def __init__(self) -> None:
-        self.deadline = self.criticality = self.baggage = self.trace = 0
+        self.deadline = self.criticality = self.baggage = self.trace = self.override = 0
         self._lock = threading.Lock()
 
     def add(self, kind: str, count: int = 1) -> None:
@@ -113,7 +114,7 @@ class Ignored:
     def __repr__(self) -> str:
         return (
             f"<Ignored deadline={self.deadline} criticality={self.criticality} baggage={self.baggage}"
-            f" trace={self.trace}>"
+            f" trace={self.trace} override={self.override}>"
         )
 
 

@@ -18,7 +18,7 @@ from opentelemetry import trace
 
 from meshlib import context
 from meshlib.config.settings import MeshSettings, ServerSettings
-from meshlib.context import Criticality, ServedRequest, scoped, serving
+from meshlib.context import Criticality, Override, ServedRequest, scoped, serving
 from meshlib.dataclass import dataclass
 from meshlib.errors import ConfigError
 from meshlib.propagation import (
@@ -29,6 +29,7 @@ from meshlib.propagation import (
     parse_criticality,
     parse_deadline,
 )
+from meshlib.server.override import OverrideReader
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -135,6 +136,7 @@ class Arrival:
         trusted: whether the peer is.
         criticality: as the caller says.
         baggage: what travels with it.
+        override: what replaces services for it.
         trace: the OpenTelemetry context to attach; None where a span is current already, or the caller sent none.
         expired: there is not enough time left to begin.
     """
@@ -143,12 +145,13 @@ class Arrival:
     trusted: bool = False
     criticality: Criticality | None = None
     baggage: Mapping[str, str] | None = None
+    override: Override | None = None
     trace: Context | None = None
     expired: bool = False
 
     def scope(self) -> scoped:
         """The scope in which the application runs."""
-        return serving(self.request, criticality=self.criticality, baggage=self.baggage or {})
+        return serving(self.request, criticality=self.criticality, baggage=self.baggage or {}, override=self.override)
 
 
 class Intake:
@@ -160,6 +163,7 @@ class Intake:
 
     def __init__(self, mesh: HasSettings | None) -> None:
         self.counts = IntakeCounts()
+        self._overrides = OverrideReader(self.counts)
         self._mesh = mesh
         self._settings = MeshSettings() if mesh is None else mesh.settings
         self._server: ServerSettings = self._settings.server
@@ -185,7 +189,9 @@ class Intake:
         if peer is None or peer not in self._trusted:
             if known:
                 self.counts.add("untrusted")
-            return Arrival(ServedRequest(None, _address(peer))) if settings.mode == "on" else None
+            if settings.mode != "on":
+                return None
+            return Arrival(ServedRequest(None, _address(peer)), override=self._override(settings, headers, False))
 
         now = context.monotonic()
         deadline = parse_deadline(known, now, self.counts) if known else None
@@ -199,11 +205,17 @@ class Intake:
             trusted=True,
             criticality=parse_criticality(known, self.counts) if known else None,
             baggage=parse_baggage(known, self.counts) if known else None,
+            override=self._override(settings, headers, True),
             trace=self._trace(headers),
             expired=expired,
         )
         _enrich(arrival, now)
         return arrival
+
+    def _override(self, settings: MeshSettings, headers: ReceivedHeaders, trusted: bool) -> Override | None:
+        if settings.overrides is None:
+            return None
+        return self._overrides.read(settings.overrides, headers, trusted)
 
     def _trace(self, headers: ReceivedHeaders) -> Context | None:
         # A span that is current here was started by an instrumentation of the framework, from the same headers: what
@@ -227,5 +239,8 @@ def _enrich(arrival: Arrival, now: float) -> None:
         span.set_attribute("meshlib.deadline.remaining_ms", round((arrival.request.deadline - now) * 1000))
     if arrival.criticality is not None:
         span.set_attribute("meshlib.criticality", arrival.criticality.name.lower())
+    if arrival.override is not None:
+        replaced = [f"{service}={target}" for service, target in arrival.override.pairs]
+        span.set_attribute("meshlib.override", replaced)
     if arrival.expired:
         span.set_attribute("meshlib.refused", "expired")
