@@ -8,27 +8,28 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meshlib.adapters.clock import Clock, RealClock
 from meshlib.adapters.exchange import Caps, Destination, make_destination
+from meshlib.adapters.mirror import Mirrors
 from meshlib.adapters.plane import DataPlane
 from meshlib.balance.cluster import Known
 from meshlib.balance.endpoint import Endpoint
-from meshlib.config.settings import MeshSettings, Mode, StaticSettings
+from meshlib.config.settings import MeshSettings, Mode
 from meshlib.config.snapshot import Snapshots
-from meshlib.dataclass import dataclass, replace
-from meshlib.discovery.build import make_source
+from meshlib.dataclass import dataclass
 from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.resolver import Resolution, ResolutionState
 from meshlib.discovery.source import Source
+from meshlib.discovery.static import StaticSource
 from meshlib.discovery.watch import Directory
 from meshlib.net.connect import connect_async, connect_steps, connect_sync
 from meshlib.net.sync_engine import SyncEngine
 from meshlib.net.wire import AsyncWire, SyncWire
-from meshlib.policy.settings import BreakerSettings
+from meshlib.reloading import Laid, Reloading, fleet_of, written_endpoints
 from meshlib.status import MeshView
 from meshlib.telemetry import events
 from meshlib.telemetry.bus import EventBus
@@ -36,10 +37,9 @@ from meshlib.telemetry.changes import Changes
 from meshlib.telemetry.observer import Observer
 
 if TYPE_CHECKING:
-    from meshlib.adapters.httpx_wire import AsyncStockWire, StockWire
+    from meshlib.adapters.httpx_wire import AsyncStockWire, AsyncTransportWire, StockWire
     from meshlib.balance.balancer import Member
     from meshlib.discovery.health_checks import HealthChecks
-    from meshlib.fleet.shared import SharedGates
     from meshlib.net.async_engine import AsyncEngine
     from meshlib.net.framing import Framing
     from meshlib.net.health_probe import HealthProbe
@@ -70,6 +70,7 @@ class MeshParts:
         rng: the source of all randomness.
         sync_wire, async_wire: the last hop.
         sources: discovery, in the order in which it is asked; None for what the configuration says.
+        background: runs what calls leave behind (copies for mirrors); None for the control plane.
         use: called with the name of a service when a call needs it; None to have the control plane watch it.
     """
 
@@ -79,17 +80,22 @@ class MeshParts:
     async_wire: AsyncWire | None = None
     sources: tuple[Source, ...] | None = None
     use: Callable[[str], None] | None = None
+    background: Callable[[Callable[[], Coroutine[Any, Any, None]]], object] | None = None
 
 
 class Wiring:
     """The parts of one mesh.
 
     Attributes:
-        settings: compiled; replaced when the mode changes.
+        settings: compiled; replaced when they change.
         plane: what makes calls.
         snapshots: what a call reads.
         control: where watches and registrations run.
         sources: discovery, in the order in which it is asked.
+        directory: which endpoints discovery finds.
+        fleet: what clusters share with other processes; None for nothing.
+        held: those of them that registrations use.
+        reloading: changes the settings.
         bus: hands events on.
         view: what telemetry and the status read.
         engines: connections; those of event loops from the first of their calls on.
@@ -115,26 +121,30 @@ class Wiring:
         )
         self.engines: list[SyncEngine | AsyncEngine] = [engine]
         self._async_engine: AsyncEngine | None = None
-        self.sources = tuple(map(make_source, settings.discovery)) if parts.sources is None else parts.sources
-        self._directory = Directory(
+        # Who brings sources, endpoints or a wire of his own has no use for what is written of them.
+        own_endpoints = parts.sources is None and parts.use is None
+        self.reloading = Reloading(self, settings, parts.sources is None, own_endpoints, fleet=parts.sync_wire is None)
+        self.sources = self.reloading.sources_of(settings) if parts.sources is None else parts.sources
+        self.held: list[Source] = []
+        self.directory = Directory(
             self.sources, self.control, self._publish, clock=clock.now, rng=parts.rng, on_event=self._discovered
         )
         # Who brings a wire of his own (a test, a simulation) wants no network.
-        self._fleet = None if parts.sync_wire is not None else _fleet(settings, self._fleet_changed)
+        self.fleet = None if parts.sync_wire is not None else fleet_of(settings, self.fleet_changed)
         self.snapshots = Snapshots(
             settings,
             now=clock.now,
             rng=rng,
             target_of=partial(make_destination, caps=Caps()),
-            known=_written(settings) if parts.sources is None and parts.use is None else {},
+            known=written_endpoints(settings) if own_endpoints else {},
             on_ejection=self._changes.on_ejection,
-            on_left=self._left,
-            soon=self._soon,
-            later=self._later,
+            on_left=self.drain,
+            soon=self.soon,
+            later=self.later,
             pause=_let_others_run,
-            fleet=self._fleet,
+            fleet=self.fleet,
         )
-        self.view = MeshView(self.snapshots, self._directory, self.engines)
+        self.view = MeshView(self.snapshots, self.directory, self.engines)
         self._observer = Observer(self.view, changes=self._changes)
         self._rng = rng
         self._checks: HealthChecks | None = None
@@ -142,6 +152,7 @@ class Wiring:
         async_wire = parts.async_wire
         use = parts.use or self._use
         self._stock: tuple[StockWire, AsyncStockWire] | None = None
+        self._mirror_stock: AsyncTransportWire | None = None
         if settings.wire == "stock" and parts.sync_wire is None:
             from meshlib.adapters.httpx_wire import AsyncStockWire, StockWire
 
@@ -157,14 +168,14 @@ class Wiring:
             async_wire=self._open_async_engine if async_wire is None else lambda: async_wire,
             observer=self._observer,
         )
+        self.plane.mirrors = Mirrors(self.plane, run=parts.background or self.control.submit, wire=self._mirror_wire)
         _live.add(self)
 
     def set_mode(self, mode: Mode, service: str | None) -> None:
         """Change the mode of the mesh, or of one service, for new calls."""
         old = self.plane.mode if service is None else self.plane.mode_of(service)
         if service is None:
-            self.settings = replace(self.settings, mode=mode)
-            self.plane.mode = mode
+            self.reloading.set_mode(mode)
         else:
             self._warn_of_stranger(service, mode)
             self.plane.service_modes[service] = mode
@@ -180,6 +191,24 @@ class Wiring:
             hint = f"; the nearest is {near[0]!r}" if near else ""
             _log.warning("mode %s for %r, which is neither configured nor in use%s", mode, service, hint)
 
+    def configure_service(self, name: str, settings: Laid | None) -> None:
+        """Lay what a control plane says of a service over what is written of it; None takes it away.
+
+        It takes effect for new calls, and stays over a reload. Where it depends on what is written, it is a function of
+        that, called anew at each reload. `Reloading.configure_services` does so for several services at once.
+
+        Raises:
+            ConfigError: if a route of it leads to a subset that is not there; then nothing changes.
+            MeshClosed: if the mesh was closed.
+        """
+        self.reloading.configure_services({name: settings})
+
+    def follow_checks(self) -> None:
+        """Check the endpoints of all services as their settings say by now. On the control thread."""
+        for view in self.snapshots.current.services.values():
+            if self._checks is not None or view.settings.clusters[None].health_check is not None:
+                self._health_checks().follow(view)
+
     def close(self) -> None:
         """End watches and connections. Idempotent."""
         with self._lock:
@@ -188,12 +217,14 @@ class Wiring:
             self.closed = self.plane.closed = True
         self.snapshots.wake_all()
         if self._checks is not None and self.control.started:
-            self._soon(self._checks.close)
+            self.soon(self._checks.close)
         if self.control.started:
-            self._directory.close()
+            self.directory.close()
         self.control.close()
-        if self._fleet is not None:
-            self._fleet.close()
+        if self.plane.mirrors is not None:
+            self.plane.mirrors.close()
+        if self.fleet is not None:
+            self.fleet.close()
         for engine in self.engines:
             engine.close()
         if self._stock is not None:
@@ -218,7 +249,10 @@ class Wiring:
             return
         known = _KNOWN[resolution.state]
         asked = f"asked: {', '.join(source.name for source in self.sources) or 'nobody'}" if known is Known.NO else ""
-        self.snapshots.publish(name, resolution.endpoints, known, resolution.error or asked)
+        written = self.snapshots.configuration.known.get(name) if resolution.source == StaticSource.name else None
+        # What is written may have changed since, and a watch of before not know it yet.
+        endpoints = resolution.endpoints if written is None else written
+        self.snapshots.publish(name, endpoints, known, resolution.error or asked)
         self._use_callers()
         view = self.snapshots.current.services.get(name)
         if view is not None and view.settings.clusters[None].health_check is not None:
@@ -241,25 +275,26 @@ class Wiring:
         host = destination.host or service.encode("latin-1", "replace")
         return HealthProbe(destination.target, settings, host, _framing(self.settings))
 
-    def _soon(self, work: Callable[[], None]) -> None:
+    def soon(self, work: Callable[[], None]) -> None:
         try:
             self.control.call_soon(work)
         except RuntimeError:  # the control thread does not run: nobody watches anything, so nobody waits long
             work()
 
-    def _later(self, delay_s: float, work: Callable[[], None]) -> None:
+    def later(self, delay_s: float, work: Callable[[], None]) -> None:
         if self.control.started:
             self.control.call_later(delay_s, work)
         else:
             work()
 
-    def _fleet_changed(self, well: bool, detail: str) -> None:
+    def fleet_changed(self, well: bool, detail: str) -> None:
         self.bus.emit(events.FleetWell() if well else events.FleetUnwell(detail=detail))
 
     def _discovered(self, kind: str, service: str, detail: str) -> None:
         self.bus.emit(events.from_discovery(kind, service, detail))
 
-    def _left(self, endpoint: Endpoint) -> None:
+    def drain(self, endpoint: Endpoint) -> None:
+        """Close the connections to an endpoint that has left; busy ones when they are done."""
         for engine in self.engines:
             engine.drain(endpoint.key)
 
@@ -277,9 +312,19 @@ class Wiring:
                     self._async_engine.close()
             return self._async_engine
 
+    def _mirror_wire(self) -> AsyncWire:
+        """The last hop of copies, which go where the mesh says and not where the caller's URL does."""
+        if self._stock is None:
+            return self.plane.async_wire
+        from meshlib.adapters.httpx_wire import AsyncStockTransport, AsyncTransportWire
+
+        if self._mirror_stock is None:
+            self._mirror_stock = AsyncTransportWire(AsyncStockTransport(), self.clock.now, logical=False)
+        return self._mirror_stock
+
     def _use(self, name: str) -> None:
         """See that a service is watched."""
-        self._directory.use(name)
+        self.directory.use(name)
         if not self._keeping_house:
             self._keeping_house = True
             self.control.call_every(_HOUSEKEEPING_S, self._keep_house)
@@ -287,8 +332,8 @@ class Wiring:
     def _use_callers(self) -> None:
         """See that services are watched whose endpoints say where the callers of others are."""
         for view in self.snapshots.current.services.values():
-            for name in view.settings.callers:
-                self._directory.use(name)
+            for name in view.settings.callers | view.settings.standbys:
+                self.directory.use(name)
 
     def _use_as_named(self, name: str) -> None:
         """With the stock wire a service is where its name says: the client's own transport finds it."""
@@ -317,9 +362,13 @@ class Wiring:
         if self._own_rng is not None:
             self._own_rng.seed()  # before the balancers draw their starting points again
         self.snapshots.renew_locks()
+        self.reloading.after_fork()
+        self.plane.configure(self.snapshots.current.settings)
         self.bus.renew_lock()
         self._changes.renew_lock()
         self._observer.renew_lock()
+        if self.plane.mirrors is not None:
+            self.plane.mirrors.after_fork()
 
 
 def _let_others_run() -> None:
@@ -334,22 +383,6 @@ def _framing(settings: MeshSettings) -> Callable[[], Framing] | None:
     from meshlib.net.http1_h11 import H11Framing
 
     return H11Framing
-
-
-def _fleet(settings: MeshSettings, on_change: Callable[[bool, str], None]) -> SharedGates | None:
-    """What reaches beyond this process; None for a mesh where nothing does."""
-    breakers = [cluster.breaker for service in settings.services.values() for cluster in service.clusters.values()]
-    if settings.redis is None and all(each is None or isinstance(each, BreakerSettings) for each in breakers):
-        return None
-    from meshlib.fleet.shared import SharedGates
-
-    return SharedGates(settings.redis, on_change)
-
-
-def _written(settings: MeshSettings) -> dict[str, tuple[Endpoint, ...]]:
-    """The endpoints that the configuration itself names, by service: a first call need not wait for them."""
-    written = [source.services for source in settings.discovery if isinstance(source, StaticSettings)]
-    return {name: endpoints for services in written for name, endpoints in services.items()}
 
 
 _live: weakref.WeakSet[Wiring] = weakref.WeakSet()

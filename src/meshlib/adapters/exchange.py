@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from meshlib.adapters.names import Lookout
+from meshlib.adapters.override import passed_on, without_override
 from meshlib.adapters.plane import DataPlane
 from meshlib.balance.endpoint import Endpoint
 from meshlib.config.settings import ClusterSettings, TlsSettings
@@ -19,6 +20,7 @@ from meshlib.policy.classify import OVERLOAD_STATUSES, asks_for_peace, parse_ret
 from meshlib.policy.record import Record
 from meshlib.policy.retry import asked_by
 from meshlib.propagation import outgoing_headers
+from meshlib.routing.override import OVERRIDE_HEADER
 
 if TYPE_CHECKING:
     from meshlib.adapters.shaping import Shaping
@@ -32,6 +34,7 @@ OURS = Lookout(
     b"x-envoy-attempt-count",
     b"x-meshlib-criticality",
     b"x-meshlib-hedge",
+    OVERRIDE_HEADER.encode("ascii"),
 )
 """Headers that the mesh alone sets: what a handler copied over from the request it serves is replaced."""
 
@@ -94,7 +97,12 @@ class Caps:
         from meshlib.net.connection_cap import ConnectionCap
 
         maximum = cluster.limits.max_connections
-        return None if maximum is None else self._caps.setdefault(cluster.service, ConnectionCap(maximum))
+        if maximum is None:
+            return None
+        cap = self._caps.setdefault(cluster.service, ConnectionCap(maximum))
+        if cluster.subset is None:
+            cap.maximum = maximum
+        return cap
 
 
 class Exchange:
@@ -166,6 +174,8 @@ class Exchange:
         self._preview = preview
         self._url = url
         self._trailers = trailers
+        if plane.settings.overrides is not None:
+            headers = without_override(plane.settings.overrides, headers)
         self._shaping: Shaping | None = None
         if call.facts.route.shapes:
             from meshlib.adapters.shaping import Shaping
@@ -185,9 +195,11 @@ class Exchange:
         if destination.host is not None and (shaping is None or not shaping.rehosted):
             added.append((b"host", destination.host))
         scope = current_scope()
-        if scope.criticality is not None or scope.baggage:
+        if scope.criticality is not None or scope.baggage or scope.override is not None:
             for name, value in outgoing_headers(scope, None).items():
                 added.append((name.encode("ascii"), value.encode("ascii")))
+            if scope.override is not None and (pair := passed_on(self.plane, scope.override)) is not None:
+                added.append(pair)
         progress = Progress()
         progress.handle = self.plane.observer.attempt_started(self.call, start, added)
         # What the mesh says replaces what a handler copied over from the request that it serves.
@@ -205,6 +217,8 @@ class Exchange:
             self._url,
             self._trailers,
         )
+        if facts.route.mirrors and start.n == 1:
+            self._mirror(request)
         connect_s, idle_s = destination.target.pool.connect_timeout_s, facts.body_idle_s
         if caps is NO_CAPS:
             limits = WireLimits(start.deadline, connect_s, None, None, None, idle_s, start.body_deadline)
@@ -222,6 +236,14 @@ class Exchange:
         if self._server_name is not None and target.tls is not None:
             target = replace(target, server_name=self._server_name)
         return target, request, limits, progress
+
+    def _mirror(self, request: WireRequest) -> None:
+        """Copy a request for the mirrors of its route."""
+        mirrors = self.plane.mirrors
+        if mirrors is not None:
+            # An endpoint's own name for itself is not that of a mirror.
+            host = next((value for name, value in self._headers if name.lower() == b"host"), None)
+            mirrors.copy(self.call, request, host, self._secure)
 
     @property
     def in_memory(self) -> bool:

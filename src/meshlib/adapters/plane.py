@@ -6,9 +6,11 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from random import Random
+from typing import TYPE_CHECKING
 
 from meshlib.adapters.clock import Clock
 from meshlib.adapters.options import CallOptions, overrides_of
+from meshlib.adapters.override import Replacements
 from meshlib.adapters.reasons import explain, explain_traits
 from meshlib.balance.cluster import Cluster
 from meshlib.config.settings import MeshSettings, Mode
@@ -26,6 +28,9 @@ from meshlib.policy.traits import read_traits, readers_of
 from meshlib.routing.match import RequestView
 from meshlib.routing.route import Route, find_route
 from meshlib.telemetry.observer import NullObserver, Observer
+
+if TYPE_CHECKING:
+    from meshlib.adapters.mirror import Mirrors
 
 __all__ = ["DEFAULT_PORTS", "DataPlane", "RequestFacts", "by_metadata"]
 
@@ -77,6 +82,8 @@ class DataPlane:
         sync_wire: the last hop of calls from threads.
         observer: spans and metrics.
         closed: whether the mesh was closed.
+        mirrors: sends copies of requests; None where nothing is mirrored.
+        replacements: what overrides make of calls.
         abandoned: calls whose response nobody read or closed before it was collected; see `settle`.
     """
 
@@ -114,13 +121,21 @@ class DataPlane:
         self._async_wire = async_wire
         self.observer = observer
         self.closed = False
+        self.mirrors: Mirrors | None = None
+        self.replacements = Replacements(self)
         self.abandoned: deque[tuple[Call, int]] = deque()
         self._use = use
         self._hosts: dict[str, str] = {}
+        self.configure(settings)
+
+    def configure(self, settings: MeshSettings) -> None:
+        """Go by other settings from now on."""
+        hosts: dict[str, str] = {}
         for service in settings.services.values():
-            self._hosts[service.name.lower()] = service.name
+            hosts[service.name.lower()] = service.name
             for host in service.hosts:
-                self._hosts[host.lower()] = service.name
+                hosts[host.lower()] = service.name
+        self.settings, self._hosts, self.mode = settings, hosts, settings.mode
 
     @property
     def async_wire(self) -> AsyncWire:
@@ -197,7 +212,12 @@ class DataPlane:
         self, view: ServiceView, route: Route, request: RequestFacts, options: CallOptions, *, observe: bool = False
     ) -> Call:
         """A call, not yet begun."""
-        method, name = request.method, view.settings.name
+        method, name, scope = request.method, view.settings.name, current_scope()
+        overridden = replacement = None
+        if scope.override is not None:
+            overridden, replacement = self.replacements.of(view, route, scope.override)
+            if replacement is not None:
+                route = replacement.route
         safe = options.idempotent
         if safe is None:
             safe = method in IDEMPOTENT_METHODS or "idempotency-key" in request.headers or None
@@ -225,7 +245,10 @@ class DataPlane:
         facts = kinds.get(key)
         if facts is None or policy is not route.policy:
             own = policy if timeout_s is None else with_timeout(policy, timeout_s)
-            clusters = by_metadata(self._clusters(view, route), own, options.metadata_match)
+            clusters, ready = self._clusters(view, route), self._endpoints_ready(view, route)
+            if replacement is not None:
+                clusters, ready = replacement.clusters, replacement.endpoints_ready
+            clusters = by_metadata(clusters, own, options.metadata_match)
             facts = CallFacts(
                 name,
                 method,
@@ -233,7 +256,7 @@ class DataPlane:
                 own,
                 clusters,
                 view.state.budget if own.priority == "default" else view.state.high_budget,
-                self._endpoints_ready(view, route),
+                ready,
                 "timeout" if timeout_s is None else "client",
                 safe,
                 complete_body,
@@ -242,7 +265,7 @@ class DataPlane:
                 request.host,
                 request.port,
                 options.route,
-                readers_of(own, [cluster.state for cluster in clusters()], self.rng),
+                readers_of(own, [cluster.state for cluster in clusters()], self.rng, route),
                 hedging=None if own.hedge is None else view.state.hedging(route.name, own.hedge),
                 faults=view.state.faults,
             )
@@ -253,7 +276,9 @@ class DataPlane:
         for backend in route.backends:
             if backend.service != name:
                 self.service(backend.service)
-        call = Call(facts, self.rng, request.path, request.query, current_scope().deadline, request.replayable)
+        call = Call(facts, self.rng, request.path, request.query, scope.deadline, request.replayable)
+        if overridden is not None:
+            call.journal.override = overridden
         if facts.readers:
             call.traits = read_traits(facts.readers, request.view(), options.hash_key)
         if options.explain:

@@ -4,6 +4,7 @@
     health, load, cells         how well an endpoint is; how loaded; where the numbers lie that each pick compares
     known, alike, usual         what discovery knows of a cluster, whether its members differ, what is usual there
     settings                    what all of this is set to
+    succession                  what a cluster keeps when its settings change
 
 Who may be picked, where endpoints differ:
 

@@ -78,9 +78,14 @@ class HealthChecks:
     def follow(self, view: ServiceView) -> None:
         """The endpoints of a service are these now."""
         settings = view.settings.clusters[None].health_check
+        service = self._services.get(view.name)
+        if service is not None and service.settings != settings:
+            service = None
+            self.forget(view.name)
+            if settings is None:
+                _acquit(view)
         if settings is None:
             return
-        service = self._services.get(view.name)
         if service is None:
             service = self._services[view.name] = _ServiceChecks(self, view.name, settings)
         service.follow(view)
@@ -160,7 +165,7 @@ class _ServiceChecks:
         self.sessions: dict[tuple[str, str, int], _Session] = {}
         self._checks = checks
         self._name = name
-        self._settings = settings
+        self.settings = settings
         self._round = FirstRound()
         self._checked = 0
         self._traffic = False
@@ -181,8 +186,8 @@ class _ServiceChecks:
         for key, ones in members.items():
             session = self.sessions.get(key)
             if session is None:
-                probe = self._checks._probe_of(self._name, ones[0][1], self._settings)
-                session = self.sessions[key] = _Session(Checkup(self._settings), probe)
+                probe = self._checks._probe_of(self._name, ones[0][1], self.settings)
+                session = self.sessions[key] = _Session(Checkup(self.settings), probe)
             session.members = ones
             for _, member in ones:
                 member.health.hears = partial(self._hears, session)
@@ -192,7 +197,7 @@ class _ServiceChecks:
         self._reckon(self.sessions.values())
         for session in list(self.sessions.values()):
             if session.timer is None and not session.busy:
-                self._later(session, first_delay_s(self._settings, self._checks._rng))
+                self._later(session, first_delay_s(self.settings, self._checks._rng))
 
     def end(self) -> None:
         """The service is no longer in use."""
@@ -211,7 +216,7 @@ class _ServiceChecks:
         for session in self.sessions.values():
             if session.busy:  # its task, which will never run here, still holds what it was doing
                 abandon(session.probe)
-                session.probe = self._checks._probe_of(self._name, session.members[0][1], self._settings)
+                session.probe = self._checks._probe_of(self._name, session.members[0][1], self.settings)
             else:
                 session.probe.abandon()
             session.timer, session.busy = None, False
@@ -226,7 +231,7 @@ class _ServiceChecks:
             for session in sessions:
                 if session.timer is not None and session.checkup.checked:
                     session.timer.cancel()
-                    self._later(session, self._settings.interval_s * self._checks._rng.random())
+                    self._later(session, self.settings.interval_s * self._checks._rng.random())
 
     def _hears(self, session: _Session, headers: Sequence[tuple[bytes, bytes]]) -> None:
         """An endpoint has answered a call. In the thread of whoever made it."""
@@ -257,7 +262,7 @@ class _ServiceChecks:
 
     def _begin(self) -> None:
         """Begin as many of those that wait as there may be."""
-        while self._waiting and self._under_way < self._settings.max_concurrent:
+        while self._waiting and self._under_way < self.settings.max_concurrent:
             session = self._waiting.popleft()
             if session.gone:
                 session.probe.close()
@@ -293,7 +298,7 @@ class _ServiceChecks:
         self._reckon(self.sessions.values() if over else [session])
         if session.shown != before:
             self._checks._tell(self._name, session.address, checkup, wrong)
-        delay_s = next_delay_s(self._settings, finding, transition, self._traffic, self._checks._rng)
+        delay_s = next_delay_s(self.settings, finding, transition, self._traffic, self._checks._rng)
         self._later(session, delay_s)
 
     def _note(self, session: _Session, finding: Finding) -> None:
@@ -313,7 +318,7 @@ class _ServiceChecks:
             for state, member in session.members:
                 if state.active is None:
                     continue
-                state.active.newcomers_fail = self._round.over and self._settings.initial == "failed"
+                state.active.newcomers_fail = self._round.over and self.settings.initial == "failed"
                 returns = member.health.active_failed and not failed
                 if state.active.found(member.health, failed=failed, degraded=degraded):
                     self._changed[id(state)] = state
@@ -333,6 +338,15 @@ class _ServiceChecks:
         changed, self._changed = self._changed, {}
         for state in changed.values():
             state.health_changed()
+
+
+def _acquit(view: ServiceView) -> None:
+    """Nobody checks these endpoints any more: what was found of them no longer counts."""
+    for cluster in view.clusters.values():
+        for member in cluster.members:
+            member.health.active_failed = member.health.active_degraded = False
+            member.health.hears = None
+        cluster.state.health_changed()
 
 
 def _was_called(member: Member) -> bool:

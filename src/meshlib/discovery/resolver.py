@@ -128,7 +128,8 @@ class Resolver:
         sources: name and back-off of each source, in the order in which they are asked.
         rng: for the back-off.
         empty_hold_s: for how long an answer without endpoints is doubted, in seconds.
-        seed: endpoints known from before (a forked child inherits its parent's), kept until their source answers.
+        seed: endpoints known from before (a forked child inherits its parent's), kept until their source answers, or
+            where it is none of these, until one of these has.
     """
 
     def __init__(
@@ -212,8 +213,8 @@ class Resolver:
                     earlier.believed = UNKNOWN
                 asked.believed = seed.endpoints
                 asked.well_at = seed.updated_at
-                self.resolution = seed
-                return
+                break
+        self.resolution = seed
 
     def _take_nothing(self, asked: _Asked, answer: Answer, now: float) -> None:
         if asked.believed == answer:

@@ -65,6 +65,11 @@ class ServiceWatch:
         return f"<ServiceWatch {self.service} [{self.resolution.state.value}, {len(self._tasks)} sources watched]>"
 
     @property
+    def sources(self) -> Sequence[Source]:
+        """Those that it asks."""
+        return self._sources
+
+    @property
     def resolution(self) -> Resolution:
         """The current resolution."""
         return self._resolver.resolution

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from typing import TypeAlias
 
-from meshlib.dataclass import dataclass
+from meshlib.dataclass import dataclass, replace
 from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.resolver import Resolution, ResolutionState, Resolver, Retry
 from meshlib.discovery.service_watch import ServiceWatch
@@ -93,6 +94,7 @@ class Directory:
         self._lock = native_lock()
         self._watches: dict[str, ServiceWatch] = {}
         self._inherited: dict[str, Resolution] = {}
+        self._retired: list[Source] = []
         self._closed = False
         renew_in_child(self)
 
@@ -114,6 +116,58 @@ class Directory:
             if not watch.ended:
                 return
         self._start(service)
+
+    def renew(self, sources: Sequence[Source], held: Collection[Source] = ()) -> None:
+        """Ask other sources from now on. Any thread; never waits.
+
+        A service keeps its endpoints until those sources that are to be asked have told of it. Sources that are no
+        longer asked are closed.
+
+        Args:
+            sources: asked in this order.
+            held: those that somebody else uses as well; they are closed with the directory.
+        """
+        with self._lock:
+            gone = [source for source in self._sources if source not in sources]
+            self._sources = tuple(sources)
+            self._retired += [source for source in gone if source in held]
+        with suppress(RuntimeError):  # it does not run: nobody was asked, and nothing is held
+            self._control.call_soon(lambda: self._renew([source for source in gone if source not in held]))
+
+    def _renew(self, gone: Sequence[Source]) -> None:
+        """On the control thread, where all watches run."""
+        with self._lock:
+            concerned = [watch for watch in self._watches.values() if not watch.ended and self._concerns(watch)]
+        for watch in concerned:
+            self._watch_anew(watch)
+        if concerned or gone:
+            with suppress(MeshClosed):
+                self._control.submit(lambda: _end(concerned, gone))
+
+    def _concerns(self, watch: ServiceWatch) -> bool:
+        """Whether the sources of a watch are others than those of now, as far as its service goes."""
+        asked, now = (
+            [source.written(watch.service) if isinstance(source, Written) else source for source in sources]
+            for sources in (watch.sources, self._sources)
+        )
+        return [each for each in asked if each is not UNKNOWN] != [each for each in now if each is not UNKNOWN]
+
+    def _watch_anew(self, watch: ServiceWatch) -> None:
+        service, resolution = watch.service, watch.resolution
+        watch.end()
+        with self._lock:
+            if self._closed or self._watches.get(service) is not watch:
+                return
+            if resolution.endpoints:
+                asked = {source.name for source in self._sources if not isinstance(source, Written)}
+                name = resolution.source if resolution.source in asked else f"{resolution.source}, no longer asked"
+                error = "the sources of discovery have changed, and have not answered yet"
+                self._inherited[service] = replace(
+                    resolution, state=ResolutionState.STALE, source=name, error=error, updated_at=self._clock()
+                )
+            new = self._watches[service] = self._make(service)
+            new.used_at = watch.used_at
+        new.begin() if self._is_written(service) else self._control.submit(new.run)
 
     def resolution(self, service: str) -> Resolution | None:
         """Return what was last published of `service`; None if it is not watched or nothing is known yet."""
@@ -137,11 +191,7 @@ class Directory:
         import asyncio
 
         await asyncio.gather(*(watch.stop() for watch in self._take_all()))
-        for source in self._sources:
-            try:
-                await source.aclose()
-            except Exception:
-                _log.exception("discovery source %s failed to close", source.name)
+        await _end((), (*self._sources, *self._retired))
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Do what `aclose` does, from another thread.
@@ -248,6 +298,17 @@ class Directory:
                     error,
                     watch.resolution.updated_at,
                 )
+
+
+async def _end(watches: Sequence[ServiceWatch], sources: Sequence[Source]) -> None:
+    """End what is left of the watches, then close the sources."""
+    for watch in watches:
+        await watch.stop()
+    for source in sources:
+        try:
+            await source.aclose()
+        except Exception:
+            _log.exception("discovery source %s failed to close", source.name)
 
 
 def _status(resolution: Resolution, now: float) -> ServiceStatus:

@@ -317,6 +317,10 @@ class SharedGates:
             self._worker = ErrandThread("meshlib-breakers", RedisSettings("").max_wait_s)
         return self._worker
 
+    def succeed(self, before: SharedGates) -> None:
+        """Go on with what asks breakers of the user's own, which need not be those of the Redis before."""
+        self._worker, before._worker = before._worker, None
+
     def close(self) -> None:
         """Do nothing more. Idempotent."""
         for thread in (self.link, self._worker):

@@ -118,7 +118,7 @@ class AsyncEngine:
             if self._closed:
                 raise MeshClosed("the mesh is closed")
             pool = pools.active[key] = AsyncPool(target, pools.loop)
-        elif pool.target.pool is not target.pool:
+        elif pool.book.settings is not target.pool:
             pool.book.settings = target.pool
         return pool
 

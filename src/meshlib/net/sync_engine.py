@@ -136,7 +136,7 @@ class SyncEngine:
                 pool = self._pools.get(key)
                 if pool is None:
                     pool = self._pools[key] = SyncPool(target)
-        elif pool.target.pool is not target.pool:
+        elif pool.book.settings is not target.pool:
             pool.book.settings = target.pool
         return pool
 
