@@ -39,6 +39,7 @@ PUBLIC = [
     "EgressRefused",
     "Endpoint",
     "FailoverRegion",
+    "FailoverTarget",
     "FailurePercentage",
     "Fault",
     "FaultAbort",

@@ -8,6 +8,7 @@ from itertools import starmap
 from meshlib.config import model as written
 from meshlib.config.checks_admission import admission_faults, fleet_faults
 from meshlib.config.checks_balancers import balancer_faults
+from meshlib.config.checks_failover import failover_faults
 from meshlib.config.checks_hashing import hash_faults, unhashed
 from meshlib.config.checks_health import check_faults, outlier_faults, uncheckable
 from meshlib.config.checks_hedge import hedge_faults, unhedgeable
@@ -59,6 +60,7 @@ def contradictions(config: written.MeshConfig) -> Iterator[Contradiction]:
         yield from _routes((*path, "routes"), service, levels.call)
         yield from _subsets((*path, "routes"), name, service, config)
     yield from _hosts(config)
+    yield from starmap(Contradiction, failover_faults(config))
     yield from starmap(Contradiction, unhedgeable(config))
     yield from starmap(Contradiction, unhashed(config))
     yield from starmap(Contradiction, unnamed(config))
@@ -180,7 +182,7 @@ def _subsets(path: Path, name: str, service: written.Service, config: written.Me
     for subset in service.subset_fallback.keys() - service.subsets.keys():
         text = f"is of {subset!r}, and 'subsets' has no subset of this name"
         yield Contradiction((*path[:-1], "subset_fallback", subset), text, frozenset({"subsets", "subset_fallback"}))
-    needs = frozenset({"subsets", "subset"})
+    needs = frozenset({"subsets", "subset_filters", "subset"})
     for index, route in enumerate(service.routes):
         for place, backend in enumerate(route.backends):
             if backend.subset is None:
@@ -190,9 +192,9 @@ def _subsets(path: Path, name: str, service: written.Service, config: written.Me
             if target is None:
                 text = f"the service {backend.service!r} is not declared under 'services', so it has no subsets"
                 yield Contradiction(here, text, needs, services=(str(backend.service),))
-            elif backend.subset not in target.subsets:
-                nearest = closest(backend.subset, target.subsets)
-                known = ", ".join(target.subsets) or "none"
+            elif backend.subset not in (defined := {**target.subsets, **target.subset_filters}):
+                nearest = closest(backend.subset, defined)
+                known = ", ".join(defined) or "none"
                 hint = (
                     f"; did you mean {nearest!r}?"
                     if nearest

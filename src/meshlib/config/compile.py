@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshlib.balance import endpoint as balance
+from meshlib.balance.filter import parse_filter
 from meshlib.config import model as written
 from meshlib.config.compile_routes import compile_routes
 from meshlib.config.fields import split_endpoint
@@ -145,6 +146,10 @@ def compile_service(name: str, service: written.Service, config: written.MeshCon
         policy = service.subset_policies.get(subset)
         cluster = levels.cluster if policy is None else levels.under(policy).cluster
         clusters[subset] = replace(cluster, subset=subset, selector=tuple(sorted(selector.items())), otherwise=others)
+    for subset, expression in service.subset_filters.items():
+        policy = service.subset_policies.get(subset)
+        cluster = levels.cluster if policy is None else levels.under(policy).cluster
+        clusters[subset] = replace(cluster, subset=subset, filter=parse_filter(expression))
     routes = compile_routes(name, service.routes, levels.call, config)
     routes.append(Route("default", (Backend(name),), levels.call))
     return ServiceSettings(name, tuple(routes), clusters, levels.budget, tuple(service.hosts), levels.mode)

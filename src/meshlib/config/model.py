@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, PrivateAttr, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PrivateAttr, Tag
 
+from meshlib.balance.filter import FilterError, parse_filter
 from meshlib.config import shown
 from meshlib.config.fields import (
     Address,
@@ -29,6 +30,7 @@ from meshlib.config.fields import (
     Positive,
     Span,
     Text,
+    reject,
 )
 from meshlib.config.parts import (
     Accrual,
@@ -43,6 +45,7 @@ from meshlib.config.parts import (
     Distribute,
     Documents,
     FailoverRegion,
+    FailoverTarget,
     FailurePercentage,
     Fault,
     FaultAbort,
@@ -117,6 +120,7 @@ __all__ = [
     "Documents",
     "Endpoint",
     "FailoverRegion",
+    "FailoverTarget",
     "FailurePercentage",
     "Fault",
     "FaultAbort",
@@ -232,6 +236,14 @@ _SubsetFallback = Annotated[
 ]
 
 
+def _filter(value: str) -> str:
+    try:
+        parse_filter(value)
+    except FilterError as error:
+        reject(str(error))
+    return value
+
+
 class Policy(Part):
     """How a service is called.
 
@@ -254,6 +266,7 @@ class Policy(Part):
         fault, hedge, shadow: see their classes; false switches off what is inherited.
         hash_on: what calls are hashed by, for the balancers ``ring_hash`` and ``maglev``.
         metadata_match: the metadata of the endpoints that may be called, for ``load_balancing.subset``.
+        failover_to: where calls go, in this order, while none of the endpoints is healthy; see `FailoverTarget`.
         mode: ``off``, ``observe`` or ``on``; the mesh's unless given.
     """
 
@@ -283,6 +296,7 @@ class Policy(Part):
     shadow: OrFalse[Shadow] | None = None
     hash_on: Many[HashOn] = ()
     metadata_match: Mapping[Text, str] = Field(default_factory=dict)
+    failover_to: Many[FailoverTarget] = ()
     mode: Mode | None = None
 
 
@@ -299,6 +313,7 @@ class Service(Policy):
         subsets: by name, the metadata that an endpoint of the subset has.
         subset_policies: by name of a subset, what is laid over the service's policy for it, as far as that belongs to
             a cluster (not timeouts, retries, hedges and faults, which belong to calls).
+        subset_filters: further subsets: by name, a filter expression of Consul's that an endpoint of the subset meets.
         subset_fallback: by name of a subset, what takes its calls while nobody has its metadata: ``none``, ``any``, or
             the metadata of those that do.
         routes: in order; the first that matches is taken, and what none matches goes to the service.
@@ -308,6 +323,7 @@ class Service(Policy):
     endpoints: Many[_EndpointOrAddress] = ()
     subsets: Mapping[Name, Annotated[Mapping[Text, str], Field(min_length=1)]] = Field(default_factory=dict)
     subset_policies: Mapping[Name, Policy] = Field(default_factory=dict)
+    subset_filters: Mapping[Name, Annotated[str, AfterValidator(_filter)]] = Field(default_factory=dict)
     subset_fallback: Mapping[Name, _SubsetFallback] = Field(default_factory=dict)
     routes: Many[Route] = ()
 
@@ -361,7 +377,7 @@ class MeshConfig(Part):
     include: Many[Text] = ()
 
     _sources: tuple[str, ...] = PrivateAttr(default=())
-    _notes: tuple[str, ...] = PrivateAttr(default=())
+    _notes: tuple[Any, ...] = PrivateAttr(default=())
     _security_documents: tuple[Any, ...] = PrivateAttr(default=())
 
     @property
@@ -370,8 +386,8 @@ class MeshConfig(Part):
         return self._sources
 
     @property
-    def notes(self) -> tuple[str, ...]:
-        """What documents of other meshes say that is not honoured, or not to the letter; a line each."""
+    def notes(self) -> tuple[Any, ...]:
+        """What documents of other meshes say that is not honoured, or not to the letter: each a `Note`."""
         return self._notes
 
     @property

@@ -24,6 +24,7 @@ from meshlib.routing.override import OverrideSettings
 from meshlib.routing.route import Backend, Route
 
 if TYPE_CHECKING:
+    from meshlib.balance.filter import EndpointFilter
     from meshlib.policy.admission_settings import BulkheadSettings, FleetSettings, RateLimitSettings, ThrottleAlgorithm
     from meshlib.policy.health_check import HealthCheckSettings
 
@@ -32,6 +33,7 @@ __all__ = [
     "ConsulSettings",
     "DiscoverySettings",
     "DocumentSettings",
+    "FailoverTarget",
     "KeepaliveSettings",
     "LocalSettings",
     "MeshSettings",
@@ -229,6 +231,19 @@ Mode: TypeAlias = Literal["off", "observe", "on"]
 
 
 @dataclass(frozen=True, slots=True)
+class FailoverTarget:
+    """Where calls of a cluster go while none of its own endpoints is healthy.
+
+    Attributes:
+        service: None for its own.
+        subset: None for all of it.
+    """
+
+    service: str | None = None
+    subset: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSettings:
     """What a call is balanced over, and how.
 
@@ -237,6 +252,8 @@ class ClusterSettings:
         subset: the subset's name, or None for the whole service.
         selector: metadata that an endpoint must have to belong to the subset.
         otherwise: those that endpoints must have which stand in while nobody has these; None for nobody.
+        filter: instead of `selector`, what an endpoint of the subset is to be; None for none.
+        failover_to: whose endpoints stand by, in this order.
         http2: speak HTTP/2.
         host_header: ``service`` (the name that the caller used), ``endpoint`` (the address), or a literal value.
         breaker, outlier: None where switched off; the breaker may be one of the user's own.
@@ -249,6 +266,8 @@ class ClusterSettings:
     subset: str | None = None
     selector: tuple[tuple[str, str], ...] = ()
     otherwise: tuple[tuple[str, str], ...] | None = None
+    filter: EndpointFilter | None = None
+    failover_to: tuple[FailoverTarget, ...] = ()
     load_balancing: LoadBalancing = LoadBalancing()
     breaker: BreakerSettings | UserBreaker | None = BreakerSettings()
     outlier: OutlierSettings | None = OutlierSettings()
@@ -290,6 +309,13 @@ class ServiceSettings:
     declared: bool = True
 
     @property
+    def standbys(self) -> set[str]:
+        """The services that clusters of this one fail over to."""
+        if not any(cluster.failover_to for cluster in self.clusters.values()):
+            return set()
+        return {target.service or self.name for cluster in self.clusters.values() for target in cluster.failover_to}
+
+    @property
     def callers(self) -> set[str]:
         """The services whose endpoints are counted as callers of this one."""
         balancings = [cluster.load_balancing for cluster in self.clusters.values()]
@@ -316,7 +342,8 @@ class MeshSettings:
         overrides: which overrides of single requests are believed; None for none.
         namespace, labels: of this workload.
         sources: the files that this was read from.
-        notes: what documents of other meshes say that is not honoured, or not to the letter; a line each.
+        notes: what documents of other meshes say that is not honoured, or not to the letter: each a `Note` of
+            `meshlib.config.dialects.draft`.
         security_documents: those among them that speak of identity and authorization, as they were read.
     """
 
@@ -336,7 +363,7 @@ class MeshSettings:
     redis: RedisSettings | None = None
     overrides: OverrideSettings | None = None
     sources: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[Any, ...] = ()
     security_documents: tuple[Any, ...] = ()
 
 

@@ -24,6 +24,7 @@ from meshlib.balance.endpoint import Endpoint
 from meshlib.balance.load import EndpointNode
 from meshlib.config.cluster_states import ClusterStates, here_of
 from meshlib.config.gates import Fleet
+from meshlib.config.membership import known_with, members_of
 from meshlib.config.settings import ClusterSettings, MeshSettings
 from meshlib.config.turn import Turn
 from meshlib.config.views import Configuration, EndpointsWaiter, ServiceState, ServiceView
@@ -124,7 +125,9 @@ class Snapshots:
                     waiting, view.state.waiting = view.state.waiting, []
                     left = self._left(old, found)
         for each in self.current.services.values():
-            if name in each.settings.callers:
+            if name in each.settings.standbys:
+                self._refresh(each.name)  # at once: calls may wait for just this
+            elif name in each.settings.callers:
                 self.refresh(each.name)
         for waiter in waiting:
             waiter.fire()
@@ -332,11 +335,7 @@ class Snapshots:
         now = self.now()
         with collected() as steps:
             for subset, settings in state.settings.clusters.items():
-                chosen = endpoints
-                if settings.selector:
-                    chosen = _selected(endpoints, settings.selector)
-                    if not chosen and settings.otherwise is not None:
-                        chosen = _selected(endpoints, settings.otherwise)
+                chosen = members_of(settings, endpoints, services)
                 state.clusters[subset].here = here_of(settings.load_balancing, under, services)
                 shadow = state.clusters[subset].shadow
                 if shadow is not None and shadow.load_balancing is not None:
@@ -345,7 +344,7 @@ class Snapshots:
                     chosen,
                     now,
                     rng,
-                    known=known,
+                    known=known if chosen or not settings.failover_to else known_with(settings, known, services),
                     detail=detail,
                     target_of=lambda endpoint, settings=settings: self._target_of(settings, endpoint),  # type: ignore[misc]
                 )
@@ -403,9 +402,3 @@ class Snapshots:
                 if waiter in state.waiting:
                     state.waiting.remove(waiter)
             self._past = [state for state in self._past if state.waiting]
-
-
-def _selected(endpoints: tuple[Endpoint, ...], selector: tuple[tuple[str, str], ...]) -> tuple[Endpoint, ...]:
-    return tuple(
-        endpoint for endpoint in endpoints if all(endpoint.metadata.get(key) == value for key, value in selector)
-    )

@@ -50,6 +50,7 @@ from meshlib.config.parts.overrides import OverrideAllowed, Overrides
 from meshlib.config.parts.places import (
     Distribute,
     FailoverRegion,
+    FailoverTarget,
     MetadataSubsets,
     SlowStart,
     SubsetSelector,
@@ -80,6 +81,7 @@ __all__ = [
     "Distribute",
     "Documents",
     "FailoverRegion",
+    "FailoverTarget",
     "FailurePercentage",
     "Fault",
     "FaultAbort",

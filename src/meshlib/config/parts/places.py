@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from meshlib.balance import settings
 from meshlib.balance.locality import parse_locality
 from meshlib.config.fields import Amount, Count, Flag, Interval, Many, Name, Part, Percent, Positive, Text, reject
+from meshlib.config.settings import FailoverTarget as FailoverSettings
 
 __all__ = [
     "Distribute",
     "FailoverOrFlag",
     "FailoverRegion",
+    "FailoverTarget",
     "MetadataSubsets",
     "Place",
     "SlowStart",
@@ -56,6 +58,26 @@ class ZoneAware(Part):
     min_cluster_size: Annotated[Count, Field(ge=0)] = _ZONE_AWARE.min_cluster_size
     routing_percent: Percent = _ZONE_AWARE.routing_percent
     force_local_zone: Annotated[Count, Field(ge=1)] | None = None
+
+
+class FailoverTarget(Part):
+    """Where calls go while none of a service's, or a subset's, own endpoints is healthy.
+
+    Attributes:
+        service: its own unless given.
+        subset: all of the service unless given.
+    """
+
+    compiles_to: ClassVar = FailoverSettings
+
+    service: Name | None = None
+    subset: Name | None = None
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> FailoverTarget:
+        if self.service is None and self.subset is None:
+            reject("names neither a service nor a subset")
+        return self
 
 
 class FailoverRegion(Part):
