@@ -17,7 +17,8 @@ import pytest
 from meshlib.balance.cluster import Cluster
 from meshlib.balance.endpoint import Endpoint, Health, Locality
 from meshlib.balance.settings import LeastRequestSettings, LoadBalancing
-from meshlib.routing.route import Backend, draw
+from meshlib.routing.route import Backend
+from meshlib.routing.split import draw
 from tests.core import NOW, balanced_state
 from tests.envoy.harness import ROUNDS, Case, Place, ask, start
 from tests.envoy.upstream import Upstream

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from meshlib.policy.settings import CallPolicy
 from meshlib.routing.match import PathMatch, RequestView, RouteMatch
-from meshlib.routing.route import Backend, HeaderEdits, Route, draw, find_route
+from meshlib.routing.route import Backend, HeaderEdits, Route, find_route
+from meshlib.routing.split import draw
 
 POLICY = CallPolicy()
 

@@ -90,7 +90,7 @@ class Call(Injections):
 
     def record(self, now: float) -> Record:
         """What happened so far."""
-        return self.journal.record(self.facts, self.path, self.attempts, self.why, now)
+        return self.journal.record(self.facts, self.path, self.attempts, self.why, now, self.traits)
 
     # Events
 
@@ -101,8 +101,9 @@ class Call(Injections):
         self.journal.began = now
         if self._begin_timeouts(now):
             return self._cut(now)
-        if self.facts.policy.fault is not None and (actions := self._inject(now)) is not None:
-            return actions
+        if self.facts.intercepted:
+            actions = self._inject(now)
+            return self._go(now) if actions is None else actions
         self._look()
         return self._enter(now)
 

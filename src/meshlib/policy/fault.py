@@ -27,7 +27,16 @@ from typing import Final
 from meshlib.dataclass import dataclass
 from meshlib.durations import format_duration
 
-__all__ = ["AbortSettings", "ActiveFaults", "DelaySettings", "FaultSettings", "Injected", "draw_fault", "reply_to"]
+__all__ = [
+    "AbortSettings",
+    "ActiveFaults",
+    "DelaySettings",
+    "FaultSettings",
+    "Injected",
+    "draw_fault",
+    "grpc_status_of",
+    "reply_to",
+]
 
 _MILLION: Final = 1_000_000
 
@@ -194,6 +203,11 @@ _GRPC_STATUS: Final = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503:
 _BODY: Final = b"fault filter abort"
 
 
+def grpc_status_of(status: int) -> int:
+    """The gRPC status that stands for an HTTP status."""
+    return _GRPC_STATUS.get(status, 2)
+
+
 def reply_to(fault: Injected, headers: Mapping[str, str]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """The status, headers and body of an abort, which is no reset.
 
@@ -206,7 +220,7 @@ def reply_to(fault: Injected, headers: Mapping[str, str]) -> tuple[int, list[tup
     """
     code = fault.grpc_status
     if headers.get("content-type", "").startswith("application/grpc"):
-        told = _GRPC_STATUS.get(fault.status or 0, 2) if code is None else code
+        told = grpc_status_of(fault.status or 0) if code is None else code
         grpc = [(b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % told), (b"grpc-message", _BODY)]
         return 200, [*grpc, (b"content-length", b"0")], b""
     status = _HTTP_STATUS.get(code, 500) if code is not None else fault.status or 500

@@ -93,6 +93,7 @@ class Holdings(Placement):
         self.wait_on: Ready | None = None
         self.deadline = None
         self.cluster = None
+        self.drawn = 0
         self._rng = rng
         self._used = NONE
         self._probe = None

@@ -4,15 +4,14 @@ A delay is a wait like any other: within the call's total timeout, which cuts it
 attempt was made, so nothing retries it, and neither breaker nor ejection nor budget hears of it. What is drawn, and
 how, is in `meshlib.policy.fault`.
 
-The fifth layer of a call; see `meshlib.policy.timeouts`.
+The sixth layer of a call; see `meshlib.policy.timeouts`.
 """
 
 from __future__ import annotations
 
 from meshlib.errors import Reset
-from meshlib.policy.actions import Action, Reply
-from meshlib.policy.attempts import Attempts
-from meshlib.policy.holdings import DONE
+from meshlib.policy.actions import Action
+from meshlib.policy.reply import Replies
 from meshlib.policy.traits import Traits
 
 __all__ = ["FAULT", "Injections"]
@@ -21,7 +20,7 @@ FAULT = "fault"
 """What a call that is delayed waits for."""
 
 
-class Injections(Attempts):
+class Injections(Replies):
     """The faults of a call. `meshlib.policy.call.Call` adds the events."""
 
     __slots__ = ()
@@ -62,16 +61,11 @@ class Injections(Attempts):
         fault = traits.fault
         self._end_fault()
         if not fault.abort:
-            self._look()
-            return self._enter(now)
+            return self._go(now)
         if fault.is_reset:
             error = Reset("an injected fault: as if the endpoint had reset the connection", service=self.facts.service)
             return self._fail(now, error, success=None)
-        status, headers, body = reply_to(fault, traits.headers)
-        journal = self.journal
-        journal.status, journal.outcome, journal.ended = status, "success", now
-        self.state = DONE
-        return [Reply(status, headers, b"" if self.facts.method == "HEAD" else body)]
+        return self._replied(now, *reply_to(fault, traits.headers))
 
     def _end_fault(self) -> None:
         traits = self.traits

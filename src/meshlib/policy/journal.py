@@ -9,6 +9,7 @@ from meshlib.policy.attempt import Attempt
 from meshlib.policy.facts import CallFacts
 from meshlib.policy.record import Record, Wait
 from meshlib.policy.retry import NO_BUDGET, OVERLOADED
+from meshlib.policy.traits import Traits
 
 __all__ = ["Journal"]
 
@@ -23,7 +24,7 @@ class Journal:
             failure.
         outcome, status, error, limit, no_retry, refused_by, fault: see `meshlib.policy.record.Record`.
         waiting_for: what it waits for now; empty while it does not.
-        shadow: see there, too.
+        mirrored, override, shadow: see there, too.
     """
 
     __slots__ = (
@@ -34,8 +35,10 @@ class Journal:
         "error",
         "fault",
         "limit",
+        "mirrored",
         "no_retry",
         "outcome",
+        "override",
         "refused_by",
         "shadow",
         "status",
@@ -56,6 +59,8 @@ class Journal:
         self._since = 0.0
         self._waits: tuple[Wait, ...] = ()
         self.shadow: tuple[str, ...] = ()
+        self.mirrored: tuple[str, ...] = ()
+        self.override: str | None = None
 
     @property
     def overloaded(self) -> bool:
@@ -88,7 +93,13 @@ class Journal:
         return sum(wait.duration_s for wait in self._waits)
 
     def record(
-        self, facts: CallFacts, path: str, attempts: Sequence[Attempt], why: Sequence[str] | None, now: float
+        self,
+        facts: CallFacts,
+        path: str,
+        attempts: Sequence[Attempt],
+        why: Sequence[str] | None,
+        now: float,
+        traits: Traits | None = None,
     ) -> Record:
         """What happened so far."""
         began = now if self.began is None else self.began
@@ -110,6 +121,10 @@ class Journal:
             no_retry=self.no_retry,
             refused_by=self.refused_by,
             fault=self.fault,
+            reply=None if traits is None or traits.answer is None or not traits.replied else traits.answer.text,
+            rewritten=None if traits is None or facts.observe else traits.rewritten,
+            mirrored=self.mirrored,
+            override=self.override,
             shadow=self.shadow,
             why=tuple(why or ()),
         )

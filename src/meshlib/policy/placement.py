@@ -31,7 +31,7 @@ from meshlib.policy.limit import LimitFull, Waiter
 from meshlib.policy.outlier import EjectionProbe, OutlierDetector
 from meshlib.policy.timeouts import Timeouts
 from meshlib.policy.traits import Traits
-from meshlib.routing.route import draw
+from meshlib.routing.split import draw
 
 if TYPE_CHECKING:
     from meshlib.policy.gate import Gate
@@ -54,12 +54,14 @@ class Placement(Timeouts):
         replayable: whether its body can be produced again; the driver may change its mind while the call runs.
         why: the reasons in full, if they are asked for.
         traits: what was read of the request; None for nothing.
+        drawn: the index of the backend whose cluster it is in.
     """
 
-    __slots__ = ("_clusters", "_inside", "_probe", "_rng", "_used", "cluster", "replayable", "traits", "why")
+    __slots__ = ("_clusters", "_inside", "_probe", "_rng", "_used", "cluster", "drawn", "replayable", "traits", "why")
 
     attempts: list[Attempt]
     cluster: Cluster | None
+    drawn: int
     journal: Journal
     replayable: bool
     traits: Traits | None
@@ -93,7 +95,9 @@ class Placement(Timeouts):
             if single:
                 index = None if left_out else 0
             else:
-                index = draw(backends, self._rng.random(), left_out)
+                traits = self.traits
+                by = None if traits is None else traits.sticky
+                index = draw(backends, self._rng.random() if by is None else by, left_out)
             if index is None:
                 return self._no_way() if rejected is None else self._refused(rejected)
             cluster = self._clusters[index]
@@ -106,7 +110,7 @@ class Placement(Timeouts):
             state = cluster.state
             breaker = state.breaker
             if breaker is not None and breaker.state is not _CLOSED:
-                answer = breaker.admit(now, self.facts.safe and self.replayable)
+                answer = breaker.admit(now, bool(self.facts.safe) and self.replayable)
                 if isinstance(answer, Rejected):
                     rejected = answer
                     self.say(f"cluster {cluster.name}: its circuit is open")
@@ -116,7 +120,11 @@ class Placement(Timeouts):
                     continue
                 self._probe = answer
             self.cluster = cluster
-            self._used = _FIRST if single else self._used | {index}
+            if single:
+                self._used = _FIRST
+            else:
+                self._used |= {index}
+                self.drawn = index
             if state.gates is not None:
                 return self._ask_gates(now)
             place = state.limit.enter()
@@ -160,7 +168,7 @@ class Placement(Timeouts):
     def _lease(self, now: float, outlier: OutlierDetector, tried: Sequence[Member]) -> EjectionProbe | None:
         """The probe of an ejected endpoint, if one is due and the call suits."""
         among = None if self.cluster is None else self.cluster.own
-        return outlier.due(now, self.facts.safe and self.replayable, tried, among)
+        return outlier.due(now, bool(self.facts.safe) and self.replayable, tried, among)
 
     def _has_other(self, tried: Sequence[Member]) -> bool:
         """Whether the cluster has an endpoint that the call has not tried."""

@@ -81,6 +81,11 @@ class Record:
         refused_by: what refused the call at the door of its cluster: ``circuit-breaker``, or the name of a gate
             (``limit``, ``throttle``, ``rate-limit``); None if nothing did.
         fault: the fault that was injected, in words; None if none was.
+        reply: what its route answered instead of a backend, in words; None if it was to be called.
+        rewritten: the path that was sent instead of `path`, where its route says so; None if it was not.
+        mirrored: the clusters that a copy of the request was sent to.
+        override: what an override put in the place of the service; with ``(missing)`` where nobody served that, so that
+            the service itself was called. None for nothing.
         shadow: what policies that run beside and decide nothing would have decided otherwise, in words.
         no_retry: why a failed attempt was not followed by another, in words; None if that did not come up.
         why: the reasons in full, one line each, when ``explain`` was asked for.
@@ -100,6 +105,10 @@ class Record:
     no_retry: str | None = None
     refused_by: str | None = None
     fault: str | None = None
+    reply: str | None = None
+    rewritten: str | None = None
+    mirrored: tuple[str, ...] = ()
+    override: str | None = None
     shadow: tuple[str, ...] = ()
     why: tuple[str, ...] = ()
 
@@ -119,6 +128,14 @@ class Record:
         notes = [str(attempt) for attempt in self.attempts]
         if self.fault:
             notes.append(f"injected: {self.fault}")
+        if self.reply:
+            notes.append(f"answered here: {self.reply}")
+        if self.rewritten:
+            notes.append(f"sent as {self.rewritten}")
+        if self.mirrored:
+            notes.append(f"mirrored to {', '.join(self.mirrored)}")
+        if self.override:
+            notes.append(f"overridden: {self.override}")
         if self.refused_by:
             notes.append(f"refused by the {self.refused_by}")
         if self.no_retry:

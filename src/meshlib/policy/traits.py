@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from meshlib.context import Criticality
     from meshlib.policy.fault import Injected
     from meshlib.policy.settings import CallPolicy, RetryPolicy
+    from meshlib.routing.answer import Answer
+    from meshlib.routing.route import Route
+    from meshlib.routing.split import Draw
 
 __all__ = ["NO_HEADERS", "Reader", "Traits", "read_traits", "readers_of"]
 
@@ -46,10 +49,14 @@ class Traits:
         fault: that is being injected; None for none.
         set_cookies: values of ``Set-Cookie`` headers that the caller's response gets besides its own.
         shadow: what shadows would have decided otherwise when they picked.
+        sticky: what the draw of the backend goes by; None for chance.
+        rewritten: the path to send, without the query, where the route rewrites it; None where it does not.
+        answer, replied: what the route answers instead of a backend, None for nothing; and whether it did.
     """
 
     __slots__ = (
         "affinity",
+        "answer",
         "answered_by",
         "bound_to",
         "criticality",
@@ -58,10 +65,13 @@ class Traits:
         "hash_key",
         "headers",
         "keys",
+        "replied",
         "retriable",
         "retries",
+        "rewritten",
         "set_cookies",
         "shadow",
+        "sticky",
     )
 
     def __init__(self, hash_key: str | None = None) -> None:
@@ -78,15 +88,25 @@ class Traits:
         self.fault: Injected | None = None
         self.set_cookies: list[bytes] = []
         self.shadow: tuple[str, ...] = ()
+        self.sticky: Draw | None = None
+        self.rewritten: str | None = None
+        self.answer: Answer | None = None
+        self.replied = False
 
 
 Reader: TypeAlias = Callable[[RequestView, Traits], None]
 """Notes in the traits what one policy wants to know of the request. Never raises."""
 
 
-def readers_of(policy: CallPolicy, clusters: Sequence[ClusterState], rng: Random) -> tuple[Reader, ...]:
-    """The readers that calls with this policy over these clusters need."""
+def readers_of(
+    policy: CallPolicy, clusters: Sequence[ClusterState], rng: Random, route: Route | None = None
+) -> tuple[Reader, ...]:
+    """The readers that calls with this policy over these clusters need, and what their `route` does to them."""
     readers: list[Reader] = []
+    if route is not None and (route.rewrite or route.reply or route.sticky):
+        from meshlib.policy.routed import route_reader
+
+        readers.append(route_reader(route))
     if policy.retry.retriable_request_headers or policy.retry.retriable_methods:
         readers.append(_retriable(policy.retry))
     if policy.fault is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from meshlib.dataclass import dataclass, field
+from meshlib.routing.regex import CompiledRegex, compile_regex
 
 __all__ = ["REDIRECT_STATUSES", "DirectResponse", "Mirror", "Redirect", "RegexRewrite", "Rewrite", "Sticky"]
 
@@ -22,6 +23,10 @@ class RegexRewrite:
 
     pattern: str
     substitution: str
+    compiled: CompiledRegex = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "compiled", compile_regex(self.pattern))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,11 @@ class Rewrite:
     prefix: str | None = None
     regex: RegexRewrite | None = None
     host: str | None = None
+
+    @property
+    def changes_path(self) -> bool:
+        """Whether the path is changed, and not the host alone."""
+        return self.path is not None or self.prefix is not None or self.regex is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from meshlib.policy.settings import CallPolicy
 from meshlib.routing.actions import DirectResponse, Mirror, Redirect, Rewrite, Sticky
 from meshlib.routing.match import RequestView, RouteMatch
 
-__all__ = ["NO_EDITS", "Backend", "HeaderEdits", "Route", "draw", "find_route"]
+__all__ = ["NO_EDITS", "Backend", "HeaderEdits", "Route", "find_route"]
 
 HeaderList: TypeAlias = list[tuple[bytes, bytes]]
 
@@ -43,6 +43,7 @@ class Backend:
         service, subset: the cluster.
         weight: its share, relative to the other backends'.
         request_edits, response_edits: header edits, besides the route's.
+        host: what its servers see as ``Host``; None leaves it as it is.
     """
 
     service: str
@@ -50,6 +51,7 @@ class Backend:
     weight: float = 1.0
     request_edits: HeaderEdits = NO_EDITS
     response_edits: HeaderEdits = NO_EDITS
+    host: str | None = None
 
     @property
     def cluster(self) -> str:
@@ -72,6 +74,7 @@ class Route:
         reply: what answers instead of a backend; None for none.
         mirrors: who gets copies.
         sticky: what the draw of the backend goes by; None for chance.
+        shapes, reshapes: whether requests, and whether responses, are changed by it or by one of its backends.
     """
 
     name: str
@@ -85,6 +88,15 @@ class Route:
     reply: Redirect | DirectResponse | None = None
     mirrors: tuple[Mirror, ...] = ()
     sticky: Sticky | None = None
+    shapes: bool = field(init=False, repr=False, compare=False)
+    reshapes: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        backends = self.backends
+        shapes = self.rewrite or self.request_edits or any(each.request_edits or each.host for each in backends)
+        reshapes = self.response_edits or any(each.response_edits for each in backends)
+        object.__setattr__(self, "shapes", bool(shapes))
+        object.__setattr__(self, "reshapes", bool(reshapes))
 
     def accepts(self, request: RequestView) -> bool:
         return not self.matches or any(match.matches(request) for match in self.matches)
@@ -102,31 +114,3 @@ def find_route(routes: Sequence[Route], request: RequestView) -> Route | None:
         if route.accepts(request):
             return route
     return None
-
-
-def draw(backends: Sequence[Backend], chance: float, left_out: frozenset[int] = frozenset()) -> int | None:
-    """Draw a backend by weight.
-
-    Args:
-        backends: the choices.
-        chance: a random number in [0, 1).
-        left_out: indexes not to draw.
-
-    Returns:
-        The index of the backend drawn; None if none with a weight above 0 is left.
-    """
-    if len(backends) == 1:
-        return None if left_out else 0
-    total = sum(backend.weight for index, backend in enumerate(backends) if index not in left_out)
-    if total <= 0:
-        return None
-    point = chance * total
-    last = None
-    for index, backend in enumerate(backends):
-        if index in left_out or backend.weight <= 0:
-            continue
-        last = index
-        point -= backend.weight
-        if point < 0:
-            return index
-    return last
