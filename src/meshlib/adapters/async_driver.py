@@ -54,7 +54,7 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
                     from meshlib.adapters.local_reply import async_reply
 
                     exchange.ended()
-                    return async_reply(action, call.journal.fault), action.body
+                    return async_reply(action, call), action.body
             if start is None:
                 actions = await wait(exchange)
                 continue

@@ -123,7 +123,7 @@ class _Race:
                 finally:
                     del error
             elif isinstance(action, Reply):
-                return async_reply(action, self._exchange.call.journal.fault), action.body
+                return async_reply(action, self._exchange.call), action.body
         if ended is None:
             await self._settle()
         else:

@@ -27,6 +27,9 @@ class Shadow:
         self._call = exchange.call
         self._call.why = self._call.why or []
         self._n = 0
+        traits = self._call.traits
+        if traits is not None and traits.rewritten is not None:
+            self._call.say(f"would send the path {traits.rewritten!r}")
         self._note(self._call.begin(self._now()))
         if self._call.state is CallState.WAITING:
             self._call.say(f"would have waited: {self._call.record(self._now()).waits[-1].reason}")

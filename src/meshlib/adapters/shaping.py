@@ -1,8 +1,8 @@
 """The request that a backend gets: with the edits of its route and its own, and the route's path and host.
 
 Worked out again where another backend was drawn. The order is Envoy's (``RouteEntryImplBase::finalizeRequestHeaders``
-in ``source/common/router/config_impl.cc``): the backend's edits and host, then the route's edits, host and path, so that
-the less specific has the last word.
+in ``source/common/router/config_impl.cc``): the backend's edits and host, then the route's edits, host and path, so
+that the less specific has the last word.
 """
 
 from __future__ import annotations

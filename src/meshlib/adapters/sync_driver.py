@@ -58,7 +58,7 @@ def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes |
                     from meshlib.adapters.local_reply import sync_reply
 
                     exchange.ended()
-                    return sync_reply(action, call.journal.fault), action.body
+                    return sync_reply(action, call), action.body
             if start is None:
                 actions = wait(exchange)
                 continue

@@ -126,7 +126,7 @@ class _Race:
                 finally:
                     del error
             elif isinstance(action, Reply):
-                return sync_reply(action, self._exchange.call.journal.fault), action.body
+                return sync_reply(action, self._exchange.call), action.body
         return None
 
     def go_on(self) -> None:
