@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Final
 from urllib.parse import urlsplit
 
+from meshlib.adapters.doings import doings
 from meshlib.adapters.options import overrides_of
 from meshlib.adapters.plane import DEFAULT_PORTS, DataPlane, RequestFacts, by_metadata
 from meshlib.adapters.reasons import Candidate, candidates, routes_not_taken
 from meshlib.balance.cluster import Cluster
 from meshlib.config.settings import Mode
+from meshlib.config.words import match_words, plain
 from meshlib.context import current_scope
 from meshlib.dataclass import dataclass
 from meshlib.durations import format_duration
@@ -18,6 +21,9 @@ from meshlib.policy.retry import IDEMPOTENT_METHODS
 from meshlib.policy.settings import CallPolicy, HedgeSettings
 
 __all__ = ["Candidate", "Plan", "make_plan"]
+
+_MOST_ROUTES: Final = 20
+"""Of the routes not taken so many are told: those that come last before the one that is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +35,10 @@ class Plan:
         service: that it is for; None for a host outside the mesh.
         mode: what the mesh does with such calls.
         route: the name of the route that matches; empty outside the mesh.
+        conditions: of that route, in words.
         routes_not_taken: each with the reason.
         backends: the clusters of the route and their shares, in percent.
+        does: what the route does to the request on its way, a line each; of headers, names alone.
         candidates: the endpoints of these clusters.
         policy: how the call would be made.
         timeout_s: for the call; None for none.
@@ -44,8 +52,10 @@ class Plan:
     service: str | None
     mode: Mode
     route: str = ""
+    conditions: str = ""
     routes_not_taken: tuple[tuple[str, str], ...] = ()
     backends: tuple[tuple[str, float], ...] = ()
+    does: tuple[str, ...] = ()
     candidates: tuple[Candidate, ...] = ()
     policy: CallPolicy | None = None
     timeout_s: float | None = None
@@ -57,9 +67,12 @@ class Plan:
         if self.service is None:
             return "\n".join([f"{self.method} {self.url}: outside the mesh", *(f"  {note}" for note in self.notes)])
         lines = [f"{self.method} {self.url}: service {self.service}, mode {self.mode}"]
-        lines += [f"  route {name}: not taken: {reason}" for name, reason in self.routes_not_taken]
-        shares = ", ".join(f"{cluster} {share:.3g} %" for cluster, share in self.backends)
-        lines.append(f"  route {self.route}: to {shares}")
+        others = self.routes_not_taken
+        if len(others) > _MOST_ROUTES:
+            lines.append(f"  {len(others) - _MOST_ROUTES} routes: not taken either")
+        lines += [f"  route {name}: not taken: {reason}" for name, reason in others[-_MOST_ROUTES:]]
+        lines.append(f"  route {self.route}: {self.shares}")
+        lines += [f"  {each}" for each in self.does]
         for candidate in self.candidates:
             state = f"no: {candidate.why_not}" if candidate.why_not else f"cost {format_duration(candidate.cost_s)}"
             lines.append(f"  endpoint {candidate.address} ({candidate.cluster}, weight {candidate.weight:g}): {state}")
@@ -71,6 +84,18 @@ class Plan:
             lines.append(f"  timeout {limit}, retries {retries}{unsafe}{hedged}")
         lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
+
+    @property
+    def shares(self) -> str:
+        """Where calls go, and which part of them, in words."""
+        return f"to {', '.join(f'{cluster} {share:.3g} %' for cluster, share in self.backends)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same as JSON has it, with no secret in it."""
+        told: dict[str, Any] = plain(self)
+        told["routes_not_taken"] = [{"route": name, "why": why} for name, why in self.routes_not_taken]
+        told["backends"] = [{"cluster": cluster, "percent": share} for cluster, share in self.backends]
+        return told
 
 
 def _hedged(hedge: HedgeSettings | None) -> str:
@@ -128,8 +153,10 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
         service=service,
         mode=plane.mode_of(service),
         route=chosen.name,
+        conditions=" or ".join(map(match_words, chosen.matches)) or "everything",
         routes_not_taken=routes_not_taken(view.settings.routes, chosen, facts.view()),
         backends=tuple((backend.cluster, backend.weight * 100.0 / total) for backend in chosen.backends),
+        does=doings(chosen, facts.view()),
         candidates=tuple(candidate for cluster in clusters for candidate in candidates(cluster, now)),
         policy=policy,
         timeout_s=timeout_s,

@@ -9,6 +9,12 @@ from pathlib import Path
 import click
 
 from meshlib._version import __version__
+from meshlib.cli.check import check
+from meshlib.cli.convert import convert
+from meshlib.cli.diff import diff
+from meshlib.cli.explain import explain
+from meshlib.cli.init import init
+from meshlib.cli.schema import schema
 
 __all__ = ["meshlib"]
 
@@ -21,7 +27,11 @@ def meshlib() -> None:
     """A service mesh as a Python library."""
 
 
-@meshlib.command()
+for _command in (check, convert, diff, explain, init, schema):
+    meshlib.add_command(_command)
+
+
+@meshlib.command(short_help="Look at this environment.")
 def doctor() -> None:
     """Look at this environment: versions, optional packages, the configuration, the registry.
 
@@ -35,7 +45,7 @@ def doctor() -> None:
     sys.exit(1 if any(finding.broken for finding in findings) else 0)
 
 
-@meshlib.command()
+@meshlib.command(short_help="See the mesh at work, and plain httpx beside it.")
 @click.option("--consul", is_flag=True, help="Use a real Consul agent, started for the demo, as the registry.")
 @click.option(
     "--seconds",

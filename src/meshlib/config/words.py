@@ -12,7 +12,7 @@ from meshlib.durations import format_duration
 from meshlib.routing.match import RouteMatch, is_secret
 from meshlib.routing.route import HeaderEdits
 
-__all__ = ["AS_BY_DEFAULT", "HIDDEN", "match_words", "open_fields", "shortened", "value_words", "written_name"]
+__all__ = ["AS_BY_DEFAULT", "HIDDEN", "match_words", "open_fields", "plain", "shortened", "value_words", "written_name"]
 
 AS_BY_DEFAULT: Final = "as by default"
 HIDDEN: Final = "(not shown)"
@@ -34,6 +34,22 @@ _WRITTEN: Final = {
     "selector": "metadata",
 }
 """Where the settings have a name of their own (`meshlib.config.lay`)."""
+
+
+def plain(value: Any) -> Any:
+    """A settings object as JSON has it: durations in seconds, under the names of the settings; secrets left out."""
+    if is_dataclass(value):
+        shown = [each for each in fields(value) if each.repr and each.compare]
+        return {each.name: plain(getattr(value, each.name)) for each in shown}
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (frozenset, set)):
+        return sorted((plain(each) for each in value), key=str)
+    if isinstance(value, (tuple, list)):
+        return [plain(each) for each in value]
+    if isinstance(value, enum.Enum):
+        return value.value
+    return value if value is None or isinstance(value, (str, int, float, bool)) else type(value).__name__
 
 
 def written_name(field: str) -> str:
