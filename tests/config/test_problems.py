@@ -296,13 +296,19 @@ SINGLE = {
         ORDERS + "    routes: [{match: [{path: {regex: '/(a'}}]}]",
         3,
         "services.orders.routes[0].match[0].path.regex",
-        "missing ), unterminated subpattern at character 2",
+        "is not a regular expression of RE2: missing ): '/(a'",
     ),
-    "a regex that will change": (
-        ORDERS + "    routes: [{match: [{path: {regex: '[[a]'}}]}]",
+    "a regex that looks ahead": (
+        ORDERS + "    routes: [{match: [{path: {regex: '/a(?!b)'}}]}]",
         3,
         "services.orders.routes[0].match[0].path.regex",
-        "is not a regular expression",
+        "is not a regular expression of RE2: invalid perl operator: '(?!'",
+    ),
+    "a regex that is nobody's business": (
+        ORDERS + "    routes: [{match: [{headers: {authorization: {regex: '(a'}}}]}]",
+        3,
+        "services.orders.routes[0].match[0].headers.authorization.regex",
+        "the value (not shown) is not a regular expression of RE2: missing )",
     ),
     "two conditions on the path": (
         ORDERS + "    routes: [{match: [{path: {exact: /a, prefix: /b}}]}]",

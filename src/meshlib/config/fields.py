@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -317,16 +316,13 @@ def _template(value: str) -> str:
 
 
 def _regex(value: str) -> str:
+    # Loaded here: few configurations have any.
+    from meshlib.routing.regex import RegexError, compile_regex
+
     try:
-        with warnings.catch_warnings():
-            # What Python warns of (a possible nested set, say) will mean something else one day.
-            warnings.simplefilter("error")
-            re.compile(value)
-    except re.error as error:
-        at = "" if error.pos is None else f" at character {error.pos + 1}"
-        reject(f"is not a regular expression: {error.msg}{at}")
-    except (OverflowError, RecursionError, Warning):
-        reject("is not a regular expression that this mesh accepts")
+        compile_regex(value)
+    except RegexError as error:
+        reject(error.text, part=error.part)
     return value
 
 

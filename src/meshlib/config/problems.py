@@ -172,6 +172,9 @@ def _words(cls: type[Part], path: Path, fault: Any, known: Any) -> tuple[str, fr
         case "meshlib_value" | "meshlib_type":
             subject = "" if isinstance(known, (Mapping, list, tuple)) and kind == "meshlib_value" else f"{shown} "
             text, nearest = subject + context["text"], context["nearest"]
+            # What a variable stands for may be a secret, so a part of it is not shown either.
+            if context.get("part") and isinstance(known, str) and "${" not in known:
+                text += f": {_quoted(context['part'])}"
         case _:
             said = fault["msg"][:1].lower() + fault["msg"][1:]
             text = f"{shown}: {said.replace('input should be', 'it should be')}"

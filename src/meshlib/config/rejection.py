@@ -22,10 +22,18 @@ def closest(word: str, choices: Iterable[str]) -> str | None:
     return plain[found[0]] if found else None
 
 
-def reject(text: str, *, nearest: str | None = None, kind: Literal["value", "type"] = "value") -> NoReturn:
+def reject(
+    text: str, *, nearest: str | None = None, kind: Literal["value", "type"] = "value", part: str | None = None
+) -> NoReturn:
     """Refuse the value under validation: `text` goes on after it ("is not a duration").
+
+    Args:
+        text: without anything of the value.
+        nearest: what would be right.
+        kind: what is wrong about it.
+        part: of the value, to be shown where the value itself may be.
 
     Raises:
         PydanticCustomError: always.
     """
-    raise PydanticCustomError(f"meshlib_{kind}", "{text}", {"text": text, "nearest": nearest})
+    raise PydanticCustomError(f"meshlib_{kind}", "{text}", {"text": text, "nearest": nearest, "part": part})

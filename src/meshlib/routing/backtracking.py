@@ -1,8 +1,8 @@
 """Whether Python's ``re``, which backtracks, can match a pattern without ruin. Used only where RE2 is not installed.
 
 A pattern becomes its position automaton (Glushkov, "The abstract theory of automata", 1961): a state for each character
-that it can take. A text costs as many steps as there are paths that read beginnings of it, so the paths are counted, after
-Weideman et al., "Analyzing matching time behavior of backtracking regular expression matchers" (2016):
+that it can take. A text costs as many steps as there are paths that read beginnings of it, so the paths are counted,
+after Weideman et al., "Analyzing matching time behavior of backtracking regular expression matchers" (2016):
 
 - A loop in which one text leads from a state back to it on two paths doubles the paths in each round: exponential.
 - A loop that a character may both stay in and leave, or take in two ways, gives a text of n characters n chances. Each
@@ -30,7 +30,7 @@ __all__ = ["checked"]
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
 
-_INSTALL: Final = '; pip install "meshlib-http[re2]" has it matched by RE2 instead'
+_INSTALL: Final = '; pip install "meshlib-http[re2]" has RE2 match it, which can'
 _LAST: Final = 0x10FFFF
 _ALL: Final[Ranges] = ((0, _LAST),)
 _MAX_STATES: Final = 3000
@@ -40,21 +40,23 @@ _MAX_CHOICES: Final = 256
 _EXACT: Final = 8
 """Bounded repeats of up to so many rounds are written out; longer ones count as loops."""
 
+_ONE_CHARACTER: Final = (op.LITERAL, op.NOT_LITERAL, op.IN, op.ANY)
 _DIGIT: Final[Ranges] = ((48, 57),)
 _SPACE: Final[Ranges] = ((9, 13), (32, 32))
 _WORD: Final[Ranges] = ((48, 57), (65, 90), (95, 95), (97, 122))
 
-_NOT_IN_RE2: Final = (
-    (r"\\Z", r"'\Z', which RE2 calls '\z'"),
-    (r"\\[zCQpP]|\\x\{|\[\[:|\[:", "syntax that only RE2 has"),
-    (r"\{,", "'{,', which RE2 takes literally"),
-    (r"\\[uUN]", r"'\u', '\U' or '\N', which RE2 does not have"),
-    (r"\(\?[a-zA-Z-]*[aLux]", "a flag that RE2 does not have"),
+_ONLY_RE2: Final = "syntax that only RE2 has"
+_FOREIGN: Final = (
+    (rb"\\Z", r"'\Z', which RE2 calls '\z'"),
+    (rb"\\[zCQpP]|\\x\{|\[:", _ONLY_RE2),
+    (rb"\{,", "'{,', which RE2 takes literally"),
+    (rb"\\[uUN]", r"'\u', '\U' or '\N', which RE2 does not have"),
+    (rb"\(\?[a-zA-Z-]*[aLux]", "a flag that RE2 does not have"),
 )
-"""Outside of classes and after an even number of backslashes; `_foreign` sees to that."""
+"""What the two engines would take differently. Looked for with pairs of backslashes put aside."""
 
 
-def checked(text: str, *, anywhere: bool = False) -> re.Pattern[str]:
+def checked(text: bytes, *, anywhere: bool = False) -> re.Pattern[bytes]:
     """Compile a pattern for Python's ``re``.
 
     Args:
@@ -66,28 +68,27 @@ def checked(text: str, *, anywhere: bool = False) -> re.Pattern[str]:
     """
     foreign = _foreign(text)
     if foreign is not None:
-        raise RegexError(f"has {foreign}{_INSTALL}" if "RE2 has" in foreign else f"has {foreign}")
+        raise RegexError(f"has {foreign}{_INSTALL if foreign == _ONLY_RE2 else ''}")
     try:
         with warnings.catch_warnings():
             # What Python warns of (a possible nested set, say) will mean something else one day.
             warnings.simplefilter("error")
-            pattern = re.compile(text, re.ASCII)
-            tree = _parser.parse(text, re.ASCII)
+            pattern = re.compile(text)
+            tree = _parser.parse(text)
         automaton = _Automaton()
         automaton.read(tree)
     except re.error as error:
         at = "" if error.pos is None else f" at character {error.pos + 1}"
         raise RegexError(f"is not a regular expression: {error.msg}{at}") from None
     except (OverflowError, RecursionError, Warning):
-        raise RegexError(f"is not one that Python's re can be trusted with{_INSTALL}") from None
+        raise RegexError(f"is not one for Python's re{_INSTALL}") from None
     automaton.judge(1 if anywhere else 0)
     return pattern
 
 
-def _foreign(text: str) -> str | None:
-    """What the two engines would take differently, in words."""
-    plain = re.sub(r"\\\\", "__", text)
-    return next((words for pattern, words in _NOT_IN_RE2 if re.search(pattern, plain)), None)
+def _foreign(text: bytes) -> str | None:
+    plain = text.replace(rb"\\", b"__")
+    return next((words for pattern, words in _FOREIGN if re.search(pattern, plain)), None)
 
 
 class _Automaton:
@@ -96,7 +97,8 @@ class _Automaton:
     def __init__(self) -> None:
         self.sets: list[Ranges] = [()]
         self.follow: list[Counter[int]] = [Counter()]
-        self.repeats: list[tuple[int, int, str]] = []  # first state, the one after the last, as written
+        # First state, the one after the last, as written, whether there is more in it than one character.
+        self.repeats: list[tuple[int, int, str, bool]] = []
 
     def read(self, tree: Any) -> None:
         """Take a pattern in."""
@@ -121,7 +123,7 @@ class _Automaton:
             )
         if kind in (op.MAX_REPEAT, op.MIN_REPEAT):
             return self._repeat(value, flags)
-        if kind in (op.LITERAL, op.NOT_LITERAL, op.IN, op.ANY):
+        if kind in _ONE_CHARACTER:
             return self._state(_set(kind, value, flags))
         raise RegexError(f"has {_named(kind)}, which RE2 does not have")
 
@@ -129,7 +131,7 @@ class _Automaton:
         self.sets.append(ranges)
         self.follow.append(Counter())
         if len(self.sets) > _MAX_STATES:
-            raise RegexError(f"is too large for Python's re to be trusted with{_INSTALL}")
+            raise RegexError(f"is too large for Python's re{_INSTALL}")
         state = len(self.sets) - 1
         return False, [state], [state]
 
@@ -148,12 +150,13 @@ class _Automaton:
             parts = [self._sequence(body, flags) for _ in range(max(copies, 1))]
             nullable, first, last = parts[-1]
             if nullable and most is not op.MAXREPEAT:
-                raise RegexError(f"repeats '{_shown(body)}', which may be empty, up to {most} times{_INSTALL}")
+                raise RegexError(f"repeats what may be empty up to {most} times{_INSTALL}", _shown(body))
             for state in last:
                 self.follow[state].update(first)
             made = self._joined([*parts[:-1], (nullable or least == 0, first, last)])
         if most is op.MAXREPEAT or most > 1:
-            self.repeats.append((began, len(self.sets), _shown([(op.MAX_REPEAT, value)])))
+            single = len(body) == 1 and body[0][0] in _ONE_CHARACTER
+            self.repeats.append((began, len(self.sets), _shown([(op.MAX_REPEAT, value)]), not single))
         return made
 
     def _joined(self, parts: Sequence[tuple[bool, list[int], list[int]]]) -> tuple[bool, list[int], list[int]]:
@@ -191,8 +194,8 @@ class _Automaton:
             bits.append(most_bits + (0.0 if is_loop else math.log2(max(choices, 1))))
         count, states = loops[group_of[0]]
         if count + loops_before > _MAX_LOOPS:
-            parts = ", ".join(f"'{self._where([state])}'" for state in states)
-            raise RegexError(f"has repeats that can share the same text in too many ways: {parts}{_INSTALL}")
+            parts = " ".join(self._where([state]) for state in states)
+            raise RegexError(f"has repeats that can share one text in too many ways{_INSTALL}", parts)
         if 2 ** bits[group_of[0]] > _MAX_CHOICES:
             raise RegexError(f"can take the same text in more than {_MAX_CHOICES} ways, by its choices{_INSTALL}")
 
@@ -205,12 +208,10 @@ class _Automaton:
             if all(_overlap(self.sets, dict.fromkeys(steps[state], 1)) < 2 for state in group):
                 return
             if len(group) > _MAX_LOOP:
-                raise RegexError(f"is too large for Python's re to be trusted with: '{self._where(group)}'{_INSTALL}")
+                raise RegexError(f"has a repeat too large for Python's re{_INSTALL}", self._where(group))
             twice = self._parts_and_meets(group, steps)
         if twice:
-            raise RegexError(
-                f"has '{self._where(group)}', which can take one text in exponentially many ways{_INSTALL}"
-            )
+            raise RegexError(f"can take one text in exponentially many ways{_INSTALL}", self._where(group, nested=True))
 
     def _parts_and_meets(self, group: Sequence[int], steps: dict[int, list[int]]) -> bool:
         forward: dict[tuple[int, int], list[tuple[int, int]]] = {}
@@ -239,11 +240,15 @@ class _Automaton:
                     todo.append(each)
         return any(one != other for one, other in returns)
 
-    def _where(self, states: Sequence[int]) -> str:
-        """The smallest repeat that has all of these states, as written."""
+    def _where(self, states: Sequence[int], *, nested: bool = False) -> str:
+        """The smallest repeat that has all of these states, as written; of those with more than one character in it."""
         low, high = min(states), max(states)
-        around = [(end - start, shown) for start, end, shown in self.repeats if start <= low and high < end]
-        return min(around, default=(0, "it"))[1]
+        around = [
+            (end - start, shown)
+            for start, end, shown, more in self.repeats
+            if start <= low and high < end and (more or not nested)
+        ]
+        return min(around, default=(0, ""))[1]
 
 
 def _components(follow: Sequence[Sequence[int]]) -> list[list[int]]:

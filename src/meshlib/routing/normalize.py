@@ -11,8 +11,8 @@ made canonical as Chromium does (``url_canon_path.cc``, Envoy's ``normalize_path
 | `decode_and_merge_slashes` | x | x | x |
 
 Canonical means: a backslash is a slash; ``.`` and ``..`` are resolved, also where their dots are written ``%2E``;
-letters, digits and ``-._~`` are not escaped; what may not stand in a URL is. Other escapes stay as they are, and so does
-what is no escape. Nothing is decoded twice.
+letters, digits and ``-._~`` are not escaped; what may not stand in a URL is. Other escapes stay as they are, and so
+does what is no escape. Nothing is decoded twice.
 """
 
 from __future__ import annotations

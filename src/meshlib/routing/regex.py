@@ -2,7 +2,8 @@
 
 The syntax is RE2's, as in Envoy, Istio and Linkerd: no lookaround and no backreferences. With google-re2 (the extra
 ``re2``) it does the work. Without it Python's ``re`` does, for the patterns that mean the same in both and that
-`meshlib.routing.backtracking` finds free of ruinous backtracking; the others are refused when they are loaded.
+`meshlib.routing.backtracking` finds free of ruinous backtracking; the others are refused when they are loaded. Texts
+are matched byte by byte, as Envoy has RE2 do it: to ``.`` a character outside ASCII is several.
 """
 
 from __future__ import annotations
@@ -17,11 +18,30 @@ _MAX_PROGRAM = 32_768
 
 
 class RegexError(ValueError):
-    """What is wrong with a pattern or a substitution."""
+    """What is wrong with a pattern or a substitution: `text` goes on after it ("is too large").
+
+    Attributes:
+        text: without anything of the pattern, which may be nobody's business.
+        part: the part of the pattern that is meant; None for the whole.
+    """
+
+    def __init__(self, text: str, part: str | None = None) -> None:
+        super().__init__(text, part)
+        self.text = text
+        self.part = part
+
+    def __str__(self) -> str:
+        return self.text if self.part is None else f"{self.text}: {self.part!r}"
 
 
 class CompiledRegex(Protocol):
-    """A pattern, ready to be used from any thread."""
+    """A pattern, ready to be used from any thread.
+
+    Attributes:
+        groups: how many groups it has.
+    """
+
+    groups: int
 
     def fullmatch(self, text: str) -> bool:
         """Whether it matches the whole text."""
@@ -39,13 +59,15 @@ def compile_regex(text: str) -> CompiledRegex:
     Raises:
         RegexError: if it is none, or if only RE2 could match it safely and is not installed.
     """
-    if "\0" in text:
-        raise RegexError("has a null character in it")
+    try:
+        pattern = text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise RegexError("has half a character in it") from None
     try:
         import re2
     except ImportError:
-        return _Backtracking(text)
-    return _Linear(text, re2)
+        return _Backtracking(pattern)
+    return _Linear(pattern, re2)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -76,13 +98,15 @@ def parse_substitution(substitution: str) -> tuple[str | int, ...]:
 
 
 def check_substitution(regex: str, substitution: str) -> None:
-    """See that a substitution fits a pattern.
+    """See that a substitution fits a pattern, and that the pattern can be looked for anywhere in a text.
 
     Raises:
-        RegexError: if it names a group that the pattern does not have, or is wrong by itself.
+        RegexError: if it names a group that the pattern does not have, or one of the two is wrong by itself.
     """
+    compiled = compile_regex(regex)
+    if isinstance(compiled, _Backtracking):
+        compiled.check_anywhere()
     wanted = max((part for part in parse_substitution(substitution) if isinstance(part, int)), default=0)
-    compiled: Any = compile_regex(regex)
     groups = compiled.groups
     if wanted > groups:
         raise RegexError(rf"uses \{wanted}, and the pattern has {groups} group{'' if groups == 1 else 's'}")
@@ -93,18 +117,17 @@ class _Linear:
 
     __slots__ = ("_pattern", "_set", "groups")
 
-    def __init__(self, text: str, re2: Any) -> None:
+    def __init__(self, pattern: bytes, re2: Any) -> None:
         options = re2.Options()
         options.log_errors = False
+        options.encoding = re2.Options.Encoding.LATIN1
         try:
-            self._pattern = re2.compile(text, options)
+            self._pattern = re2.compile(pattern, options)
             self._set = re2.Set.FullMatchSet(options)
-            self._set.Add(text)
+            self._set.Add(pattern)
             self._set.Compile()
-        except UnicodeEncodeError:
-            raise RegexError("has half a character in it") from None
         except re2.error as error:
-            raise RegexError(f"is not one that RE2 knows: {_words(error)}") from None
+            raise _refused(error) from None
         if self._pattern.programsize > _MAX_PROGRAM:
             raise RegexError(
                 f"is too large: {self._pattern.programsize} instructions, and {_MAX_PROGRAM} are the limit"
@@ -112,11 +135,10 @@ class _Linear:
         self.groups: int = self._pattern.groups
 
     def fullmatch(self, text: str) -> bool:
-        return bool(self._set.Match(text if text.isascii() else text.encode("utf-8", "surrogatepass")))
+        return bool(self._set.Match(text.encode("utf-8", "surrogatepass")))
 
     def replace(self, text: str, substitution: str) -> str:
-        whole = text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-        return _replace(self._pattern, whole, substitution)
+        return _replace(self._pattern, text, substitution)
 
 
 class _Backtracking:
@@ -124,14 +146,20 @@ class _Backtracking:
 
     __slots__ = ("_pattern", "groups")
 
-    def __init__(self, text: str) -> None:
+    def check_anywhere(self) -> None:
+        """Refuse what is harmless only where it must match the whole text."""
         from meshlib.routing.backtracking import checked
 
-        self._pattern = checked(text)
+        checked(self._pattern.pattern, anywhere=True)
+
+    def __init__(self, pattern: bytes) -> None:
+        from meshlib.routing.backtracking import checked
+
+        self._pattern = checked(pattern)
         self.groups = self._pattern.groups
 
     def fullmatch(self, text: str) -> bool:
-        return self._pattern.fullmatch(text) is not None
+        return self._pattern.fullmatch(text.encode("utf-8", "surrogatepass")) is not None
 
     def replace(self, text: str, substitution: str) -> str:
         return _replace(self._pattern, text, substitution)
@@ -139,24 +167,27 @@ class _Backtracking:
 
 def _replace(pattern: Any, text: str, substitution: str) -> str:
     # By hand, because the two engines' own functions differ in what becomes of empty matches; this is GlobalReplace.
-    parts = parse_substitution(substitution)
-    made: list[str] = []
+    parts = [part.encode() if isinstance(part, str) else part for part in parse_substitution(substitution)]
+    whole = text.encode("utf-8", "surrogatepass")
+    made: list[bytes] = []
     at, last = 0, -1
-    while at <= len(text):
-        match = pattern.search(text, at)
+    while at <= len(whole):
+        match = pattern.search(whole, at)
         if match is None:
             break
         start, end = match.span()
-        made.append(text[at:start])
+        made.append(whole[at:start])
         if start == end == last:
-            made.append(text[start : start + 1])
+            made.append(whole[start : start + 1])
             at = start + 1
             continue
-        made += [part if isinstance(part, str) else match.group(part) or "" for part in parts]
+        made += [part if isinstance(part, bytes) else match.group(part) or b"" for part in parts]
         at = last = end
-    return "".join([*made, text[at:]])
+    return b"".join([*made, whole[at:]]).decode("utf-8", "replace")
 
 
-def _words(error: Exception) -> str:
+def _refused(error: Exception) -> RegexError:
+    # What RE2 says is followed by the part that it means: "missing ): (a".
     said = error.args[0] if error.args else b""
-    return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+    text, _, part = (said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)).partition(": ")
+    return RegexError(f"is not a regular expression of RE2: {text}", part or None)
