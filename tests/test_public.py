@@ -109,6 +109,7 @@ PUBLIC = [
     "UnknownService",
     "ValueMatch",
     "Wait",
+    "Watch",
     "WireError",
     "ZoneAware",
     "__version__",

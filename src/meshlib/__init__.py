@@ -91,6 +91,7 @@ if TYPE_CHECKING:
         Throttle,
         Tls,
         ValueMatch,
+        Watch,
         ZoneAware,
     )
     from meshlib.context import (
@@ -201,6 +202,7 @@ _WHERE = {
         "Throttle",
         "Tls",
         "ValueMatch",
+        "Watch",
         "ZoneAware",
     ),
     "meshlib.context": ("ContextExecutor", "Criticality", "carry", "criticality", "current", "detached", "timeout"),
@@ -332,6 +334,7 @@ __all__ = [
     "UnknownService",
     "ValueMatch",
     "Wait",
+    "Watch",
     "WireError",
     "ZoneAware",
     "__version__",

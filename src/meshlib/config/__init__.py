@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         Throttle,
         Tls,
         ValueMatch,
+        Watch,
         ZoneAware,
     )
 
@@ -157,6 +158,7 @@ __all__ = [
     "Throttle",
     "Tls",
     "ValueMatch",
+    "Watch",
     "ZoneAware",
 ]
 

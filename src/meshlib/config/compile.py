@@ -27,6 +27,7 @@ from meshlib.config.settings import (
     ServerSettings,
     ServiceSettings,
     StaticSettings,
+    WatchSettings,
 )
 from meshlib.config.shadow import shadow_of
 from meshlib.dataclass import dataclass, replace
@@ -130,6 +131,7 @@ def compile_config(config: written.MeshConfig) -> MeshSettings:
         server=lay_over(ServerSettings(), config.server),
         redis=None if config.redis is None else lay_over(RedisSettings(""), config.redis),
         overrides=None if config.overrides is None else lay_over(OverrideSettings(), config.overrides),
+        watch=None if config.watch is None else lay_over(WatchSettings(), config.watch),
         sources=config.sources,
         notes=config.notes,
         security_documents=config.security_documents,

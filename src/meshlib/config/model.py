@@ -97,6 +97,7 @@ from meshlib.config.parts import (
     TcpKeepalive,
     Throttle,
     Tls,
+    Watch,
     ZoneAware,
 )
 from meshlib.config.parts.sources import Source
@@ -180,6 +181,7 @@ __all__ = [
     "Throttle",
     "Tls",
     "ValueMatch",
+    "Watch",
     "ZoneAware",
 ]
 
@@ -347,6 +349,7 @@ class MeshConfig(Part):
         server: the callee's side.
         redis: what a fleet shares limits over; null for none.
         overrides: what single requests may ask for, for development; null for nothing.
+        watch: whether the files are followed, and read again when they change; null or false for not.
         route_sets: lists of routes by name, for routes that delegate to them.
         documents: how the documents of other meshes are read.
         include: further files, as paths and globs relative to this one.
@@ -372,6 +375,7 @@ class MeshConfig(Part):
     server: Server = Server()
     redis: Redis | None = None
     overrides: OrNone[Overrides] = None
+    watch: OrNone[Watch] = None
     route_sets: Mapping[Name, Many[Route]] = Field(default_factory=dict)
     documents: Documents = Documents()
     include: Many[Text] = ()

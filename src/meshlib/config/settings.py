@@ -45,6 +45,7 @@ __all__ = [
     "ServiceSettings",
     "StaticSettings",
     "TlsSettings",
+    "WatchSettings",
     "default_service",
 ]
 
@@ -213,6 +214,17 @@ class RedisSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchSettings:
+    """The files of the configuration are followed, and read again when they change.
+
+    Attributes:
+        interval_s: between two looks at them.
+    """
+
+    interval_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class DocumentSettings:
     """How the documents of other meshes are read.
 
@@ -341,6 +353,7 @@ class MeshSettings:
         fallback: builds the settings of a service that it does not name.
         overrides: which overrides of single requests are believed; None for none.
         namespace, labels: of this workload.
+        watch: None where its files are not followed.
         sources: the files that this was read from.
         notes: what documents of other meshes say that is not honoured, or not to the letter: each a `Note` of
             `meshlib.config.dialects.draft`.
@@ -362,6 +375,7 @@ class MeshSettings:
     server: ServerSettings = ServerSettings()
     redis: RedisSettings | None = None
     overrides: OverrideSettings | None = None
+    watch: WatchSettings | None = None
     sources: tuple[str, ...] = ()
     notes: tuple[Any, ...] = ()
     security_documents: tuple[Any, ...] = ()

@@ -56,7 +56,7 @@ from meshlib.config.parts.places import (
     SubsetSelector,
     ZoneAware,
 )
-from meshlib.config.parts.process import Documents, Redis, Register, Server
+from meshlib.config.parts.process import Documents, Redis, Register, Server, Watch
 from meshlib.config.parts.retry import (
     Backoff,
     HeaderCondition,
@@ -134,5 +134,6 @@ __all__ = [
     "Throttle",
     "Tls",
     "ValueMatch",
+    "Watch",
     "ZoneAware",
 ]

@@ -8,12 +8,13 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from meshlib.config.fields import Cidr, Flag, Interval, Many, Name, Part, Port, Positive, RedisUrl, Span, Text, UrlPath
-from meshlib.config.settings import DocumentSettings, RedisSettings, ServerSettings
+from meshlib.config.settings import DocumentSettings, RedisSettings, ServerSettings, WatchSettings
 
-__all__ = ["Documents", "Redis", "Register", "Server"]
+__all__ = ["Documents", "Redis", "Register", "Server", "Watch"]
 
 _SERVER = ServerSettings()
 _REDIS = RedisSettings("")
+_WATCH = WatchSettings()
 _DOCUMENTS = DocumentSettings()
 
 
@@ -82,3 +83,13 @@ class Documents(Part):
     strict: Flag = _DOCUMENTS.strict
     defaults: Literal["theirs", "ours"] = _DOCUMENTS.defaults
     retry_unsafe: Flag = _DOCUMENTS.retry_unsafe
+
+
+class Watch(Part):
+    """The files of the configuration are followed, and read again when they change.
+
+    Attributes:
+        interval: between two looks at them.
+    """
+
+    interval: Interval = _WATCH.interval_s
