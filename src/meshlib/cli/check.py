@@ -55,7 +55,7 @@ class Remark:
 @click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
 @click.option("--set", "variables", metavar="NAME=VALUE", multiple=True, help="A variable, besides the environment's.")
 def check(files: tuple[Path, ...], strict: bool, everything: bool, form: str, variables: tuple[str, ...]) -> None:
-    r"""Say all that is wrong in FILES, what is not honoured, and what is honoured differently.
+    """Say all that is wrong in FILES, what is not honoured, and what is honoured differently.
 
     Files and directories, in any dialect, are read as one configuration, as if a file included them. Nothing is
     asked over the network.

@@ -14,6 +14,7 @@ from meshlib.cli.convert import convert
 from meshlib.cli.diff import diff
 from meshlib.cli.explain import explain
 from meshlib.cli.init import init
+from meshlib.cli.override import override
 from meshlib.cli.schema import schema
 
 __all__ = ["meshlib"]
@@ -27,7 +28,7 @@ def meshlib() -> None:
     """A service mesh as a Python library."""
 
 
-for _command in (check, convert, diff, explain, init, schema):
+for _command in (check, convert, diff, explain, init, override, schema):
     meshlib.add_command(_command)
 
 

@@ -23,7 +23,7 @@ _BY_SUFFIX = {".json": "json", ".toml": "toml"}
 )
 @click.option("--strict", is_flag=True, help="Exit with 1 if something is not honoured.")
 def convert(files: tuple[Path, ...], output: Path | None, force: bool, form: str | None, strict: bool) -> None:
-    r"""Print FILES, of any dialect, as one configuration in the native form.
+    """Print FILES, of any dialect, as one configuration in the native form.
 
     It means the same when it is loaded. Comments say which document each service and route comes from, and what in
     them is not honoured. Variables stay as they are written.

@@ -18,7 +18,7 @@ __all__ = ["diff"]
 @click.argument("after", type=PATH)
 @click.option("--json", "as_json", is_flag=True, help="A list of differences, as JSON.")
 def diff(before: Path, after: Path, as_json: bool) -> None:
-    r"""Say what would behave differently with AFTER instead of BEFORE.
+    """Say what would behave differently with AFTER instead of BEFORE.
 
     Each is a file or a directory, in any dialect: what they come to is compared, not how it is written. Values that
     may be secrets are never shown.

@@ -45,7 +45,7 @@ def explain(
     as_json: bool,
     everything: bool,
 ) -> None:
-    r"""Say which route a request takes, why not the others, where it goes, and what is done to it.
+    """Say which route a request takes, why not the others, where it goes, and what is done to it.
 
     Nothing is sent. Without --live nobody is asked either.
 

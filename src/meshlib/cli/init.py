@@ -38,7 +38,7 @@ def init(
     output: str,
     force: bool,
 ) -> None:
-    r"""Write a first mesh.yaml, with comments, from what is there.
+    """Write a first mesh.yaml, with comments, from what is there.
 
     It begins in mode `observe`, which changes nothing. A token of Consul is taken from $CONSUL_HTTP_TOKEN, and the
     file names that variable, never the token.

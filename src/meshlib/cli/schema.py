@@ -15,7 +15,7 @@ __all__ = ["schema"]
 @click.command(short_help="Print a JSON Schema, for editors.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
 def schema(output: Path | None) -> None:
-    r"""Print a JSON Schema (draft 2020-12) of the native file.
+    """Print a JSON Schema (draft 2020-12) of the native file.
 
     Editors complete and check a file by it. With the YAML extension of VS Code, as the first line of mesh.yaml:
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from meshlib.config import shown
 from meshlib.config.fields import WIRE_HEADERS, Cidr, HeaderName, Interval, Many, Part, reject
 from meshlib.propagation import INCOMING
 from meshlib.routing.override import AllowedOverride, OverrideSettings
@@ -55,7 +56,7 @@ class OverrideAllowed(Part):
     compiles_to: ClassVar = AllowedOverride
 
     service: _Pattern
-    to: Annotated[Many[_Pattern], BeforeValidator(_listed)] = ()
+    to: Annotated[Many[_Pattern], BeforeValidator(_listed), shown.OrOne()] = ()
 
 
 class Overrides(Part):
@@ -74,7 +75,7 @@ class Overrides(Part):
     compiles_to: ClassVar = OverrideSettings
 
     header: Annotated[HeaderName, AfterValidator(_header)] = _SETTINGS.header
-    key: Annotated[Many[_Key], BeforeValidator(_listed)] = Field(default=(), repr=False)
+    key: Annotated[Many[_Key], BeforeValidator(_listed), shown.OrOne()] = Field(default=(), repr=False)
     allow: Many[OverrideAllowed] = ()
     addresses: Many[Cidr] = _SETTINGS.addresses
     peers: Literal["trusted", "any"] = _SETTINGS.peers
