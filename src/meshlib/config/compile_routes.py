@@ -7,9 +7,11 @@ from typing import Final
 
 from meshlib.config import model as written
 from meshlib.config.lay import compiled, lay_over
+from meshlib.config.parts import actions as parts
 from meshlib.dataclass import replace
 from meshlib.policy.settings import CallPolicy
-from meshlib.routing.actions import DirectResponse, Mirror, Redirect
+from meshlib.routing.actions import DirectResponse, Mirror, Redirect, RegexRewrite, Rewrite
+from meshlib.routing.delegation import delegated
 from meshlib.routing.match import PathKind, PathMatch, RouteMatch, StringMatch, string_match
 from meshlib.routing.route import Backend, HeaderEdits, Route
 
@@ -49,23 +51,13 @@ def _routes(
     for name, route in zip(route_names(routes), routes, strict=True):
         policy = route_policy(base, route)
         matches = tuple(_match(match, config) for match in route.match)
+        made = _route(name, service, route, policy, matches)
         if route.delegate is None:
-            yield _route(name, service, route, policy, matches)
+            yield made
         elif route.delegate not in chain:
             inner = config.route_sets.get(route.delegate, ())
             for each in _routes(service, inner, policy, config, (*chain, route.delegate)):
-                yield replace(each, name=f"{name}/{each.name}", matches=_both(matches, each.matches))
-
-
-def _both(outer: tuple[RouteMatch, ...], inner: tuple[RouteMatch, ...]) -> tuple[RouteMatch, ...]:
-    """What meets one of `outer` and one of `inner`."""
-    if not outer or not inner:
-        return outer or inner
-    return tuple(_within(match, first) for first in outer for match in inner)
-
-
-def _within(match: RouteMatch, outer: RouteMatch) -> RouteMatch:
-    return replace(match, also=outer if match.also is None else _within(match.also, outer))
+                yield delegated(made, each)
 
 
 def _route(name: str, service: str, route: written.Route, policy: CallPolicy, matches: tuple[RouteMatch, ...]) -> Route:
@@ -79,7 +71,7 @@ def _route(name: str, service: str, route: written.Route, policy: CallPolicy, ma
         _edits(route.headers.response),
         # One name for all that the route takes, or none.
         templates.pop() if len(templates) == 1 else None,
-        compiled(route.rewrite),
+        _rewrite(route),
         _reply(route),
         tuple(Mirror(mirror.service or service, mirror.subset, mirror.percent) for mirror in route.mirror),
         compiled(route.sticky),
@@ -88,14 +80,35 @@ def _route(name: str, service: str, route: written.Route, policy: CallPolicy, ma
 
 def _backend(backend: written.Backend, service: str) -> Backend:
     edits = _edits(backend.headers.request), _edits(backend.headers.response)
-    return Backend(backend.service or service, backend.subset, backend.weight, *edits)
+    return Backend(
+        backend.service or service, backend.subset, backend.weight, *edits, backend.headers.request.set.get("host")
+    )
+
+
+def _rewrite(route: written.Route) -> Rewrite | None:
+    given, host = route.rewrite, route.headers.request.set.get("host")
+    if given is None:
+        return None if host is None else Rewrite(host=host)
+    return Rewrite(given.path, given.prefix, _regex_rewrite(given.regex), given.host or host)
+
+
+def _regex_rewrite(given: parts.RegexRewrite | None) -> RegexRewrite | None:
+    return None if given is None else RegexRewrite(given.pattern, given.substitution)
 
 
 def _reply(route: written.Route) -> Redirect | DirectResponse | None:
-    if route.redirect is not None:
-        redirect: Redirect = compiled(route.redirect)
-        return redirect
-    given = route.direct_response
+    redirect, given = route.redirect, route.direct_response
+    if redirect is not None:
+        return Redirect(
+            redirect.path,
+            redirect.prefix,
+            _regex_rewrite(redirect.regex),
+            redirect.host,
+            redirect.port,
+            redirect.scheme,
+            redirect.status,
+            redirect.strip_query,
+        )
     if given is None:
         return None
     return DirectResponse(given.status, given.body.encode(), _pairs(given.headers))
@@ -113,6 +126,7 @@ def _match(match: written.Match, config: _Config) -> RouteMatch:
         match.port,
         match.percent,
         None if match.caller is None else _never(match.caller, config),
+        unless=tuple(_match(each, config) for each in match.unless),
     )
 
 
@@ -142,4 +156,5 @@ def _pairs(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def _edits(edit: written.HeaderEdit) -> HeaderEdits:
-    return HeaderEdits(frozenset(name.encode("ascii") for name in edit.remove), _pairs(edit.set), _pairs(edit.add))
+    replaced = {name: value for name, value in edit.set.items() if name != "host"}  # which rewrites the host
+    return HeaderEdits(frozenset(name.encode("ascii") for name in edit.remove), _pairs(replaced), _pairs(edit.add))

@@ -54,6 +54,22 @@ def _editable(name: str) -> str:
 _Edited = Annotated[HeaderName, AfterValidator(_editable)]
 
 
+def _sendable(text: str) -> str:
+    if not text.isascii() or any(character.isspace() or not character.isprintable() for character in text):
+        reject("has a character in it that no URL has; write it percent-encoded")
+    return text
+
+
+def _location(text: str) -> str:
+    if not text.startswith("/") or "#" in text:
+        reject("is not a path, with a query or without, such as /new?from=old")
+    return _sendable(text)
+
+
+_NewPath = Annotated[UrlPath, AfterValidator(_sendable)]
+_Location = Annotated[str, AfterValidator(_location)]
+
+
 class HeaderEdit(Part):
     """Changes to headers: remove, then set (replace), then add. Values may be secrets, so no repr shows them.
 
@@ -88,8 +104,8 @@ class HeaderEdits(Part):
 
     @model_validator(mode="after")
     def _host_has_a_field(self) -> HeaderEdits:
-        if "host" in {*self.request.set, *self.request.add, *self.request.remove}:
-            reject("edits host; 'rewrite' has a field for it, and a service 'host_header'")
+        if "host" in {*self.request.add, *self.request.remove, *self.response.set, *self.response.add}:
+            reject("edits host, which a request has once: 'set' replaces it, and so do 'rewrite' and 'host_header'")
         return self
 
 
@@ -101,10 +117,18 @@ class RegexRewrite(Part):
         substitution: what with; ``\1`` is the first group.
     """
 
-    compiles_to: ClassVar = actions.RegexRewrite
-
     pattern: Regex
-    substitution: str
+    substitution: Annotated[str, AfterValidator(_sendable)]
+
+    @model_validator(mode="after")
+    def _fitting(self) -> RegexRewrite:
+        from meshlib.routing.regex import RegexError, check_substitution
+
+        try:
+            check_substitution(self.pattern, self.substitution)
+        except RegexError as error:
+            reject(f"cannot be done: the regular expression or its substitution {error.text}", part=error.part)
+        return self
 
 
 def _at_most_one(part: Part) -> None:
@@ -123,10 +147,8 @@ class Rewrite(Part):
         host: instead of ``Host``.
     """
 
-    compiles_to: ClassVar = actions.Rewrite
-
-    path: UrlPath | None = None
-    prefix: UrlPath | None = None
+    path: _NewPath | None = None
+    prefix: _NewPath | None = None
     regex: RegexRewrite | None = None
     host: Host | None = None
 
@@ -142,16 +164,14 @@ class Redirect(Part):
     """An answer that sends the caller elsewhere. What is not given stays as it was asked for.
 
     Attributes:
-        path, prefix, regex: of the new location; at most one of them. See `Rewrite`.
+        path, prefix, regex: of the new location; at most one of them. See `Rewrite`. A path may have a query of its own.
         host, port, scheme: of the new location.
         status: 301, 302, 303, 307 or 308.
         strip_query: leave out the query.
     """
 
-    compiles_to: ClassVar = actions.Redirect
-
-    path: UrlPath | None = None
-    prefix: UrlPath | None = None
+    path: _Location | None = None
+    prefix: _NewPath | None = None
     regex: RegexRewrite | None = None
     host: Host | None = None
     port: Port | None = None
@@ -175,7 +195,7 @@ class DirectResponse(Part):
     """
 
     status: Annotated[Count, Field(ge=200, le=599)]
-    body: str = Field(default="", repr=False)
+    body: Annotated[str, Field(max_length=1 << 20)] = Field(default="", repr=False)
     headers: Mapping[_Edited, HeaderValue] = Field(default_factory=dict, repr=False)
 
 
