@@ -1,0 +1,214 @@
+"""Routes in our words, from rules that were read.
+
+Each match of a rule is a route of Envoy's; here they are one, as long as they are rewritten alike: `rewrite` replaces
+the prefix where a prefix matched, and the whole path elsewhere. What no rule takes is answered with 404, as by Envoy.
+Source: ``BuildHTTPRoutesForVirtualService`` and ``TranslateRoute`` in Istio's ``route.go``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final
+
+from meshlib.config.dialects.draft import Draft
+from meshlib.config.dialects.istio.headers import Edits, both
+from meshlib.config.dialects.istio.http_route import Mirror, Rule, Share
+from meshlib.config.dialects.istio.matching import match_of, native_match
+from meshlib.config.dialects.istio.values import Destination, written
+from meshlib.config.dialects.resources import Place
+from meshlib.dataclass import dataclass
+
+__all__ = ["NO_ROUTE", "Writer"]
+
+NO_ROUTE: Final = "no-route"
+"""The name of the route that takes what no other does."""
+
+_UNFIT = re.compile(r"[^a-z0-9._-]+")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes the routes of one service.
+
+    Attributes:
+        draft: where notes go.
+        service: the name of the service.
+        port: by which it is called; None where that is not known.
+        service_of: the name of the service that a destination means, if it is called by a port.
+        subset: the subset to call of a destination; None for all of it.
+        hash_on: what calls to a destination are hashed by.
+    """
+
+    draft: Draft
+    service: str
+    port: int | None
+    service_of: Callable[[Destination, int | None], str]
+    subset: Callable[[Destination], str | None]
+    hash_on: Callable[[Destination], Sequence[Mapping[str, Any]]]
+
+    def routes(self, rules: Iterable[Rule], stem: str) -> tuple[list[dict[str, Any]], list[Place]]:
+        """The routes, and where each was said; none at all if no rule is for this workload.
+
+        Args:
+            rules: of the VirtualService.
+            stem: for the names of rules that have none.
+        """
+        routes: list[dict[str, Any]] = []
+        places: list[Place] = []
+        names: set[str] = {NO_ROUTE, "default"}
+        context, met = self.draft.context, False
+        for number, rule in enumerate(rules, 1):
+            matches = rule.fields.get("match") or [{}]
+            met = met or any(match_of(match, context.labels, context.namespace) for match in matches)
+            for name, kind, native in _groups(matches, rule.fields.get("name") or f"{stem}-{number}"):
+                everything = any(not match for match in native)
+                native = [{}] if everything else native
+                action = self._action(rule, kind, native)
+                condition = {} if native == [{}] else {"match": native}
+                routes.append({"name": _unique(name, names), **condition, **action})
+                places.append(rule.place)
+                if everything:
+                    return (routes, places) if met else ([], [])
+        if not met or not routes:
+            return [], []
+        return [*routes, {"name": NO_ROUTE, "direct_response": {"status": 404}}], [*places, places[-1]]
+
+    def _action(self, rule: Rule, kind: str, native: list[dict[str, Any]]) -> dict[str, Any]:
+        fields = rule.fields
+        edits: Edits = fields.get("headers", Edits())
+        if "redirect" in fields:
+            route: dict[str, Any] = {"redirect": self._redirect(fields["redirect"], kind)}
+            _see_prefix(route["redirect"], native)
+            return _with_edits(route, edits)
+        if "directResponse" in fields:
+            return _with_edits({"direct_response": fields["directResponse"]}, edits)
+        route, edits = self._backends(rule, edits)
+        rewrite = dict(fields.get("rewrite", {}))
+        uri, host = rewrite.pop("uri", None), rewrite.pop("host", None) or edits.host
+        if uri is not None:
+            rewrite[kind] = uri
+        if host:
+            rewrite["host"] = host
+        if rewrite:
+            _see_prefix(rewrite, native)
+            route["rewrite"] = rewrite
+        timeout_s = fields.get("timeout")
+        if timeout_s is not None:
+            route["timeout"] = written(timeout_s) if timeout_s else None
+        route |= _retries(fields.get("retries", {}), timeout_s)
+        if fields.get("fault"):
+            route["fault"] = fields["fault"]
+        if mirrors := [self._mirror(mirror) for mirror in fields.get("mirrors", ())]:
+            route["mirror"] = mirrors[0] if len(mirrors) == 1 else mirrors
+        return _with_edits(route, edits)
+
+    def _backends(self, rule: Rule, edits: Edits) -> tuple[dict[str, Any], Edits]:
+        shares: list[Share] = list(rule.fields.get("route", ()))
+        single = len(shares) == 1
+        backends, hash_on = [], []
+        merged = both(edits, shares[0].edits) if single else None
+        apart = merged is None
+        for share in shares:
+            if not single and not share.weight:
+                continue
+            backend = self._target(share.destination)
+            if not single:
+                backend["weight"] = share.weight
+            if share.edits.native and apart:
+                backend["headers"] = share.edits.native
+            backends.append(backend)
+            hash_on += [key for key in self.hash_on(share.destination) if key not in hash_on]
+        if shares and not backends:
+            self.draft.note(rule.place, "the weights sum to zero, so no call can go anywhere", "wrong")
+        if not single:
+            edits = self._one_host(rule, shares, edits)
+        route: dict[str, Any] = {}
+        # A route without backends goes to the service itself.
+        if backends not in ([], [{}]):
+            route["backends"] = backends
+        if hash_on:
+            route["hash_on"] = hash_on
+        if merged is None and single:
+            merged = Edits(edits.native, edits.host or shares[0].edits.host)
+        return route, edits if merged is None else merged
+
+    def _one_host(self, rule: Rule, shares: Sequence[Share], edits: Edits) -> Edits:
+        hosts = {share.edits.host for share in shares if share.weight}
+        if hosts <= {""}:
+            return edits
+        if len(hosts) == 1:
+            return Edits(edits.native, hosts.pop())
+        self.draft.note(rule.place, "the host is rewritten for all destinations of a route or for none", "ignored")
+        return edits
+
+    def _target(self, destination: Destination) -> dict[str, Any]:
+        # Without a port a service with several is called by the one at which the caller called.
+        port = self.port if destination.port is None else destination.port
+        name = self.service_of(destination, port)
+        target: dict[str, Any] = {} if name == self.service else {"service": name}
+        subset = self.subset(destination)
+        return target if subset is None else {**target, "subset": subset}
+
+    def _mirror(self, mirror: Mirror) -> dict[str, Any]:
+        target = self._target(mirror.destination)
+        return target if mirror.percent == 100 and target else {**target, "percent": mirror.percent}
+
+    def _redirect(self, redirect: Mapping[str, Any], kind: str) -> dict[str, Any]:
+        native = {name: value for name, value in redirect.items() if name != "derivePort"}
+        if "prefix" in native and kind == "path":
+            native["path"] = native.pop("prefix")
+        if redirect.get("derivePort") and self.port is not None:
+            native["port"] = self.port
+        if native.get("port") == _DEFAULT_PORTS[native.get("scheme") or "http"]:
+            del native["port"]
+        return native
+
+
+def _groups(matches: Sequence[Mapping[str, Any]], name: str) -> Iterable[tuple[str, str, list[dict[str, Any]]]]:
+    """Matches side by side that are named and rewritten alike: their name, how, and they in our words."""
+    native = [(match, found) for match in matches if (found := _for_mesh(match)) is not None]
+    for (own, kind), group in groupby(native, key=lambda pair: (pair[0].get("name"), _kind(pair[0]))):
+        yield f"{name}.{own}" if own else name, kind, [found for _, found in group]
+
+
+def _for_mesh(match: Mapping[str, Any]) -> dict[str, Any] | None:
+    gateways = match.get("gateways")
+    return None if gateways and "mesh" not in gateways else native_match(match)
+
+
+def _kind(match: Mapping[str, Any]) -> str:
+    """What `rewrite.uri` replaces."""
+    uri = match.get("uri") or {}
+    return "path" if "exact" in uri or "regex" in uri else "prefix"
+
+
+def _see_prefix(action: Mapping[str, Any], native: list[dict[str, Any]]) -> None:
+    """Where a prefix is replaced there has to be one: of all paths it is the slash."""
+    if "prefix" in action:
+        for match in native:
+            match.setdefault("path", {"prefix": "/"})
+
+
+def _retries(found: Mapping[str, Any], timeout_s: float | None) -> dict[str, Any]:
+    native: dict[str, Any] = {"retry": found["retry"]} if "retry" in found else {}
+    per_try_s = found.get("per_try_timeout")
+    # One that is longer than the timeout never ends an attempt.
+    if per_try_s and not (timeout_s and per_try_s > timeout_s):
+        native["per_try_timeout"] = written(per_try_s)
+    return native
+
+
+def _with_edits(route: dict[str, Any], edits: Edits) -> dict[str, Any]:
+    return {**route, "headers": dict(edits.native)} if edits.native else route
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    stem = _UNFIT.sub("-", name.lower()).strip("-._")[:200] or "route"
+    found, number = stem, 2
+    while found in taken:
+        found, number = f"{stem}-{number}", number + 1
+    taken.add(found)
+    return found
