@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import starmap
 
 from meshlib.config import model as written
@@ -15,10 +15,11 @@ from meshlib.config.checks_hedge import hedge_faults, unhedgeable
 from meshlib.config.checks_keys import unmatched, unnamed
 from meshlib.config.checks_places import place_faults
 from meshlib.config.checks_retry import budget_faults, fault_faults, retry_faults
+from meshlib.config.checks_routes import delegations, placed_routes, route_faults, subset_faults
 from meshlib.config.checks_shadow import as_policy, shadow_faults
 from meshlib.config.compile import Levels, consul_settings, levels_of
-from meshlib.config.compile_routes import route_names, route_policy
-from meshlib.config.fields import Part, closest, split_endpoint
+from meshlib.config.compile_routes import route_policy
+from meshlib.config.fields import Part, split_endpoint
 from meshlib.config.problems import Path
 from meshlib.dataclass import dataclass
 from meshlib.durations import format_duration
@@ -57,8 +58,11 @@ def contradictions(config: written.MeshConfig) -> Iterator[Contradiction]:
         levels = levels_of(name, config.defaults, service)
         yield from _policy(path, service, levels)
         yield from _endpoints((*path, "endpoints"), service)
-        yield from _routes((*path, "routes"), service, levels.call)
-        yield from _subsets((*path, "routes"), name, service, config)
+        yield from _routes((*path, "routes"), name, service.routes, levels.call, config)
+        yield from _fallbacks(path, service)
+    for name, routes in config.route_sets.items():
+        yield from starmap(Contradiction, route_faults(("route_sets", name), routes))
+    yield from starmap(Contradiction, delegations(config))
     yield from _hosts(config)
     yield from starmap(Contradiction, failover_faults(config))
     yield from starmap(Contradiction, unhedgeable(config))
@@ -156,52 +160,19 @@ def _endpoints(path: Path, service: written.Service) -> Iterator[Contradiction]:
             yield Contradiction((*path, index), text, frozenset({"endpoints"}))
 
 
-def _routes(path: Path, service: written.Service, base: CallPolicy) -> Iterator[Contradiction]:
-    names = route_names(service.routes)
-    open_at: int | None = None
-    for index, (name, route) in enumerate(zip(names, service.routes, strict=True)):
-        here = (*path, index)
-        if name == "default":
-            text = "'default' is the name of the route that takes what no other does; choose another"
-            yield Contradiction((*here, "name"), text, frozenset({"name"}))
-        elif names.index(name) != index:
-            text = f"{name!r} is the name of routes[{names.index(name)}] as well"
-            yield Contradiction((*here, "name"), text, frozenset({"name"}))
-        if open_at is not None:
-            text = f"is never reached: routes[{open_at}] has no 'match', so it takes everything"
-            yield Contradiction(here, text, frozenset({"match"}))
-        elif not route.match:
-            open_at = index
-        if not sum(backend.weight for backend in route.backends) > 0:
-            text = "the weights sum to zero, so no call can go anywhere"
-            yield Contradiction((*here, "backends"), text, frozenset({"backends"}))
-        yield from _times(here, route, route_policy(base, route))
+def _routes(
+    path: Path, name: str, routes: Sequence[written.Route], base: CallPolicy, config: written.MeshConfig
+) -> Iterator[Contradiction]:
+    yield from starmap(Contradiction, route_faults(path, routes))
+    for here, route, policy in placed_routes(path, routes, base, config):
+        yield from _times(here, route, route_policy(policy, route))
+        yield from starmap(Contradiction, subset_faults(here, route, name, config))
 
 
-def _subsets(path: Path, name: str, service: written.Service, config: written.MeshConfig) -> Iterator[Contradiction]:
+def _fallbacks(path: Path, service: written.Service) -> Iterator[Contradiction]:
     for subset in service.subset_fallback.keys() - service.subsets.keys():
         text = f"is of {subset!r}, and 'subsets' has no subset of this name"
-        yield Contradiction((*path[:-1], "subset_fallback", subset), text, frozenset({"subsets", "subset_fallback"}))
-    needs = frozenset({"subsets", "subset_filters", "subset"})
-    for index, route in enumerate(service.routes):
-        for place, backend in enumerate(route.backends):
-            if backend.subset is None:
-                continue
-            here = (*path, index, "backends", place, "subset")
-            target = config.services.get(backend.service or name)
-            if target is None:
-                text = f"the service {backend.service!r} is not declared under 'services', so it has no subsets"
-                yield Contradiction(here, text, needs, services=(str(backend.service),))
-            elif backend.subset not in (defined := {**target.subsets, **target.subset_filters}):
-                nearest = closest(backend.subset, defined)
-                known = ", ".join(defined) or "none"
-                hint = (
-                    f"; did you mean {nearest!r}?"
-                    if nearest
-                    else f"; those of {backend.service or name!r} are: {known}"
-                )
-                text = f"nobody defines the subset {backend.subset!r}{hint}"
-                yield Contradiction(here, text, needs, services=(backend.service or name,))
+        yield Contradiction((*path, "subset_fallback", subset), text, frozenset({"subsets", "subset_fallback"}))
 
 
 def _hosts(config: written.MeshConfig) -> Iterator[Contradiction]:

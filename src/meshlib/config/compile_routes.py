@@ -8,7 +8,6 @@ from typing import Final
 from meshlib.config import model as written
 from meshlib.config.lay import compiled, lay_over
 from meshlib.config.parts import actions as parts
-from meshlib.dataclass import replace
 from meshlib.policy.settings import CallPolicy
 from meshlib.routing.actions import DirectResponse, Mirror, Redirect, RegexRewrite, Rewrite
 from meshlib.routing.delegation import delegated

@@ -66,6 +66,12 @@ def _location(text: str) -> str:
     return _sendable(text)
 
 
+def _redirect_status(status: int) -> int:
+    if status not in actions.REDIRECT_STATUSES:
+        reject(f"is no status of a redirect: {', '.join(map(str, actions.REDIRECT_STATUSES))} are")
+    return status
+
+
 _NewPath = Annotated[UrlPath, AfterValidator(_sendable)]
 _Location = Annotated[str, AfterValidator(_location)]
 
@@ -127,7 +133,7 @@ class RegexRewrite(Part):
         try:
             check_substitution(self.pattern, self.substitution)
         except RegexError as error:
-            reject(f"cannot be done: the regular expression or its substitution {error.text}", part=error.part)
+            reject(f"cannot be done: it {error.text}", part=error.part)
         return self
 
 
@@ -164,7 +170,7 @@ class Redirect(Part):
     """An answer that sends the caller elsewhere. What is not given stays as it was asked for.
 
     Attributes:
-        path, prefix, regex: of the new location; at most one of them. See `Rewrite`. A path may have a query of its own.
+        path, prefix, regex: of the new location; at most one of them. See `Rewrite`. A path may have a query.
         host, port, scheme: of the new location.
         status: 301, 302, 303, 307 or 308.
         strip_query: leave out the query.
@@ -176,7 +182,7 @@ class Redirect(Part):
     host: Host | None = None
     port: Port | None = None
     scheme: Literal["http", "https"] | None = None
-    status: Literal[301, 302, 303, 307, 308] = 301
+    status: Annotated[Count, AfterValidator(_redirect_status)] = _REDIRECT.status
     strip_query: Flag = _REDIRECT.strip_query
 
     @model_validator(mode="after")
