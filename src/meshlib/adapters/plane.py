@@ -17,7 +17,7 @@ from meshlib.config.settings import MeshSettings, Mode
 from meshlib.config.snapshot import Snapshots
 from meshlib.config.views import EndpointsWaiter, ServiceView
 from meshlib.context import current_scope
-from meshlib.dataclass import dataclass, replace
+from meshlib.dataclass import dataclass, field, replace
 from meshlib.errors import MeshClosed
 from meshlib.net.wire import AsyncWire, SyncWire
 from meshlib.policy.call import Call
@@ -62,12 +62,23 @@ class RequestFacts:
     headers: Mapping[str, str]
     replayable: bool = True
     client_timeout_s: float | None = None
+    _view: RequestView | None = field(default=None, init=False, repr=False, compare=False)
 
-    def view(self) -> RequestView:
-        """What routing looks at."""
-        return RequestView(
-            self.method, self.path, self.query, self.headers, scheme=self.scheme, host=self.host.lower(), port=self.port
-        )
+    def view(self, random: Callable[[], float] | None = None) -> RequestView:
+        """What routing looks at, made once: what is drawn by chance (from `random`) is the same for all who look."""
+        view = self._view
+        if view is None:
+            view = self._view = RequestView(
+                self.method,
+                self.path,
+                self.query,
+                self.headers,
+                scheme=self.scheme,
+                host=self.host.lower(),
+                port=self.port,
+                random=random,
+            )
+        return view
 
 
 class DataPlane:
@@ -206,7 +217,7 @@ class DataPlane:
         routes = view.settings.routes
         if len(routes) == 1 and not routes[0].matches:
             return routes[0]
-        return find_route(routes, request.view()) or routes[-1]
+        return find_route(routes, request.view(self.rng.random)) or routes[-1]
 
     def call(
         self, view: ServiceView, route: Route, request: RequestFacts, options: CallOptions, *, observe: bool = False
