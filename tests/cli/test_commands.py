@@ -9,21 +9,13 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
 from meshlib._version import __version__
 from meshlib.cli import doctor
-from meshlib.cli.commands import meshlib
 from meshlib.cli.main import main
 
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Runs the command in an empty directory, with a registry of its own and no configuration."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MESHLIB_CONFIG", raising=False)
-    monkeypatch.setenv("MESHLIB_LOCAL_DIR", str(tmp_path / "registry"))
-    return lambda *arguments: CliRunner().invoke(meshlib, arguments)
+COMMANDS = ("check", "convert", "diff", "explain", "init", "override", "schema")
 
 
 def lines(result: Result, about: str) -> list[str]:
@@ -34,7 +26,18 @@ def test_help_names_the_commands(run: Callable[..., Result]) -> None:
     result = run("--help")
 
     assert result.exit_code == 0
-    assert {"demo", "doctor"} <= {line.split()[0] for line in result.output.splitlines() if line.strip()}
+    named = {line.split()[0] for line in result.output.splitlines() if line.strip()}
+    assert set(COMMANDS) <= named
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_help_fits_a_screen_and_has_an_example(command: str, run: Callable[..., Result]) -> None:
+    result = run(command, "--help")
+
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) <= 40
+    assert max(map(len, result.output.splitlines())) <= 80
+    assert f"  meshlib {command} " in result.output or f"(meshlib {command} " in result.output
 
 
 def test_the_module_is_the_command(tmp_path: Path) -> None:

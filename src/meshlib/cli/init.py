@@ -47,7 +47,7 @@ def init(
     Examples:
       meshlib init --env
       meshlib init --consul --service checkout
-      kubectl proxy & meshlib init --kubernetes --api http://127.0.0.1:8001 --namespace shop
+      meshlib init --kubernetes --namespace shop --api http://127.0.0.1:8001
 
     Exits with 0 if the file was written, else with 2.
     """

@@ -30,6 +30,7 @@ _WRITTEN: Final = {
     "reply": "answer",
     "request_edits": "headers.request",
     "response_edits": "headers.response",
+    "mirrors": "mirror",
     "otherwise": "subset_fallback",
     "selector": "metadata",
 }
@@ -123,7 +124,7 @@ def _settings_words(value: Any) -> str:
         usual = None
     said = []
     for name, each, shown in open_fields(value):
-        if usual is None or getattr(usual, name) != each:
+        if each is not None if usual is None else getattr(usual, name) != each:
             said.append(f"{written_name(name)} {_words(each, name) if shown else HIDDEN}")
     return ", ".join(said) or AS_BY_DEFAULT
 

@@ -1,0 +1,170 @@
+"""``meshlib check``, ``meshlib diff`` and ``meshlib schema``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from meshlib.cli.check import Remark, _command
+from meshlib.config.schema import config_schema
+
+GOOD = "services: {orders: {timeout: 2s, routes: [{match: [{method: GET}]}]}}\n"
+WRONG = "services:\n  orders:\n    timout: 2s\n  stock:\n    timeout: soon\n"
+ROUTER = {
+    "Kind": "service-router",
+    "Name": "web",
+    "Routes": [{"Match": {"HTTP": {"PathPrefix": "/admin"}}, "Destination": {"Service": "admin"}}],
+}
+Run = Callable[..., Result]
+
+
+def test_a_good_file_passes(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text(GOOD)
+
+    result = run("check", "mesh.yaml")
+
+    assert (result.exit_code, result.output) == (0, "1 file, 1 service, 1 route: 0 errors\n")
+
+
+def test_all_that_is_wrong_in_all_files_is_said_at_once(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(WRONG)
+    (tmp_path / "b.yaml").write_text("mode: maybe\n")
+
+    result = run("check", "a.yaml", "b.yaml")
+
+    assert result.exit_code == 1
+    assert result.output.splitlines() == [
+        "error     a.yaml:3: services.orders.timout: unknown field; did you mean 'timeout'?",
+        "error     a.yaml:5: services.stock.timeout: 'soon' is not a duration; "
+        "write it like 500ms, 2s, 1m, or as a number of seconds",
+        "error     b.yaml:1: mode: 'maybe' is not one of off, observe, on",
+        "2 files, 2 services, 0 routes: 3 errors",
+    ]
+
+
+def test_what_is_no_yaml_is_an_error_with_its_line_beside_what_is(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("services: [\n")
+    (tmp_path / "b.yaml").write_text(WRONG)
+
+    result = run("check", "a.yaml", "b.yaml")
+
+    assert result.exit_code == 1
+    assert "error     a.yaml:" in result.output
+    assert "error     b.yaml:3" in result.output
+
+
+def test_a_directory_is_read_with_all_in_it_and_several_files_are_one_configuration(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "k" / "deep").mkdir(parents=True)
+    (tmp_path / "k" / "a.yaml").write_text(
+        "services: {a: {routes: [{backends: [{subset: v1}]}], subsets: {v1: {v: a}}}}"
+    )
+    (tmp_path / "k" / "deep" / "b.json").write_text(
+        '{"services": {"b": {"routes": [{"backends": [{"service": "a"}]}]}}}'
+    )
+    (tmp_path / "c.toml").write_text("[services.c.subsets.v1]\nversion = 'v1'\n")
+
+    result = run("check", "k", "c.toml")
+
+    assert (result.exit_code, result.output) == (0, "3 files, 3 services, 2 routes: 0 errors\n")
+
+
+def test_variables_may_be_given(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text("services: {orders: {timeout: '${T}'}}")
+
+    assert run("check", "mesh.yaml").exit_code == 1
+    assert run("check", "mesh.yaml", "--set", "T=2s").exit_code == 0
+    assert run("check", "mesh.yaml", "--set", "T").exit_code == 2
+
+
+def test_a_file_that_is_not_there_is_a_wrong_call(run: Run) -> None:
+    assert run("check", "nothing.yaml").exit_code == 2
+    assert run("check").exit_code == 2
+
+
+def test_what_is_not_honoured_is_said_and_is_an_error_if_strict(run: Run, tmp_path: Path) -> None:
+    router = {**ROUTER, "Routes": [{**ROUTER["Routes"][0], "Sparkle": True}]}  # type: ignore[index]
+    (tmp_path / "router.json").write_text(json.dumps(router))
+
+    lax, strict = run("check", "router.json"), run("check", "--strict", "router.json")
+
+    assert (lax.exit_code, strict.exit_code) == (0, 1)
+    assert "ignored   router.json:1: service-router web: Routes[0].Sparkle: is not honoured" in lax.output
+    assert "1 not honoured" in lax.output
+    assert "error     router.json:1: service-router web: Routes[0].Sparkle" in strict.output
+
+
+def test_documents_that_say_nothing_of_calls_are_named_only_if_asked(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "k.yaml").write_text("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n")
+
+    assert "ConfigMap" not in run("check", "k.yaml").output
+    assert "passed    k.yaml:1: ConfigMap x" in run("check", "--all", "k.yaml").output
+
+
+def test_json_has_all_of_it(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text(WRONG)
+
+    told = json.loads(run("check", "--format", "json", "mesh.yaml").output)
+
+    assert told["ok"] is False
+    assert (told["files"], told["services"]) == (["mesh.yaml"], 2)
+    assert told["remarks"][0] == {
+        "kind": "error",
+        "file": "mesh.yaml",
+        "line": 3,
+        "text": "services.orders.timout: unknown field; did you mean 'timeout'?",
+    }
+
+
+def test_github_shows_each_at_its_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text(WRONG)
+
+    lines = run("check", "--format", "github", "mesh.yaml").stdout.splitlines()
+
+    assert lines[0] == ("::error file=mesh.yaml,line=3::services.orders.timout: unknown field; did you mean 'timeout'?")
+    assert _command(Remark("ignored", "a,b:c.yaml", None, "50%\nof it"), "ignored") == (
+        "::warning file=a%2Cb%3Ac.yaml::50%25%0Aof it"
+    )
+
+
+def test_a_secret_in_the_environment_is_not_in_the_output(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "s3cr3t")
+    (tmp_path / "mesh.yaml").write_text("services: {orders: {timeout: '${SECRET}'}}")
+
+    for arguments in (["check"], ["check", "--format", "json"], ["convert"]):
+        assert "s3cr3t" not in run(*arguments, "mesh.yaml").output
+
+
+def test_diff_says_what_is_different_and_exits_with_1(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(GOOD)
+    (tmp_path / "b.yaml").write_text(GOOD.replace("2s", "1s"))
+
+    result = run("diff", "a.yaml", "b.yaml")
+
+    assert (result.exit_code, result.stdout) == (1, "orders: timeout 2s -> 1s\n")
+    assert json.loads(run("diff", "--json", "a.yaml", "b.yaml").stdout)[0]["field"] == "timeout"
+    same = run("diff", "a.yaml", "a.yaml")
+    assert (same.exit_code, same.stdout) == (0, "no difference\n")
+
+
+def test_diff_of_what_cannot_be_read_exits_with_2(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(GOOD)
+    (tmp_path / "b.yaml").write_text(WRONG)
+
+    result = run("diff", "a.yaml", "b.yaml")
+
+    assert result.exit_code == 2
+    assert "did you mean 'timeout'?" in result.stderr
+
+
+def test_schema_is_printed_or_written(run: Run, tmp_path: Path) -> None:
+    assert json.loads(run("schema").stdout) == config_schema()
+
+    assert run("schema", "-o", "mesh.schema.json").exit_code == 0
+    assert json.loads((tmp_path / "mesh.schema.json").read_text()) == config_schema()
+    assert run("schema", "-o", "no/where.json").exit_code == 2
