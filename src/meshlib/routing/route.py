@@ -99,7 +99,10 @@ class Route:
         object.__setattr__(self, "reshapes", bool(reshapes))
 
     def accepts(self, request: RequestView) -> bool:
-        return not self.matches or any(match.matches(request) for match in self.matches)
+        for match in self.matches:
+            if match.matches(request):
+                return True
+        return not self.matches
 
     def why_not(self, request: RequestView) -> str | None:
         """Why this route does not match, in words; None if it does."""
@@ -110,6 +113,9 @@ class Route:
 
 def find_route(routes: Sequence[Route], request: RequestView) -> Route | None:
     """The first route that matches, or None."""
+    if type(routes) is not tuple and hasattr(routes, "find"):
+        found: Route | None = routes.find(request)
+        return found
     for route in routes:
         if route.accepts(request):
             return route
