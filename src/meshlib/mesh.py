@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from meshlib.adapters.options import PolicyBlock
-from meshlib.config.choose import MODES, choose_settings, register_settings
+from meshlib.config.choose import MODES, reader_of, register_settings
 from meshlib.config.settings import MeshSettings, Mode
 from meshlib.durations import Duration, parse_duration
 from meshlib.errors import ConfigError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import httpx
 
     from meshlib.adapters.plan import Plan
-    from meshlib.config.model import MeshConfig, Retry
+    from meshlib.config.model import MeshConfig, Retry, Watch
     from meshlib.discovery.registration import Registration
     from meshlib.discovery.source import Instance
     from meshlib.propagation import Ignored
@@ -43,6 +43,8 @@ class Mesh:
         config: a path, a mapping as in a configuration file, or a typed `meshlib.config.model.MeshConfig`. Without it,
             and without `fields`: ``$MESHLIB_CONFIG``, else ``mesh.yaml`` (or ``.toml``, ``.json``) here, else defaults.
         parts: for tests.
+        watch: whether to follow the files of the configuration, and read it again when they change; None for what it
+            says itself (``watch:``), which is not to unless it does.
         fields: the fields of the configuration, typed: ``service="checkout", services={"orders": Service(...)}``.
 
     Raises:
@@ -54,22 +56,32 @@ class Mesh:
         config: str | os.PathLike[str] | Mapping[str, Any] | MeshConfig | None = None,
         *,
         parts: MeshParts | None = None,
+        watch: bool | Watch | Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> None:
-        self._assemble(choose_settings(config, fields), parts or MeshParts())
+        if watch is not None and not isinstance(watch, bool):
+            fields["watch"], watch = watch, None
+        seen: set[str] = set()
+        read = reader_of(config, fields)
+        self._assemble(read(seen), parts or MeshParts())
+        self._wiring.reloading.read_by(read, seen, watch)
 
     def _assemble(self, settings: MeshSettings, parts: MeshParts) -> None:
         self._wiring = Wiring(settings, parts)
         self._registrations: list[Registration] = []
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str]) -> Self:
+    def from_file(cls, path: str | os.PathLike[str], *, watch: bool | None = None) -> Self:
         """A mesh configured by a YAML, TOML or JSON file.
+
+        Args:
+            path: of the file.
+            watch: whether to follow it; see `Mesh`.
 
         Raises:
             ConfigError: if the file is missing or wrong; it names every fault.
         """
-        return cls(os.fspath(path))
+        return cls(os.fspath(path)) if watch is None else cls(os.fspath(path), watch=watch)
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Self:
@@ -284,12 +296,40 @@ class Mesh:
     def _registration(self, instance: Instance) -> Registration:
         from meshlib.discovery.registration import Registration, find_registrar
 
-        return Registration(self._wiring.control, find_registrar(self._wiring.sources), instance)
+        registrar = find_registrar(self._wiring.sources)
+        self._wiring.held += [source for source in self._wiring.sources if id(source) == id(registrar)]
+        return Registration(self._wiring.control, registrar, instance)
+
+    def reload(self, config: str | os.PathLike[str] | Mapping[str, Any] | MeshConfig | None = None) -> tuple[str, ...]:
+        """Read the configuration again, its files and the environment's variables, and go by it.
+
+        New calls go by it at once; those under way end with what they began with. The state of what has not changed
+        (loads, ejections, circuits, budgets, connections) goes on.
+
+        Args:
+            config: take this one instead, now and at later times; None for that which the mesh was made with.
+
+        Returns:
+            What is different, a sentence each; empty if nothing is.
+
+        Raises:
+            ConfigError: if it is wrong, or changes what cannot be changed in a mesh that runs; it names every fault,
+                and the configuration before it stays in force.
+            MeshClosed: if the mesh was closed.
+        """
+        return self._wiring.reloading.reload(None if config is None else reader_of(config, {}))
+
+    async def areload(
+        self, config: str | os.PathLike[str] | Mapping[str, Any] | MeshConfig | None = None
+    ) -> tuple[str, ...]:
+        """Do what `reload` does, in an event loop, which goes on meanwhile."""
+        import asyncio
+
+        return await asyncio.to_thread(self.reload, config)
 
     def start(self) -> Self:
         """Begin to watch all services that the configuration names, rather than each at its first call."""
-        for name in self._wiring.settings.services:
-            self._wiring.plane.service(name)
+        self._wiring.start()
         return self
 
     def close(self) -> None:

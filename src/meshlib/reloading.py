@@ -2,18 +2,26 @@
 
 What a call reads of services is swapped whole (`meshlib.config.snapshot.Snapshots.reconfigure`); the rest follows here,
 in an order in which nothing is ever without what it needs.
+
+Files are looked at in a thread of their own for each look, since a file system may take its time. The control thread
+keeps the time between two looks.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
-from meshlib.config.settings import MeshSettings, Mode, ServiceSettings, StaticSettings
+from meshlib.config.file_watch import FileWatch
+from meshlib.config.settings import MeshSettings, Mode, ServiceSettings, StaticSettings, WatchSettings
 from meshlib.dataclass import replace
 from meshlib.discovery.build import make_source
-from meshlib.errors import ConfigError, MeshClosed
+from meshlib.discovery.threads import start_thread
+from meshlib.errors import ConfigError, MeshClosed, MeshError
 from meshlib.policy.settings import BreakerSettings
 from meshlib.telemetry import events
 
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Laid", "Reloading", "fleet_of", "written_endpoints"]
 
 _LINGER_S = 60.0
+_log = logging.getLogger("meshlib")
 
 Laid = ServiceSettings | Callable[[MeshSettings], ServiceSettings]
 """What a control plane says of a service: its settings, or what makes them of the configuration as it is written."""
@@ -53,6 +62,12 @@ class Reloading:
         self._laid: dict[str, Laid] = {}
         self._mode: Mode | None = None  # set by hand
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        self._read: Callable[[set[str]], MeshSettings] = lambda seen: settings
+        self._watch: bool | None = None
+        self._files: FileWatch | None = None
+        self._beginning = threading.Lock()
+        self._following = False
         self._sources: list[tuple[DiscoverySettings, Source]] = []
 
     def sources_of(self, settings: MeshSettings) -> tuple[Source, ...]:
@@ -80,6 +95,107 @@ class Reloading:
         if mode is not None and (wiring.plane.mode, wiring.settings.mode) != (mode, mode):
             wiring.plane.mode = mode
             wiring.settings = replace(wiring.settings, mode=mode)
+
+    def read_by(
+        self, read: Callable[[set[str]], MeshSettings], seen: Iterable[str] = (), watch: bool | None = None
+    ) -> None:
+        """How to read the configuration.
+
+        Args:
+            read: gives the settings, and fills the set that it is given with the files and directories looked at.
+            seen: those of the first time.
+            watch: whether to follow these; None for what the configuration says.
+        """
+        self._read = read
+        self._watch = watch
+        self._files = FileWatch(seen, self._reread) if seen else None
+
+    def reload(self, read: Callable[[set[str]], MeshSettings] | None = None) -> tuple[str, ...]:
+        """Read the configuration again, and go by it from now on.
+
+        Args:
+            read: how, from now on; None for as before.
+
+        Returns:
+            What is different, a sentence each.
+
+        Raises:
+            ConfigError: if it is wrong, or asks for what cannot be changed in a mesh that runs; then nothing changes.
+            MeshClosed: if the mesh was closed.
+        """
+        seen: set[str] = set()
+        changes = self._reread(seen, read)
+        with self._reading:
+            if read is not None or self._files is None:
+                self.read_by(read or self._read, seen, self._watch)
+            else:
+                self._files.settle(seen)
+        self.follow()
+        return changes
+
+    def _reread(self, seen: set[str], read: Callable[[set[str]], MeshSettings] | None = None) -> tuple[str, ...]:
+        with self._reading:  # so that the last to read is the last whose settings come into force
+            if self._wiring.closed:
+                raise MeshClosed("the mesh was closed; make a new one")
+            settings = (read or self._read)(seen)
+            with self._lock:
+                done = self._apply(settings, self._laid)
+                self._written = settings
+        changes = tuple(map(str, self._told(*done)))
+        if changes:
+            source = settings.sources[0] if settings.sources else "the configuration"
+            self._wiring.bus.emit(events.ConfigReloaded(source=source, changes=changes))
+        return changes
+
+    # Following files
+
+    @property
+    def _interval_s(self) -> float | None:
+        """How often files are looked at; None for never."""
+        written = self._wiring.settings.watch
+        if self._watch is False or (written is None and self._watch is None) or self._files is None:
+            return None
+        return (written or WatchSettings()).interval_s
+
+    def follow(self) -> None:
+        """Follow the files of the configuration, if that is asked for. Any thread."""
+        interval_s = self._interval_s
+        if interval_s is None:
+            return
+        with self._beginning:
+            if self._following:
+                return
+            self._following = True
+        try:
+            self._wiring.control.call(partial(self._look_in, interval_s))
+        except MeshError:  # it was closed, or can have no thread
+            self._following = False
+
+    def _look_in(self, delay_s: float) -> None:
+        """On the control thread."""
+        self._wiring.control.call_later(delay_s, lambda: start_thread(self._look, "meshlib-config"))
+
+    def _look(self) -> None:
+        """Look at the files, in a thread of its own."""
+        interval_s, files = self._interval_s, self._files
+        if interval_s is None or files is None or self._wiring.closed:
+            self._following = False
+            return
+        soon_s, refused = interval_s, None
+        try:
+            soon_s, refused = files.look()
+        except MeshClosed:
+            pass
+        except Exception:
+            _log.exception("the configuration could not be read again")
+            files.settle(files.paths)
+        if refused is not None:
+            settings = self._wiring.settings
+            source = settings.sources[0] if settings.sources else "the configuration"
+            detail = "; ".join(refused.problems) or refused.message
+            self._wiring.bus.emit(events.ConfigRefused(source=source, detail=detail))
+        with suppress(RuntimeError):  # the mesh was closed
+            self._wiring.control.call_soon(partial(self._look_in, min(soon_s, interval_s)))
 
     def configure(self, settings: MeshSettings) -> list[Difference]:
         """Go by these settings, as they are written, from now on.
@@ -146,6 +262,9 @@ class Reloading:
                     wiring.drain(endpoint)
         if wiring.control.started:
             wiring.soon(wiring.follow_checks)
+        if wiring.eager:
+            for name in settings.services:
+                wiring.plane.service(name)
 
     def _fleet(self, old: MeshSettings, settings: MeshSettings) -> SharedGates | None:
         before = self._wiring.fleet
@@ -167,6 +286,9 @@ class Reloading:
     def after_fork(self) -> None:
         """In the child: another thread of the parent may have been in the middle of a change."""
         self._lock = threading.Lock()
+        self._reading = threading.Lock()
+        self._beginning = threading.Lock()
+        self._following = False  # until its own first use of a service
 
 
 def written_endpoints(settings: MeshSettings) -> dict[str, tuple[Endpoint, ...]]:

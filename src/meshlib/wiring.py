@@ -100,6 +100,7 @@ class Wiring:
         view: what telemetry and the status read.
         engines: connections; those of event loops from the first of their calls on.
         closed: whether the mesh was closed.
+        eager: whether all services that the configuration names are watched, called or not.
     """
 
     def __init__(self, settings: MeshSettings, parts: MeshParts) -> None:
@@ -107,6 +108,7 @@ class Wiring:
         rng = parts.rng or random.Random()
         self.settings = settings
         self.closed = False
+        self.eager = False
         self.clock = clock
         self._own_rng = rng if parts.rng is None else None
         self._keeping_house = False
@@ -202,6 +204,13 @@ class Wiring:
             MeshClosed: if the mesh was closed.
         """
         self.reloading.configure_services({name: settings})
+
+    def start(self) -> None:
+        """Begin to watch all services that the configuration names, now and after each change of it."""
+        self.eager = True
+        self.reloading.follow()
+        for name in self.settings.services:
+            self.plane.service(name)
 
     def follow_checks(self) -> None:
         """Check the endpoints of all services as their settings say by now. On the control thread."""
@@ -327,6 +336,7 @@ class Wiring:
         self.directory.use(name)
         if not self._keeping_house:
             self._keeping_house = True
+            self.reloading.follow()
             self.control.call_every(_HOUSEKEEPING_S, self._keep_house)
 
     def _use_callers(self) -> None:
@@ -337,6 +347,9 @@ class Wiring:
 
     def _use_as_named(self, name: str) -> None:
         """With the stock wire a service is where its name says: the client's own transport finds it."""
+        if not self._keeping_house:
+            self._keeping_house = True
+            self.reloading.follow()
         if not self.snapshots.service(name).clusters[None].members:
             self.snapshots.publish(name, [Endpoint(name, 80)], Known.YES)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,28 +14,52 @@ from meshlib.config.settings import MeshSettings, RegisterSettings
 from meshlib.dataclass import replace
 from meshlib.errors import ConfigError
 
-__all__ = ["MODES", "choose_settings", "read_settings", "register_settings"]
+__all__ = ["MODES", "choose_settings", "read_settings", "reader_of", "register_settings"]
 
 MODES = ("off", "observe", "on")
 _log = logging.getLogger("meshlib")
 
 
-def choose_settings(config: Any, fields: dict[str, Any]) -> MeshSettings:
+def choose_settings(config: Any, fields: dict[str, Any], seen: set[str] | None = None) -> MeshSettings:
     """The compiled configuration.
 
     Args:
         config: a path, a mapping, a `MeshConfig`, or None.
         fields: of the configuration, if it is given as such.
+        seen: filled with the files and directories that are looked at for it, whatever comes of it.
 
     Raises:
         ConfigError: if it is wrong.
     """
-    settings = _with_environment(read_settings(config, fields))
+    settings = _with_environment(read_settings(config, fields, seen))
     _check_extras(settings)
     return settings
 
 
-def read_settings(config: Any, fields: dict[str, Any]) -> MeshSettings:
+def reader_of(config: Any, fields: dict[str, Any]) -> Callable[[set[str]], MeshSettings]:
+    """What reads the configuration, now and again: see `choose_settings`. The set that it is given is its `seen`.
+
+    A relative path is one of the working directory of now, wherever the process goes later.
+    """
+    here = _directory()
+
+    def read(seen: set[str]) -> MeshSettings:
+        there = config
+        if isinstance(config, (str, os.PathLike)) and _directory() != here:
+            there = os.path.join(here, config)
+        return choose_settings(there, fields, seen)
+
+    return read
+
+
+def _directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it is no longer there
+        return ""
+
+
+def read_settings(config: Any, fields: dict[str, Any], seen: set[str] | None = None) -> MeshSettings:
     """The compiled configuration as it is written, without what the environment says over it; see `choose_settings`."""
     if config is not None and fields:
         raise ConfigError("give a configuration or its fields, not both")
@@ -44,10 +68,10 @@ def read_settings(config: Any, fields: dict[str, Any]) -> MeshSettings:
         if config is None:
             _log.info("no configuration found ($MESHLIB_CONFIG, ./mesh.yaml): using defaults")
             return MeshSettings()
-    return plain_settings(fields or config) or _read_by_model(config, fields)
+    return plain_settings(fields or config) or _read_by_model(config, fields, seen)
 
 
-def _read_by_model(config: Any, fields: dict[str, Any]) -> MeshSettings:
+def _read_by_model(config: Any, fields: dict[str, Any], seen: set[str] | None) -> MeshSettings:
     # Imported only here: pydantic and the models take longer to load than all the rest of the mesh.
     from meshlib.config.compile import compile_config
     from meshlib.config.load import load_file, load_mapping
@@ -56,10 +80,10 @@ def _read_by_model(config: Any, fields: dict[str, Any]) -> MeshSettings:
     if isinstance(config, MeshConfig):
         return compile_config(config)
     if isinstance(config, Mapping):
-        return compile_config(load_mapping(config))
+        return compile_config(load_mapping(config, seen=seen))
     if config is not None:
-        return compile_config(load_file(config))
-    return compile_config(load_mapping(fields, origin="Mesh(...)", variables=False))
+        return compile_config(load_file(config, seen=seen))
+    return compile_config(load_mapping(fields, origin="Mesh(...)", variables=False, seen=seen))
 
 
 def _check_extras(settings: MeshSettings) -> None:

@@ -12,16 +12,20 @@ changes.
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice, takewhile
 from typing import Final, TypeAlias
 
 from meshlib.errors import ConfigError
 
-__all__ = ["SOON_S", "FileWatch", "Signature", "signature"]
+__all__ = ["SOON_S", "FileWatch", "Signature", "searched", "signature"]
 
 SOON_S: Final = 0.1
 """How soon what has changed is looked at again, to see whether it still changes."""
+
+_MAX_DIRECTORIES: Final = 10_000
 
 Signature: TypeAlias = Mapping[str, tuple[int, ...] | None]
 """What the system keeps of each path; None for one that is not there, or cannot be looked at."""
@@ -30,6 +34,19 @@ Signature: TypeAlias = Mapping[str, tuple[int, ...] | None]
 def signature(paths: Iterable[str]) -> Signature:
     """Look at files and directories, links followed."""
     return {path: _stat(path) for path in paths}
+
+
+def searched(base: str, pattern: str) -> Iterator[str]:
+    """The directories that a glob relative to `base` is looked for in; of very many the first."""
+    parts = pattern.split(os.sep)
+    fixed = list(takewhile(lambda part: not glob.has_magic(part), parts))
+    top = os.path.join(base, os.sep.join(fixed) or (os.sep if os.path.isabs(pattern) else ""))
+    if len(fixed) == len(parts) - 1:
+        yield top
+        return
+    for root, directories, _ in islice(os.walk(top), _MAX_DIRECTORIES):
+        directories[:] = [each for each in directories if not each.startswith(".")]
+        yield root
 
 
 def _stat(path: str) -> tuple[int, ...] | None:

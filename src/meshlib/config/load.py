@@ -8,12 +8,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path as FilePath
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
 from meshlib.config.checks import contradictions
-from meshlib.config.documents import Document, DocumentError, check_bounds, read_document
+from meshlib.config.documents import FORMATS, Document, DocumentError, check_bounds, read_documents
+from meshlib.config.file_watch import searched
 from meshlib.config.find import nearest_file
 from meshlib.config.model import MeshConfig
 from meshlib.config.problems import Path, Problem, dotted, problems_of, refuse
@@ -21,26 +22,41 @@ from meshlib.config.substitute import substitute
 from meshlib.config.yaml12 import SourceError
 from meshlib.dataclass import dataclass, field
 
-__all__ = ["load_file", "load_mapping"]
+if TYPE_CHECKING:
+    from meshlib.config.dialects.draft import Draft
+    from meshlib.config.dialects.resources import Place, Resource
+
+__all__ = ["Loading", "load_file", "load_mapping"]
 
 MAX_FILES: Final = 1000
 """How many files one configuration may have."""
 
 
-def load_file(path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None) -> MeshConfig:
+def load_file(
+    path: str | os.PathLike[str], *, environ: Mapping[str, str] | None = None, seen: set[str] | None = None
+) -> MeshConfig:
     """Read a configuration, with all that it includes.
 
     Args:
-        path: the file; its suffix says whether it is YAML, TOML or JSON.
+        path: the file; its suffix says whether it is YAML, TOML or JSON. Or a directory: all such files in it, and
+            below.
         environ: the variables for ``${NAME}``; the process's own unless given.
+        seen: filled with the files and directories that are looked at, whatever comes of it.
 
     Raises:
         ConfigError: with every fault in any of the files.
     """
     name = os.fspath(path)
-    loading = _Loading(os.environ if environ is None else environ)
+    loading = Loading(os.environ if environ is None else environ)
+    if seen is not None:
+        loading.seen = seen
+    loading.look_at(name)
     try:
-        loading.add(read_document(FilePath(name), name), (os.path.realpath(name),), ())
+        if os.path.isdir(name):
+            loading.add(Document(name, {"include": ["."]}, directory=FilePath(name)), (os.path.realpath(name),), ())
+        else:
+            for document in read_documents(FilePath(name), name):
+                loading.add(document, (os.path.realpath(name),), ())
     except (DocumentError, ValueError) as error:
         # A ValueError is a path with a null character in it.
         problem = error.problem if isinstance(error, DocumentError) else Problem(repr(name), (), str(error))
@@ -55,6 +71,7 @@ def load_mapping(
     directory: str | os.PathLike[str] = ".",
     environ: Mapping[str, str] | None = None,
     variables: bool = True,
+    seen: set[str] | None = None,
 ) -> MeshConfig:
     """Check a configuration that is a map already: `Mesh.from_dict`, or the arguments of `Mesh`.
 
@@ -64,11 +81,14 @@ def load_mapping(
         directory: what ``include`` is relative to.
         environ: the variables for ``${NAME}``; the process's own unless given.
         variables: whether texts may have variables in them. Texts written in code are best taken as they are.
+        seen: see `load_file`.
 
     Raises:
         ConfigError: with every fault.
     """
-    loading = _Loading((os.environ if environ is None else environ) if variables else None)
+    loading = Loading((os.environ if environ is None else environ) if variables else None)
+    if seen is not None:
+        loading.seen = seen
     try:
         if not isinstance(data, Mapping):
             raise SourceError(f"a map is expected, not {type(data).__name__}")
@@ -80,7 +100,7 @@ def load_mapping(
 
 
 @dataclass(slots=True)
-class _Loading:
+class Loading:
     """One configuration on its way: the documents so far, what they hold together, and what is wrong with them.
 
     `data` and `written` are the same tree, with variables filled in and as it was written; `owners` says from which
@@ -96,13 +116,29 @@ class _Loading:
     faulty: set[Path] = field(default_factory=set)
     files: set[str] = field(default_factory=set)
     names: list[str] = field(default_factory=list)
+    resources: list[Resource] = field(default_factory=list)
+    origins: dict[Path, Place] = field(default_factory=dict)
+    draft: Draft | None = None
+    seen: set[str] = field(default_factory=set)
+
+    def look_at(self, *paths: str | os.PathLike[str]) -> None:
+        """Files and directories are looked at."""
+        self.seen.update(map(os.path.abspath, paths))
 
     def add(self, document: Document, chain: tuple[str, ...], names: tuple[str, ...]) -> None:
         """Take in a document, and what it includes."""
         self.documents.append(document)
         if chain:
             self.files.add(chain[-1])
-            self.names.append(document.name)
+            if document.name not in self.names:
+                self.names.append(document.name)
+        if _may_be_foreign(document.data):
+            from meshlib.config.dialects.resources import resources_in
+
+            found = resources_in(document)
+            self.resources += found
+            if found:
+                return
         filled, faults = substitute(document.data, self.environ)
         for path, text in faults.items():
             self.problems.append(Problem(document.name, path, text, document.line(path)))
@@ -166,20 +202,26 @@ class _Loading:
                     self._note(document, place, f"more than {MAX_FILES} files are included")
                     return
                 self.files.add(real)
+                self.look_at(document.directory / found)
                 try:
-                    included = read_document(document.directory / found, name)
+                    included = read_documents(document.directory / found, name)
                 except DocumentError as error:
                     self.problems.append(error.problem)
                 else:
-                    self.add(included, (*chain, real), names)
+                    for each in included:
+                        self.add(each, (*chain, real), names)
 
     def _matching(self, document: Document, place: Path, pattern: str) -> list[str]:
         base = document.directory
         try:
             if glob.has_magic(pattern):
+                self.look_at(*searched(os.fspath(base), pattern))
                 # One more than allowed, so that the bound is noticed; sorted, so that the order is everywhere the same.
                 matches = islice(glob.iglob(pattern, root_dir=base, recursive=True), MAX_FILES + 1)
                 return sorted(match for match in matches if (base / match).is_file())
+            self.look_at(base / pattern)
+            if (base / pattern).is_dir():
+                return self._inside(document, place, pattern)
             if (base / pattern).exists():
                 return [pattern]
         except (OSError, ValueError) as error:
@@ -189,16 +231,60 @@ class _Loading:
         self._note(document, place, f"there is no file {pattern!r}{hint}")
         return []
 
+    def _inside(self, document: Document, place: Path, directory: str) -> list[str]:
+        """The files in a directory and below, in order; those whose names begin with a dot are nobody's business."""
+        found: list[str] = []
+        for root, directories, files in os.walk(document.directory / directory, followlinks=False):
+            # A Kubernetes ConfigMap is mounted as links to files in a directory `..2026_11_22...`.
+            directories[:] = sorted(each for each in directories if not each.startswith("."))
+            self.look_at(root)
+            below = os.path.relpath(root, document.directory)
+            named = [name for name in sorted(files) if not name.startswith(".")]
+            known = [name for name in named if os.path.splitext(name)[1].lower() in FORMATS]
+            found += [os.path.normpath(os.path.join(below, name)) for name in known]
+            if len(found) > MAX_FILES:
+                break
+        if not found:
+            self._note(document, place, f"there is no file in {directory!r}: {', '.join(FORMATS)} are looked for")
+        return found
+
+    def _translate(self) -> None:
+        """Lay what the documents of other meshes say beside what is written."""
+        from meshlib.config.dialects.merge import merged, translated
+
+        self.draft, problems = translated(self.resources, self.data)
+        self.problems += problems
+        self.data, self.origins, problems = merged(self.draft, self.data, self.origin_of)
+        self.written = merged(self.draft, self.written, self.origin_of)[0]
+        self.problems += problems
+
+    def origin_of(self, path: Path) -> str:
+        """The file and the line of a native field."""
+        owner = self._owner(path)
+        line = owner.line(path)
+        return owner.name if line is None else f"{owner.name}:{line}"
+
     def finish(self, subject: str) -> MeshConfig:
         """Validate what was gathered.
 
         Raises:
             ConfigError: with every fault.
         """
-        config = self._validate()
+        config = self.examine()
         if self.problems or config is None:
             raise refuse(self.problems, subject)
-        config._sources = tuple(self.names)
+        return config
+
+    def examine(self) -> MeshConfig | None:
+        """Validate what was gathered; faults are in `problems`. None if nothing is left of it without them."""
+        if self.resources:
+            self._translate()
+        config = self._validate()
+        if config is not None:
+            config._sources = tuple(self.names)
+            if self.draft is not None:
+                config._notes = tuple(self.draft.notes)
+                config._security_documents = tuple(self.draft.security)
         return config
 
     def _validate(self) -> MeshConfig | None:
@@ -229,8 +315,19 @@ class _Loading:
         return config
 
     def _problem(self, path: Path, text: str) -> Problem:
+        place = self.place_of(path)
+        if place is not None:
+            # What the translation made of it comes after: the field by which a document says it may be another.
+            return Problem(place.file, (), f"{place.what}: as {dotted(path)}: {text}", place.line)
         owner = self._owner(path)
         return Problem(owner.name, path, text, owner.line(path))
+
+    def place_of(self, path: Path) -> Place | None:
+        """Where a document of another mesh says what stands at `path`; None if none does."""
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.origins:
+                return self.origins[path[:end]]
+        return None
 
     def _owner(self, path: Path) -> Document:
         return self.owners.get(path[:2]) or self.owners.get(path[:1]) or self.documents[0]
@@ -241,6 +338,10 @@ class _Loading:
             return f" ({dotted(other)})"
         line = owner.line(other)
         return f" ({owner.name if line is None else f'{owner.name}:{line}'}: {dotted(other)})"
+
+
+def _may_be_foreign(data: Mapping[str, Any]) -> bool:
+    return "kind" in data or "Kind" in data
 
 
 def _scope(path: Path) -> str:

@@ -166,7 +166,7 @@ class Directory:
                     resolution, state=ResolutionState.STALE, source=name, error=error, updated_at=self._clock()
                 )
             new = self._watches[service] = self._make(service)
-            new.used_at = watch.used_at
+            new.used_at, new.published = watch.used_at, watch.published
         new.begin() if self._is_written(service) else self._control.submit(new.run)
 
     def resolution(self, service: str) -> Resolution | None:

@@ -18,8 +18,8 @@ __all__ = [
     "BreakerOpened",
     "CheckFailed",
     "CheckPassed",
-    "ConfigApplied",
     "ConfigRefused",
+    "ConfigReloaded",
     "DiscoveryReady",
     "DiscoveryStale",
     "DiscoveryUnwell",
@@ -41,6 +41,10 @@ __all__ = [
     "ShadowDiffers",
     "from_discovery",
 ]
+
+
+_SHOWN = 10
+"""How many changes of a configuration a log line tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -378,15 +382,22 @@ class ConfigRefused(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigApplied(Event):
-    """A changed configuration is in force."""
+class ConfigReloaded(Event):
+    """A changed configuration is in force; `changes` says what is different, a sentence each."""
 
-    kind: ClassVar[str] = "config_applied"
+    kind: ClassVar[str] = "config_reloaded"
     about: ClassVar[tuple[str, ...]] = ("source",)
     family: ClassVar[str] = "config"
-    says: ClassVar[str] = "{event.source} is in force"
+    says: ClassVar[str] = "{event.source} is in force as it is now: {event.what}"
 
     source: str
+    changes: tuple[str, ...] = ()
+
+    @property
+    def what(self) -> str:
+        """The first of the changes, and how many more there are."""
+        more = len(self.changes) - _SHOWN
+        return "; ".join(self.changes[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
