@@ -91,6 +91,7 @@ class Match(Part):
         cookies: conditions on cookies, by name.
         caller: a condition on this workload.
         percent: of the requests that meet the rest, by chance.
+        unless: further matches, none of which may hold.
     """
 
     path: PathMatch | None = None
@@ -103,6 +104,7 @@ class Match(Part):
     cookies: Mapping[CookieName, ValueMatch] = Field(default_factory=dict)
     caller: Caller | None = None
     percent: Percent = 100.0
+    unless: Many[Match] = ()
 
     @model_validator(mode="after")
     def _not_empty(self) -> Match:

@@ -14,10 +14,11 @@ from meshlib.config.dialects.consul.chain import CONNECT_TIMEOUT_S, Chain, Chain
 from meshlib.config.dialects.consul.matches import native_match
 from meshlib.config.dialects.consul.schema import Fields
 from meshlib.config.dialects.draft import Draft, ServiceDraft
+from meshlib.config.dialects.durations import written
 from meshlib.config.dialects.resources import Place
 from meshlib.config.fields import WIRE_HEADERS
 
-__all__ = ["CHECK_KEY", "seconds", "service_of", "usual", "write_chain", "write_ends"]
+__all__ = ["CHECK_KEY", "service_of", "usual", "write_chain", "write_ends"]
 
 CHECK_KEY: Final = "consul.check"
 """The metadata by which a subset leaves out instances with a warning."""
@@ -29,11 +30,6 @@ _TERM = re.compile(
     re.ASCII,
 )
 _VARIABLE = re.compile(r"%[A-Z_]+[(%]")
-
-
-def seconds(value: float) -> str:
-    """A duration in the native form."""
-    return f"{value * 1000:.10g}ms" if 0 < value < 1 else f"{value:.10g}s"
 
 
 def service_of(draft: Draft, target: Target, place: Place) -> ServiceDraft:
@@ -81,7 +77,7 @@ def write_chain(draft: Draft, chain: Chain, place: Place) -> None:
     (only, *others) = chain.step.splits
     if not chain.routes and not chain.step.is_split and not others and only.to.request_timeout_s:
         timeout_s = only.to.request_timeout_s
-        service.put("timeout", seconds(timeout_s) if timeout_s > 0 else None, place)
+        service.put("timeout", written(timeout_s) if timeout_s > 0 else None, place)
     if chain.protocol in ("http2", "grpc"):
         service.put("http2", True, place)
 
@@ -103,7 +99,7 @@ def _write_end(draft: Draft, end: Resolved, place: Place) -> None:
     service = service_of(draft, end.target, place)
     usual(service, place)
     if end.connect_timeout_s != CONNECT_TIMEOUT_S:
-        service.put("connect_timeout", seconds(end.connect_timeout_s), place)
+        service.put("connect_timeout", written(end.connect_timeout_s), place)
     subset = end.target.subset
     if subset:
         _write_subset(draft, service, end, place)
@@ -252,7 +248,7 @@ def _hash_on(balancer: Mapping[str, Any]) -> list[dict[str, Any]]:
             config = policy.get("CookieConfig") or {}
             found = {"cookie": {"name": value}}
             if config.get("TTL") or config.get("Session"):
-                found["cookie"]["ttl"] = 0 if config.get("Session") else seconds(config["TTL"])
+                found["cookie"]["ttl"] = 0 if config.get("Session") else written(config["TTL"])
             if config.get("Path"):
                 found["cookie"]["path"] = config["Path"]
         else:
@@ -277,9 +273,9 @@ def _route(draft: Draft, chain: Chain, route: ChainRoute, place: Place) -> dict[
         else:
             native["rewrite"] = {"path" if http.get("PathExact") else "prefix": rewrite}
     if timeout_s := destination.get("RequestTimeout"):
-        native["timeout"] = seconds(timeout_s) if timeout_s > 0 else None
+        native["timeout"] = written(timeout_s) if timeout_s > 0 else None
     if idle_s := destination.get("IdleTimeout"):
-        native["body_idle_timeout"] = seconds(idle_s) if idle_s > 0 else None
+        native["body_idle_timeout"] = written(idle_s) if idle_s > 0 else None
     native |= _retry(draft, destination)
     headers = {}
     for side, name in (("request", "RequestHeaders"), ("response", "ResponseHeaders")):

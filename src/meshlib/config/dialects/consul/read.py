@@ -7,9 +7,10 @@ from typing import Any
 
 from meshlib.config.dialects.consul.chain import Chain, ChainError, Entries, Target, compile_chain
 from meshlib.config.dialects.consul.entries import ENTRIES, KINDS, OTHER_KINDS
-from meshlib.config.dialects.consul.native import seconds, service_of, usual, write_chain, write_ends
+from meshlib.config.dialects.consul.native import service_of, usual, write_chain, write_ends
 from meshlib.config.dialects.consul.schema import Fields, Reading, read_table
 from meshlib.config.dialects.draft import Draft
+from meshlib.config.dialects.durations import written
 from meshlib.config.dialects.resources import CONSUL, Resource
 from meshlib.config.problems import Path
 
@@ -150,7 +151,7 @@ def _upstreams(draft: Draft, config: Fields, chains: Iterable[str]) -> None:
 def _policy_of(upstream: Mapping[str, Any]) -> dict[str, Any]:
     policy: dict[str, Any] = {}
     if connect_ms := upstream.get("ConnectTimeoutMs"):
-        policy["connect_timeout"] = seconds(connect_ms / 1000)
+        policy["connect_timeout"] = written(connect_ms / 1000)
     limits = upstream.get("Limits") or {}
     flights = [int(limits[name]) for name in ("MaxConnections", "MaxConcurrentRequests") if limits.get(name)]
     bounds = {"max_in_flight": min(flights, default=None), "max_pending": limits.get("MaxPendingRequests")}
@@ -160,7 +161,7 @@ def _policy_of(upstream: Mapping[str, Any]) -> dict[str, Any]:
         detection: dict[str, Any] = {"consecutive_5xx": int(check.get("MaxFailures") or 5)}
         for name, field in (("interval", "Interval"), ("base_ejection", "BaseEjectionTime")):
             if check.get(field):
-                detection[name] = seconds(check[field])
+                detection[name] = written(check[field])
         for name, field in (
             ("enforcing_consecutive_5xx_percent", "EnforcingConsecutive5xx"),
             ("max_ejection_percent", "MaxEjectionPercent"),

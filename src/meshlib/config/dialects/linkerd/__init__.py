@@ -1,0 +1,1 @@
+"""Linkerd's documents: ServiceProfile, its own HTTPRoute, and its annotations on Services and HTTPRoutes."""
