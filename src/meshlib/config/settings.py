@@ -140,7 +140,8 @@ class TlsSettings:
 
     Attributes:
         server_name: for SNI and for the verification of the peer's certificate; None for the service's name.
-        ca_file: a PEM bundle of trusted roots; None for the system's.
+        ca_file: a PEM bundle of trusted roots; None for the system's, or `ca`.
+        ca: the text of such a bundle.
         cert_file, key_file: this workload's own certificate, if the peer asks for one.
         verify: False turns verification off, for tests only.
     """
@@ -150,6 +151,7 @@ class TlsSettings:
     cert_file: str | None = None
     key_file: str | None = field(default=None, repr=False)
     verify: bool = True
+    ca: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,11 +234,13 @@ class DocumentSettings:
         strict: whether what is not honoured is an error.
         defaults: whose hold where nothing is said.
         retry_unsafe: whether retries hold for requests that are not safe to repeat as well.
+        reference_grants: whether a route of the Gateway API needs a ReferenceGrant for backends in other namespaces.
     """
 
     strict: bool = False
     defaults: Literal["theirs", "ours"] = "theirs"
     retry_unsafe: bool = False
+    reference_grants: bool = False
 
 
 Mode: TypeAlias = Literal["off", "observe", "on"]

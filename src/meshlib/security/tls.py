@@ -60,9 +60,10 @@ def tls_failed(error: Exception, endpoint: str, server_name: str) -> TLSFailed:
 
 def _build(settings: TlsSettings, http2: bool) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
+        context = ssl.create_default_context(cafile=settings.ca_file, cadata=settings.ca)
     except (OSError, ValueError) as error:
-        raise _unusable(f"the roots in {settings.ca_file!r}", error) from None
+        where = "the configuration" if settings.ca_file is None else repr(settings.ca_file)
+        raise _unusable(f"the roots in {where}", error) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not settings.verify:
         context.check_hostname = False

@@ -25,6 +25,12 @@ def _whole_seconds(value: float) -> float:
 _Seconds = Annotated[Span, AfterValidator(_whole_seconds)]
 
 
+def _certificates(value: str) -> str:
+    if "-----BEGIN CERTIFICATE-----" not in value:
+        reject("has no certificate in it: the text of a PEM file is expected")
+    return value
+
+
 class TcpKeepalive(Part):
     """When the system asks a silent peer whether it is still there.
 
@@ -70,6 +76,7 @@ class Tls(Part):
         mode: ``simple`` (the server has a certificate) or ``off``.
         server_name: for SNI and verification; the service's name unless given.
         ca_file: a PEM bundle of trusted roots; the system's unless given.
+        ca: the text of such a bundle, instead.
         cert_file, key_file: this workload's own certificate and its key, if the peer asks for one.
         verify: false turns verification off, for tests only.
     """
@@ -79,6 +86,7 @@ class Tls(Part):
     mode: Literal["off", "simple"] = "simple"
     server_name: Text | None = None
     ca_file: Text | None = None
+    ca: Annotated[str, AfterValidator(_certificates)] | None = Field(default=None, repr=False)
     cert_file: Text | None = None
     key_file: Text | None = Field(default=None, repr=False)
     verify: Flag = True
@@ -92,6 +100,8 @@ class Tls(Part):
         if (self.cert_file is None) != (self.key_file is None):
             there, missing = ("cert_file", "key_file") if self.key_file is None else ("key_file", "cert_file")
             reject(f"has a {there} without a {missing}")
-        if not self.verify and self.ca_file is not None:
-            reject("has a ca_file and verify: false, which does not look at it")
+        if self.ca_file is not None and self.ca is not None:
+            reject("has a ca_file and a ca: one of them is expected")
+        if not self.verify and (self.ca_file or self.ca) is not None:
+            reject(f"has a {'ca' if self.ca_file is None else 'ca_file'} and verify: false, which does not look at it")
         return self

@@ -76,6 +76,8 @@ class Documents(Part):
         defaults: what holds where they say nothing and ``defaults`` says nothing: ``theirs``, what their own mesh
             does, or ``ours``.
         retry_unsafe: whether their retries hold for requests that are not safe to repeat as well.
+        reference_grants: whether a route of the Gateway API needs a ReferenceGrant for backends in other namespaces;
+            in a mesh it does not, says GEP-1294.
     """
 
     compiles_to: ClassVar = DocumentSettings
@@ -83,6 +85,7 @@ class Documents(Part):
     strict: Flag = _DOCUMENTS.strict
     defaults: Literal["theirs", "ours"] = _DOCUMENTS.defaults
     retry_unsafe: Flag = _DOCUMENTS.retry_unsafe
+    reference_grants: Flag = _DOCUMENTS.reference_grants
 
 
 class Watch(Part):

@@ -5,8 +5,8 @@ better condition. ``ready`` that is not written is true. Endpoints that terminat
 long as nobody is ready. Where each endpoint has hints, those of the caller's own zone come first, if there are any.
 
 Sources: Kubernetes' ``discovery/v1`` EndpointSlice (``staging/src/k8s.io/api/discovery/v1/types.go``), and kube-proxy's
-choice among endpoints, ``CategorizeEndpoints`` and ``canUseTopology`` in ``pkg/proxy/topology.go``. What that leaves out
-stands by here, with a lower priority.
+choice among endpoints, ``CategorizeEndpoints`` and ``canUseTopology`` in ``pkg/proxy/topology.go``. What that leaves
+out stands by here, with a lower priority.
 """
 
 from __future__ import annotations

@@ -127,7 +127,9 @@ def _near(spec: Reader) -> bool:
     elif distribution == "PreferSameNode":
         spec.different("trafficDistribution", "endpoints of the same zone are preferred: the node is not known here")
     elif distribution is not None and not spec.draft.context.zone:
-        spec.different("trafficDistribution", "prefers nobody, since the zone of this workload is not given: 'locality'")
+        spec.different(
+            "trafficDistribution", "prefers nobody, since the zone of this workload is not given: 'locality'"
+        )
     if spec.raw("internalTrafficPolicy") == "Local":
         spec.ignore("internalTrafficPolicy", "calls go to endpoints of all nodes: the own one is not known here")
     return distribution in _NEAR
