@@ -134,7 +134,7 @@ def test_origins_that_are_made_up_fill_no_memory() -> None:
     known = origins()
     for number in range(3 * MAX_ORIGINS):
         assert known.place(f"http://host{number}/x", ANY) is not None
-    assert len(known._known) <= MAX_ORIGINS
+    assert len(known._memory.origins) <= MAX_ORIGINS
 
 
 def test_a_very_long_url_is_httpxs_to_refuse() -> None:

@@ -62,7 +62,7 @@ class Core:
         self._service = None if service is None else plane.locate(service, None) or service.lower()
         self._plain_timeout_s = plain_timeout_s
         self._service_at = partial(_locate, plane, self._host, self._service)
-        self.origins = Origins(self._service_at)
+        self.origins = Origins(self._service_at, plane)
 
     def is_meshed(self, service: str | None) -> bool:
         """Whether calls to the service are made by the mesh, and not just watched or let through."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import Protocol
 
 import httpx
 
 from meshlib.dataclass import dataclass
 
-__all__ = ["Origin", "Origins", "Place"]
+__all__ = ["Located", "Origin", "Origins", "Place"]
 
 MAX_ORIGINS = 256
 """So many are remembered. A program calls few; one that makes them up must not fill the memory."""
@@ -94,19 +95,45 @@ class Place:
         return self._url
 
 
+class Located(Protocol):
+    """What says which services hosts mean."""
+
+    @property
+    def hosts(self) -> object:
+        """Another object whenever they mean others."""
+
+
+class _ForEver:
+    """Hosts that always mean the same."""
+
+    hosts = None
+
+
+class _Memory:
+    """What was read while hosts meant what they mean now."""
+
+    __slots__ = ("base", "hosts", "origins", "places")
+
+    def __init__(self, hosts: object) -> None:
+        self.hosts = hosts
+        self.origins: dict[str, Origin | None] = {}
+        self.base = _Base(httpx.URL(""), None, None, "")
+        # Of the base that it is for. A pair, so that threads never see one without the other.
+        self.places: tuple[httpx.URL, dict[str, Place]] = (self.base.url, {})
+
+
 class Origins:
     """Reads the URLs of a client's calls.
 
     Args:
         locate: the service that a host and a port mean; None for a host outside the mesh.
+        located: says when these are others.
     """
 
-    def __init__(self, locate: Callable[[str, int | None, str], str | None]) -> None:
+    def __init__(self, locate: Callable[[str, int | None, str], str | None], located: Located | None = None) -> None:
         self._locate = locate
-        self._known: dict[str, Origin | None] = {}
-        self._base = _Base(httpx.URL(""), None, None, "")
-        # Of the base that it is for. A pair, so that threads never see one without the other.
-        self._places: tuple[httpx.URL, dict[str, Place]] = (self._base.url, {})
+        self._located = located = located or _ForEver()
+        self._memory = _Memory(located.hosts)
 
     def place(self, url: httpx.URL | str, base_url: httpx.URL) -> Place | None:
         """Where a call goes; None where httpx has to say, or to refuse it.
@@ -115,16 +142,19 @@ class Origins:
             httpx.InvalidURL: as httpx does.
         """
         if type(url) is str and len(url) <= MAX_LENGTH:
-            base, places = self._places
+            memory = self._memory
+            if memory.hosts is not self._located.hosts:
+                memory = self._memory = _Memory(self._located.hosts)
+            base, places = memory.places
             if base is not base_url:
                 places = {}
-                self._places = base_url, places
+                memory.places = base_url, places
             place = places.get(url)
             if place is not None:
                 return place
             parts = _URL.fullmatch(url)
             if parts is not None:
-                place = self._plain(url, parts, base_url)
+                place = self._plain(memory, url, parts, base_url)
                 if place is not None:
                     if len(url) <= MAX_KNOWN_LENGTH:
                         if len(places) >= MAX_KNOWN:
@@ -145,7 +175,7 @@ class Origins:
         path, _, query = target.decode("ascii").partition("?")
         return Place(origin, path, query, target, "", url)
 
-    def _plain(self, url: str, parts: re.Match[str], base_url: httpx.URL) -> Place | None:
+    def _plain(self, memory: _Memory, url: str, parts: re.Match[str], base_url: httpx.URL) -> Place | None:
         """A URL of plain characters; None where they are not all that matters."""
         start, path, query = parts.groups()
         if path is None:
@@ -153,12 +183,12 @@ class Origins:
         elif "/." in path:
             return None
         if start is not None:
-            origin = self._origin(start)
+            origin = self._origin(memory, start)
             text = url
         else:
-            base = self._base
+            base = memory.base
             if base.url is not base_url:
-                base = self._base = self._read_base(base_url)
+                base = memory.base = self._read_base(base_url)
             if base.text is None or path[:2] == "//":
                 return None
             origin = base.origin
@@ -178,18 +208,19 @@ class Origins:
         plain = re.fullmatch(f"(/{_PATH})?", path) is not None and "/." not in path and "#" not in str(url)
         return _Base(base, origin, text if plain and origin is not None else None, path)
 
-    def _origin(self, text: str) -> Origin | None:
+    def _origin(self, memory: _Memory, text: str) -> Origin | None:
+        known = memory.origins
         try:
-            return self._known[text]
+            return known[text]
         except KeyError:
             pass
         try:
             origin = self._make(httpx.URL(text))
         except httpx.InvalidURL:
             return None
-        if len(self._known) >= MAX_ORIGINS:
-            self._known.clear()
-        self._known[text] = origin
+        if len(known) >= MAX_ORIGINS:
+            known.clear()
+        known[text] = origin
         return origin
 
     def _make(self, url: httpx.URL) -> Origin | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -25,16 +26,23 @@ from meshlib.policy.facts import CallFacts
 from meshlib.policy.retry import IDEMPOTENT_METHODS
 from meshlib.policy.settings import CallPolicy
 from meshlib.policy.traits import read_traits, readers_of
+from meshlib.routing.hosts import HostTable
 from meshlib.routing.match import RequestView
 from meshlib.routing.route import Route, find_route
 from meshlib.telemetry.observer import NullObserver, Observer
 
 if TYPE_CHECKING:
     from meshlib.adapters.mirror import Mirrors
+    from meshlib.config.own_hosts import OwnHosts
 
 __all__ = ["DEFAULT_PORTS", "DataPlane", "RequestFacts", "by_metadata"]
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
+
+_log = logging.getLogger("meshlib")
+
+MAX_OWN = 1000
+"""So many hosts that are services by themselves are called at a time; unused ones are forgotten after a while."""
 
 _MAX_KINDS = 1024
 """How many kinds of calls are remembered of a service. They are few, but some timeouts are as many as the calls."""
@@ -136,17 +144,20 @@ class DataPlane:
         self.replacements = Replacements(self)
         self.abandoned: deque[tuple[Call, int]] = deque()
         self._use = use
-        self._hosts: dict[str, str] = {}
+        self.hosts: HostTable[str] = HostTable(())
+        self._own: OwnHosts | None = None
         self.configure(settings)
 
     def configure(self, settings: MeshSettings) -> None:
         """Go by other settings from now on."""
-        hosts: dict[str, str] = {}
-        for service in settings.services.values():
-            hosts[service.name.lower()] = service.name
-            for host in service.hosts:
-                hosts[host.lower()] = service.name
-        self.settings, self._hosts, self.mode = settings, hosts, settings.mode
+        services = settings.services.values()
+        hosts = HostTable((host, each.name) for each in services for host in (each.name, *each.hosts))
+        own = None
+        if any(each.each_host for each in services):
+            from meshlib.config.own_hosts import OwnHosts
+
+            own = OwnHosts.among(services)
+        self.settings, self.hosts, self._own, self.mode = settings, hosts, own, settings.mode
 
     @property
     def async_wire(self) -> AsyncWire:
@@ -156,23 +167,33 @@ class DataPlane:
     def locate(self, host: str, port: int | None) -> str | None:
         """The service that a URL's host means; None if the host is outside the mesh. Asks nobody.
 
-        A declared service or one of its `hosts` (with or without the port), a name that `domains` matches, or a single
-        label. Whether anybody serves the name is another question.
+        A declared service or one of its `hosts` (with or without the port; of those with wildcards the longest), a name
+        that `domains` matches, or a single label. Whether anybody serves the name is another question.
 
         Args:
             host: in any case.
             port: that of the URL, or its scheme's own.
         """
         name = host.lower()
-        if port is not None and (service := self._hosts.get(f"{name}:{port}")) is not None:
-            return service
-        service = self._hosts.get(name)
+        service = self.hosts.find(name, port)
         if service is not None:
-            return service
+            return service if self._own is None else self._own_service(service, name.removesuffix("."), port)
         if "." not in name:
             return name if name and ":" not in name and name != "localhost" else None
         if any(fnmatchcase(name, pattern) for pattern in self.settings.domains):
             return name
+        return None
+
+    def _own_service(self, service: str, host: str, port: int | None) -> str | None:
+        """The service that a host is by itself, if `service` says so; None where there are too many of them."""
+        assert self._own is not None
+        name = self._own.name_of(service, host, port)
+        if name is None:
+            return service
+        services = self.snapshots.current.services
+        if name in services or len(services) < len(self.settings.services) + MAX_OWN:
+            return name
+        _log.warning("%s is taken for a host outside the mesh: %d hosts of %s are called", host, MAX_OWN, service)
         return None
 
     def mode_of(self, service: str) -> Mode:
@@ -183,6 +204,8 @@ class DataPlane:
         if live is not None:
             return live
         settings = self.settings.services.get(service)
+        if settings is None and self._own is not None:
+            settings = self._own.origin_of(service)
         return self.mode if settings is None or settings.mode is None else settings.mode
 
     def service(self, name: str) -> ServiceView:

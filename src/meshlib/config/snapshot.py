@@ -162,7 +162,8 @@ class Snapshots:
                 turn = Turn(self.configuration, Configuration(settings, known), fleet is not self._states.fleet)
                 self._states.fleet = fleet
             views: dict[str, ServiceView] = {}
-            for view in self.current.services.values():
+            was = self.current.services
+            for view in was.values():
                 with self._lock:
                     views[view.name], steps = self._turned(view, turn)
                 self._do(steps)
@@ -181,6 +182,10 @@ class Snapshots:
                 self.configuration, self.current = turn.new, turn.new.snapshot
         for name in views:
             self._catch_up(name)
+        moved = {name for name, view in views.items() if view is not was.get(name)}
+        for each in self.current.services.values():
+            if moved & (each.settings.standbys | each.settings.callers):
+                self._refresh(each.name)
         self._tell_left(left)
 
     def _turned(self, view: ServiceView, turn: Turn) -> tuple[ServiceView, list[Steps]]:

@@ -30,7 +30,7 @@ class Turn:
         self._moved = _place(old.settings) != _place(new.settings)
 
     def keeps(self, name: str) -> bool:
-        """Whether a service in use stays as it is: its settings, and those of all services that its routes lead to."""
+        """Whether a service in use stays as it is: its settings, and those of all services that it leads to."""
         settings = self.new.service(name)
         return all(map(self._is_same, {name, *_targets(settings)}))
 
@@ -64,9 +64,9 @@ def kept(was: ClusterSettings, settings: ClusterSettings) -> Kept:
 
 
 def _targets(settings: ServiceSettings) -> set[str]:
-    """The services that its routes lead to."""
+    """The services that its routes lead to, and those that stand by for it."""
     backends = {backend.service for route in settings.routes for backend in route.backends}
-    return backends | {mirror.service for route in settings.routes for mirror in route.mirrors}
+    return backends | settings.standbys | {mirror.service for route in settings.routes for mirror in route.mirrors}
 
 
 def _place(settings: MeshSettings) -> tuple[object, object]:
