@@ -31,10 +31,11 @@ from meshlib.policy.limit import LimitFull, Waiter
 from meshlib.policy.outlier import EjectionProbe, OutlierDetector
 from meshlib.policy.timeouts import Timeouts
 from meshlib.policy.traits import Traits
-from meshlib.routing.split import draw
+from meshlib.routing.split import draw, draw_again
 
 if TYPE_CHECKING:
     from meshlib.policy.gate import Gate
+    from meshlib.routing.split import Draw
 
 __all__ = ["AWAIT_ENDPOINTS", "NONE", "Placement"]
 
@@ -95,9 +96,7 @@ class Placement(Timeouts):
             if single:
                 index = None if left_out else 0
             else:
-                traits = self.traits
-                by = None if traits is None else traits.sticky
-                index = draw(backends, self._rng.random() if by is None else by, left_out)
+                index = draw(backends, self._by(left_out), left_out)
             if index is None:
                 return self._no_way() if rejected is None else self._refused(rejected)
             cluster = self._clusters[index]
@@ -135,6 +134,13 @@ class Placement(Timeouts):
                 self.journal.refused_by = state.limit.name
                 return state.limit.full(self)
             return place
+
+    def _by(self, left_out: frozenset[int]) -> Draw:
+        """What a backend is drawn by: what the route's draw goes by, or chance."""
+        by = None if self.traits is None else self.traits.sticky
+        if by is None:
+            return self._rng.random()
+        return draw_again(by, len(left_out)) if left_out else by
 
     def _gates(self) -> Sequence[Gate]:
         """All that is asked at the door of the cluster."""

@@ -21,7 +21,7 @@ from meshlib.routing.match import RequestView
 if TYPE_CHECKING:
     from meshlib.routing.route import Backend
 
-__all__ = ["Draw", "draw", "draw_of"]
+__all__ = ["Draw", "draw", "draw_again", "draw_of"]
 
 Draw: TypeAlias = "float | int"
 """A share of the weights in [0, 1), or a whole number that is a point among them."""
@@ -57,6 +57,16 @@ def _number(value: str | None) -> int | None:
     found = None if value is None else _WHOLE.fullmatch(value)
     number = -1 if found is None else int(found[1])
     return number if 0 <= number < 1 << 64 else None
+
+
+def draw_again(by: Draw, times: int) -> float:
+    """What a request is drawn by when it was drawn `times` before, and nobody was there.
+
+    Another share of the weights, but the same for the same value: those who had the first backend in common would
+    otherwise have the second in common, too.
+    """
+    value = by if isinstance(by, int) else int(by * _SPAN)
+    return (xxh64(value.to_bytes(8, "little"), times) >> 11) / _SPAN
 
 
 def draw(backends: Sequence[Backend], by: Draw, left_out: frozenset[int] = frozenset()) -> int | None:
