@@ -17,7 +17,9 @@ from meshlib.config.problems import Path, dotted
 __all__ = ["NotInToml", "native_text"]
 
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*|[0-9]+(?:\.[0-9]+)?(?:us|ms|s|m|h|d)")
-_WORDS: Final = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
+_WORDS: Final = frozenset({"true", "false", "null"})
+"""What would be read as no text, in YAML 1.2, by which files are read."""
+
 _TOML_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _MOST_NOTES: Final = 200
 _WIDTH: Final = 110
@@ -43,7 +45,7 @@ def native_text(gathered: Gathered, form: str) -> str:
     if form == "toml":
         _no_null(native, ())
     lines = [*_heading(gathered), *(_yaml(gathered, native) if form == "yaml" else _toml(gathered, native))]
-    return "\n".join(lines).rstrip("\n") + "\n"
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip("\n") + "\n"
 
 
 def _plain(value: Any) -> Any:
@@ -206,7 +208,11 @@ def _toml_key(key: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """Between quotation marks, as YAML and TOML have it alike: what cannot be seen is written as a number."""
+    return "".join(
+        each if each.isprintable() else f"\\u{ord(each):04x}" if ord(each) < 0x10000 else f"\\U{ord(each):08x}"
+        for each in json.dumps(text, ensure_ascii=False)
+    )
 
 
 def _inline(value: Any) -> str:

@@ -7,6 +7,7 @@ each service and route is written, and all of it in the native form.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from meshlib.config.dialects.draft import Draft, Note
 
 __all__ = ["Gathered", "gather"]
+
+_DOLLARS = re.compile(r"\$+(?=\{)|\$\$+")
+"""Of a text what `meshlib.config.substitute` would take for more than dollar signs."""
 
 _MOST_DOCUMENTS: Final = 5
 """Of those that speak of one service so many are named."""
@@ -97,6 +101,7 @@ def gather(paths: Iterable[str | os.PathLike[str]], *, environ: Mapping[str, str
         from meshlib.config.dialects.merge import merged
 
         native = merged(_escaped(draft), native, loading.origin_of)[0]
+        _cut_short(native, loading.data, draft)
     native.pop("include", None)
     problems = sorted(dict.fromkeys(loading.problems), key=lambda each: (each.file, each.line or 0))
     notes = (
@@ -114,7 +119,7 @@ def gather(paths: Iterable[str | os.PathLike[str]], *, environ: Mapping[str, str
 
 def _documents(name: str) -> list[Document]:
     if os.path.isdir(name):
-        return [Document(name, {"include": ["."]}, directory=FilePath(name))]
+        return [Document(os.path.join(name, ""), {"include": ["."]}, directory=FilePath(name))]
     return read_documents(FilePath(name), name)
 
 
@@ -132,9 +137,19 @@ def _escaped(draft: Draft) -> Draft:
     return copy
 
 
+def _cut_short(native: dict[str, Any], loaded: Mapping[str, Any], draft: Draft) -> None:
+    """Where a timeout written with a variable cuts short what is usual for connecting, it does so here as well."""
+    for name, service in draft.services.items():
+        own = native["services"][name]
+        if "connect_timeout" in service.usual and isinstance(own, Mapping) and "timeout" in own:
+            usual, is_now = service.data["connect_timeout"], loaded["services"][name].get("connect_timeout")
+            if is_now != usual:
+                native["services"][name] = {**own, "connect_timeout": own["timeout"]}
+
+
 def _as_text(value: Any) -> Any:
     if isinstance(value, str):
-        return value.replace("$$", "$$$$").replace("${", "$${")
+        return _DOLLARS.sub(lambda found: found[0] * 2, value)
     if isinstance(value, Mapping):
         return {key: _as_text(each) for key, each in value.items()}
     return [_as_text(each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -53,7 +53,8 @@ def load_file(
     loading.look_at(name)
     try:
         if os.path.isdir(name):
-            loading.add(Document(name, {"include": ["."]}, directory=FilePath(name)), (os.path.realpath(name),), ())
+            within = Document(os.path.join(name, ""), {"include": ["."]}, directory=FilePath(name))
+            loading.add(within, (os.path.realpath(name),), ())
         else:
             for document in read_documents(FilePath(name), name):
                 loading.add(document, (os.path.realpath(name),), ())
