@@ -291,9 +291,11 @@ class Reloading:
         self._following = False  # until its own first use of a service
 
 
-def written_endpoints(settings: MeshSettings) -> dict[str, tuple[Endpoint, ...]]:
+def written_endpoints(settings: MeshSettings) -> Mapping[str, tuple[Endpoint, ...]]:
     """The endpoints that the configuration itself names, by service: a first call need not wait for them."""
     written = [source.services for source in settings.discovery if isinstance(source, StaticSettings)]
+    if len(written) == 1:
+        return written[0]
     return {name: endpoints for services in written for name, endpoints in services.items()}
 
 

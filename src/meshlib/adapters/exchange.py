@@ -77,7 +77,9 @@ NO_CAPS = PhaseCaps()
 def make_destination(cluster: ClusterSettings, endpoint: Endpoint, caps: Caps | None = None) -> Destination:
     """Where attempts at an endpoint of a cluster go; `caps` has the limits on the connections of each service."""
     tls = cluster.tls
-    server_name = cluster.service if tls is None or tls.server_name is None else tls.server_name
+    # A service that is one host at one port is named after both.
+    own_name = cluster.service.partition(":")[0]
+    server_name = own_name if tls is None or tls.server_name is None else tls.server_name
     cap = None if caps is None or cluster.limits.max_connections is None else caps.of(cluster)
     target = Target(endpoint, tls, server_name, cluster.pool, cluster.http2, cap)
     if cluster.host_header == "service":

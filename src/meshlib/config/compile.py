@@ -7,7 +7,7 @@ whether a field was written, not its value: ``max_retries: 2`` on a service hold
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from meshlib.balance import endpoint as balance
@@ -16,6 +16,7 @@ from meshlib.config import model as written
 from meshlib.config.compile_routes import compile_routes
 from meshlib.config.fields import split_endpoint
 from meshlib.config.lay import lay_over
+from meshlib.config.own_hosts import EACH_HOST, OwnHosts, WrittenEndpoints
 from meshlib.config.settings import (
     ClusterSettings,
     ConsulSettings,
@@ -35,6 +36,7 @@ from meshlib.policy.settings import (
     BudgetSettings,
     CallPolicy,
 )
+from meshlib.routing.index import RouteTable
 from meshlib.routing.override import OverrideSettings
 from meshlib.routing.route import Backend, Route
 
@@ -98,9 +100,13 @@ class Fallback:
     """Builds the settings of a service that the configuration does not name. Two of equal defaults are equal."""
 
     levels: Levels
+    own: OwnHosts | None = None
 
     def __call__(self, name: str) -> ServiceSettings:
         levels = self.levels
+        settings = None if self.own is None else self.own.settings_of(name)
+        if settings is not None:
+            return settings
         routes = (Route("default", (Backend(name),), levels.call),)
         cluster = replace(levels.cluster, service=name)
         return ServiceSettings(name, routes, {None: cluster}, levels.budget, mode=levels.mode, declared=False)
@@ -109,11 +115,14 @@ class Fallback:
 def compile_config(config: written.MeshConfig) -> MeshSettings:
     """Compile a configuration that `meshlib.config.load` has checked."""
     services = {name: compile_service(name, service, config) for name, service in config.services.items()}
+    own = OwnHosts.among(services.values())
     static = {
-        name: endpoints_of(service)
+        name: endpoints_of(name, service)
         for name, service in config.services.items()
         if "endpoints" in service.model_fields_set
     }
+    if own is not None:
+        static = WrittenEndpoints(static, own)
     sources = tuple(_source(source) for source in config.discovery)
     return MeshSettings(
         service=config.service,
@@ -126,7 +135,7 @@ def compile_config(config: written.MeshConfig) -> MeshSettings:
         wire=config.wire,
         discovery=(StaticSettings(static), *sources) if static else sources,
         services=services,
-        fallback=Fallback(levels_of("", config.defaults)),
+        fallback=Fallback(levels_of("", config.defaults), own),
         register=_register(config),
         server=lay_over(ServerSettings(), config.server),
         redis=None if config.redis is None else lay_over(RedisSettings(""), config.redis),
@@ -154,12 +163,21 @@ def compile_service(name: str, service: written.Service, config: written.MeshCon
         clusters[subset] = replace(cluster, subset=subset, filter=parse_filter(expression))
     routes = compile_routes(name, service.routes, levels.call, config)
     routes.append(Route("default", (Backend(name),), levels.call))
-    return ServiceSettings(name, tuple(routes), clusters, levels.budget, tuple(service.hosts), levels.mode)
+    hosts = tuple(service.hosts)
+    each_host = tuple(each for each in _endpoints(service) if each.host == EACH_HOST)
+    return ServiceSettings(
+        name, RouteTable.of(routes), clusters, levels.budget, hosts, levels.mode, each_host=each_host
+    )
 
 
-def endpoints_of(service: written.Service) -> tuple[balance.Endpoint, ...]:
-    """The endpoints that are written in the configuration."""
-    return tuple(_endpoint(written.Endpoint(address=one) if isinstance(one, str) else one) for one in service.endpoints)
+def endpoints_of(name: str, service: written.Service) -> tuple[balance.Endpoint, ...]:
+    """The endpoints of a service that are written in the configuration."""
+    return tuple(replace(each, host=name) if each.host == EACH_HOST else each for each in _endpoints(service))
+
+
+def _endpoints(service: written.Service) -> Iterator[balance.Endpoint]:
+    for one in service.endpoints:
+        yield _endpoint(written.Endpoint(address=one) if isinstance(one, str) else one)
 
 
 def _endpoint(one: written.Endpoint) -> balance.Endpoint:

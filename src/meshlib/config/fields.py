@@ -206,17 +206,18 @@ def split_address(value: str) -> tuple[str, int | None]:
 
 
 def split_endpoint(value: str) -> tuple[str, int]:
-    """Split ``host:port``, as `split_address` does; ``unix:/run/orders.sock`` has the port 0.
+    """Split ``host:port``, as `split_address` does; ``unix:/run/orders.sock`` has the port 0. The host may be ``*``.
 
     Raises:
         PydanticCustomError: if it is neither.
     """
     if value.startswith("unix:"):
         return f"unix:{_socket_path(value.removeprefix('unix:'))}", 0
-    host, port = split_address(value)
+    # As an asterisk stands for each host, it is checked as if it were one.
+    host, port = split_address(f"all{value[1:]}" if value.startswith("*:") else value)
     if port is None:
         reject("has no port; write it like 10.0.0.1:8080")
-    return host, port
+    return "*" if value.startswith("*:") else host, port
 
 
 def _socket_path(path: str) -> str:
@@ -247,7 +248,8 @@ def _ip_address(value: str) -> str:
 
 
 def _host(value: str) -> str:
-    split_address(value)
+    stem = value.removeprefix("*.")
+    split_address(f"all{stem[1:]}" if stem == value and (value == "*" or value.startswith("*:")) else stem)
     return value.lower()
 
 

@@ -314,6 +314,8 @@ class ServiceSettings:
         clusters: by subset name; None is the whole service.
         mode: its own, or None for the mesh's.
         declared: whether the configuration names it (others get the defaults when first called).
+        each_host: endpoints at each host that callers name, which is a service by itself then
+            (`meshlib.config.own_hosts`).
     """
 
     name: str
@@ -323,6 +325,7 @@ class ServiceSettings:
     hosts: tuple[str, ...] = ()
     mode: Mode | None = None
     declared: bool = True
+    each_host: tuple[Endpoint, ...] = ()
 
     @property
     def standbys(self) -> set[str]:

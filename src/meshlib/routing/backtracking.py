@@ -391,7 +391,8 @@ def _shown_item(kind: Any, value: Any) -> str:
         most = None if most is op.MAXREPEAT else most
         count = {(0, None): "*", (1, None): "+", (0, 1): "?"}.get((least, most))
         single = len(body) == 1 and (body[0][0] in _ONE_CHARACTER or body[0][0] is op.SUBPATTERN)
-        return (_shown(body) if single else f"({_shown(body)})") + (count or (f"{{{least},{'' if most is None else most}}}"))
+        bounds = f"{{{least},{'' if most is None else most}}}"
+        return (_shown(body) if single else f"({_shown(body)})") + (count or bounds)
     return ""
 
 

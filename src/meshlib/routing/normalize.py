@@ -54,7 +54,10 @@ def normalize_path(path: str, how: PathNormalization) -> str | None:
         if made is None:
             return None
         path = made
-    return path if how == "base" or "//" not in path else _SLASHES.sub("/", path)
+    if how == "base" or "//" not in path:
+        return path
+    # Of nothing but slashes Envoy leaves the first and the last.
+    return _SLASHES.sub("/", path) if path.strip("/") else "//"
 
 
 def _canonical(path: str) -> str | None:
