@@ -20,7 +20,7 @@ ORIGINAL_PATH = b"x-envoy-original-path"
 """What a server is told of the path, and the query, that a rewrite replaced."""
 
 ORIGINAL_HOST = b"x-envoy-original-host"
-"""What a server is told of the host that a rewrite replaced."""
+"""What a server is told of the host that a route's rewrite replaced; that of a backend says nothing, as in Envoy."""
 
 
 class Shaping:
@@ -50,12 +50,13 @@ class Shaping:
         route = call.facts.route
         rewrite, backend = route.rewrite, route.backends[call.drawn]
         headers, target = self._given, self._asked
-        host = backend.host
+        host, old = backend.host, None
         for edits in (backend.request_edits, route.request_edits):
             if edits:
                 headers = edits.apply(headers)
         if rewrite is not None:
-            host = rewrite.host or host
+            if rewrite.host is not None:
+                old, host = host or _host_of(headers), rewrite.host
             traits = call.traits
             if traits is not None and traits.rewritten is not None:
                 path = traits.rewritten if not call.query else f"{traits.rewritten}?{call.query}"
@@ -63,12 +64,15 @@ class Shaping:
                 target = path.encode("ascii")
         self.rehosted = host is not None
         if host is not None:
-            old = next((value for name, value in headers if name.lower() == b"host"), None)
             if old is not None:
-                headers = _with(headers, ORIGINAL_HOST, old)
+                headers = _with(headers, ORIGINAL_HOST, old.encode("latin-1"))
             headers = [(b"host", host.encode("latin-1")), *(pair for pair in headers if pair[0].lower() != b"host")]
         self.headers, self.target = headers, target
         return True
+
+
+def _host_of(headers: Headers) -> str | None:
+    return next((value.decode("latin-1") for name, value in headers if name.lower() == b"host"), None)
 
 
 def _with(headers: Headers, name: bytes, value: bytes) -> Headers:
