@@ -117,14 +117,12 @@ class Writer:
             backend = self._target(share.destination)
             if not single:
                 backend["weight"] = share.weight
-            if share.edits.native and apart:
-                backend["headers"] = share.edits.native
+            if apart and (edited := _native(share.edits, own_host=not single)):
+                backend["headers"] = edited
             backends.append(backend)
             hash_on += [key for key in self.hash_on(share.destination) if key not in hash_on]
         if shares and not backends:
             self.draft.note(rule.place, "the weights sum to zero, so no call can go anywhere", "wrong")
-        if not single:
-            edits = self._one_host(rule, shares, edits)
         route: dict[str, Any] = {}
         # A route without backends goes to the service itself.
         if backends not in ([], [{}]):
@@ -134,15 +132,6 @@ class Writer:
         if merged is None and single:
             merged = Edits(edits.native, edits.host or shares[0].edits.host)
         return route, edits if merged is None else merged
-
-    def _one_host(self, rule: Rule, shares: Sequence[Share], edits: Edits) -> Edits:
-        hosts = {share.edits.host for share in shares if share.weight}
-        if hosts <= {""}:
-            return edits
-        if len(hosts) == 1:
-            return Edits(edits.native, hosts.pop())
-        self.draft.note(rule.place, "the host is rewritten for all destinations of a route or for none", "ignored")
-        return edits
 
     def _target(self, destination: Destination) -> dict[str, Any]:
         # Without a port a service with several is called by the one at which the caller called.
@@ -198,6 +187,15 @@ def _retries(found: Mapping[str, Any], timeout_s: float | None) -> dict[str, Any
     # One that is longer than the timeout never ends an attempt.
     if per_try_s and not (timeout_s and per_try_s > timeout_s):
         native["per_try_timeout"] = written(per_try_s)
+    return native
+
+
+def _native(edits: Edits, own_host: bool) -> dict[str, Any]:
+    """The edits of a destination; the host that it is to have is one of them, unless the route sets it."""
+    native: dict[str, Any] = {side: dict(each) for side, each in edits.native.items()}
+    if own_host and edits.host:
+        request = native.setdefault("request", {})
+        request["set"] = {**request.get("set", {}), "host": edits.host}
     return native
 
 
