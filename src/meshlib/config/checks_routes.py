@@ -146,11 +146,10 @@ def _one(path: Path, route: written.Route) -> Found:
             if other in given and getattr(route, other):
                 why = "the routes that it hands over to say that" if action == "delegate" else "nobody is called"
                 yield (*path, other), f"excludes {action!r}: {why}", frozenset({action, other})
-    weighted = sum(backend.weight > 0 for backend in route.backends)
-    if not weighted:
+    if not any(backend.weight > 0 for backend in route.backends):
         text = "the weights sum to zero, so no call can go anywhere"
         yield (*path, "backends"), text, frozenset({"backends"})
-    elif route.sticky is not None and weighted == 1 and route.delegate is None:
+    elif route.sticky is not None and len(route.backends) == 1 and route.delegate is None:
         yield (*path, "sticky"), "does nothing: there is one backend", frozenset({"sticky", "backends"})
     for action in ("rewrite", "redirect"):
         part: written.Rewrite | written.Redirect | None = getattr(route, action)
