@@ -180,7 +180,7 @@ class Snapshots:
                 for view in views.values():
                     view.state.under = turn.new
                 self.configuration, self.current = turn.new, turn.new.snapshot
-        for name in views:
+        for name in {state.settings.name for state in self._past}:
             self._catch_up(name)
         moved = {name for name, view in views.items() if view is not was.get(name)}
         for each in self.current.services.values():
