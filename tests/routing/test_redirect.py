@@ -19,7 +19,7 @@ def view(url: str, host: str | None = None) -> RequestView:
 
 
 @pytest.mark.parametrize(
-    "redirect, url, expected",
+    ("redirect", "url", "expected"),
     [
         (Redirect(), "http://orders/a?b=c", "http://orders/a?b=c"),
         (Redirect(strip_query=True), "http://orders/a?b=c", "http://orders/a"),
@@ -42,7 +42,7 @@ def test_what_is_not_given_stays_as_it_was_asked_for(redirect: Redirect, url: st
 
 
 @pytest.mark.parametrize(
-    "given, scheme, expected",
+    ("given", "scheme", "expected"),
     [
         ("orders:80", "https", "https://orders/"),
         ("orders:80", "http", "http://orders:80/"),

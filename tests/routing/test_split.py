@@ -47,7 +47,7 @@ def test_without_its_backend_a_user_has_another_one_that_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    "sticky, value",
+    ("sticky", "value"),
     [
         (Sticky(header="x-user"), "h"),
         (Sticky(cookie="user"), "c"),
@@ -69,7 +69,7 @@ def test_the_point_of_a_value_is_its_xxhash64() -> None:
 
 
 @pytest.mark.parametrize(
-    "value, expected",
+    ("value", "expected"),
     [("0", 0), ("29", 0), ("30", 1), ("99", 1), ("100", 0), ("18446744073709551615", 0), (" +7 ", 0), ("129", 0)],
 )
 def test_a_number_is_the_draw_itself_modulo_the_weights(value: str, expected: int) -> None:
