@@ -59,6 +59,7 @@ def _route(**fields: Any) -> dict[str, Any]:
 
 TAKEN = {
     "nothing": {},
+    "the schema of a file in JSON": {"$schema": "./mesh.schema.json", "mode": "on"},
     "services without a word": {"services": {"orders": None}, "defaults": None},
     "variables": _service(timeout="${TIMEOUT:-2s}", retry={"max_retries": "${RETRIES:-1}"}, http2="${H2:-false}"),
     "numbers": _service(timeout=2, per_try_timeout=0.5, limits={"max_in_flight": 10}),

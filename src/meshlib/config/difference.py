@@ -7,6 +7,7 @@ each of its routes and subsets.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any, Literal, TypeAlias
@@ -130,20 +131,22 @@ def _paired(before: Sequence[Route], after: Sequence[Route]) -> list[tuple[Route
     """Each route of `before` with what became of it: of the same name and conditions, else of one of the two."""
     found: dict[int, Route] = {}
     taken: set[int] = set()
-    rules: tuple[Callable[[Route, Route], bool], ...] = (
-        lambda old, new: old.name == new.name and old.matches == new.matches,
-        lambda old, new: old.matches == new.matches and "default" not in (old.name, new.name),
-        lambda old, new: old.name == new.name,
+    rules: tuple[Callable[[Route], object], ...] = (
+        lambda route: (route.name, route.matches),
+        lambda route: None if route.name == "default" else route.matches,
+        lambda route: route.name,
     )
     for rule in rules:
+        free: dict[object, deque[int]] = {}
+        for place, new in enumerate(after):
+            if place not in taken:
+                free.setdefault(rule(new), deque()).append(place)
         for index, old in enumerate(before):
-            if index in found:
-                continue
-            for place, new in enumerate(after):
-                if place not in taken and rule(old, new):
-                    found[index] = new
-                    taken.add(place)
-                    break
+            key = rule(old)
+            if index not in found and key is not None and (places := free.get(key)):
+                place = places.popleft()
+                found[index] = after[place]
+                taken.add(place)
     return [(old, found.get(index)) for index, old in enumerate(before)]
 
 

@@ -156,6 +156,7 @@ class Loading:
 
     def _merge(self, document: Document, filled: dict[str, Any]) -> None:
         first = len(self.documents) == 1
+        filled.pop("$schema", None)  # for editors, as files in JSON name it
         for key, value in filled.items():
             as_written = document.data.get(key)
             if key == "include" and not first:

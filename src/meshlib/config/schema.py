@@ -61,6 +61,7 @@ def config_schema() -> dict[str, Any]:
     """The schema of the whole file."""
     schema = MeshConfig.model_json_schema(schema_generator=_Generator)
     tidied: dict[str, Any] = _tidied(schema)
+    tidied["properties"]["$schema"] = {"type": "string", "description": "Of a file in JSON: where this schema is."}
     return {"$schema": DIALECT, **tidied, "title": "The configuration of meshlib"}
 
 
