@@ -176,8 +176,9 @@ class Exchange:
         self._preview = preview
         self._url = url
         self._trailers = trailers
-        if plane.settings.overrides is not None:
-            headers = without_override(plane.settings.overrides, headers)
+        if plane.amends:
+            headers, target = _amended(plane, headers, target)
+            self._target = target
         self._shaping: Shaping | None = None
         if call.facts.route.shapes:
             from meshlib.adapters.shaping import Shaping
@@ -409,6 +410,21 @@ class Exchange:
 
 def _without_ours(headers: Headers) -> Headers:
     return [pair for pair in headers if pair[0].lower() not in OURS.names]
+
+
+def _amended(plane: DataPlane, headers: Headers, target: bytes) -> tuple[Headers, bytes]:
+    """A request without its override, which hops further on get in another way, and with its path in normal form."""
+    settings = plane.settings
+    if settings.overrides is not None:
+        headers = without_override(settings.overrides, headers)
+    if settings.path_normalization != "none":
+        from meshlib.routing.normalize import normalize_path
+
+        path, mark, query = target.partition(b"?")
+        normal = normalize_path(path.decode("latin-1"), settings.path_normalization) if path[:1] == b"/" else None
+        if normal is not None:
+            target = normal.encode("latin-1") + mark + query
+    return headers, target
 
 
 def _least(one: float | None, other: float | None) -> float | None:

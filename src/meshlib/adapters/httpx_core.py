@@ -25,6 +25,7 @@ from meshlib.config.settings import Mode
 from meshlib.context import current_scope
 from meshlib.errors import DeadlineExceeded, EgressRefused, MeshError, Reset, UnknownService
 from meshlib.net.wire import AsyncWireResponse, Headers, SyncWireResponse
+from meshlib.routing.fields import HeaderFields
 
 __all__ = ["NO_PLAIN_OPTIONS", "OUTSIDE", "Core", "again", "delivered", "failed_outside", "hand_over", "handed_over"]
 
@@ -85,7 +86,7 @@ class Core:
         options = request.extensions.get(EXTENSION, NO_OPTIONS)
         if not isinstance(options, CallOptions):
             options = NO_OPTIONS
-        raw_path = url.raw_path
+        raw_path, headers = url.raw_path, request.headers.raw
         path, _, query = raw_path.partition(b"?")
         facts = RequestFacts(
             method=request.method,
@@ -94,7 +95,7 @@ class Core:
             port=url.port,
             path=path.decode("ascii"),
             query=query.decode("ascii"),
-            headers=request.headers,
+            headers=HeaderFields(headers),
         )
         caps, timeout = NO_CAPS, request.extensions.get("timeout")
         if timeout is not None and timeout != _NO_TIMEOUTS:
@@ -109,7 +110,7 @@ class Core:
             call,
             method=request.method.encode("ascii"),
             target=request.extensions.get("target", raw_path),
-            headers=request.headers.raw,
+            headers=headers,
             body=body,
             caps=caps,
             secure=url.scheme == "https",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -27,6 +27,7 @@ from meshlib.adapters.httpx_lean_url import Origins, Place
 from meshlib.adapters.options import EXTENSION, CallOptions
 from meshlib.adapters.plane import DataPlane, RequestFacts
 from meshlib.net.wire import Headers
+from meshlib.routing.fields import HeaderFields
 
 __all__ = ["METHODS", "LeanCall", "LeanHeaders", "encode_body", "encode_pairs", "log_call", "supported"]
 
@@ -110,7 +111,7 @@ class LeanCall:
         place, headers, options = self.place, self.headers, self.options
         origin = place.origin
         facts = RequestFacts(
-            self.method, origin.scheme, origin.host, origin.port, place.path, place.query, _Fields(headers)
+            self.method, origin.scheme, origin.host, origin.port, place.path, place.query, HeaderFields(headers)
         )
         caps, timeouts = NO_CAPS, self.timeouts
         if timeouts is not None:
@@ -123,30 +124,6 @@ class LeanCall:
 
     def _preview(self, status: int, headers: Headers) -> httpx.Response:
         return httpx.Response(status, headers=headers, request=self.request)
-
-
-class _Fields(Mapping[str, str]):
-    """Headers for routes that look at some; most look at none."""
-
-    __slots__ = ("_headers", "_made")
-
-    def __init__(self, headers: Headers) -> None:
-        self._headers = headers
-        self._made: httpx.Headers | None = None
-
-    def __getitem__(self, name: str) -> str:
-        if self._made is None:
-            self._made = httpx.Headers(self._headers)
-        return self._made[name]
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and any(field.lower() == name.encode("ascii") for field, _ in self._headers)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(httpx.Headers(self._headers))
-
-    def __len__(self) -> int:
-        return len(self._headers)
 
 
 class LeanHeaders:

@@ -56,7 +56,7 @@ class RequestFacts:
         method: in upper case.
         scheme, host, port: of the URL as the caller wrote it; None for the scheme's own port.
         path, query: as sent, percent-encoded.
-        headers: with names in lower case; of a repeated one any.
+        headers: with names in lower case; see `HeaderFields`.
         replayable: whether its body can be produced again.
         client_timeout_s: a total given through the client for this request; None for none.
     """
@@ -103,6 +103,7 @@ class DataPlane:
         closed: whether the mesh was closed.
         mirrors: sends copies of requests; None where nothing is mirrored.
         replacements: what overrides make of calls.
+        amends: whether requests are changed before any route is looked at: their path, or what overrides them.
         abandoned: calls whose response nobody read or closed before it was collected; see `settle`.
     """
 
@@ -158,6 +159,10 @@ class DataPlane:
 
             own = OwnHosts.among(services)
         self.settings, self.hosts, self._own, self.mode = settings, hosts, own, settings.mode
+        # Discovery may tell routes as well: then those of a service are not known before its endpoints are.
+        self._routes_follow = settings.overlay is not None
+        self._refusing: dict[str, Route] = {}
+        self.amends = settings.overrides is not None or settings.path_normalization != "none"
 
     @property
     def async_wire(self) -> AsyncWire:
@@ -237,10 +242,30 @@ class DataPlane:
 
     def route(self, view: ServiceView, request: RequestFacts) -> Route:
         """The route that the request takes."""
+        if self.amends:
+            refused = self._normalize(view, request)
+            if refused is not None:
+                return refused
         routes = view.settings.routes
         if len(routes) == 1 and not routes[0].matches:
             return routes[0]
         return find_route(routes, request.view(self.rng.random)) or routes[-1]
+
+    def _normalize(self, view: ServiceView, request: RequestFacts) -> Route | None:
+        """Give the request's path its normal form; a path that has none is answered by the route returned."""
+        how = self.settings.path_normalization
+        if how == "none":
+            return None
+        from meshlib.routing.normalize import normalize_path, refusing
+
+        path = normalize_path(request.path, how)
+        if path is not None:
+            request.path = path
+            return None
+        name = view.settings.name
+        if name not in self._refusing:
+            self._refusing[name] = refusing(view.settings.routes[-1])
+        return self._refusing[name]
 
     def call(
         self, view: ServiceView, route: Route, request: RequestFacts, options: CallOptions, *, observe: bool = False
@@ -283,6 +308,9 @@ class DataPlane:
             if replacement is not None:
                 clusters, ready = replacement.clusters, replacement.endpoints_ready
             clusters = by_metadata(clusters, own, options.metadata_match)
+            again = None
+            if self._routes_follow and view.known in (Known.PENDING, Known.UNWELL):
+                again = partial(self._again, name, request, options)
             facts = CallFacts(
                 name,
                 method,
@@ -302,8 +330,9 @@ class DataPlane:
                 readers_of(own, [cluster.state for cluster in clusters()], self.rng, route),
                 hedging=None if own.hedge is None else view.state.hedging(route.name, own.hedge),
                 faults=view.state.faults,
+                again=again,
             )
-            if policy is route.policy:
+            if policy is route.policy and again is None:
                 if len(kinds) >= _MAX_KINDS:
                     kinds.clear()
                 kinds[key] = facts
@@ -320,6 +349,13 @@ class DataPlane:
             if call.traits is not None:
                 call.why += explain_traits(call.traits)
         return call
+
+    def _again(self, name: str, request: RequestFacts, options: CallOptions) -> Call | None:
+        """A call anew, by the routes that discovery has told since; None if it has not."""
+        view = self.service(name)
+        if view.known in (Known.PENDING, Known.UNWELL):
+            return None
+        return self.call(view, self.route(view, request), request, options)
 
     def _clusters(self, view: ServiceView, route: Route) -> Callable[[], Sequence[Cluster]]:
         """What reads the clusters of a route's backends, as they are at that moment under the route's configuration."""

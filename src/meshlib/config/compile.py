@@ -8,7 +8,7 @@ whether a field was written, not its value: ``max_retries: 2`` on a service hold
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshlib.balance import endpoint as balance
 from meshlib.balance.filter import parse_filter
@@ -39,6 +39,9 @@ from meshlib.policy.settings import (
 from meshlib.routing.index import RouteTable
 from meshlib.routing.override import OverrideSettings
 from meshlib.routing.route import Backend, Route
+
+if TYPE_CHECKING:
+    from meshlib.config.overlay import Overlay
 
 __all__ = [
     "Levels",
@@ -131,11 +134,13 @@ def compile_config(config: written.MeshConfig) -> MeshSettings:
         domains=tuple(config.domains),
         namespace=config.namespace,
         labels=dict(config.labels),
+        path_normalization=config.path_normalization,
         locality=_locality(config.locality),
         wire=config.wire,
         discovery=(StaticSettings(static), *sources) if static else sources,
         services=services,
         fallback=Fallback(levels_of("", config.defaults), own),
+        overlay=_overlay(config),
         register=_register(config),
         server=lay_over(ServerSettings(), config.server),
         redis=None if config.redis is None else lay_over(RedisSettings(""), config.redis),
@@ -145,6 +150,14 @@ def compile_config(config: written.MeshConfig) -> MeshSettings:
         notes=config.notes,
         security_documents=config.security_documents,
     )
+
+
+def _overlay(config: written.MeshConfig) -> Overlay | None:
+    if not any(isinstance(source, written.Consul) and source.chain for source in config.discovery):
+        return None
+    from meshlib.config.overlay import Overlay
+
+    return Overlay(config)
 
 
 def compile_service(name: str, service: written.Service, config: written.MeshConfig) -> ServiceSettings:

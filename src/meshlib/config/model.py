@@ -340,6 +340,8 @@ class MeshConfig(Part):
         domains: names that are looked up in discovery, besides those declared: ``*.mesh``.
         namespace: that this workload is in, as Kubernetes and Istio have it.
         labels: of this workload.
+        path_normalization: what is done to paths before routes see them, and what is sent: ``none``, ``base``,
+            ``merge_slashes`` or ``decode_and_merge_slashes``.
         locality: where this process runs.
         discovery: sources, in the order in which they are asked.
         defaults: a policy for every service.
@@ -361,6 +363,7 @@ class MeshConfig(Part):
     domains: Many[Domain] = _MESH.domains
     namespace: Name = _MESH.namespace
     labels: Mapping[Text, str] = Field(default_factory=dict)
+    path_normalization: Literal["none", "base", "merge_slashes", "decode_and_merge_slashes"] = _MESH.path_normalization
     locality: Locality = Locality()
     discovery: Many[Source] = (Local(),)
     defaults: Annotated[Defaults, BeforeValidator(_empty), shown.Also(None)] = Defaults()

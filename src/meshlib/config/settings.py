@@ -25,6 +25,7 @@ from meshlib.routing.route import Backend, Route
 
 if TYPE_CHECKING:
     from meshlib.balance.filter import EndpointFilter
+    from meshlib.config.overlay import Overlay
     from meshlib.policy.admission_settings import BulkheadSettings, FleetSettings, RateLimitSettings, ThrottleAlgorithm
     from meshlib.policy.health_check import HealthCheckSettings
 
@@ -80,6 +81,7 @@ class ConsulSettings:
         token: ACL token; never shown.
         datacenter: another datacenter to ask for; None for the agent's own.
         tag: only instances with this tag.
+        chain: whether to follow the discovery chain of each service in use: its routes, splits, subsets and failover.
         wait_s: how long a blocking query may block at the server.
         retry_base_s, retry_max_s: full-jitter back-off while Consul is unwell.
     """
@@ -88,6 +90,7 @@ class ConsulSettings:
     token: str | None = field(default=None, repr=False)
     datacenter: str | None = None
     tag: str | None = None
+    chain: bool = False
     wait_s: float = 60.0
     retry_base_s: float = 0.1
     retry_max_s: float = 1.0
@@ -358,8 +361,10 @@ class MeshSettings:
         discovery: sources, in the order in which they are asked (static endpoints come before all).
         services: those that the configuration names.
         fallback: builds the settings of a service that it does not name.
+        overlay: lays what a control plane says of a service under what is written of it; None where none does.
         overrides: which overrides of single requests are believed; None for none.
         namespace, labels: of this workload.
+        path_normalization: what is done to paths before routes see them (`meshlib.routing.normalize`).
         watch: None where its files are not followed.
         sources: the files that this was read from.
         notes: what documents of other meshes say that is not honoured, or not to the letter: each a `Note` of
@@ -373,11 +378,13 @@ class MeshSettings:
     domains: tuple[str, ...] = ("*.mesh", "*.svc.cluster.local")
     namespace: str = "default"
     labels: Mapping[str, str] = field(default_factory=dict)
+    path_normalization: Literal["none", "base", "merge_slashes", "decode_and_merge_slashes"] = "none"
     locality: Locality = Locality()
     wire: Literal["native", "h11", "stock"] = "native"
     discovery: tuple[DiscoverySettings, ...] = (LocalSettings(),)
     services: Mapping[str, ServiceSettings] = field(default_factory=dict)
     fallback: Callable[[str], ServiceSettings] = field(default=lambda name: default_service(name), repr=False)
+    overlay: Overlay | None = field(default=None, repr=False, compare=False)
     register: RegisterSettings | None = None
     server: ServerSettings = ServerSettings()
     redis: RedisSettings | None = None

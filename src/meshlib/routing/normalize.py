@@ -20,7 +20,11 @@ from __future__ import annotations
 import re
 from typing import Final, Literal, TypeAlias
 
-__all__ = ["PathNormalization", "normalize_path"]
+from meshlib.dataclass import replace
+from meshlib.routing.actions import DirectResponse
+from meshlib.routing.route import Route
+
+__all__ = ["PathNormalization", "normalize_path", "refusing"]
 
 PathNormalization: TypeAlias = Literal["none", "base", "merge_slashes", "decode_and_merge_slashes"]
 
@@ -42,7 +46,7 @@ def normalize_path(path: str, how: PathNormalization) -> str | None:
         how: what is done; see above.
 
     Returns:
-        The path; None if it has an escaped null character, which Envoy answers with a 400.
+        The path; None if it has an escaped null character: see `refusing`.
     """
     if how == "none":
         return path
@@ -58,6 +62,11 @@ def normalize_path(path: str, how: PathNormalization) -> str | None:
         return path
     # Of nothing but slashes Envoy leaves the first and the last.
     return _SLASHES.sub("/", path) if path.strip("/") else "//"
+
+
+def refusing(route: Route) -> Route:
+    """The route of requests whose path has no normal form: they are answered with a 400, as Envoy does."""
+    return replace(route, name="no-normal-path", matches=(), reply=DirectResponse(400), mirrors=(), rewrite=None)
 
 
 def _canonical(path: str) -> str | None:
