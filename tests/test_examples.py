@@ -267,6 +267,15 @@ def test_the_configuration_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     mesh.close()
 
 
+def test_a_change_of_routes_is_reviewed(tmp_path: Path) -> None:
+    lines = what_it_prints("routing/review_a_change.py", tmp_path)
+
+    assert [line for line in lines if line.startswith("exit")] == ["exit 0", "exit 1"]
+    assert "orders / route everybody: 10 % of calls go to orders/v2 instead of 5 %" in lines
+    assert "orders / route everybody: timeout 2s -> 1s" in lines
+    assert "to        orders/v2 100 %" in lines
+
+
 def test_each_example_is_in_the_index() -> None:
     index = (EXAMPLES / "README.md").read_text()
 

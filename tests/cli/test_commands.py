@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from click.testing import Result
 
 from meshlib._version import __version__
 from meshlib.cli import doctor
+from meshlib.cli.commands import meshlib
 from meshlib.cli.main import main
 
 COMMANDS = ("check", "convert", "diff", "explain", "init", "override", "schema")
@@ -175,3 +177,22 @@ def test_doctor_says_which_extra_brings_what_is_missing(
     assert lines(result, "no-such-distribution") == [
         'note     no-such-distribution not installed; pip install "meshlib-http[otel]" brings it'
     ]
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_page_names_every_option_and_none_that_is_not_there(command: str) -> None:
+    section = re.split(r"^## ", PAGE.read_text().split(f"\n## `meshlib {command}", 1)[1], flags=re.MULTILINE)[0]
+    options = {name for parameter in meshlib.commands[command].params for name in parameter.opts if name[:1] == "-"}
+
+    mentioned = set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", section))
+
+    assert mentioned - options - {"-m", "-H"} == set()  # of python and curl
+    assert {name for name in options if name[:2] == "--"} - mentioned <= {"--output", "--header"}
+
+
+def test_every_command_is_on_the_page_and_every_command_on_the_page_is_there() -> None:
+    named = set(re.findall(r"`?meshlib ([a-z]+)", PAGE.read_text()))
+    assert named == set(meshlib.commands)
