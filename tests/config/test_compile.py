@@ -189,7 +189,7 @@ CODE: dict[str, Any] = {
 
 
 def test_yaml_toml_json_maps_and_code_compile_to_the_same(tmp_path: Path) -> None:
-    plain, _ = read_yaml(YAML)
+    ((plain, _),) = read_yaml(YAML)
     texts = {"mesh.yaml": YAML, "mesh.toml": TOML, "mesh.json": json.dumps(plain)}
     for name, text in texts.items():
         (tmp_path / name).write_text(text)

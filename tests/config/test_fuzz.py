@@ -124,10 +124,11 @@ _SNIPPETS = st.lists(
 @given(content=st.one_of(st.binary(max_size=200), _SNIPPETS.map(str.encode)))
 def test_any_bytes_give_a_document_or_an_error(suffix: str, content: bytes) -> None:
     try:
-        document = parse(content, suffix, "mesh" + suffix)
+        documents = parse(content, suffix, "mesh" + suffix)
     except DocumentError:
         return
-    _loads_or_refuses(document.data)
+    for document in documents:
+        _loads_or_refuses(document.data)
 
 
 @_QUICK

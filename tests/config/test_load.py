@@ -80,7 +80,7 @@ def _either_parser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     ],
 )
 def test_yaml_scalars_are_those_of_the_core_schema(text: str, value: Any) -> None:
-    (read,) = read_yaml(f"a: {text}")[0].values()
+    (read,) = read_yaml(f"a: {text}")[0][0].values()
     assert read == value
     assert type(read) is type(value)
 
@@ -91,7 +91,6 @@ def test_yaml_scalars_are_those_of_the_core_schema(text: str, value: Any) -> Non
     [
         ("a: 1\nb: 2\na: 3", 3, "'a' is written twice, first in line 1"),
         ("services:\n  a: {}\n  'a': {}", 3, "services: 'a' is written twice, first in line 2"),
-        ("a: 1\n---\nb: 2", 2, "a second document begins here"),
         ("a: !!python/object/apply:os.system [ls]", 1, "the tag tag:yaml.org,2002:python/object/apply:os.system"),
         ("a: !!timestamp 2024-01-02", 1, "not known here"),
         ("a: !!int five", 1, "does not fit"),
@@ -118,7 +117,7 @@ def test_yaml_that_is_refused_says_where(tmp_path: Path, text: str, line: int, w
 
 
 def test_aliases_repeat_a_value() -> None:
-    value, _ = read_yaml("a: &x {b: 1}\nc: *x\nd: [*x, *x]")
+    ((value, _),) = read_yaml("a: &x {b: 1}\nc: *x\nd: [*x, *x]")
     assert value == {"a": {"b": 1}, "c": {"b": 1}, "d": [{"b": 1}, {"b": 1}]}
 
 
@@ -198,7 +197,7 @@ def test_a_file_beyond_the_bound_is_refused_unread(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_read_are_config_errors(tmp_path: Path) -> None:
     assert "mesh.yaml: cannot be read: No such file" in refused(tmp_path / "mesh.yaml")
-    assert "is a directory" in refused(tmp_path)
+    assert "there is no file in '.': .yaml, .yml, .toml, .json are looked for" in refused(tmp_path)
     assert "does not say its format: .yaml, .yml, .toml, .json" in refused(write(tmp_path, mesh_ini="x"))
     with pytest.raises(ConfigError, match="null"):
         load_file("a\0b.yaml")

@@ -36,7 +36,12 @@ SINGLE = {
     "camel case": (ORDERS + "    perTryTimeout: 1s", 3, "services.orders.perTryTimeout", "'per_try_timeout'"),
     "a field one level too high": (ORDERS + "    max_retries: 3", 3, "services.orders.max_retries", "under 'retry'"),
     "a field one level too low": (ORDERS + "    egress: pass", 3, "services.orders.egress", "at the top"),
-    "a field that is not built yet": (ORDERS + "    mirror: {}", 3, "services.orders.mirror", "not built yet"),
+    "a source that is not built yet": (
+        "discovery: [{dns: {}}]",
+        1,
+        "discovery[0]",
+        "dns is not a discovery source yet",
+    ),
     "tls of the mesh": (ORDERS + "    tls: {mode: mesh}", 3, "services.orders.tls.mode", "'mesh' is not built yet"),
     "a wrong choice": ("mode: observ", 1, "mode", "'observ' is not one of off, observe, on; did you mean 'observe'?"),
     "a boolean for a choice": ("mode: true", 1, "mode", "did you mean 'on'?"),
@@ -291,6 +296,12 @@ SINGLE = {
         3,
         "services.b.hosts[0]",
         "the name of another service (services.a)",
+    ),
+    "each host by itself, and others": (
+        "services:\n  a: {hosts: ['*.a'], endpoints: ['1.1.1.1:80', '*:80']}",
+        2,
+        "services.a.endpoints[1]",
+        "*:80 is each host by itself, and the other endpoints are of all hosts together",
     ),
     "a bad regex": (
         ORDERS + "    routes: [{match: [{path: {regex: '/(a'}}]}]",

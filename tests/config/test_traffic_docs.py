@@ -33,7 +33,7 @@ BLOCKS = [
 def _whole(block: str) -> dict[str, Any]:
     """The configuration that `block` is a part of: of the file, of `services`, or of one service."""
     top, service, services = {}, {}, {}
-    for key, value in read_yaml(block)[0].items():
+    for key, value in read_yaml(block)[0][0].items():
         if key in model.MeshConfig.model_fields or key == "register":
             top[key] = value
         elif key in model.Service.model_fields:

@@ -14,7 +14,7 @@ from meshlib.config.problems import Path, Problem
 from meshlib.config.yaml12 import MAX_DEPTH, MAX_VALUES, SourceError, read_yaml
 from meshlib.dataclass import dataclass, field
 
-__all__ = ["FORMATS", "MAX_BYTES", "Document", "DocumentError", "check_bounds", "parse", "read_document"]
+__all__ = ["FORMATS", "MAX_BYTES", "Document", "DocumentError", "check_bounds", "parse", "read_documents"]
 
 MAX_BYTES: Final = 10 * 1024 * 1024
 """The size of a file, at most."""
@@ -37,7 +37,7 @@ def _unreadable(name: str, text: str, line: int | None = None, path: Path = ()) 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a file holds.
+    """One document of a file.
 
     Attributes:
         name: the file, as errors name it.
@@ -59,8 +59,8 @@ class Document:
         return None
 
 
-def read_document(path: FilePath, name: str) -> Document:
-    """Read a file.
+def read_documents(path: FilePath, name: str) -> list[Document]:
+    """Read the documents of a file.
 
     Raises:
         DocumentError: if it cannot be read, is too large, or is not in the format that its name says.
@@ -76,8 +76,8 @@ def read_document(path: FilePath, name: str) -> Document:
     return parse(content, path.suffix.lower(), name, path.parent)
 
 
-def parse(content: bytes, suffix: str, name: str, directory: FilePath | None = None) -> Document:
-    """Make a document of a file's content.
+def parse(content: bytes, suffix: str, name: str, directory: FilePath | None = None) -> list[Document]:
+    """Make documents of a file's content: of YAML one for each, with ``---`` in between; at least one.
 
     Args:
         content: the bytes.
@@ -86,7 +86,7 @@ def parse(content: bytes, suffix: str, name: str, directory: FilePath | None = N
         directory: what its includes are relative to.
 
     Raises:
-        DocumentError: as `read_document` says.
+        DocumentError: as `read_documents` says.
     """
     if suffix not in FORMATS:
         raise _unreadable(name, f"its name does not say its format: {', '.join(FORMATS)} are known")
@@ -98,14 +98,15 @@ def parse(content: bytes, suffix: str, name: str, directory: FilePath | None = N
         line = content.count(b"\n", 0, error.start) + 1
         raise _unreadable(name, f"is not UTF-8: {error.reason} at byte {error.start}", line) from None
     try:
-        data, lines = FORMATS[suffix](text)
-        data = {} if data is None else data
-        if not isinstance(data, dict):
-            raise SourceError("a map is expected at the top", 1)
-        check_bounds(data)
+        found = FORMATS[suffix](text)
+        for data, lines in found:
+            if data is not None and not isinstance(data, dict):
+                raise SourceError("a map is expected at the top", lines.get((), 1))
+            check_bounds(data)
     except SourceError as error:
         raise _unreadable(name, error.text, error.line, error.path) from None
-    return Document(name, data, lines, directory or FilePath())
+    given = [(data, lines) for data, lines in found if data is not None] or [({}, {})]
+    return [Document(name, data, lines, directory or FilePath()) for data, lines in given]
 
 
 def check_bounds(data: Any) -> None:
@@ -134,14 +135,14 @@ def _inside(value: Any) -> Iterable[Any]:
     return value if isinstance(value, (list, tuple)) else ()
 
 
-def _read_toml(text: str) -> tuple[Any, dict[Path, int]]:
+def _read_toml(text: str) -> list[tuple[Any, dict[Path, int]]]:
     # Python's reader takes time and memory in the square of a key's parts, before anything can be counted.
     pieces = _TOML_BREAK.split(text)
     for piece, after in zip(pieces[::2], pieces[1::2], strict=False):
         if after in "=]" and piece.count(".") > MAX_DEPTH:
             raise SourceError(f"nested more than {MAX_DEPTH} levels deep")
     try:
-        return tomllib.loads(text), {}
+        return [(tomllib.loads(text), {})]
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         # Without a line it is "at end of document".
@@ -152,7 +153,7 @@ def _read_toml(text: str) -> tuple[Any, dict[Path, int]]:
         raise SourceError(f"not TOML: {error}") from None
 
 
-def _read_json(text: str) -> tuple[Any, dict[Path, int]]:
+def _read_json(text: str) -> list[tuple[Any, dict[Path, int]]]:
     try:
         value = json.loads(text, parse_constant=_not_json)
     except json.JSONDecodeError as error:
@@ -162,7 +163,7 @@ def _read_json(text: str) -> tuple[Any, dict[Path, int]]:
     except ValueError as error:
         raise SourceError(f"not JSON: {error}") from None
     check_bounds(value)
-    return value, _json_lines(text)
+    return [(value, _json_lines(text))]
 
 
 def _not_json(word: str) -> NoReturn:
@@ -205,7 +206,7 @@ def _inner(stack: list[str | int | None]) -> Path:
     return tuple(part for part in stack if part is not None)
 
 
-FORMATS: Final[dict[str, Callable[[str], tuple[Any, dict[Path, int]]]]] = {
+FORMATS: Final[dict[str, Callable[[str], list[tuple[Any, dict[Path, int]]]]]] = {
     ".yaml": read_yaml,
     ".yml": read_yaml,
     ".toml": _read_toml,

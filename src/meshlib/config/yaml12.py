@@ -53,20 +53,19 @@ class SourceError(Exception):
         self.path = path
 
 
-def read_yaml(text: str) -> tuple[Any, dict[Path, int]]:
-    """Read one document.
+def read_yaml(text: str) -> list[tuple[Any, dict[Path, int]]]:
+    """Read the documents of a file.
 
     Returns:
-        Its value, made of dicts, lists and scalars (None for an empty text), and the line of each field and list item,
-        from 1.
+        Of each its value, made of dicts, lists and scalars (None for an empty one), and the line of each field and list
+        item, from 1.
 
     Raises:
-        SourceError: if it is not YAML, has several documents, a key twice, a tag other than those of the core schema,
-            or passes a bound.
+        SourceError: if it is not YAML, has a key twice, a tag other than those of the core schema, or passes a bound.
     """
     builder = _Builder()
     try:
-        return builder.build(yaml.parse(text, Loader=_LOADER)), builder.lines
+        return builder.build(yaml.parse(text, Loader=_LOADER))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         context = f" {error.context}" if error.context else ""
@@ -89,20 +88,15 @@ class _Builder:
         self._aliased = 0
         self._count = 0
 
-    def build(self, events: Iterator[Any]) -> Any:
-        value: Any = None
-        documents = 0
+    def build(self, events: Iterator[Any]) -> list[tuple[Any, dict[Path, int]]]:
+        documents = []
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
-                documents += 1
-                if documents > 1:
-                    raise SourceError(
-                        "a second document begins here (---), and one is expected; put it into a file of its own "
-                        "and name that under 'include'",
-                        _line(event),
-                    )
-                value = self._value(next(events), events, ())
-        return value
+                # The bounds are those of the file; anchors end with their document.
+                self.lines = {}
+                self._anchors, self._sizes = {}, {}
+                documents.append((self._value(next(events), events, ()), self.lines))
+        return documents
 
     def _value(self, event: Any, events: Iterator[Any], path: Path) -> Any:
         line = _line(event)

@@ -1,0 +1,141 @@
+"""What documents of other meshes say, laid beside what a user wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from meshlib.config.dialects.draft import Context, Draft, ServiceDraft
+from meshlib.config.dialects.resources import Place, Resource
+from meshlib.config.dialects.table import translate
+from meshlib.config.problems import Path, Problem, dotted
+from meshlib.config.settings import DocumentSettings
+from meshlib.durations import parse_duration
+
+__all__ = ["context_of", "merged", "translated"]
+
+
+def translated(resources: Sequence[Resource], data: Mapping[str, Any]) -> tuple[Draft, list[Problem]]:
+    """What `resources` say, and what is wrong with them.
+
+    Args:
+        resources: the documents.
+        data: the configuration that the user wrote, not yet checked.
+    """
+    context = context_of(data)
+    draft = translate(resources, context)
+    fatal = {"wrong", "ignored"} if context.settings.strict else {"wrong"}
+    problems = [_problem(note.place, note.text) for note in draft.notes if note.effect in fatal]
+    return draft, problems
+
+
+def context_of(data: Mapping[str, Any]) -> Context:
+    """What a translation may know of a configuration that is not checked yet; what is wrong in it shows later."""
+    namespace, labels = data.get("namespace"), data.get("labels")
+    documents, defaults, service = data.get("documents"), data.get("defaults"), data.get("service")
+    locality = data.get("locality")
+    zone = locality.get("zone") if isinstance(locality, Mapping) else getattr(locality, "zone", None)
+    return Context(
+        namespace if isinstance(namespace, str) and namespace else "default",
+        {key: value for key, value in labels.items() if isinstance(value, str)} if isinstance(labels, Mapping) else {},
+        _settings(documents),
+        frozenset(defaults) if isinstance(defaults, Mapping) else frozenset(getattr(defaults, "model_fields_set", ())),
+        service if isinstance(service, str) else "",
+        zone if isinstance(zone, str) else "",
+        bool(data.get("discovery")),
+    )
+
+
+def _settings(given: Any) -> DocumentSettings:
+    from pydantic import ValidationError
+
+    from meshlib.config.lay import lay_over
+    from meshlib.config.parts import Documents
+
+    try:
+        return lay_over(DocumentSettings(), Documents.model_validate({} if given is None else given))
+    except ValidationError:
+        return DocumentSettings()
+
+
+def _problem(place: Place, text: str) -> Problem:
+    return Problem(place.file, (), f"{place.what}: {text}", place.line)
+
+
+def merged(
+    draft: Draft, data: Mapping[str, Any], origin_of: Callable[[Path], str]
+) -> tuple[dict[str, Any], dict[Path, Place], list[Problem]]:
+    """The configuration with what documents say in it.
+
+    Where the user and a document write different things of one field, that is a problem; the user's ``hosts`` and
+    ``endpoints`` are joined with theirs, and of what is merely usual in another mesh the user's word holds.
+
+    Returns:
+        The configuration, where documents say what of it, and the problems.
+    """
+    said, origins = draft.data()
+    problems: list[Problem] = []
+    result = dict(data)
+    for key, value in said.items():
+        if key == "services":
+            continue
+        if key in result and result[key] != value:
+            if key == "route_sets" and isinstance(result[key], Mapping):
+                result[key] = {**value, **result[key]}
+                continue
+            text = f"{key} is written in {origin_of((key,))} as well"
+            problems.append(_problem(origins[(key,)], text))
+        else:
+            result[key] = value
+    services = result.get("services")
+    services = dict(services) if isinstance(services, Mapping) else {}
+    for name, service in draft.services.items():
+        own = services.get(name)
+        if own is None:
+            services[name] = service.data
+        elif isinstance(own, Mapping):
+            services[name] = _service(service, own, origin_of, origins, problems)
+        if "connect_timeout" in service.usual:
+            services[name] = _within_timeout(services[name], result.get("defaults"))
+    if services:
+        result["services"] = services
+    return result, origins, problems
+
+
+def _within_timeout(service: Any, defaults: Any) -> Any:
+    """The service, with what is usual elsewhere for connecting cut to a timeout that the user wrote below it."""
+    if not isinstance(service, Mapping):
+        return service
+    timeout = service.get("timeout", defaults.get("timeout") if isinstance(defaults, Mapping) else None)
+    try:
+        above = parse_duration(service["connect_timeout"]) > parse_duration(timeout)
+    except (ValueError, TypeError, OverflowError, KeyError):
+        return service
+    return {**service, "connect_timeout": timeout} if above else service
+
+
+def _service(
+    draft: ServiceDraft,
+    own: Mapping[str, Any],
+    origin_of: Callable[[Path], str],
+    origins: dict[Path, Place],
+    problems: list[Problem],
+) -> dict[str, Any]:
+    result = dict(own)
+    for field, value in draft.data.items():
+        path: Path = ("services", draft.name, field)
+        if field not in own:
+            result[field] = value
+            continue
+        # What the user wrote of it stands in the user's own place, and errors are to name that.
+        place = origins[path]
+        for each in [each for each in origins if each[:3] == path]:
+            del origins[each]
+        if field in draft.usual or own[field] == value:
+            continue
+        if field in ("hosts", "endpoints") and isinstance(own[field], (list, tuple)):
+            result[field] = [*own[field], *(each for each in value if each not in own[field])]
+        else:
+            text = f"says what {dotted(path)} says as well, in {origin_of(path)}; one of them must go"
+            problems.append(_problem(place, text))
+    return result
