@@ -20,6 +20,7 @@ from meshlib.config.checks_shadow import as_policy, shadow_faults
 from meshlib.config.compile import Levels, consul_settings, levels_of
 from meshlib.config.compile_routes import route_policy
 from meshlib.config.fields import Part, split_endpoint
+from meshlib.config.own_hosts import EACH_HOST
 from meshlib.config.problems import Path
 from meshlib.dataclass import dataclass
 from meshlib.durations import format_duration
@@ -152,8 +153,11 @@ def _above(path: Path, part: Part, low: str, below: float, high: str, above: flo
 def _endpoints(path: Path, service: written.Service) -> Iterator[Contradiction]:
     seen: dict[tuple[str, int], int] = {}
     for index, one in enumerate(service.endpoints):
-        address = one if isinstance(one, str) else one.address
+        address = _address(one)
         host, port = split_endpoint(address)
+        if host == EACH_HOST and any(split_endpoint(_address(each))[0] != EACH_HOST for each in service.endpoints):
+            text = f"{address} is each host by itself, and the other endpoints are of all hosts together"
+            yield Contradiction((*path, index), text, frozenset({"endpoints"}))
         first = seen.setdefault((host.lower() if port else host, port), index)
         if first != index:
             text = f"{address} is there already, as endpoints[{first}]; a weight says that it is to get more"
@@ -167,6 +171,10 @@ def _routes(
     for here, route, policy in placed_routes(path, routes, base, config):
         yield from _times(here, route, route_policy(policy, route))
         yield from starmap(Contradiction, subset_faults(here, route, name, config))
+
+
+def _address(one: written.Endpoint | str) -> str:
+    return one if isinstance(one, str) else one.address
 
 
 def _fallbacks(path: Path, service: written.Service) -> Iterator[Contradiction]:

@@ -95,6 +95,9 @@ class WrittenEndpoints(dict[str, tuple[Endpoint, ...]]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WrittenEndpoints) and self._own == other._own and dict(self) == dict(other)
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     __hash__ = None
 
 
