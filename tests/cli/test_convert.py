@@ -169,7 +169,7 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(TEXTS.filter(lambda key: key not in ("services", "route_sets")), VALUES, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_whatever_is_written_reads_back(value: dict[str, Any]) -> None:
     from meshlib.cli.native_text import _block
 
@@ -178,7 +178,7 @@ def test_whatever_is_written_reads_back(value: dict[str, Any]) -> None:
 
 
 @given(st.dictionaries(TEXTS, VALUES.filter(lambda value: "null" not in json.dumps(value)), max_size=4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_whatever_is_written_in_toml_reads_back(value: dict[str, Any]) -> None:
     assert tomllib.loads("\n".join(f"{_toml_key(key)} = {_inline(each)}" for key, each in value.items())) == value
 

@@ -66,6 +66,11 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
         orders(hedge={"after": "p99", "max_extra_percent": 2}),
         ["orders: hedge off -> on (after p99, max_extra_percent 2 %)"],
     ),
+    "another kind of a part": (
+        orders(throttle={"algorithm": "sre"}),
+        orders(throttle={"algorithm": "nack", "threshold_percent": 20}),
+        ["orders: throttle on (throttle) -> on (nack, threshold_percent 20 %)"],
+    ),
     "a share": (
         orders(**SUBSETS, routes=[{**BETA, "backends": split(95, 5)}]),
         orders(**SUBSETS, routes=[{**BETA, "backends": split(90, 10)}]),

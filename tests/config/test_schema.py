@@ -19,6 +19,8 @@ from meshlib.config.schema import config_schema, field_texts
 from meshlib.errors import ConfigError
 from tests.config.test_traffic_docs import _whole
 
+pytestmark = pytest.mark.slow  # with its many cases
+
 ROOT = Path(__file__).parents[2]
 NATIVE = [ROOT / "docs", ROOT / "docs" / "traffic", ROOT / "docs" / "routing"]
 BLOCKS = [

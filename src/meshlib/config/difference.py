@@ -7,6 +7,7 @@ each of its routes and subsets.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
@@ -280,16 +281,22 @@ def _fields(
         elif isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _keys(service, route, here, old, new, name)
         elif is_dataclass(old) or is_dataclass(new):
-            yield _changed(service, route, here, _switched(old), _switched(new))
+            another = old is not None and new is not None
+            yield _changed(service, route, here, *(_switched(each, another) for each in (old, new)))
         else:
             yield _changed(service, route, here, value_words(old, name), value_words(new, name))
 
 
-def _switched(settings: Any) -> str:
+def _switched(settings: Any, named: bool) -> str:
+    """Whether something is there, and how it is set; `named`: of several kinds which it is."""
     if settings is None:
         return "off"
+    kind = (
+        re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(settings).__name__.removesuffix("Settings")).lower() if named else ""
+    )
     words = value_words(settings)
-    return "on" if words == AS_BY_DEFAULT else f"on ({words})"
+    told = ", ".join(each for each in (kind, "" if words == AS_BY_DEFAULT else words) if each)
+    return f"on ({told})" if told else "on"
 
 
 def _keys(
