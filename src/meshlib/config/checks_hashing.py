@@ -39,7 +39,8 @@ def unhashed(config: written.MeshConfig) -> Found:
     for name, service in config.services.items():
         cluster = levels_of(name, config.defaults, service).cluster
         policy, shadow = cluster.load_balancing.policy, cluster.shadow and cluster.shadow.load_balancing
-        if policy in settings.HASH_BALANCERS or (shadow and shadow.policy in settings.HASH_BALANCERS):
+        policies = {policy, *(each.load_balancing.policy for each in service.subset_policies.values())}
+        if policies & set(settings.HASH_BALANCERS) or (shadow and shadow.policy in settings.HASH_BALANCERS):
             continue
         places: list[tuple[Path, written.Service | written.Route]] = [(("services", name), service)]
         for index, route in enumerate(service.routes):

@@ -15,7 +15,7 @@ from typing import Any, Final
 from meshlib.config.dialects.draft import Draft
 from meshlib.config.dialects.istio.headers import Edits, both
 from meshlib.config.dialects.istio.http_route import Mirror, Rule, Share
-from meshlib.config.dialects.istio.matching import match_of, native_match
+from meshlib.config.dialects.istio.matching import MESH, match_of, native_match
 from meshlib.config.dialects.istio.values import Destination, written
 from meshlib.config.dialects.resources import Place
 from meshlib.dataclass import dataclass
@@ -63,7 +63,7 @@ class Writer:
         for number, rule in enumerate(rules, 1):
             matches = rule.fields.get("match") or [{}]
             met = met or any(match_of(match, context.labels, context.namespace) for match in matches)
-            for name, kind, native in _groups(matches, rule.fields.get("name") or f"{stem}-{number}"):
+            for name, kind, native in _groups(rule, rule.fields.get("name") or f"{stem}-{number}"):
                 everything = any(not match for match in native)
                 native = [{}] if everything else native
                 action = self._action(rule, kind, native)
@@ -156,16 +156,22 @@ class Writer:
         return native
 
 
-def _groups(matches: Sequence[Mapping[str, Any]], name: str) -> Iterable[tuple[str, str, list[dict[str, Any]]]]:
+def _groups(rule: Rule, name: str) -> Iterable[tuple[str, str, list[dict[str, Any]]]]:
     """Matches side by side that are named and rewritten alike: their name, how, and they in our words."""
-    native = [(match, found) for match in matches if (found := _for_mesh(match)) is not None]
-    for (own, kind), group in groupby(native, key=lambda pair: (pair[0].get("name"), _kind(pair[0]))):
+    fields = rule.fields
+    replaces = "uri" in fields.get("rewrite", ()) or "prefix" in fields.get("redirect", ())
+    native = [(match, found) for match in fields.get("match") or [{}] if (found := _for_mesh(match)) is not None]
+
+    def alike(pair: tuple[Mapping[str, Any], Any]) -> tuple[str | None, str]:
+        return pair[0].get("name"), _kind(pair[0]) if replaces else ""
+
+    for (own, kind), group in groupby(native, key=alike):
         yield f"{name}.{own}" if own else name, kind, [found for _, found in group]
 
 
 def _for_mesh(match: Mapping[str, Any]) -> dict[str, Any] | None:
     gateways = match.get("gateways")
-    return None if gateways and "mesh" not in gateways else native_match(match)
+    return None if gateways and MESH not in gateways else native_match(match)
 
 
 def _kind(match: Mapping[str, Any]) -> str:
