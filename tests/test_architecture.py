@@ -38,7 +38,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "meshlib"
 
 LAYERS = (
     {"cli", "console", "sim", "testing"},
-    {"mesh", "wiring", "reloading", "status"},
+    {"mesh", "wiring", "reloading", "chains", "status"},
     {"adapters", "server"},
     {"net", "discovery", "security", "telemetry", "fleet"},
     {"config"},

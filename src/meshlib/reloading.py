@@ -17,7 +17,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.config.file_watch import FileWatch
-from meshlib.config.settings import MeshSettings, Mode, ServiceSettings, StaticSettings, WatchSettings
+from meshlib.config.settings import (
+    ConsulSettings,
+    MeshSettings,
+    Mode,
+    ServiceSettings,
+    StaticSettings,
+    WatchSettings,
+)
 from meshlib.dataclass import replace
 from meshlib.discovery.build import make_source
 from meshlib.discovery.threads import start_thread
@@ -26,6 +33,7 @@ from meshlib.policy.settings import BreakerSettings
 from meshlib.telemetry import events
 
 if TYPE_CHECKING:
+    from meshlib.chains import Chains
     from meshlib.balance.endpoint import Endpoint
     from meshlib.config.difference import Difference
     from meshlib.config.settings import DiscoverySettings
@@ -60,6 +68,7 @@ class Reloading:
         self._of_sources, self._of_endpoints, self._of_fleet = sources, endpoints, fleet
         self._written = settings
         self._laid: dict[str, Laid] = {}
+        self._chains: Chains | None = None
         self._mode: Mode | None = None  # set by hand
         self._lock = threading.Lock()
         self._reading = threading.Lock()
@@ -81,9 +90,20 @@ class Reloading:
             same = next((pair for pair in known if pair[0] == each), None)
             if same is not None:
                 known.remove(same)
-            found.append((each, make_source(each)) if same is None else same)
+            found.append((each, self._made(each)) if same is None else same)
         self._sources = found
         return tuple(source for _, source in found)
+
+    def _made(self, settings: DiscoverySettings) -> Source:
+        source = make_source(settings)
+        if isinstance(settings, ConsulSettings) and settings.chain:
+            from meshlib.chains import Chains
+            from meshlib.discovery.consul import ConsulSource
+
+            assert isinstance(source, ConsulSource)
+            self._chains = self._chains or Chains(self._wiring)
+            source.follow_chains(self._chains.take)
+        return source
 
     def set_mode(self, mode: Mode) -> None:
         """The mode of the mesh, set by hand: it outlasts what a configuration says."""

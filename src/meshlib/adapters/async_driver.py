@@ -24,6 +24,10 @@ async def drive(exchange: Exchange, wire: AsyncWire) -> tuple[AsyncWireResponse,
     Raises:
         MeshError: why there is no response; its record is set.
     """
+    if exchange.call.facts.again is not None:
+        from meshlib.adapters import first_routes
+
+        await first_routes.async_wait(exchange)
     call, clock = exchange.call, exchange.plane.clock
     if call.facts.hedging is not None and exchange.in_memory:
         from meshlib.adapters import async_hedge

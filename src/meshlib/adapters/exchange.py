@@ -186,6 +186,15 @@ class Exchange:
             self._shaping = Shaping(headers, target)
         self._headers = _without_ours(headers) if OURS.sees_any(headers) else headers
 
+    def anew(self, call: Call) -> None:
+        """Go on with another call in place of one that was never begun."""
+        self.call = call
+        self._shaping = None
+        if call.facts.route.shapes:
+            from meshlib.adapters.shaping import Shaping
+
+            self._shaping = Shaping(self._headers, self._target)
+
     def started(self, start: Start) -> tuple[Target, WireRequest, WireLimits, Progress]:
         """What to give the wire for this attempt."""
         destination = start.member.target

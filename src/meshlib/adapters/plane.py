@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from meshlib.adapters.clock import Clock
 from meshlib.adapters.options import CallOptions, overrides_of
 from meshlib.adapters.override import Replacements
 from meshlib.adapters.reasons import explain, explain_traits
-from meshlib.balance.cluster import Cluster
+from meshlib.balance.cluster import Cluster, Known
 from meshlib.config.settings import MeshSettings, Mode
 from meshlib.config.snapshot import Snapshots
 from meshlib.config.views import EndpointsWaiter, ServiceView
@@ -376,8 +377,12 @@ class DataPlane:
         return only if len(backends) == 1 and backends[0].service == name else each
 
     def _endpoints_ready(self, view: ServiceView, route: Route) -> Callable[[], EndpointsWaiter]:
-        services = tuple({backend.service for backend in route.backends})
-        return lambda: EndpointsWaiter(self.snapshots, services, view.state.under)
+        def services() -> tuple[str, ...]:
+            views = [self.snapshots.service(name, view.state.under) for name in names]
+            return tuple(names.union(*(each.settings.standbys for each in views)))
+
+        names = {backend.service for backend in route.backends}
+        return lambda: EndpointsWaiter(self.snapshots, services(), view.state.under)
 
 
 def by_metadata(

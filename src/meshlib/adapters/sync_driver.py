@@ -28,6 +28,10 @@ def drive(exchange: Exchange, wire: SyncWire) -> tuple[SyncWireResponse, bytes |
     Raises:
         MeshError: why there is no response; its record is set.
     """
+    if exchange.call.facts.again is not None:
+        from meshlib.adapters import first_routes
+
+        first_routes.sync_wait(exchange)
     call, clock = exchange.call, exchange.plane.clock
     if call.facts.hedging is not None and exchange.in_memory and hasattr(wire, "send_steps"):
         from meshlib.adapters import sync_hedge

@@ -12,6 +12,8 @@ Choices, and why:
 - **Connections**: an agent takes 200 from one address (``http_max_conns_per_client``), and a blocking query holds one.
   So a process holds at most `BLOCKING_WATCHES`; further services are polled through the agent's cache (``?cached``),
   each look on a connection that is closed again.
+- **Names** in the form of Consul's DNS, ``orders.service.dc2.consul``, are asked for as it means them.
+- **Discovery chains** are followed where the settings say so: see `meshlib.discovery.consul_chain`.
 - **Features** of newer servers are read where they are present in the answer and never asked for, because Consul
   ignores parameters that it does not know.
 """
@@ -29,7 +31,9 @@ from urllib.parse import quote
 from meshlib.config.settings import ConsulSettings
 from meshlib.discovery.consul_agent import ConsulAgent
 from meshlib.discovery.consul_blocking import NON_BLOCKING_TIMEOUT_S, BlockingQuery
+from meshlib.discovery.consul_chain import ChainWatch, Slots, TakeChain
 from meshlib.discovery.consul_http import ConsulHttp, Reply
+from meshlib.discovery.consul_names import ConsulName
 from meshlib.discovery.consul_payload import Incarnations, endpoints_of
 from meshlib.discovery.resolver import Retry
 from meshlib.discovery.source import UNKNOWN, Answer, Instance
@@ -65,14 +69,20 @@ class ConsulSource:
         self._settings = settings
         self._http = ConsulHttp(settings)
         self._agent = ConsulAgent(settings, self._http)
-        self._blocking = 0
+        self._slots = Slots(BLOCKING_WATCHES)
+        self._take_chain: TakeChain | None = None
         self._sees_nodes = False
         self._incarnations: dict[str, Incarnations] = {}
         self.retry = Retry(settings.retry_base_s, settings.retry_max_s)
         renew_in_child(self)
 
     def __repr__(self) -> str:
-        return f"<ConsulSource {self._http.address} [{self._blocking} blocking queries]>"
+        return f"<ConsulSource {self._http.address} [{self._slots.held} blocking queries]>"
+
+    def follow_chains(self, take: TakeChain) -> None:
+        """Tell `take` of the discovery chain of each service that is watched, if the settings say so."""
+        if self._settings.chain:
+            self._take_chain = take
 
     async def watch(self, service: str) -> AsyncGenerator[Answer, None]:
         """Yield the instances of `service` at each change that matters to a caller.
@@ -85,12 +95,14 @@ class ConsulSource:
         query = BlockingQuery(self._settings.wait_s)
         blocking = False
         last: Answer | None = None
+        chain: asyncio.Task[None] | None = None
         async with self._http.client() as client:
             try:
+                if self._take_chain is not None and not ConsulName.of(service).is_dns:
+                    watch = ChainWatch(service, self._settings, self._http, self._slots, self._take_chain)
+                    chain = await watch.begin()
                 while True:
-                    if not blocking and self._blocking < BLOCKING_WATCHES:
-                        blocking = True
-                        self._blocking += 1
+                    blocking = blocking or self._slots.take()
                     reply = await self._ask(client, service, query, blocking)
                     answer = self._understand(reply, service, query, incarnations)
                     if answer is not None and answer != last:
@@ -101,7 +113,10 @@ class ConsulSource:
                     if not blocking:
                         await asyncio.sleep(_POLL_S * random.uniform(0.75, 1.25))
             finally:
-                self._blocking -= blocking
+                self._slots.give(blocking)
+                if chain is not None:
+                    chain.cancel()
+                    await asyncio.gather(chain, return_exceptions=True)
                 if incarnations.empty and self._incarnations.get(service) is incarnations:
                     del self._incarnations[service]  # there are names without end, and few that are services
 
@@ -132,19 +147,19 @@ class ConsulSource:
     async def _ask(self, client: httpx.AsyncClient, service: str, query: BlockingQuery, blocking: bool) -> Reply:
         ask = query.next(time.monotonic(), blocking=blocking)
         await asyncio.sleep(ask.delay_s)
-        params = dict(ask.params)
-        if self._settings.datacenter:
-            params["dc"] = self._settings.datacenter
-        if self._settings.tag:
-            params["tag"] = self._settings.tag
+        params, name = dict(ask.params), ConsulName.of(service)
+        if datacenter := name.datacenter or self._settings.datacenter:
+            params["dc"] = datacenter
+        if tag := name.tag or self._settings.tag:
+            params["tag"] = tag
         if not blocking:
             params["cached"] = ""
         return await self._http.get(
             client,
-            f"/v1/health/service/{quote(service, safe='')}",
+            f"/v1/health/service/{quote(name.service, safe='')}",
             params,
             timeout_s=ask.timeout_s,
-            needs=_needs(service),
+            needs=_needs(name.service),
             service=service,
             keep_connection=blocking,
         )
@@ -175,11 +190,11 @@ class ConsulSource:
         say so in a header. To take that for "unknown" would send calls out of the mesh; so the agent is asked something
         that it refuses openly.
         """
-        if self._settings.datacenter:
+        name = ConsulName.of(service)
+        if self._settings.datacenter or name.datacenter:
             return  # the agent could only speak for its own
-        name = quote(service, safe="")
-        path = f"/v1/agent/health/service/name/{name}"
-        needs = _needs(service)
+        path = f"/v1/agent/health/service/name/{quote(name.service, safe='')}"
+        needs = _needs(name.service)
         ask = partial(self._http.get, client, needs=needs, service=service, timeout_s=NON_BLOCKING_TIMEOUT_S)
         await ask(path, {}, accept=_ANY_HEALTH)
         if not self._sees_nodes:
@@ -199,7 +214,7 @@ class ConsulSource:
             raise self._http.refused(f"it has been cut off from its servers for {age} s", service)
 
     def _after_fork(self) -> None:
-        self._blocking = 0
+        self._slots = Slots(BLOCKING_WATCHES)
         self._incarnations = {}
 
 

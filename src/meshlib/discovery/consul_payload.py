@@ -15,10 +15,13 @@ from meshlib.dataclass import dataclass
 from meshlib.discovery.locality import locality_of
 from meshlib.discovery.source import is_host
 
-__all__ = ["WEIGHT_KEY", "Incarnations", "endpoints_of", "whole_weight"]
+__all__ = ["CHECK_KEY", "WEIGHT_KEY", "Incarnations", "endpoints_of", "whole_weight"]
 
 WEIGHT_KEY = "meshlib-weight"
 """The service metadata that holds the exact weight, because Consul's own weights are whole numbers."""
+
+CHECK_KEY = "consul.check"
+"""The endpoint metadata that says ``warning`` of an instance that has such a check, and no critical one."""
 
 _MAX_WEIGHT = 65535
 _log = logging.getLogger("meshlib")
@@ -80,8 +83,8 @@ def endpoints_of(body: bytes, incarnations: Incarnations) -> tuple[Endpoint, ...
 
     Instances in maintenance are left out; those with a critical check are there, unhealthy. Metadata are the service's
     ``Meta``; a tag ``t`` is there as ``tag.t: "true"``, and a tag ``key=value`` also as that key, unless ``Meta`` has
-    it. The locality is ``Service.Locality`` or ``Node.Locality`` of newer servers, else what the service's or the
-    node's ``Meta`` say.
+    it; one with a warning has `CHECK_KEY`. The locality is ``Service.Locality`` or ``Node.Locality`` of newer servers,
+    else what the service's or the node's ``Meta`` say.
 
     Raises:
         ValueError: if it is not what Consul answers.
@@ -119,6 +122,8 @@ def _add(item: Any, incarnations: Incarnations, found: dict[tuple[str, str, str,
     if not isinstance(create_index, int):
         raise ValueError(f"CreateIndex of {service_id} is {create_index!r}")
     metadata = _metadata(service)
+    if {check.get("Status") for check in checks} - {"passing"} == {"warning"}:
+        metadata[CHECK_KEY] = "warning"
     health, weight = _health_and_weight(service, checks, metadata.pop(WEIGHT_KEY, None))
     key = (node_name, service_id, host, port)
     found[key] = Endpoint(

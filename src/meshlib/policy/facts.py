@@ -13,6 +13,7 @@ from meshlib.policy.traits import Reader
 from meshlib.routing.route import Route
 
 if TYPE_CHECKING:
+    from meshlib.policy.call import Call
     from meshlib.policy.fault import ActiveFaults
     from meshlib.policy.hedge import Hedging
 
@@ -68,6 +69,7 @@ class CallFacts:
             that falls silent in the middle of it has failed the attempt, and is given no longer than an attempt has.
         hedging: what the hedged calls of the route share; None where they are not hedged.
         faults: calls of the service that have an injected fault; None if none is to be injected.
+        again: makes the call anew, once the routes of its service are known; None where they are.
         intercepted: whether a fault, or the route's own answer, may come before the call is let in anywhere.
         told: what telemetry says alike of all these calls, kept here by itself.
     """
@@ -90,6 +92,7 @@ class CallFacts:
     readers: tuple[Reader, ...] = ()
     hedging: Hedging | None = None
     faults: ActiveFaults | None = None
+    again: Callable[[], Call | None] | None = None
     body_idle_s: float | None = field(init=False)
     intercepted: bool = field(init=False)
     told: dict[object, Any] = field(init=False, repr=False)

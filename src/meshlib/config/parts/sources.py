@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from meshlib.config import shown
-from meshlib.config.fields import Interval, Part, Text, Url
+from meshlib.config.fields import Flag, Interval, Part, Text, Url
 from meshlib.config.settings import ConsulSettings, LocalSettings
 
 __all__ = ["Consul", "Local", "Source"]
@@ -25,6 +25,7 @@ class Consul(Part):
         token: an ACL token; never shown.
         datacenter: another datacenter to ask for; the agent's own unless given.
         tag: only instances with this tag.
+        chain: whether to follow the discovery chain of each service in use: its routes, splits, subsets and failover.
         wait: how long a blocking query may block at the server.
         retry_base, retry_max: the back-off while Consul is unwell.
     """
@@ -33,6 +34,7 @@ class Consul(Part):
     token: str | None = Field(default=None, repr=False)
     datacenter: Text | None = None
     tag: Text | None = None
+    chain: Flag = False
     wait: Interval = _CONSUL.wait_s
     retry_base: Interval = _CONSUL.retry_base_s
     retry_max: Interval = _CONSUL.retry_max_s

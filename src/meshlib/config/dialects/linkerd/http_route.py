@@ -177,15 +177,15 @@ def _match(reader: Reader) -> tuple[dict[str, Any], Rank]:
     for field, name in (("headers", "headers"), ("queryParams", "query")):
         conditions: dict[str, Any] = {}
         for each in reader.maps(field):
-            key, value, matching = each.text("name"), each.text("value"), each.text("type") or "Exact"
+            key, wanted, matching = each.text("name"), each.text("value"), each.text("type") or "Exact"
             each.rest()
-            if key is None or value is None or matching not in _MATCHES:
+            if key is None or wanted is None or matching not in _MATCHES:
                 each.wrong(None, "has to have a name, a value, and the type Exact or RegularExpression")
                 continue
             key = key.lower() if name == "headers" else key
             if key in conditions:
                 each.different(None, f"is a second condition on {key!r}, of which the first alone counts")
-            conditions.setdefault(key, {_MATCHES[matching]: value})
+            conditions.setdefault(key, {_MATCHES[matching]: wanted})
         if conditions:
             match[name] = conditions
         counts.append(len(conditions))
