@@ -16,6 +16,12 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from meshlib.balance.endpoint import Endpoint
 from meshlib.errors import ConnectFailed
+from meshlib.policy.settings import CallPolicy
+from meshlib.policy.traits import Traits
+from meshlib.routing.actions import DirectResponse, Redirect
+from meshlib.routing.answer import answer_of
+from meshlib.routing.match import RequestView
+from meshlib.routing.route import Backend, Route
 from meshlib.telemetry import semconv
 from meshlib.telemetry.observer import Observer
 from tests.telemetry.calls import Drive, a_call, a_cluster, a_route
@@ -246,3 +252,38 @@ def test_another_propagator_than_w3cs_is_used_as_it_is(sdk: Sdk) -> None:
 def test_an_unknown_way_to_make_spans_is_refused() -> None:
     with pytest.raises(ValueError, match="'attempts' or 'off'"):
         Observer(spans="calls")  # type: ignore[arg-type]
+
+
+def test_an_answer_of_the_route_has_a_span_without_a_peer(sdk: Sdk) -> None:
+    policy = CallPolicy()
+    for status, reply in ((301, Redirect(host="new")), (503, DirectResponse(503))):
+        call = a_call(route=Route("all", (Backend("orders"),), policy, reply=reply), query="a=1")
+        call.traits = Traits()
+        call.traits.answer = answer_of(reply, RequestView("GET", "/orders/42", host="orders"), None)
+        call.begin(1.0)
+        sdk.observer().call_ended(call, 2.0)
+        span = sdk.spans()[-1]
+        kind = "redirect" if status == 301 else "direct_response"
+        failed = {"error.type": "503"} if status == 503 else {}
+        assert dict(span.attributes or {}) == {
+            "http.request.method": "GET",
+            "server.address": "orders",
+            "server.port": 80,
+            "url.full": "http://orders/orders/42?a=1",
+            "meshlib.route": "all",
+            "meshlib.reply": kind,
+            "http.response.status_code": status,
+            **failed,
+        }
+        assert (span.status.status_code is StatusCode.ERROR) is (status == 503)
+        measured = [dict(attributes) for attributes in sdk.points("meshlib.client.call.duration")]
+        assert [each["http.response.status_code"] for each in measured if each["meshlib.reply"] == kind] == [status]
+
+
+def test_a_rewritten_path_is_told_beside_the_url_that_was_asked_for(sdk: Sdk) -> None:
+    call = a_call(a_cluster(endpoints=ONE))
+    call.traits = Traits()
+    call.traits.rewritten = "/42"
+    Drive(sdk.observer(), call, [200])
+    attributes = sdk.spans()[0].attributes or {}
+    assert (attributes["url.full"], attributes["meshlib.path.sent"]) == ("http://orders/orders/42", "/42")

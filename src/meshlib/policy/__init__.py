@@ -1,12 +1,13 @@
 """What happens to a call: the core that decides. No I/O, no clock, no chance of its own.
 
-A call, in six layers of one object, and what it is made of:
+A call, in seven layers of one object, and what it is made of:
 
     timeouts                    the first: how long it may take
     placement                   the second: in which cluster it is made
     holdings                    the third: what it holds, and how it lets go
     attempts                    the fourth: which attempts it makes
-    injection, fault            the fifth: what is injected into it
+    reply, routed               the fifth: what its route answers instead; what the route does to one request
+    injection, fault            the sixth: what is injected into it
     call                        the last, the state machine: events in, actions out
     actions, attempt            what a driver is asked to do; one try
     facts, traits               what calls of one kind share; what is read of one request: `sticky` by which hash or

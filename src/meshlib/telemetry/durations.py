@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from meshlib.policy.call import Call
 from meshlib.policy.facts import CallFacts
 from meshlib.telemetry import semconv
+from meshlib.telemetry.spans import reply_of
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Histogram, Meter
@@ -60,7 +61,8 @@ class Durations:
             failure = "cancelled"
         elif status is not None and status >= 400:
             failure = str(status)
-        key = (status, failure)
+        reply = None if facts.route.reply is None else reply_of(call)
+        key = (status, failure) if reply is None else (status, failure, reply)
         attributes: dict[str, AttributeValue] | None = facts.told.get(key)
         if attributes is None:
             attributes = {
@@ -68,6 +70,8 @@ class Durations:
                 semconv.SERVER_ADDRESS: facts.service,
                 semconv.ROUTE: facts.route.name,
             }
+            if reply is not None:
+                attributes[semconv.REPLY] = reply
             _keep(facts, key, attributes, status, failure)
         began = now if journal.began is None else journal.began
         ended = now if journal.ended is None else journal.ended

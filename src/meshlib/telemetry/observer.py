@@ -180,10 +180,29 @@ class Observer:
         providers = self._providers
         if providers is None and (self._wanted or "opentelemetry" in sys.modules):
             providers = self._load()
-        if providers is not None and not providers.silent() and (durations := self._measuring(providers)) is not None:
-            durations.call(call, now)
+        if providers is not None and not providers.silent():
+            if (durations := self._measuring(providers)) is not None:
+                durations.call(call, now)
+            if call.facts.route.reply is not None:
+                self._trace_reply(call, providers.tracer())
         if self._changes is not None:
             self._changes.call_ended(call, now)
+
+    def _trace_reply(self, call: Call, tracer: Tracer | None) -> None:
+        """An answer that the route gave itself has a span of its own, unless somebody else's is around it."""
+        if tracer is None or self._spans_off:
+            return
+        known = self._spans_of(tracer)
+        context = self._trace_headers.current_context()
+        if context and (is_suppressed(context) or known.adoptable(self._trace_headers.current_span())):
+            return
+        known.reply(call)
+
+    def _spans_of(self, tracer: Tracer) -> Spans:
+        known = self._spans
+        if known is None or known[0] is not tracer:
+            known = self._spans = (tracer, Spans(tracer))
+        return known[1]
 
     def retries(self) -> dict[str, int]:
         """Attempts beyond the first of their call, without hedges, by cluster. The numbers only grow."""
@@ -232,19 +251,17 @@ class Observer:
         span: Span | None = None
         adopted = False
         if tracer is not None and not self._spans_off:
-            known = self._spans
-            if known is None or known[0] is not tracer:
-                known = self._spans = (tracer, Spans(tracer))
+            spans = self._spans_of(tracer)
             if context and start.n == 1:
                 current = self._trace_headers.current_span()
-                adopted = known[1].adoptable(current)
+                adopted = spans.adoptable(current)
                 if adopted:
                     # Its owner measures the same request by the same name, unless it still uses the old conventions.
                     measured = measured and "http.method" in (getattr(current, "attributes", None) or {})
-                    known[1].adopt(current, call, start, self._zone(start.member))
+                    spans.adopt(current, call, start, self._zone(start.member))
                     span = current
             if span is None and not suppressed:
-                span = known[1].start(call, start, self._zone(start.member))
+                span = spans.start(call, start, self._zone(start.member))
         if suppressed and not adopted:
             return None
         if span is None:

@@ -45,6 +45,8 @@ CONNECTION_STATE: Final = "http.connection.state"
 ROUTE: Final = "meshlib.route"
 CLUSTER: Final = "meshlib.cluster"
 HEDGE: Final = "meshlib.hedge"
+REPLY: Final = "meshlib.reply"
+SENT_PATH: Final = "meshlib.path.sent"
 ZONE: Final = "meshlib.endpoint.zone"
 OUTLIER_RULE: Final = "meshlib.outlier.rule"
 

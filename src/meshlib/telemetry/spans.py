@@ -25,13 +25,14 @@ from meshlib.policy.actions import Start
 from meshlib.policy.attempt import Attempt
 from meshlib.policy.call import Call
 from meshlib.policy.facts import CallFacts
+from meshlib.routing.actions import Redirect
 from meshlib.telemetry import semconv
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
     from opentelemetry.util.types import AttributeValue
 
-__all__ = ["Spans", "fate_of", "is_suppressed", "quiet"]
+__all__ = ["Spans", "fate_of", "is_suppressed", "quiet", "reply_of"]
 
 _CANCELLED = "cancelled"
 EVENT_FAILED = "meshlib.attempt.failed"
@@ -77,15 +78,9 @@ class Spans:
 
     def start(self, call: Call, start: Start, zone: str = "") -> Span:
         """The span of an attempt, a child of the current one; not made current. `zone` as of `semconv.zone_of`."""
-        facts = call.facts
-        shape: _Shape | None = facts.told.get(_Shape)
-        if shape is None:
-            shape = facts.told[_Shape] = _Shape(facts)
-        # All of it at the start, since a sampler may look at it.
-        attributes = shape.attributes.copy()
-        query = semconv.redact_query(call.query)
-        path = call.path or "/"
-        attributes[semconv.URL_FULL] = f"{shape.base}{path}?{query}" if query else f"{shape.base}{path}"
+        shape, attributes = self._described(call)
+        if call.traits is not None and call.traits.rewritten is not None:
+            attributes[semconv.SENT_PATH] = call.traits.rewritten
         attributes.update(semconv.peer_attributes(start.member.endpoint))
         attributes[semconv.CLUSTER] = start.cluster
         if zone:
@@ -95,6 +90,30 @@ class Spans:
             if call.attempts[start.n - 1].hedge:
                 attributes[semconv.HEDGE] = True
         return self._tracer.start_span(shape.name, kind=self._client, attributes=attributes)
+
+    def reply(self, call: Call) -> None:
+        """The span of an answer that the route gave itself: it has no attempt that could have one."""
+        shape, attributes = self._described(call)
+        kind, status = reply_of(call), call.journal.status
+        if kind is None or status is None:
+            return
+        attributes[semconv.REPLY] = kind
+        attributes[semconv.STATUS] = status
+        span = self._tracer.start_span(shape.name, kind=self._client, attributes=attributes)
+        self.end(span, status, str(status) if status >= 400 else None, None, "")
+
+    def _described(self, call: Call) -> tuple[_Shape, dict[str, AttributeValue]]:
+        """What all spans of calls of its kind have in common, and the attributes of one of this call."""
+        facts = call.facts
+        shape: _Shape | None = facts.told.get(_Shape)
+        if shape is None:
+            shape = facts.told[_Shape] = _Shape(facts)
+        # All of it at the start, since a sampler may look at it.
+        attributes = shape.attributes.copy()
+        query = semconv.redact_query(call.query)
+        path = call.path or "/"
+        attributes[semconv.URL_FULL] = f"{shape.base}{path}?{query}" if query else f"{shape.base}{path}"
+        return shape, attributes
 
     def adoptable(self, span: Any) -> bool:
         """Whether `span`, the current one, is somebody else's CLIENT span of this same request."""
@@ -157,6 +176,14 @@ def fate_of(call: Call, attempt: Attempt, status: int | None, error: BaseExcepti
     if error is None and attempt.error is not None:
         cause = attempt.error
     return _CANCELLED if error is not None or cause is None else semconv.error_type(cause)
+
+
+def reply_of(call: Call) -> str | None:
+    """What the call's route answered itself: ``redirect`` or ``direct_response``; None if it did not."""
+    traits, reply = call.traits, call.facts.route.reply
+    if traits is None or not traits.replied:
+        return None
+    return "redirect" if isinstance(reply, Redirect) else "direct_response"
 
 
 def is_suppressed(context: Mapping[str, object]) -> bool:
