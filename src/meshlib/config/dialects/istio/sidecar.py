@@ -9,7 +9,7 @@ Source: Istio's ``pilot/pkg/model/sidecar.go``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from meshlib.config.dialects.draft import Draft
 from meshlib.config.dialects.fields import Reader
@@ -125,7 +125,7 @@ def sidecar_for(sidecars: Iterable[Sidecar], namespace: str, labels: Mapping[str
 
 
 def imports_service(
-    egress: Sequence[Listener], client: str, host: str, namespace: str | None, ports: Iterable[int]
+    egress: Sequence[Listener], client: str, host: str, namespace: str | None, ports: Collection[int] | None
 ) -> bool:
     """Whether a service is let in.
 
@@ -133,13 +133,12 @@ def imports_service(
         egress: what lets in; everything if it is empty.
         client: the namespace of the workload.
         host, namespace: of the service; None where the namespace is not known.
-        ports: of the service; empty where they are not known.
+        ports: of the service; None where they are not known.
     """
     if not egress:
         return True
-    known = set(ports)
     for listener in egress:
-        if listener.port is not None and known and listener.port not in known:
+        if listener.port is not None and ports is not None and listener.port not in ports:
             continue
         if any(_in(place, client, namespace) and covers(name, host) for place, name in listener.excluded):
             continue

@@ -33,14 +33,14 @@ class Writing:
         draft: where to.
         rules: the DestinationRules, in order.
         sidecar: the one that holds; None for none.
-        known: each service that is written, by name: its host, its namespace, and by which port it is called.
+        known: each service that is written, by name: its host, by which port it is called, and who names it first.
         merged: the DestinationRule of each host, as it was put together.
     """
 
     draft: Draft
     rules: Sequence[DestinationRule]
     sidecar: Sidecar | None
-    known: dict[str, tuple[str, str | None, int | None]] = field(default_factory=dict)
+    known: dict[str, tuple[str, int | None, Place]] = field(default_factory=dict)
     merged: dict[str, DestinationRule | None] = field(default_factory=dict)
 
     def write(self, services: Sequence[VirtualService]) -> None:
@@ -52,8 +52,8 @@ class Writing:
         for rule in self.rules:
             if not is_wildcard(rule.host) and self._sees(rule.host):
                 self.service(rule.host, rule.namespace, None, rule.place)
-        for name, (host, _, port) in list(self.known.items()):
-            self._policy(draft.services[name], host, port)
+        for name, (host, port, place) in self.known.items():
+            self._policy(draft.services[name], host, port, place)
         self._scope()
 
     def service(self, host: str, namespace: str, port: int | None, place: Place) -> ServiceDraft:
@@ -62,13 +62,13 @@ class Writing:
         entry = self.draft.inventory.services.get(self.draft.host_of(host, namespace))
         if entry is not None and self.draft.port_of(host, namespace, port) is None:
             port = entry.ports[0].number if entry.ports else None
-        self.known.setdefault(service.name, (self.draft.host_of(host, namespace), _namespace(host, entry), port))
+        self.known.setdefault(service.name, (self.draft.host_of(host, namespace), port, place))
         return service
 
     def _sees(self, host: str) -> bool:
         entry = self.draft.inventory.services.get(host)
         egress = () if self.sidecar is None else self.sidecar.egress
-        ports = () if entry is None else tuple(port.number for port in entry.ports)
+        ports = None if entry is None else [port.number for port in entry.ports]
         return imports_service(egress, self.draft.context.namespace, host, _namespace(host, entry), ports)
 
     # Routes
@@ -149,11 +149,11 @@ class Writing:
             self.merged[host] = merged_rule(self.draft, found, context.labels)
         return self.merged[host]
 
-    def _policy(self, service: ServiceDraft, host: str, port: int | None) -> None:
+    def _policy(self, service: ServiceDraft, host: str, port: int | None, place: Place) -> None:
         context, rule = self.draft.context, self._rule(host)
         entry = self.draft.inventory.services.get(host)
-        place = rule.place if rule is not None else next(iter(service.origins.values()))
         if rule is not None:
+            place = rule.place
             policy = rule.policy or TrafficPolicy()
             blocks = policy.at(port)
             native = native_policy(blocks, context) if blocks else {}
@@ -202,7 +202,7 @@ class Writing:
             for route in service.data.get("routes", ())
             for backend in route.get("backends", ())
         }
-        for name, (host, _, _) in self.known.items():
+        for name, (host, *_) in self.known.items():
             if self._sees(host) or name in led_to or "routes" in self.draft.services[name].data:
                 continue
             service = self.draft.services[name]
