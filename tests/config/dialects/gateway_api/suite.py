@@ -202,3 +202,11 @@ def simulate(setup: Setup, services: Sequence[str], how: Mapping[str, Any]) -> N
 def delay_in(path: str) -> str | None:
     """The delay that a request asks the suite's application for."""
     return parse_qs(urlsplit(path).query).get("delay", [None])[0]
+
+
+def error_of(case: Mapping[str, Any]) -> type[Exception] | None:
+    """What the caller of a library gets as an error where a gateway answers its clients with a status."""
+    how = case.get("simulate", {"responseCode": 200})
+    if case["status"] == [504] and ("delayRetry" in how or how.get("responseCode") == 200):
+        return TimeoutError
+    return None if 200 in case["status"] or "responseCode" in how else meshlib.Reset
