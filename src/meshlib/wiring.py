@@ -258,10 +258,8 @@ class Wiring:
             return
         known = _KNOWN[resolution.state]
         asked = f"asked: {', '.join(source.name for source in self.sources) or 'nobody'}" if known is Known.NO else ""
-        written = self.snapshots.configuration.known.get(name) if resolution.source == StaticSource.name else None
-        # What is written may have changed since, and a watch of before not know it yet.
-        endpoints = resolution.endpoints if written is None else written
-        self.snapshots.publish(name, endpoints, known, resolution.error or asked)
+        written = resolution.source == StaticSource.name
+        self.snapshots.publish(name, resolution.endpoints, known, resolution.error or asked, written=written)
         self._use_callers()
         view = self.snapshots.current.services.get(name)
         if view is not None and view.settings.clusters[None].health_check is not None:

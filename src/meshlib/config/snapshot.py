@@ -106,11 +106,24 @@ class Snapshots:
         view = under.snapshot.services.get(name)
         return self._first(name, Random(0), under) if view is None else view
 
-    def publish(self, name: str, endpoints: Iterable[Endpoint] | None, known: Known, detail: str = "") -> None:
-        """Discovery says something new of a service; None for `endpoints` makes the mesh forget it."""
+    def publish(
+        self,
+        name: str,
+        endpoints: Iterable[Endpoint] | None,
+        known: Known,
+        detail: str = "",
+        *,
+        written: bool = False,
+    ) -> None:
+        """Discovery says something new of a service; None for `endpoints` makes the mesh forget it.
+
+        What is `written` in the configuration may have changed since it was read there: then that of now holds.
+        """
         found = () if endpoints is None else tuple(endpoints)
         waiting: list[EndpointsWaiter] = []
         with self._making:
+            if written:
+                found = self.configuration.known.get(name, found)
             if endpoints is None:
                 with self._lock:
                     old = self.current.services.get(name)
