@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import pages, report
-from benchmarks.run import BALANCERS, KNOWN, MATRIX, RATES, ROOT, STANDARD, STREAMING, Effort, measure
+from benchmarks.run import BALANCERS, KNOWN, MATRIX, RATES, ROOT, ROUTES, STANDARD, STREAMING, Effort, measure
 
 PAGE = ROOT / "docs" / "performance.md"
 DATA = ROOT / "docs" / "data"
@@ -40,6 +40,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--balancers", action="store_true", help="picks, updates and memory among up to 100 000 endpoints"
     )
+    parser.add_argument("--routes", action="store_true", help="routes found among up to 10 000")
     parser.add_argument("--rows", nargs="+", metavar="NAME", default=[], help=f"of {', '.join(KNOWN)}")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, 16 MiB for 1 GiB")
     parser.add_argument("--rounds", type=int, help="rounds per contender (default: 15, with --quick 3)")
@@ -56,7 +57,13 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         options.seconds = 0.05 if options.quick else 0.3
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("--rounds and --seconds must be above 0")
-    families = {"matrix": MATRIX, "rates": (RATES,), "streaming": (STREAMING,), "balancers": (BALANCERS,)}
+    families = {
+        "matrix": MATRIX,
+        "rates": (RATES,),
+        "streaming": (STREAMING,),
+        "balancers": (BALANCERS,),
+        "routes": (ROUTES,),
+    }
     asked = [name for family, names in families.items() if getattr(options, family) for name in names]
     options.names = KNOWN if options.all else [*options.rows, *asked] or STANDARD
     return options

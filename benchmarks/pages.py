@@ -60,6 +60,7 @@ def sections(found: Mapping[str, Any], plots: Mapping[str, str]) -> dict[str, st
         "rates": _rates(found),
         "streaming": _streaming(found),
         "balancers": _balancers(found),
+        "routes": _routes(found),
         "profile": _profile(found),
     }
     for name, file in plots.items():
@@ -115,6 +116,14 @@ def _balancers(found: Mapping[str, Any]) -> list[str]:
         ("Microseconds of CPU time per pick", report.picks(found)),
         ("An update of 10 000 endpoints", report.updates(found)),
         ("Memory, among 10 000", report.memory(found)),
+    )
+    return [f"**{title}**\n\n{_table(cells)}" for title, cells in titles if cells]
+
+
+def _routes(found: Mapping[str, Any]) -> list[str]:
+    titles = (
+        ("Microseconds of CPU time until a route is found", report.routes(found)),
+        ("An index of 10 000 routes", report.indexes(found)),
     )
     return [f"**{title}**\n\n{_table(cells)}" for title, cells in titles if cells]
 

@@ -130,6 +130,25 @@ def memory(found: Mapping[str, Any]) -> Cells:
     return [["an endpoint", "bytes"], *([what, f"{size:.0f}"] for what, size in held.items())] if held else []
 
 
+def routes(found: Mapping[str, Any]) -> Cells:
+    """Microseconds until a route is found among so many, scanned and indexed; nothing if none was measured."""
+    by_kind = found.get("routes", {}).get("found", {})
+    sizes = sorted({int(size) for by_size in by_kind.values() for size in by_size})
+    lines = [
+        [f"{kind}, {way}", *(amount(by_size[str(size)][way]) for size in sizes)]
+        for kind, by_size in by_kind.items()
+        for way in ("scan", "index")
+    ]
+    return [["they differ in", *(f"{size:,}".replace(",", " ") for size in sizes)], *lines] if lines else []
+
+
+def indexes(found: Mapping[str, Any]) -> Cells:
+    """What an index takes; nothing if none was measured."""
+    made = found.get("routes", {}).get("index", {})
+    lines = [[kind, f"{each['ms']:.0f}", f"{each['bytes']:.0f}"] for kind, each in made.items()]
+    return [["they differ in", "ms to make it", "bytes per route"], *lines] if lines else []
+
+
 def streams(found: Mapping[str, Any]) -> Cells:
     """Speed, CPU time and memory of long bodies; nothing if none was measured."""
     streaming = found.get("streaming")
@@ -184,6 +203,7 @@ def as_text(found: Mapping[str, Any]) -> str:
     parts += [("long bodies", streams(found)), ("and the goals", streaming_goals(found))]
     parts += [("us of CPU time per pick", picks(found)), ("an update of 10 000 endpoints", updates(found))]
     parts += [("memory, among 10 000", memory(found))]
+    parts += [("us of CPU time until a route is found", routes(found)), ("an index of 10 000 routes", indexes(found))]
     for name, profile in found["profiles"].items():
         parts.append((f"where the time of a call goes: {name}, {profile['samples']} samples", layers(profile)))
         parts.append(("in which functions", functions(profile)))

@@ -21,10 +21,10 @@ from benchmarks.servers import QUICK_STREAM_BYTES, STREAM_BYTES, Peers, running
 
 ROOT = Path(__file__).resolve().parent.parent
 
-PROFILE, RATES, STREAMING, BALANCERS = "profile", "rates", "streaming", "balancers"
+PROFILE, RATES, STREAMING, BALANCERS, ROUTES = "profile", "rates", "streaming", "balancers", "routes"
 STANDARD = (*(row.name for row in ROWS), PROFILE)
 MATRIX = tuple(SCENARIOS)
-KNOWN = (*STANDARD, *MATRIX, RATES, STREAMING, BALANCERS)
+KNOWN = (*STANDARD, *MATRIX, RATES, STREAMING, BALANCERS, ROUTES)
 
 _SERVERS = ("nginx", "envoy", "sink")
 _RATES_PER_S = (250, 1000, 2000, 4000)
@@ -78,6 +78,7 @@ def measure(names: Iterable[str], effort: Effort) -> dict[str, Any]:
             "rates": run.rates() if RATES in wanted else {},
             "streaming": run.streaming() if STREAMING in wanted else {},
             "balancers": run.balancers() if BALANCERS in wanted else {},
+            "routes": run.routes() if ROUTES in wanted else {},
         }
     return {
         "date": results.today(),
@@ -175,6 +176,10 @@ class _Run:
     def balancers(self) -> dict[str, Any]:
         """Picks, updates and memory among few and many endpoints; no server, and nothing is sent."""
         return self._work(BALANCERS, [], TASKS, self._effort.fewer)
+
+    def routes(self) -> dict[str, Any]:
+        """Routes found among few and many; no server, and nothing is sent."""
+        return self._work(ROUTES, [], TASKS, self._effort.fewer)
 
     def _has(self, name: str, needs: Sequence[str]) -> bool:
         """Whether this can be measured here; if not, it is noted down."""

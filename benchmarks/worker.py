@@ -47,6 +47,10 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
         from benchmarks import balancers
 
         return balancers.measure(**options)
+    if group == "routes":
+        from benchmarks import routes
+
+        return routes.measure(**options)
     if group == "pick":
         from benchmarks import core
 

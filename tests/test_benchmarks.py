@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import balancers, latency, pages, report, results, sampling, worker
+from benchmarks import balancers, latency, pages, report, results, routes, sampling, worker
 from benchmarks.__main__ import DATA, PAGE, main
 from benchmarks.latency import percentile
 from benchmarks.loads import SCENARIOS, TABLES, TASKS
@@ -146,6 +146,18 @@ def test_balancers_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(100 < size < 5000 for size in found["memory"].values())
 
 
+def test_routes_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "SIZES", (10, 20))
+    monkeypatch.setattr("gc.collect", lambda: 0)
+    order = {"contenders": [], "load": asdict(TASKS), "peers": Peers().as_dict(), "rounds": 1, "seconds": 1e-6}
+
+    measured = worker.run({"group": "routes", **order})
+
+    assert set(measured["found"]) == set(measured["index"]) == {kind.name for kind in routes.KINDS}
+    assert all(us > 0 for sizes in measured["found"].values() for ways in sizes.values() for us in ways.values())
+    assert all(0 < index["bytes"] < 2000 for index in measured["index"].values())
+
+
 def test_a_row_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--rows", "httpx-31"])
@@ -260,6 +272,10 @@ FOUND: dict[str, Any] = {
         "updates": {"the first": 26.4},
         "memory": {"in a cluster": 681.2},
     },
+    "routes": {
+        "found": {"`exact`": {"10": {"scan": 2.5, "index": 1.5}, "10000": {"scan": 4321.0, "index": 1.6}}},
+        "index": {"`exact`": {"ms": 25.4, "bytes": 310.2}},
+    },
     "profiles": {
         "mesh": {"us": 9.0, "in_flight": 32, "samples": 4, "layers": {"adapter": 3}, "functions": [["adapter", "f", 3]]}
     },
@@ -293,6 +309,8 @@ def test_every_family_has_its_place_on_the_page() -> None:
     assert "| `random` | 0.20 | 0.25 | 0.40 | 2.00 |\n| `maglev` | 0.30 |  |  |  |" in parts["balancers"]
     assert "| the first | 26.4 |" in parts["balancers"]
     assert "| in a cluster | 681 |" in parts["balancers"]
+    assert "| `exact`, scan | 2.5 | 4321 |\n| `exact`, index | 1.5 | 1.6 |" in parts["routes"]
+    assert "| `exact` | 25 | 310 |" in parts["routes"]
     assert all(pages.begin(name) in PAGE.read_text() for name in parts)
 
 
