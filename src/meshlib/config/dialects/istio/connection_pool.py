@@ -91,7 +91,8 @@ def _http(reader: Reader, native: dict[str, Any], pool: dict[str, Any], idle_s: 
     if upgrade is not None:
         if upgrade not in _UPGRADES:
             reader.wrong("h2UpgradePolicy", f"is none of {', '.join(_UPGRADES)}")
-        native["http2"] = upgrade == "UPGRADE"
+        if upgrade == "UPGRADE":
+            native["http2"] = True
     if reader.flag("useClientProtocol"):
         reader.ignore("useClientProtocol", "there is no connection of a client whose protocol could be taken")
     reader.ignore("maxConcurrentStreams", "the server says how many streams it takes")
