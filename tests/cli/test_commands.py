@@ -120,6 +120,17 @@ def test_doctor_names_the_services_with_shadows(run: Callable[..., Result], tmp_
     assert line.endswith("orders: policies run beside the live ones and decide nothing")
 
 
+def test_doctor_says_that_documents_have_fields_that_are_not_honoured(
+    run: Callable[..., Result], tmp_path: Path
+) -> None:
+    router = "Kind: service-router\nName: web\nSparkle: true\n"
+    (tmp_path / "mesh.yaml").write_text(f"service: checkout\n---\n{router}")
+
+    (line,) = lines(run("doctor"), "documents")
+
+    assert line.endswith("1 field of documents not honoured: `meshlib check mesh.yaml` says which")
+
+
 def test_doctor_warns_of_zones_where_nobody_says_which_is_ours(run: Callable[..., Result], tmp_path: Path) -> None:
     written = "services: {orders: {load_balancing: {failover: true}}, stock: {load_balancing: {failover: false}}}\n"
     (tmp_path / "mesh.yaml").write_text(written)

@@ -68,7 +68,14 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything."""
-    return [*_versions(), *_optional(), *_namesake(), *_configuration()]
+    log = logging.getLogger("meshlib")
+    level = log.level
+    # It says the same as the findings, and would come in between.
+    log.setLevel(logging.CRITICAL)
+    try:
+        return [*_versions(), *_optional(), *_namesake(), *_configuration()]
+    finally:
+        log.setLevel(level)
 
 
 def _versions() -> Iterator[Finding]:
@@ -110,13 +117,17 @@ def _configuration() -> Iterator[Finding]:
         services = len(settings.services)
         told = f"valid, {services} service{'' if services == 1 else 's'}, mode {settings.mode}"
         yield Finding("ok", "configuration", f"{path}: {told}")
+    ignored = sum(note.effect == "ignored" for note in settings.notes)
+    if ignored:
+        text = (
+            f"{ignored} field{'' if ignored == 1 else 's'} of documents not honoured: `meshlib check {path}` says which"
+        )
+        yield Finding("warning", "documents", text)
     shadowed = sorted(name for name, service in settings.services.items() if service.clusters[None].shadow is not None)
     if shadowed:
         text = f"{', '.join(shadowed)}: policies run beside the live ones and decide nothing"
         yield Finding("note", "shadow", text)
     yield from _without_a_place(settings)
-    # The log says the same as the findings below, and would come in between.
-    logging.getLogger("meshlib").setLevel(logging.CRITICAL)
     if settings.redis is not None:
         yield _redis(settings.redis)
     yield from _registries(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -60,6 +61,8 @@ def explain(
     from meshlib.errors import ConfigError
     from meshlib.mesh import Mesh
 
+    # What is not honoured is what `meshlib check` says.
+    logging.getLogger("meshlib").addHandler(logging.NullHandler())
     given = _headers(headers)
     try:
         mesh = Mesh(None if config is None else str(config))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Final
 
 from meshlib.config.find import find_file
 from meshlib.config.plain import plain_settings
@@ -18,6 +18,8 @@ __all__ = ["MODES", "choose_settings", "read_settings", "reader_of", "register_s
 
 MODES = ("off", "observe", "on")
 _log = logging.getLogger("meshlib")
+_MOST_NOTES: Final = 20
+"""Of what is not honoured so many lines are logged."""
 
 
 def choose_settings(config: Any, fields: dict[str, Any], seen: set[str] | None = None) -> MeshSettings:
@@ -33,7 +35,20 @@ def choose_settings(config: Any, fields: dict[str, Any], seen: set[str] | None =
     """
     settings = _with_environment(read_settings(config, fields, seen))
     _check_extras(settings)
+    _tell(settings.notes)
     return settings
+
+
+def _tell(notes: Sequence[Any]) -> None:
+    """Log what documents of other meshes say that is not done, a line each, and what is not done to the letter."""
+    ignored = [note for note in notes if note.effect == "ignored"]
+    for note in ignored[:_MOST_NOTES]:
+        _log.warning("%s", note)
+    if len(ignored) > _MOST_NOTES:
+        _log.warning("and %d more that are not honoured: `meshlib check` names all", len(ignored) - _MOST_NOTES)
+    for note in notes:
+        if note.effect == "different":
+            _log.info("%s", note)
 
 
 def reader_of(config: Any, fields: dict[str, Any]) -> Callable[[set[str]], MeshSettings]:

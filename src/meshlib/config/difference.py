@@ -23,7 +23,7 @@ __all__ = ["Difference", "differences"]
 
 Change: TypeAlias = Literal["added", "removed", "changed"]
 
-_NOT_COMPARED = frozenset({"sources", "notes", "services", "fallback", "discovery", "security_documents"})
+_NOT_COMPARED = frozenset({"sources", "notes", "services", "fallback", "overlay", "discovery", "security_documents"})
 """Of the whole: what changes nothing about a call, and what is compared by itself."""
 
 _APART = frozenset({"name", "routes", "clusters", "declared", "budget"})
