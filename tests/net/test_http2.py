@@ -40,6 +40,7 @@ class H2Peer:
         self.conn = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
         self.on_request = on_request
         self.reset_by_client: list[int] = []
+        self.heads: dict[int, dict[str, str]] = {}
         self.open_now = self.most_open = 0
         self.served = 0
         self.lock = threading.RLock()
@@ -91,6 +92,7 @@ class H2Peer:
                 self.most_open = max(self.most_open, self.open_now)
                 self.paths = getattr(self, "paths", {})
                 self.bodies = getattr(self, "bodies", {})
+                self.heads[event.stream_id] = {str(name): str(value) for name, value in event.headers}
                 self.paths[event.stream_id] = next(str(value) for name, value in event.headers if str(name) == ":path")
                 self.bodies[event.stream_id] = b""
             elif isinstance(event, h2.events.DataReceived):
