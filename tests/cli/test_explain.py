@@ -55,7 +55,7 @@ def test_it_says_which_route_why_not_the_others_where_to_and_what_is_done(told: 
         "service   orders, mode on",
         "not taken beta: header end-user is 'jane', not exact 'jason'",
         "not taken old: path '/v2/x' is not prefix '/old'",
-        "route     split: path prefix '/v2' and methods GET",
+        "route     split: path prefix '/v2' and method GET",
         "to        orders 95 %, orders/v2 5 %",
         "does      the path becomes /api/v2/x",
         "does      request header x-debug is removed",

@@ -86,11 +86,7 @@ def _words(value: Any, field: str) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (int, float)):
-        if field.endswith("percent"):
-            return f"{value:g} %"
-        return (
-            format_duration(value) if field.endswith("_s") else f"{value:g}" if isinstance(value, float) else str(value)
-        )
+        return _number_words(value, field)
     if isinstance(value, bytes):
         return value.decode("latin-1")
     if isinstance(value, str):
@@ -108,6 +104,14 @@ def _words(value: Any, field: str) -> str:
     if isinstance(value, (tuple, list)):
         return ", ".join(_pair_words(each, field) for each in value) or "none"
     return type(value).__name__
+
+
+def _number_words(value: float, field: str) -> str:
+    if field.endswith("percent"):
+        return f"{value:g} %"
+    if field.endswith("_s") or (field == "after" and isinstance(value, float)):
+        return format_duration(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _pair_words(value: Any, field: str) -> str:
@@ -144,7 +148,13 @@ def match_words(match: RouteMatch) -> str:
         if value in (None, (), frozenset(), "") or (name == "percent" and value == 100.0):
             continue
         if name == "path":
-            said.append(f"path {value.kind} {value.value!r}")
+            said.append(f"path {value}")
+        elif name == "methods":
+            said.append(f"method {' or '.join(sorted(value))}")
+        elif name == "never":
+            said.append(f"never ({value})")
+        elif name == "unless":
+            said += [f"not ({match_words(each)})" for each in value]
         elif name in ("headers", "query", "cookies"):
             what = {"headers": "header", "query": "query parameter", "cookies": "cookie"}[name]
             secret = name == "cookies"
