@@ -7,7 +7,7 @@ the source; beyond it the request is not retried.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from typing import BinaryIO
 
 from meshlib.errors import RequestBodyError
@@ -46,6 +46,7 @@ class _Notes:
     def __init__(self) -> None:
         self.chunks: list[bytes] = []
         self.size = 0
+        self.then: list[Callable[[bytes | None], object]] = []
 
     @property
     def replayable(self) -> bool:
@@ -67,6 +68,15 @@ class _Notes:
             self.chunks.append(chunk)
         else:
             self.chunks.clear()
+            self.ended()
+
+    def ended(self) -> None:
+        """Nothing more comes, or nothing more is noted."""
+        if self.then:
+            asked, self.then = self.then, []
+            whole = b"".join(self.chunks) if self.replayable else None
+            for function in asked:
+                function(whole)
 
 
 class BufferedBody:
@@ -86,6 +96,11 @@ class BufferedBody:
         for chunk in self._source:
             self._notes.add(chunk)
             yield chunk
+        self._notes.ended()
+
+    def when_known(self, function: Callable[[bytes | None], object]) -> None:
+        """Have `function` called with the whole body once it was sent; with None if that is too long to be kept."""
+        self._notes.then.append(function)
 
 
 class AsyncBufferedBody:
@@ -106,3 +121,8 @@ class AsyncBufferedBody:
         async for chunk in self._source:
             self._notes.add(chunk)
             yield chunk
+        self._notes.ended()
+
+    def when_known(self, function: Callable[[bytes | None], object]) -> None:
+        """Have `function` called with the whole body once it was sent; with None if that is too long to be kept."""
+        self._notes.then.append(function)

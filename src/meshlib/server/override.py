@@ -44,9 +44,13 @@ class OverrideReader:
         if not values:
             return None
         if not trusted and (settings.peers != "any" or not settings.key):
-            return self._refuse("from a peer that is not trusted")
+            self._refuse("from a peer that is not trusted")
+            return None
         override = read_override(values, settings, wall())
-        return override if isinstance(override, Override) else self._refuse(override)
+        if isinstance(override, Override):
+            return override
+        self._refuse(override)
+        return None
 
     def _refuse(self, why: str) -> None:
         self._counts.add("override")
