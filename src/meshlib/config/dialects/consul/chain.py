@@ -211,7 +211,8 @@ class _Compiler:
                 raise ChainError(f"redirects in a circle: {names}", resolver)
             seen.append(target)
             redirect = resolver.get("Redirect")
-            moved = _rewritten(target, redirect) if redirect else target
+            # What cluster peers have is not looked up.
+            moved = _rewritten(target, redirect) if redirect and not redirect.get("Peer") else target
             if moved != target:
                 target, where = moved, redirect
             elif not target.subset and resolver.get("DefaultSubset"):

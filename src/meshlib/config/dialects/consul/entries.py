@@ -214,7 +214,7 @@ _SERVICE_DEFAULTS: Final[Table] = {
 
 _PROXY_DEFAULTS: Final[Table] = {
     **_COMMON,
-    "Config": Field({"protocol": _TEXT}),
+    "Config": _ANY,
     "Mode": _ignored(_PROXY, _TEXT),
     "TransparentProxy": _ignored(_PROXY),
     "MutualTLSMode": _ignored(_SERVERS, _TEXT),

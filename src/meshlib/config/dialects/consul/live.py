@@ -25,7 +25,7 @@ class LiveChains:
 
     def __init__(self) -> None:
         self._chains: Mapping[str, Mapping[str, Any]] = {}
-        self._before = self._chains
+        self._before: Mapping[str, Mapping[str, Any]] = {}
         self._made: tuple[Context, dict[str, dict[str, Any]]] | None = None
 
     def __contains__(self, service: object) -> bool:

@@ -37,8 +37,8 @@ def native_match(draft: Draft, http: Mapping[str, Any], place: Place) -> dict[st
             if not key:
                 draft.note(_at(given, "", place), "has no Name", "wrong")
             elif key in conditions and conditions[key] != condition:
-                text = f"is not honoured: a second condition on {key!r}, which has to hold as well, is left out"
-                draft.note(_at(given, "", place), text, "ignored")
+                # It has to hold as well: what does not meet it is excepted.
+                match.setdefault("unless", []).append({"unless": [{name: {key: condition}}]})
             else:
                 conditions[key] = condition
         if conditions:

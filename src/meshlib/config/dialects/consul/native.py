@@ -23,6 +23,7 @@ __all__ = ["CHECK_KEY", "service_of", "usual", "write_chain", "write_ends"]
 CHECK_KEY: Final = "consul.check"
 """The metadata by which a subset leaves out instances with a warning."""
 
+_TIMEOUT_S: Final = 15.0
 _FULL_FAILOVER_PERCENT: Final = 100_000
 _TERM = re.compile(
     r'\s*Service\.Meta\.(?P<key>[A-Za-z][\w/]*)\s*==\s*(?P<value>"[^"]*"|`[^`]*`|[A-Za-z]\w*|[0-9]+)\s*'
@@ -45,10 +46,9 @@ def service_of(draft: Draft, target: Target, place: Place) -> ServiceDraft:
 
 
 def usual(service: ServiceDraft, place: Place) -> None:
-    """What Consul's proxies do where no entry says anything."""
-    service.put_usual("timeout", "15s", place)
+    """What Consul's proxies do where no entry says anything. Connections stay ours, which fail sooner."""
+    service.put_usual("timeout", written(_TIMEOUT_S), place)
     service.put_usual("per_try_timeout", None, place)
-    service.put_usual("connect_timeout", "5s", place)
     service.put_usual("retry", {"max_retries": 0}, place)
     service.put_usual("load_balancing", {"policy": "round_robin", "panic_percent": 0}, place)
     service.put_usual("outlier_detection", {"consecutive_5xx": 5}, place)
@@ -66,10 +66,14 @@ def write_chain(draft: Draft, chain: Chain, place: Place) -> None:
     write_ends(draft, chain, place)
     service = service_of(draft, Target(chain.service), place)
     usual(service, place)
-    routes = [_route(draft, chain, route, place) for route in chain.routes]
-    places = [_place_of(route, place) for route in chain.routes]
+    routes: list[dict[str, Any]] = []
+    for route in chain.routes:
+        routes.append(_route(draft, chain, route, place))
+        if "match" not in routes[-1]:
+            break  # what comes after it is never reached
+    places = [_place_of(route, place) for route in chain.routes[: len(routes)]]
     last = _to_step(draft, chain.service, chain.step, place)
-    if last:
+    if last and all("match" in each for each in routes):
         routes.append({"name": "consul-default", **last})
         places.append(place)
     if routes and not service.data.get("routes"):
@@ -99,7 +103,9 @@ def _write_end(draft: Draft, end: Resolved, place: Place) -> None:
     service = service_of(draft, end.target, place)
     usual(service, place)
     if end.connect_timeout_s != CONNECT_TIMEOUT_S:
-        service.put("connect_timeout", written(end.connect_timeout_s), place)
+        # No connection is waited for beyond the call.
+        limit_s = end.request_timeout_s if (end.request_timeout_s or 0) > 0 else _TIMEOUT_S
+        service.put("connect_timeout", written(min(end.connect_timeout_s, limit_s or _TIMEOUT_S)), place)
     subset = end.target.subset
     if subset:
         _write_subset(draft, service, end, place)

@@ -26,6 +26,7 @@ def read(draft: Draft, resources: Sequence[Resource]) -> None:
         kind = resource.kind if resource.group == CONSUL else KINDS.get(resource.kind, resource.kind)
         if kind == _INTENTIONS:
             draft.security.append(resource)
+            draft.note(resource.place(), "is not honoured: who may call whom is not enforced yet", "ignored")
         elif kind in ENTRIES:
             _keep(draft, resource, kind, found[kind])
         else:
@@ -73,7 +74,7 @@ def _write(draft: Draft, found: Mapping[str, Mapping[str, Fields]]) -> None:
         dict(splitters),
         dict(resolvers),
         {name: fields.get("Protocol", "").lower() for name, fields in found["service-defaults"].items()},
-        str((general.get("Config") or {}).get("protocol", "")).lower(),
+        _general_protocol(draft, general),
     )
     chains: dict[str, Chain] = {}
     for name in dict.fromkeys((*routers, *splitters, *resolvers)):
@@ -95,6 +96,18 @@ def _write(draft: Draft, found: Mapping[str, Mapping[str, Fields]]) -> None:
     own = found["service-defaults"].get(draft.context.service)
     if own is not None and own.get("UpstreamConfig"):
         _upstreams(draft, own["UpstreamConfig"], chains)
+
+
+def _general_protocol(draft: Draft, general: Fields) -> str:
+    """The protocol that ``proxy-defaults`` give to all services; all else there is for proxies."""
+    config, protocol = general.get("Config"), ""
+    for key, value in config.items() if isinstance(config, Mapping) else ():
+        if key == "protocol":
+            protocol = str(value).lower()
+        elif general.resource is not None:
+            place = general.resource.place(*general.path, general.spelled["Config"], str(key))
+            draft.note(place, "is not honoured: is for a proxy, and there is none", "ignored")
+    return protocol
 
 
 def _subsets(draft: Draft, resolver: Fields, entries: Entries) -> None:
@@ -152,6 +165,8 @@ def _policy_of(upstream: Mapping[str, Any]) -> dict[str, Any]:
     policy: dict[str, Any] = {}
     if connect_ms := upstream.get("ConnectTimeoutMs"):
         policy["connect_timeout"] = written(connect_ms / 1000)
+    if str(upstream.get("Protocol", "")).lower() in ("http2", "grpc"):
+        policy["http2"] = True
     limits = upstream.get("Limits") or {}
     flights = [int(limits[name]) for name in ("MaxConnections", "MaxConcurrentRequests") if limits.get(name)]
     bounds = {"max_in_flight": min(flights, default=None), "max_pending": limits.get("MaxPendingRequests")}

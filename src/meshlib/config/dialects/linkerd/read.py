@@ -48,6 +48,7 @@ def read(draft: Draft, resources: Sequence[Resource]) -> None:
             annotated.append(resource)
         elif resource.kind in SECURITY:
             draft.security.append(resource)
+            draft.note(resource.place(), "is not honoured: who may call whom is not enforced yet", "ignored")
         else:
             why = _OTHERS.get(resource.kind, f"documents of the kind {resource.kind} are not read")
             draft.note(resource.place(), f"is not honoured: {why}", "ignored")
