@@ -193,6 +193,7 @@ class Draft:
         self.top: dict[str, Any] = {}
         self.origins: dict[Path, Place] = {}
         self.notes: list[Note] = []
+        self._noted: set[Note] = set()
         self.inventory = Inventory()
         self.security: list[Resource] = []
         self.taken: set[tuple[str, str]] = set()
@@ -200,7 +201,8 @@ class Draft:
     def note(self, place: Place, text: str, effect: Effect) -> None:
         """Say that something is not done, or not to the letter."""
         note = Note(place, text, effect)
-        if note not in self.notes:
+        if note not in self._noted:
+            self._noted.add(note)
             self.notes.append(note)
 
     def put(self, name: str, value: Any, place: Place) -> None:

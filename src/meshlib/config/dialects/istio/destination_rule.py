@@ -9,16 +9,16 @@ added up, the first policy holds, and a rule for workloads with certain labels c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from meshlib.config.dialects.draft import Draft
 from meshlib.config.dialects.fields import Reader
-from meshlib.config.dialects.istio.hosts import ROOT_NAMESPACE, most_specific, visible
+from meshlib.config.dialects.istio.hosts import ROOT_NAMESPACE, is_wildcard, most_specific, visible
 from meshlib.config.dialects.istio.traffic_policy import TrafficPolicy, read_traffic_policy
 from meshlib.config.dialects.resources import Place, Resource
 from meshlib.dataclass import dataclass, replace
 
-__all__ = ["DestinationRule", "Subset", "merged_rule", "read_destination_rule", "rules_for"]
+__all__ = ["DestinationRule", "RuleIndex", "Subset", "merged_rule", "read_destination_rule"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,25 +101,37 @@ def _subset(reader: Reader) -> Subset | None:
     return Subset(name, labels, read, reader.place())
 
 
-def rules_for(rules: Sequence[DestinationRule], host: str, namespace: str | None, client: str) -> list[DestinationRule]:
-    """The rules from which that of a host is put together, the first ones first.
+class RuleIndex:
+    """The rules that a workload may see, by namespace and host."""
 
-    Args:
-        rules: all, in the order of their creation.
-        host: in full.
-        namespace: that the host is in; None where that is not known.
-        client: the namespace of this workload.
-    """
-    places: list[str] = []
-    if client != ROOT_NAMESPACE:
-        places.append(client)
-    places += [each for each in (namespace, ROOT_NAMESPACE) if each and each not in places]
-    for place in places:
-        own = [rule for rule in rules if rule.namespace == place and _visible(rule, client)]
-        best = most_specific(host, (rule.host for rule in own))
-        if best is not None:
-            return [rule for rule in own if rule.host == best]
-    return []
+    def __init__(self, rules: Iterable[DestinationRule], client: str) -> None:
+        """Take in all rules, in the order of their creation; `client` is the namespace of the workload."""
+        self._client = client
+        self._rules: dict[str, dict[str, list[DestinationRule]]] = {}
+        self._wildcards: dict[str, list[str]] = {}
+        for rule in rules:
+            if not _visible(rule, client):
+                continue
+            own = self._rules.setdefault(rule.namespace, {})
+            if is_wildcard(rule.host) and rule.host not in own:
+                self._wildcards.setdefault(rule.namespace, []).append(rule.host)
+            own.setdefault(rule.host, []).append(rule)
+
+    def of(self, host: str, namespace: str | None) -> list[DestinationRule]:
+        """The rules from which that of a host is put together, the first ones first.
+
+        Args:
+            host: in full.
+            namespace: that the host is in; None where that is not known.
+        """
+        places = [self._client] if self._client != ROOT_NAMESPACE else []
+        places += [each for each in (namespace, ROOT_NAMESPACE) if each and each not in places]
+        for place in places:
+            own = self._rules.get(place, {})
+            best = host if host in own else most_specific(host, self._wildcards.get(place, ()))
+            if best is not None:
+                return own[best]
+        return []
 
 
 def _visible(rule: DestinationRule, client: str) -> bool:

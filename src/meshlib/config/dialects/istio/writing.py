@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from meshlib.config.dialects.draft import CLUSTER_DOMAIN, Context, Draft, Port, ServiceDraft
 from meshlib.config.dialects.draft import ServiceEntry as Declared
-from meshlib.config.dialects.istio.destination_rule import DestinationRule, merged_rule, rules_for
+from meshlib.config.dialects.istio.destination_rule import DestinationRule, RuleIndex, merged_rule
 from meshlib.config.dialects.istio.hosts import is_wildcard, most_specific
 from meshlib.config.dialects.istio.http_route import Rule
 from meshlib.config.dialects.istio.retries import usual_retry
@@ -35,6 +35,7 @@ class Writing:
         sidecar: the one that holds; None for none.
         known: each service that is written, by name: its host, by which port it is called, and who names it first.
         merged: the DestinationRule of each host, as it was put together.
+        index: finds the rules of a host.
     """
 
     draft: Draft
@@ -42,6 +43,10 @@ class Writing:
     sidecar: Sidecar | None
     known: dict[str, tuple[str, int | None, Place]] = field(default_factory=dict)
     merged: dict[str, DestinationRule | None] = field(default_factory=dict)
+    index: RuleIndex = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.index = RuleIndex(self.rules, self.draft.context.namespace)
 
     def write(self, services: Sequence[VirtualService]) -> None:
         draft = self.draft
@@ -88,8 +93,13 @@ class Writing:
                     text = f"{host} has the routes of {owner.place}, as in Istio: one VirtualService holds for a host"
                     draft.note(service.place, text, "ignored")
         declared = {entry.host: entry.namespace for entry in draft.inventory.services.values()}
+        wildcards = [host for host in owners if is_wildcard(host)]
+        covered_by: dict[str | None, list[str]] = {}
+        for each in declared:
+            if each not in owners or is_wildcard(each):
+                covered_by.setdefault(most_specific(each, wildcards), []).append(each)
         for host, service in owners.items():
-            covered = [each for each in declared if is_wildcard(host) and most_specific(each, owners) == host]
+            covered = covered_by.get(host, [])
             rules = list(expanded(draft, service, delegates))
             for each in covered if is_wildcard(host) and (covered or host == "*") else [host]:
                 self._route(each, declared.get(each, service.namespace), service, rules)
@@ -145,8 +155,7 @@ class Writing:
         if host not in self.merged:
             context = self.draft.context
             namespace = _namespace(host, self.draft.inventory.services.get(host))
-            found = rules_for(self.rules, host, namespace, context.namespace)
-            self.merged[host] = merged_rule(self.draft, found, context.labels)
+            self.merged[host] = merged_rule(self.draft, self.index.of(host, namespace), context.labels)
         return self.merged[host]
 
     def _policy(self, service: ServiceDraft, host: str, port: int | None, place: Place) -> None:
