@@ -72,8 +72,8 @@ def first_file(found: Found, service: str) -> str:
 def _lines(found: Found, service: str) -> Iterator[str]:
     yield f"# Made by `meshlib init` from {_comment(found.origin)}. What is not written has a safe default;"
     yield "# `meshlib check mesh.yaml` says what is wrong, `meshlib explain GET URL` what would happen to a request."
-    yield "# Editors complete and check this file with the output of `meshlib schema`:"
-    yield "# yaml-language-server: $schema=mesh.schema.json"
+    yield "# Editors complete and check it after `meshlib schema -o mesh.schema.json`, with this as its first line:"
+    yield "#   # yaml-language-server: $schema=mesh.schema.json"
     for note in found.notes:
         yield f"# {_comment(note)}"
     yield ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
@@ -122,10 +123,9 @@ def _pair_words(value: Any, field: str) -> str:
 
 def _settings_words(value: Any) -> str:
     """What of a settings object is not as it is by default."""
-    try:
+    usual: Any = None
+    with suppress(TypeError):  # it has fields without a default
         usual = type(value)()
-    except TypeError:
-        usual = None
     said = []
     for name, each, shown in open_fields(value):
         if each is not None if usual is None else getattr(usual, name) != each:
