@@ -106,7 +106,15 @@ def test_the_case_of_ascii_letters_can_be_ignored_in_values(kind: StringKind, va
 
 def test_of_a_repeated_header_one_value_is_enough_unless_it_is_one_list() -> None:
     fields = HeaderFields(
-        [(b"X", b"a"), (b"x", b"b"), (b"Accept", b"a"), (b"accept", b"b"), (b"cookie", b"a=1"), (b"cookie", b"b=2")]
+        [
+            (b"X", b"a"),
+            (b"x", b"b"),
+            (b"Accept", b"a"),
+            (b"accept", b""),
+            (b"accept", b"b"),
+            (b"cookie", b"a=1"),
+            (b"cookie", b"b=2"),
+        ]
     )
     value = fields["x"]
     assert isinstance(value, Repeated)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshlib.routing import regex
@@ -150,6 +150,7 @@ PATTERNS = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(PATTERNS)
 def test_no_pattern_is_taken_of_which_a_short_text_leads_back_on_two_paths(pattern: str) -> None:
     """The paths are counted for each short text here, and by the pairs of states there."""
@@ -177,6 +178,7 @@ def test_no_pattern_is_taken_of_which_a_short_text_leads_back_on_two_paths(patte
                 assert paths.get(start, 0) < 2
 
 
+@settings(deadline=None)
 @given(PATTERNS, st.text("ab", max_size=6))
 def test_the_engines_agree_on_every_text(pattern: str, text: str) -> None:
     linear = with_re2(pattern)
@@ -189,6 +191,7 @@ def test_the_engines_agree_on_every_text(pattern: str, text: str) -> None:
     assert linear.replace(text, r"<\0>") == safe.replace(text, r"<\0>")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=12))
 def test_any_text_is_a_pattern_or_is_refused_clearly(text: str) -> None:
     for compiled in (with_re2, without_re2):

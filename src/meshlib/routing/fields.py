@@ -86,7 +86,7 @@ def _read(raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
         if name == "cookie":
             fields[name] = "; ".join(values)
         elif name in _ONE_LIST:
-            fields[name] = ",".join(values)
+            fields[name] = ",".join(filter(None, values))
         else:
             fields[name] = Repeated.of(values)
     return fields
