@@ -276,6 +276,16 @@ def test_a_change_of_routes_is_reviewed(tmp_path: Path) -> None:
     assert "to        orders/v2 100 %" in lines
 
 
+def test_a_configuration_changes_while_calls_are_made(tmp_path: Path) -> None:
+    assert what_it_prints("routing/reload.py", tmp_path) == [
+        "before: Counter({'v1': 50})",
+        "canary at half: ['v1', 'v2']",
+        "a slip is refused, and the last good one stays: ['v1', 'v2']",
+        "why: 'all': it should be a valid number, unable to parse string as a number",
+        "all of it: Counter({'v2': 50})",
+    ]
+
+
 def test_each_example_is_in_the_index() -> None:
     index = (EXAMPLES / "README.md").read_text()
 
