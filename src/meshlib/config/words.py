@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
@@ -107,6 +106,13 @@ def _words(value: Any, field: str) -> str:
     return type(value).__name__
 
 
+def _usual(kind: Any) -> Any:
+    try:
+        return kind()
+    except TypeError:  # it has fields without a default
+        return None
+
+
 def _number_words(value: float, field: str) -> str:
     if field.endswith("percent"):
         return f"{value:g} %"
@@ -123,9 +129,7 @@ def _pair_words(value: Any, field: str) -> str:
 
 def _settings_words(value: Any) -> str:
     """What of a settings object is not as it is by default."""
-    usual: Any = None
-    with suppress(TypeError):  # it has fields without a default
-        usual = type(value)()
+    usual = _usual(type(value))
     said = []
     for name, each, shown in open_fields(value):
         if each is not None if usual is None else getattr(usual, name) != each:
