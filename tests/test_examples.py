@@ -286,6 +286,22 @@ def test_a_configuration_changes_while_calls_are_made(tmp_path: Path) -> None:
     ]
 
 
+def test_requests_are_told_apart(tmp_path: Path) -> None:
+    *answers, jason, testers, refused = what_it_prints("routing/who_gets_what.py", tmp_path)
+
+    assert [line.split("}: ")[1] for line in answers] == [
+        "v1, by the route stable",
+        "v2, by the route jason",
+        "v3, by the route testers",
+        "v3, by the route testers",
+        "v1, by the route stable",
+        "v3, by the route testers",
+    ]
+    assert jason == "not jason: header end-user is 'eve', not exact 'jason'"
+    assert testers.startswith("not testers: cookie group is absent, ")
+    assert refused == "a regex that RE2 does not have is refused: True"
+
+
 def test_each_example_is_in_the_index() -> None:
     index = (EXAMPLES / "README.md").read_text()
 
