@@ -378,6 +378,7 @@ class Wiring:
         self.bus.renew_lock()
         self._changes.renew_lock()
         self._observer.renew_lock()
+        self.plane.replacements.renew_lock()
         if self.plane.mirrors is not None:
             self.plane.mirrors.after_fork()
 

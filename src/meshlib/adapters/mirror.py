@@ -51,6 +51,9 @@ _OF_THE_CALL = frozenset({b"x-meshlib-deadline-ms", b"x-envoy-expected-rq-timeou
 """Headers of the attempt that is copied; the copy has its own."""
 
 
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+
 @dataclass(slots=True, eq=False)
 class _Copy:
     """One request on its way to one mirror.
@@ -142,7 +145,11 @@ class Mirrors:
             self.counts.add(cluster, "too_many")
             return
         request = copy.request
-        copy.request = WireRequest(request.method, request.target, request.headers, body, request.resendable)
+        headers = request.headers
+        if not isinstance(request.body, bytes):  # its length is known by now
+            headers = [pair for pair in headers if pair[0].lower() not in _FRAMING]
+            headers.append((b"content-length", b"%d" % len(body)))
+        copy.request = WireRequest(request.method, request.target, headers, body, request.resendable)
         copy.call.journal.mirrored = (*copy.call.journal.mirrored, cluster)
         self._queue.append(copy)
         # Whoever empties the line says so before it looks at it for the last time, so nothing is left in it.

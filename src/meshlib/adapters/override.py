@@ -22,7 +22,7 @@ from meshlib.routing.route import Backend, Route
 
 if TYPE_CHECKING:
     from meshlib.adapters.plane import DataPlane
-    from meshlib.config.views import ServiceView
+    from meshlib.config.views import Configuration, ServiceView
 
 __all__ = ["MAX_TARGETS", "Replacement", "Replacements", "is_over", "passed_on", "without_override"]
 
@@ -46,6 +46,7 @@ class Replacement:
         clusters: reads the clusters of its backends.
         endpoints_ready: gives what to wait on until discovery has answered for them.
         instead: the route that is replaced.
+        under: the configuration that it belongs to.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Replacement:
     clusters: Callable[[], Sequence[Cluster]]
     endpoints_ready: Callable[[], EndpointsWaiter]
     instead: Route
+    under: Configuration
 
 
 class Replacements:
@@ -135,7 +137,7 @@ class Replacements:
         # What is kept holds the route, so its id stays its own.
         key = id(route), f"{service}={target}"
         kept = self._kept.get(key)
-        if kept is not None and kept.instead is route:
+        if kept is not None and kept.instead is route and kept.under is view.state.under:
             return kept
         made = self._make(settings, view, route, service, target)
         if len(self._kept) >= _MAX_KEPT:
@@ -183,6 +185,7 @@ class Replacements:
             clusters,
             lambda: EndpointsWaiter(snapshots, names, under),
             route,
+            under,
         )
 
     def _count(self, service: str, outcome: str) -> None:
