@@ -132,7 +132,8 @@ def _settings_words(value: Any) -> str:
     usual = _usual(type(value))
     said = []
     for name, each, shown in open_fields(value):
-        if each is not None if usual is None else getattr(usual, name) != each:
+        # Of what has no defaults everything is told that is there.
+        if each != (None if usual is None else getattr(usual, name)):
             said.append(f"{written_name(name)} {_words(each, name) if shown else HIDDEN}")
     return ", ".join(said) or AS_BY_DEFAULT
 
