@@ -25,7 +25,7 @@ SOURCES = DOCS.parent / "src" / "meshlib"
 PAGES = {path.stem: path.read_text() for path in sorted((DOCS / "traffic").glob("*.md"))}
 BLOCKS = [
     pytest.param(block, id=f"{path.relative_to(DOCS)}-{index}")
-    for path in (*sorted(DOCS.glob("*.md")), *sorted((DOCS / "traffic").glob("*.md")))
+    for path in sorted((*DOCS.glob("*.md"), *(DOCS / "traffic").glob("*.md"), *(DOCS / "routing").glob("*.md")))
     for index, block in enumerate(re.findall(r"```yaml\n(.*?)```", path.read_text(), re.DOTALL))
 ]
 
