@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from random import Random
 from typing import Any
 
 import httpx
@@ -15,15 +16,19 @@ import pytest
 
 from meshlib import Mesh
 from meshlib.config.dialects.consul import native
+from meshlib.config.dialects.consul.live import LiveChains
+from meshlib.config.dialects.draft import Context
 from meshlib.discovery.consul_names import ConsulName
 from meshlib.discovery.consul_payload import CHECK_KEY
 from meshlib.errors import MeshError
 from meshlib.telemetry.events import ConfigRefused
+from tests.config.dialects.support import draft_of
 from tests.discovery.support import until
 from tests.peers.consul import Consul
 from tests.peers.fixtures import require
 from tests.peers.process import free_port
 
+KINDS = ("service-router", "service-splitter", "service-resolver")
 WITHIN_S = 2.0
 """Consul answers a blocking query within a second; the rest is for a busy machine."""
 
@@ -81,11 +86,15 @@ def servers(consul: Consul) -> Iterator[Servers]:
     running = Servers(consul)
     yield running
     running.stop()
-    for kind in ("service-router", "service-splitter", "service-resolver"):  # those that lead come first
-        for entry in consul.get(f"/v1/config/{kind}"):
-            consul.request("DELETE", f"/v1/config/{kind}/{entry['Name']}")
+    _forget_all(consul)
     for name in consul.get("/v1/agent/services"):
         consul.put(f"/v1/agent/service/deregister/{name}")
+
+
+def _forget_all(consul: Consul) -> None:
+    while left := [entry for kind in KINDS for entry in consul.get(f"/v1/config/{kind}")]:
+        for entry in left:  # one that another needs goes in the next round
+            consul.request("DELETE", f"/v1/config/{entry['Kind']}/{entry['Name']}")
 
 
 @pytest.fixture
@@ -275,6 +284,64 @@ def test_names_are_taken_apart() -> None:
     assert ConsulName.of("web.service.consul") == ConsulName("web", is_dns=True)
     assert ConsulName.of("v1.web.service.dc2.consul") == ConsulName("web", "dc2", "v1", True)
     assert ConsulName.of("web.virtual.consul") == ConsulName("web.virtual.consul")
+
+
+ONE_OF = ("web", "a", "b", "c")
+
+
+def _entries(rng: Random) -> list[dict[str, Any]]:
+    """Entries of a few services, at random; some of them contradict each other."""
+    found: list[dict[str, Any]] = []
+    subsets = {name: {"Filter": f"Service.Meta.version == {name}"} for name in ("v1", "v2")}
+
+    def target(**more: Any) -> dict[str, Any]:
+        subset = {"ServiceSubset": rng.choice(("v1", "v2"))} if rng.random() < 0.4 else {}
+        return {"Service": rng.choice(ONE_OF), **subset, **more}
+
+    for name in ONE_OF:
+        if rng.random() < 0.7:
+            entry: dict[str, Any] = {"Kind": "service-resolver", "Name": name, "Subsets": subsets}
+            if rng.random() < 0.4:
+                entry["DefaultSubset"] = rng.choice(("v1", "v2"))
+            kind = rng.random()
+            if kind < 0.25:
+                entry["Redirect"] = target(Datacenter=rng.choice(("", "dc2")))
+            elif kind < 0.6:
+                datacenters = {"Datacenters": ["dc2", "dc3"]} if rng.random() < 0.5 else target()
+                entry["Failover"] = {rng.choice(("*", "v1", "v2")): datacenters}
+            if rng.random() < 0.3:
+                entry["ConnectTimeout"] = "3s"
+            found.append(entry)
+        if rng.random() < 0.4:
+            weight = rng.choice((10, 33.33, 50, 99.99))
+            splits = [{"Weight": weight, **target()}, {"Weight": round(100 - weight, 2), **target()}]
+            found.append({"Kind": "service-splitter", "Name": name, "Splits": splits})
+        if rng.random() < 0.3:
+            routes = [{"Match": {"HTTP": {"PathPrefix": f"/{i}"}}, "Destination": target()} for i in range(2)]
+            found.append({"Kind": "service-router", "Name": name, "Routes": routes})
+    return found
+
+
+def test_entries_from_files_come_to_what_consul_compiles_them_to(consul: Consul, servers: Servers) -> None:
+    compared = 0
+    for seed in range(30):
+        rng = Random(seed)
+        accepted = [entry for entry in _entries(rng) if consul.request("PUT", "/v1/config", entry)[0] == 200]
+        context = Context()
+        for name in ONE_OF:
+            compiled = consul.get(f"/v1/discovery-chain/{name}")["Chain"]
+            live = LiveChains()
+            live.take(name, compiled, context)
+            theirs = live.services(context).get(name, {})
+            ours = draft_of(*accepted).services.get(name)
+            mine = {} if ours is None else ours.data
+            assert mine.get("routes") == theirs.get("routes"), (seed, name)
+            for subset, policy in theirs.get("subset_policies", {}).items():
+                assert mine["subset_policies"][subset] == policy, (seed, name, subset)
+            assert not theirs or theirs.get("failover_to") == mine.get("failover_to"), (seed, name)
+            compared += bool(theirs)
+        _forget_all(consul)
+    assert compared > 30
 
 
 def test_many_changes_in_a_row_lose_no_call(consul: Consul, servers: Servers, mesh: Mesh) -> None:

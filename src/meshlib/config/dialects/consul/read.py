@@ -117,9 +117,14 @@ def _subsets(draft: Draft, resolver: Fields, entries: Entries) -> None:
     if resolver.get("Redirect"):
         return
     for subset in resolver.get("Subsets", {}):
-        step = compile_chain(name, Entries({}, {}, {**entries.resolvers, name: _with_default(resolver, subset)})).step
-        chain = Chain("", step)
-        write_ends(draft, chain, resolver.place("Subsets"))
+        place = resolver.place("Subsets")
+        try:
+            resolvers = {**entries.resolvers, name: _with_default(resolver, subset)}
+            chain = compile_chain(name, Entries({}, {}, resolvers))
+        except ChainError as error:  # no error in Consul, as no route leads there
+            draft.note(place, f"{subset!r} is left out, to which nothing leads: {error.text}", "different")
+        else:
+            write_ends(draft, chain, place)
 
 
 def _with_default(resolver: Fields, subset: str) -> Fields:
