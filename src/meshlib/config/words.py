@@ -113,7 +113,7 @@ def _usual(kind: Any) -> Any:
         return None
 
 
-def _number_words(value: float, field: str) -> str:
+def _number_words(value: Any, field: str) -> str:
     if field.endswith("percent"):
         return f"{value:g} %"
     if field.endswith("_s") or (field == "after" and isinstance(value, float)):
