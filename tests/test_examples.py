@@ -302,6 +302,22 @@ def test_requests_are_told_apart(tmp_path: Path) -> None:
     assert refused == "a regex that RE2 does not have is refused: True"
 
 
+def test_a_service_that_moved_answers_under_its_old_paths(tmp_path: Path) -> None:
+    rewritten, redirected, followed, gone, *_ = what_it_prints("routing/what_a_route_does.py", tmp_path)
+
+    sent = "/api/orders/42 was sent as /42: orders.internal/42?full=1 tenant=blue, False"
+    assert rewritten == sent
+    assert redirected == "308 by v1/moved: http://orders/v2/42?full=1, 0 attempts"
+    assert followed == "followed: orders/v2/42?full=1 tenant=None"
+    assert gone == "410 by v1/exports: direct response"
+
+
+def test_a_canary_has_the_same_users_and_grows_by_others(tmp_path: Path) -> None:
+    lines = what_it_prints("routing/canary_per_user.py", tmp_path)
+
+    assert [line.rpartition(": ")[2] for line in lines] == ["True"] * 4
+
+
 def test_each_example_is_in_the_index() -> None:
     index = (EXAMPLES / "README.md").read_text()
 

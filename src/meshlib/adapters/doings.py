@@ -8,6 +8,7 @@ from meshlib.routing.answer import answer_of
 from meshlib.routing.match import RequestView
 from meshlib.routing.rewrite import matched_path, rewrite_path
 from meshlib.routing.route import HeaderEdits, Route
+from meshlib.routing.split import draw, draw_of
 
 __all__ = ["doings"]
 
@@ -32,6 +33,8 @@ def _doings(route: Route, request: RequestView) -> Iterator[str]:
             yield f"the host becomes {route.rewrite.host}"
     yield from _edits(route.request_edits, "request", "")
     for backend in route.backends:
+        if backend.host is not None:
+            yield f"the host becomes {backend.host} to {backend.cluster}"
         yield from _edits(backend.request_edits, "request", f" to {backend.cluster}")
     yield from _edits(route.response_edits, "response", "")
     for backend in route.backends:
@@ -39,7 +42,10 @@ def _doings(route: Route, request: RequestView) -> Iterator[str]:
     if route.sticky is not None and len(route.backends) > 1:
         kinds = ("header", "cookie", "query", "number")
         named = [f"{kind} {getattr(route.sticky, kind)}" for kind in kinds if getattr(route.sticky, kind)]
-        yield f"the backend is drawn by {''.join(named) or 'the hash key of the call'}"
+        by = draw_of(route.sticky, request, None)
+        drawn = None if by is None else draw(route.backends, by)
+        so = "" if drawn is None else f": {route.backends[drawn].cluster}"
+        yield f"the backend is drawn by {''.join(named) or 'the hash key of the call'}{so}"
     for mirror in route.mirrors:
         of = "" if mirror.percent >= 100 else f", for {mirror.percent:g} % of calls"
         yield f"a copy goes to {mirror.cluster}{of}"
