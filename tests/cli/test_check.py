@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -150,6 +152,17 @@ def test_diff_says_what_is_different_and_exits_with_1(run: Run, tmp_path: Path) 
     assert json.loads(run("diff", "--json", "a.yaml", "b.yaml").stdout)[0]["field"] == "timeout"
     same = run("diff", "a.yaml", "a.yaml")
     assert (same.exit_code, same.stdout) == (0, "no difference\n")
+
+
+def test_diff_reads_what_a_shell_pipes_to_it(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(GOOD)
+    command = f"{sys.executable} -m meshlib diff <(sed s/2s/1s/ a.yaml) a.yaml"
+
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path
+    )
+
+    assert (done.returncode, done.stdout) == (1, "orders: timeout 1s -> 2s\n"), done.stderr
 
 
 def test_diff_of_what_cannot_be_read_exits_with_2(run: Run, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Final
 
-from meshlib.config.documents import Document, DocumentError, read_documents
+from meshlib.config.documents import Document, DocumentError, parse, read_documents
 from meshlib.config.load import Loading
 from meshlib.config.model import MeshConfig
 from meshlib.config.problems import Path, Problem, refuse
@@ -120,7 +120,10 @@ def gather(paths: Iterable[str | os.PathLike[str]], *, environ: Mapping[str, str
 def _documents(name: str) -> list[Document]:
     if os.path.isdir(name):
         return [Document(os.path.join(name, ""), {"include": ["."]}, directory=FilePath(name))]
-    return read_documents(FilePath(name), name)
+    path = FilePath(name)
+    if not path.suffix and path.is_fifo():  # as a shell makes it of <(git show main:mesh.yaml)
+        return parse(path.read_bytes(), ".yaml", name)
+    return read_documents(path, name)
 
 
 def _escaped(draft: Draft) -> Draft:

@@ -149,7 +149,7 @@ class _Generator(GenerateJsonSchema):
     def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
         keys = self.generate_inner(schema["keys_schema"]) if "keys_schema" in schema else {}
         values = self.generate_inner(schema["values_schema"]) if "values_schema" in schema else {}
-        names = {key: value for key, value in self.resolve_ref_schema(keys).items() if key in ("pattern", "minLength")}
+        names = {key: value for key, value in keys.items() if key in ("pattern", "minLength")}
         made: JsonSchemaValue = {"type": "object", "additionalProperties": values}
         if names:
             made["propertyNames"] = names
@@ -157,7 +157,7 @@ class _Generator(GenerateJsonSchema):
         return made
 
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonSchemaValue:
-        return self.get_union_of_schemas([self.generate_inner(choice) for choice in schema["choices"].values()])
+        return {"anyOf": [self.generate_inner(choice) for choice in schema["choices"].values()]}
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         inner = self.generate_inner(schema["schema"])
