@@ -269,6 +269,7 @@ NOT_IMPORTED_BY_A_CALL = (
     *("meshlib.config.model", "meshlib.config.compile", "meshlib.config.load", "meshlib.config.documents"),
     *("meshlib.net.http2", "meshlib.net.sync_http2", "meshlib.net.async_http2", "meshlib.net.http1_h11"),
     *("meshlib.adapters.plan", "meshlib.adapters.readiness", "meshlib.discovery.registration"),
+    *("meshlib.routing.regex", "meshlib.routing.index", "meshlib.routing.normalize", "meshlib.config.own_hosts", "re2"),
     *("meshlib.discovery.consul", "meshlib.telemetry.otlp", "meshlib.server", "meshlib.cli", "meshlib.testing"),
 )
 """What the first call of a mesh with a plain configuration leaves alone, besides what httpx itself imports: so it is as

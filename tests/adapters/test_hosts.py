@@ -176,6 +176,16 @@ def test_a_path_without_a_normal_form_is_answered_here() -> None:
         assert [record and record.route for record in records] == ["no-normal-path"] * 3
 
 
+def test_a_dry_run_draws_nothing() -> None:
+    routes = [{"name": "few", "match": [{"percent": 1}]}]
+    with noted({"services": {"orders": {"endpoints": ["127.0.0.1:1"], "routes": routes}}}) as (mesh, client, _):
+        state = mesh._wiring.plane.rng.getstate()
+        assert {mesh.plan("GET", "http://orders/").route for _ in range(20)} == {"few"}
+        assert mesh._wiring.plane.rng.getstate() == state
+        found = [meshlib.record(client.get("http://orders/")) for _ in range(100)]
+        assert sum(record is not None and record.route == "few" for record in found) < 20
+
+
 def test_conditions_of_every_client_see_each_value_of_a_repeated_header() -> None:
     match = {"headers": {"x-user": {"exact": "b"}}}
     service = {"endpoints": ["127.0.0.1:1"], "routes": [{"name": "b", "match": [match]}]}

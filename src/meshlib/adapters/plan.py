@@ -127,7 +127,7 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
     lower = {name.lower(): value for name, value in (headers or {}).items()}
     facts = RequestFacts(method, parts.scheme, parts.hostname, parts.port, parts.path or "/", parts.query, lower)
     view = plane.snapshots.look(service)
-    chosen = plane.route(view, facts)
+    chosen = plane.route(view, facts, draws=False)
     policy = overrides_of(plane, chosen)
     total = sum(backend.weight for backend in chosen.backends) or 1.0
     clusters = by_metadata(

@@ -241,8 +241,8 @@ class DataPlane:
                 return
             call.cancelled(self.clock.now(), n)
 
-    def route(self, view: ServiceView, request: RequestFacts) -> Route:
-        """The route that the request takes."""
+    def route(self, view: ServiceView, request: RequestFacts, *, draws: bool = True) -> Route:
+        """The route that the request takes. Without `draws` one that takes a share of requests by chance takes it."""
         if self.amends:
             refused = self._normalize(view, request)
             if refused is not None:
@@ -250,7 +250,7 @@ class DataPlane:
         routes = view.settings.routes
         if len(routes) == 1 and not routes[0].matches:
             return routes[0]
-        return find_route(routes, request.view(self.rng.random)) or routes[-1]
+        return find_route(routes, request.view(self.rng.random if draws else None)) or routes[-1]
 
     def _normalize(self, view: ServiceView, request: RequestFacts) -> Route | None:
         """Give the request's path its normal form; a path that has none is answered by the route returned."""

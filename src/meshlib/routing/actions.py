@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from meshlib.dataclass import dataclass, field
-from meshlib.routing.regex import CompiledRegex, compile_regex
+
+if TYPE_CHECKING:
+    from meshlib.routing.regex import CompiledRegex
 
 __all__ = ["REDIRECT_STATUSES", "DirectResponse", "Mirror", "Redirect", "RegexRewrite", "Rewrite", "Sticky"]
 
@@ -26,6 +28,8 @@ class RegexRewrite:
     compiled: CompiledRegex = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        from meshlib.routing.regex import compile_regex
+
         object.__setattr__(self, "compiled", compile_regex(self.pattern))
 
 
