@@ -16,10 +16,9 @@ __all__ = ["delegated"]
 def delegated(outer: Route, inner: Route) -> Route:
     """The route `inner` in the place of `outer`; its policy was laid over that of `outer` before."""
     edited = inner.request_edits or inner.response_edits
-    if inner.reply is not None:
-        rewrite, mirrors, sticky = None, (), None
-    else:
-        rewrite, mirrors, sticky = inner.rewrite or outer.rewrite, inner.mirrors or outer.mirrors, inner.sticky
+    rewrite, mirrors, sticky = inner.rewrite, inner.mirrors, inner.sticky
+    if inner.reply is None:
+        rewrite, mirrors = rewrite or outer.rewrite, mirrors or outer.mirrors
         if sticky is None and len(inner.backends) > 1:
             sticky = outer.sticky
     return replace(
