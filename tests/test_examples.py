@@ -286,6 +286,17 @@ def test_a_configuration_changes_while_calls_are_made(tmp_path: Path) -> None:
     ]
 
 
+def test_documents_of_istio_hold_as_they_stand(tmp_path: Path) -> None:
+    assert what_it_prints("routing/istio_as_it_stands.py", tmp_path) == [
+        "jason gets version two, by the route jason",
+        "anna gets version one, by the route everybody",
+        "one endpoint fails, and no caller: True",
+        "after two errors it is left out: True",
+        "what no rule takes is not found: 404",
+        "the full name is the same service: one",
+    ]
+
+
 def test_requests_are_told_apart(tmp_path: Path) -> None:
     *answers, jason, testers, refused = what_it_prints("routing/who_gets_what.py", tmp_path)
 
