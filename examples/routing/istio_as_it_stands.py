@@ -1,4 +1,4 @@
-"""VirtualServices and DestinationRules as a team has them, without a sidecar: routing by user, a retry, a breaker, 404."""
+"""VirtualServices and DestinationRules as a team has them, without a sidecar: by user, retries, outliers, 404."""
 
 from __future__ import annotations
 
