@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,36 @@ def test_what_an_editor_should_mark_is_invalid_and_refused_by_the_loader_too(nam
     assert any(where in fault for fault in _faults(config)), _faults(config)
     with pytest.raises(ConfigError):
         load_mapping(config, environ={})
+
+
+ACTIONS: dict[str, Any] = {
+    "backends": [{"weight": 1}, {"service": "stock"}],
+    "sticky": {"header": "x"},
+    "headers": {"request": {"remove": ["x"]}},
+    "rewrite": {"path": "/a"},
+    "redirect": {"path": "/b"},
+    "direct_response": {"status": 200},
+    "mirror": {"service": "shadow"},
+    "delegate": "others",
+    "timeout": "1s",
+    "retry": {"max_retries": 1},
+    "fault": {"abort": {"status": 503, "percent": 1}},
+    "hedge": {"after": "p95"},
+}
+
+
+@pytest.mark.parametrize("pair", list(combinations(ACTIONS, 2)), ids=" and ".join)
+def test_what_excludes_one_another_in_a_route_does_so_for_both(pair: tuple[str, str]) -> None:
+    route = {"match": [{"path": {"prefix": "/x"}}], **{name: ACTIONS[name] for name in pair}}
+    if "sticky" in pair:
+        route.setdefault("backends", ACTIONS["backends"])  # for want of which it would do nothing
+    config = {**_service(routes=[route]), "route_sets": {"others": [{"name": "all"}]}}
+    try:
+        load_mapping(config, environ={})
+    except ConfigError:
+        assert _faults(config) != []
+    else:
+        assert _faults(config) == []
 
 
 def _properties(schema: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -43,10 +43,11 @@ _AT_MOST_ONE: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "Rewrite": (("path", "prefix", "regex"),),
     "Route": (
         ("redirect", "direct_response", "delegate"),
+        *((answer, other) for answer in ("redirect", "direct_response") for other in ("rewrite", "mirror")),
         *(
             (answer, other)
             for answer in ("redirect", "direct_response", "delegate")
-            for other in ("backends", "sticky", "rewrite", "mirror")
+            for other in ("backends", "sticky")
         ),
     ),
 }
