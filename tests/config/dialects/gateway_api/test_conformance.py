@@ -84,15 +84,19 @@ def test_each_backend_gets_its_own_headers(setups: dict[Any, Setup], tmp_path: P
     assert {answer["backend"] for answer in answers} == {"infra-backend-v1", "infra-backend-v2"}
 
 
-@pytest.mark.parametrize("index", range(3))
-def test_a_share_of_requests_is_mirrored(index: int, setups: dict[Any, Setup], tmp_path: Path) -> None:
-    name = "HTTPRouteRequestPercentageMirror"
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [each for each in suite.cases() if "mirrored_to" in suite.SUITE["tests"][each[0]]["cases"][each[1]]],
+)
+def test_copies_go_where_and_as_often_as_the_suite_expects(
+    name: str, index: int, setups: dict[Any, Setup], tmp_path: Path
+) -> None:
     case = suite.SUITE["tests"][name]["cases"][index]
     setup = _setup(setups, tmp_path, name, suite.namespace_of(name, case))
     plan = setup.mesh.plan("GET", f"http://same-namespace{case['request']['path']}")
     routes = setup.mesh._wiring.settings.services["same-namespace"].routes
     (route,) = [route for route in routes if route.name == plan.route]
-    assert [(each.service, each.percent) for each in route.mirrors] == [
+    assert [(setup.known[each.service][0], each.percent) for each in route.mirrors] == [
         (mirror["backend"], mirror["percent"]) for mirror in case["mirrored_to"]
     ]
 
