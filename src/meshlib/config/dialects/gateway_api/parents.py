@@ -40,7 +40,7 @@ def read_parents(spec: Reader, namespace: str) -> list[Parent]:
         group = GROUP if group is None else group
         if not name:
             reader.wrong("name", "is required")
-        elif (group, kind) == ("", "Service"):
+        elif kind == "Service" and group in ("", "core"):  # as Linkerd's users write it
             found += _ports(reader, name, its, port, section)
         else:
             others.append((reader.place(), f"{group or 'core'}/{kind}"))

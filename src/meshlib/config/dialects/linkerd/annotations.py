@@ -80,11 +80,12 @@ class Annotations:
         for key in self._given:
             if key in known:
                 continue
-            nearest = closest(key, known)
-            hint = elsewhere if key in ANNOTATIONS else f"unknown annotation; did you mean {nearest!r}?"
-            self._draft.note(
-                self._place(key), f"is not honoured: {hint if nearest else 'unknown annotation'}", "ignored"
-            )
+            if key in ANNOTATIONS:
+                text = elsewhere
+            else:
+                nearest = closest(key, known)
+                text = f"unknown annotation; did you mean {nearest!r}?" if nearest else "unknown annotation"
+            self._draft.note(self._place(key), f"is not honoured: {text}", "ignored")
 
     def route_fields(self) -> dict[str, Any]:
         """What they say of calls, as fields of a route or of a service. Timeouts hold all together, or not at all."""
