@@ -297,6 +297,17 @@ def test_documents_of_istio_hold_as_they_stand(tmp_path: Path) -> None:
     ]
 
 
+def test_documents_of_the_gateway_api_hold_as_they_stand(tmp_path: Path) -> None:
+    assert what_it_prints("routing/gateway_api.py", tmp_path)[:6] == [
+        "split: both are called: True, the first of them more: True",
+        "testers: orders-v2",
+        "moved: 301 to http://orders/42",
+        "a backend that is not there: 500",
+        "GET http://orders/reports: service orders, mode on",
+        "  route orders.reports: to orders 100 %",
+    ]
+
+
 def test_requests_are_told_apart(tmp_path: Path) -> None:
     *answers, jason, testers, refused = what_it_prints("routing/who_gets_what.py", tmp_path)
 
