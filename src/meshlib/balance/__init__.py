@@ -12,6 +12,7 @@ Who may be picked, where endpoints differ:
     priority, locality          how much goes to which priority, and to which place
     failover, zone_aware        priorities by place and by label; staying in one's own zone
     subset                      by the metadata of the call
+    filter                      by an expression in Consul's language
     subsetting                  a few of many endpoints, for any balancer
     slow_start                  less of a newcomer
 
