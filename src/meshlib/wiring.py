@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ from meshlib.telemetry.changes import Changes
 from meshlib.telemetry.observer import Observer
 
 if TYPE_CHECKING:
-    from meshlib.adapters.httpx_wire import AsyncStockWire, AsyncTransportWire, StockWire
+    from meshlib.adapters.httpx_wire import AsyncStockWire, MirrorStockWire, StockWire
     from meshlib.balance.balancer import Member
     from meshlib.discovery.health_checks import HealthChecks
     from meshlib.net.async_engine import AsyncEngine
@@ -154,7 +155,7 @@ class Wiring:
         async_wire = parts.async_wire
         use = parts.use or self._use
         self._stock: tuple[StockWire, AsyncStockWire] | None = None
-        self._mirror_stock: AsyncTransportWire | None = None
+        self._mirror_stock: MirrorStockWire | None = None
         if settings.wire == "stock" and parts.sync_wire is None:
             from meshlib.adapters.httpx_wire import AsyncStockWire, StockWire
 
@@ -229,6 +230,9 @@ class Wiring:
             self.soon(self._checks.close)
         if self.control.started:
             self.directory.close()
+        if self._mirror_stock is not None:
+            with suppress(Exception):  # it is closed by the loop's end, if not by itself
+                self.control.run_sync(self._mirror_stock.aclose, 1.0)
         self.control.close()
         if self.plane.mirrors is not None:
             self.plane.mirrors.close()
@@ -323,10 +327,10 @@ class Wiring:
         """The last hop of copies, which go where the mesh says and not where the caller's URL does."""
         if self._stock is None:
             return self.plane.async_wire
-        from meshlib.adapters.httpx_wire import AsyncStockTransport, AsyncTransportWire
+        from meshlib.adapters.httpx_wire import MirrorStockWire
 
         if self._mirror_stock is None:
-            self._mirror_stock = AsyncTransportWire(AsyncStockTransport(), self.clock.now, logical=False)
+            self._mirror_stock = MirrorStockWire(self.clock.now)
         return self._mirror_stock
 
     def _use(self, name: str) -> None:

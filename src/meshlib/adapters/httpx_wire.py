@@ -25,6 +25,7 @@ __all__ = [
     "AsyncStockTransport",
     "AsyncStockWire",
     "AsyncTransportWire",
+    "MirrorStockWire",
     "StockTransport",
     "StockWire",
     "SyncTransportWire",
@@ -152,13 +153,20 @@ class StockWire(SyncTransportWire):
 class AsyncStockWire(AsyncTransportWire):
     """``wire: stock`` for event loops; see `StockWire`."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], *, logical: bool = True) -> None:
         self._stock = AsyncStockTransport()
-        super().__init__(self._stock, now, logical=True)
+        super().__init__(self._stock, now, logical=logical)
 
     async def aclose(self) -> None:
         """Close the connections of the running loop. Those of other loops end with them."""
         await self._stock.aclose()
+
+
+class MirrorStockWire(AsyncStockWire):
+    """``wire: stock`` for mirrors, which are where the mesh says and not where the caller's URL does."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__(now, logical=False)
 
 
 class StockTransport(httpx.BaseTransport):
