@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Mapping
 
 from meshlib.config import model as written
 from meshlib.config.compile import levels_of
@@ -19,10 +20,13 @@ _CRITICALITIES = tuple(each.name.lower() for each in Criticality)
 
 def unnamed(config: written.MeshConfig) -> Found:
     """Each share of a bulkhead, and each override of a rate limit, for a route or a criticality that there is not."""
+    routes_to = _routes_to(config)
     for name, service in config.services.items():
+        if service.bulkhead is None and service.rate_limit is None:
+            continue
         cluster = levels_of(name, config.defaults, service).cluster
         here: Path = ("services", name)
-        routes = _routes_to(name, config)
+        routes = {"default", *routes_to[name]}
         if service.bulkhead is not None and cluster.bulkhead is not None:
             yield from _strangers(
                 (*here, "bulkhead", "percents"), service.bulkhead.percents, cluster.bulkhead.by, routes
@@ -32,15 +36,13 @@ def unnamed(config: written.MeshConfig) -> Found:
             yield from _strangers((*here, "rate_limit", "overrides"), overrides, cluster.rate_limit.by, routes)
 
 
-def _routes_to(target: str, config: written.MeshConfig) -> set[str]:
-    """The names of all routes by which calls come to the service `target`."""
-    found = {"default"}
+def _routes_to(config: written.MeshConfig) -> Mapping[str, set[str]]:
+    """For each service the names of all routes by which calls come to it."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
     for name, service in config.services.items():
         for route_name, route in zip(route_names(service.routes), service.routes, strict=True):
-            if target in {backend.service or name for backend in route.backends} or (
-                not route.backends and name == target
-            ):
-                found.add(route_name)
+            for target in {backend.service or name for backend in route.backends} or {name}:
+                found[target].add(route_name)
     return found
 
 

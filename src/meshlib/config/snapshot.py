@@ -188,7 +188,8 @@ class Snapshots:
                     if views[name].state is not view.state and view.state.waiting:
                         self._past.append(view.state)
                     if views[name].endpoints is not view.endpoints:
-                        left += self._left(view, views[name].endpoints)
+                        left += self._gone(view, views[name].endpoints)
+                self._forget_nodes()
                 self._put(turn.new, views)
                 for view in views.values():
                     view.state.under = turn.new
@@ -212,8 +213,10 @@ class Snapshots:
             }
             state = ServiceState(settings, clusters, turn.new, state)
         endpoints = turn.new.known.get(name, view.endpoints)
-        if state is view.state and endpoints == view.endpoints and not turn.moves(view.settings):
-            return view, []
+        if endpoints == view.endpoints:
+            endpoints = view.endpoints
+            if state is view.state and not turn.moves(view.settings):
+                return view, []
         known = Known.YES if name in turn.new.known else view.known
         return self._view(state, endpoints, known, view.detail, self._rng, turn.new)
 
@@ -377,6 +380,11 @@ class Snapshots:
 
     def _left(self, old: ServiceView | None, found: tuple[Endpoint, ...]) -> list[Endpoint]:
         """The endpoints that are no longer there; the counts of those that are long gone are dropped."""
+        left = self._gone(old, found)
+        self._forget_nodes()
+        return left
+
+    def _gone(self, old: ServiceView | None, found: tuple[Endpoint, ...]) -> list[Endpoint]:
         now = self.now()
         present = {endpoint.key for endpoint in found}
         whole = old.clusters.get(None) if old is not None else None
@@ -384,10 +392,14 @@ class Snapshots:
         for endpoint in left:
             if (node := self._nodes.get(endpoint.key)) is not None:
                 node.left_at = now
+        return left
+
+    def _forget_nodes(self) -> None:
+        """Drop the counts of endpoints that are long gone."""
+        now = self.now()
         for key, node in list(self._nodes.items()):
             if node.left_at is not None and now - node.left_at > REMEMBER_S and node.in_flight == 0:
                 del self._nodes[key]
-        return left
 
     def answered(self, services: tuple[str, ...], under: Configuration | None = None) -> bool:
         """Whether discovery has said what it knows of each of these services."""
