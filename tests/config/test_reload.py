@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from random import Random
 from typing import Any
 
@@ -362,3 +364,116 @@ def test_who_leaves_is_told_nothing() -> None:
     snapshots.publish("orders", TWO, Known.YES)
     assert told == []
     assert state.waiting == []
+
+
+def test_a_configuration_that_nobody_reads_any_more_is_no_longer_kept() -> None:
+    snapshots = with_endpoints({"orders": {"timeout": "1s"}, "stock": {}})
+    past = []
+    for number in range(2, 6):
+        past.append(weakref.ref(snapshots.service("orders").state))
+        change(snapshots, {"orders": {"timeout": f"{number}s"}, "stock": {}})
+    gc.collect()
+    assert [each() for each in past] == [None] * 4
+
+
+def test_an_endpoint_that_nobody_checks_any_more_is_not_held_to_what_was_found() -> None:
+    snapshots = with_endpoints({"orders": {"health_check": {"tcp": {}}}})
+    member = snapshots.service("orders").clusters[None].members[0]
+    member.health.active_failed = True
+    change(snapshots, {"orders": {}})
+    assert set(states(snapshots).values()) == {"healthy"}
+    change(snapshots, {"orders": {"health_check": {"tcp": {}}, "timeout": "3s"}})
+    assert whole(snapshots).active is not None
+
+
+def test_sessions_outlast_a_change_of_anything_but_themselves() -> None:
+    affinity = {"session_affinity": {"cookie": "at"}}
+    snapshots = with_endpoints({"orders": {"load_balancing": affinity}})
+    before = whole(snapshots).sessions
+    assert before is not None
+    change(snapshots, {"orders": {"load_balancing": {**affinity, "policy": "random"}}})
+    assert whole(snapshots).sessions is before
+
+
+def test_a_shadow_begins_anew_and_what_is_live_goes_on() -> None:
+    snapshots = with_endpoints({"orders": {"shadow": {"circuit_breaker": {"min_calls": 3}}}})
+    open_circuit(whole(snapshots))
+    before = whole(snapshots)
+    change(snapshots, {"orders": {"shadow": {"circuit_breaker": {"min_calls": 4}}}})
+    after = whole(snapshots)
+    assert after.breaker is before.breaker
+    assert after.shadow is not None and after.shadow is not before.shadow
+    change(snapshots, {"orders": {}})
+    assert whole(snapshots).breaker is before.breaker
+    assert whole(snapshots).shadow is None
+
+
+def test_what_a_fleet_shares_elsewhere_from_now_on_begins_anew_where_a_cluster_shares_anything() -> None:
+    class Shared:
+        def gates(self, settings: ClusterSettings) -> tuple[list[Any], list[Any]]:
+            return [], []
+
+        def worker_for(self, breaker: object) -> None:
+            return None
+
+    services: dict[str, Any] = {"orders": {"fleet": {"rate_limit": {"rate": 5}}}, "stock": {}}
+    redis = {"redis": {"url": "redis://127.0.0.1/0"}}
+    settings = settings_of(services, **redis)
+    snapshots = Snapshots(settings, now=Clock(), rng=RNG, target_of=target_of, fleet=Shared())
+    before = {name: whole(snapshots, name) for name in services}
+    snapshots.reconfigure(settings, fleet=Shared())
+    assert {name: whole(snapshots, name) is before[name] for name in services} == {"orders": False, "stock": True}
+
+
+def test_random_changes_keep_every_count_exact_and_every_endpoint_in_reach() -> None:
+    """Calls begin, fail and end under whatever is in force; at the end nothing is in flight, and nobody is lost."""
+    rng, clock = Random(3), Clock()
+    parts: list[dict[str, Any]] = [
+        {},
+        {"outlier_detection": {"consecutive_errors": 2}},
+        {"outlier_detection": False},
+        {"load_balancing": {"policy": "maglev", "table_size": 5003}},
+        {"load_balancing": {"policy": "round_robin"}, "limits": {"max_in_flight": 3}},
+        {"limits": {"max_in_flight": 3, "high": {"max_in_flight": 2}}},
+        {"circuit_breaker": {"min_calls": 3}, "subsets": {"a": {"x": "y"}}},
+        {"shadow": {"outlier_detection": {"consecutive_errors": 1}}},
+    ]
+    settings = settings_of({"orders": {}})
+    snapshots = Snapshots(settings, now=clock, rng=rng, target_of=target_of)
+    snapshots.publish("orders", [Endpoint("10.0.0.1", port) for port in range(1, 7)], Known.YES)
+    under_way: list[tuple[Any, Any]] = []
+    for _ in range(2000):
+        clock.now += rng.random()
+        draw = rng.random()
+        if draw < 0.1:
+            change(snapshots, {"orders": rng.choice(parts)})
+        elif draw < 0.2:
+            ports = rng.sample(range(1, 7), rng.randrange(1, 7))
+            snapshots.publish("orders", [Endpoint("10.0.0.1", port) for port in ports], Known.YES)
+        elif draw < 0.6:
+            cluster = snapshots.service("orders").clusters[None]
+            place = cluster.state.limit.enter()
+            if isinstance(place, Waiter):
+                place.leave()
+            elif place is None:
+                member = cluster.pick(clock.now, rng)
+                assert member is not None
+                member.node.enter()
+                under_way.append((cluster.state, member))
+        elif under_way:
+            state, member = under_way.pop(rng.randrange(len(under_way)))
+            if state.outlier is not None and rng.random() < 0.6:
+                state.outlier.failed(member, clock.now)
+            elif state.outlier is not None and member.health.heeds_success:
+                state.outlier.succeeded(member, clock.now)
+            member.node.exit()
+            state.limit.exit()
+    for state, member in under_way:
+        member.node.exit()
+        state.limit.exit()
+    change(snapshots, {"orders": {}})
+    assert {node.in_flight for node in snapshots.nodes().values()} == {0}
+    assert whole(snapshots).limit.in_flight == 0
+    detector, cluster = whole(snapshots).outlier, snapshots.service("orders").clusters[None]
+    assert detector is not None
+    assert {member for member in cluster.members if member.health.ejected} == set(detector.ejected)
