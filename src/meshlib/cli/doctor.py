@@ -36,6 +36,7 @@ _OPTIONAL = (
     ("pybreaker", "pybreaker"),
     ("redis", "redis"),
     ("hash", "xxhash"),
+    ("re2", "google-re2"),
     ("cli", "rich"),
     ("fastapi", "fastapi"),
     ("flask", "flask"),
