@@ -286,6 +286,24 @@ def test_a_configuration_changes_while_calls_are_made(tmp_path: Path) -> None:
     ]
 
 
+def test_entries_of_consul_route_as_they_stand(tmp_path: Path) -> None:
+    assert what_it_prints("routing/consul_entries.py", tmp_path) == [
+        "/admin/users is answered by admin, who saw /users",
+        "about a tenth of the others get the canary: True",
+        "nobody serves the beta yet, so its testers get the canary, by route-2",
+        "and now they get the beta",
+    ]
+
+
+def test_a_service_profile_holds_as_it_stands(tmp_path: Path) -> None:
+    assert what_it_prints("routing/linkerd_profile.py", tmp_path) == [
+        "about a tenth of the calls go to the next version: True",
+        "get-books-id: 200, retried: True",
+        "post-books: 503, retried: False",
+        "what no route takes goes by linkerd-default",
+    ]
+
+
 def test_documents_of_istio_hold_as_they_stand(tmp_path: Path) -> None:
     assert what_it_prints("routing/istio_as_it_stands.py", tmp_path) == [
         "jason gets version two, by the route jason",
