@@ -15,6 +15,7 @@ import pytest
 
 from meshlib import ConfigError, Mesh, MeshClosed, record
 from meshlib.telemetry.events import ConfigRefused, ConfigReloaded, Event, ModeChanged
+from meshlib.testing import MeshFixture
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
@@ -302,6 +303,65 @@ def test_what_a_control_plane_lays_over_a_service_stays_over_a_reload(servers: l
         assert mesh.plan("GET", "http://orders/").timeout_s == 9.0
         mesh._wiring.configure_service("orders", None)
         assert mesh.plan("GET", "http://orders/").timeout_s == 30.0
+
+
+def test_active_checks_begin_change_and_end_with_the_configuration(servers: list[Server]) -> None:
+    def checked(**check: Any) -> dict[str, Any]:
+        return config_of(servers, 0, **({"health_check": {"interval": "20ms", **check}} if check else {}))
+
+    def state(mesh: Mesh) -> str:
+        (service,) = mesh.status().services
+        return service.clusters[0].endpoints[0].state
+
+    with Mesh(checked()) as mesh:
+        client = mesh.client("orders")
+        assert number_of(client.get("/")) == "0"
+        mesh.reload(checked(http={"path": "/", "expected_statuses": ["500-599"]}))
+        wait_until(lambda: state(mesh) == "failed", "it fails its check")
+        mesh.reload(checked(http={"path": "/"}))
+        wait_until(lambda: state(mesh) == "healthy", "it passes another")
+        mesh.reload(checked(http={"path": "/", "expected_statuses": ["500-599"]}))
+        wait_until(lambda: state(mesh) == "failed", "it fails again")
+        mesh.reload(checked())
+        wait_until(lambda: state(mesh) == "healthy", "nobody checks it any more")
+        assert number_of(client.get("/")) == "0"
+
+
+def test_connections_outlast_a_change_that_is_not_about_them(servers: list[Server]) -> None:
+    with Mesh(config_of(servers, 0)) as mesh:
+        client = mesh.client("orders")
+        number_of(client.get("/"))
+        (before,) = mesh.status().pools
+        mesh.reload(config_of(servers, 0, timeout="3s", pool={"max_connections": 3}))
+        number_of(client.get("/"))
+        (after,) = mesh.status().pools
+        assert (after.idle, after.address) == (before.idle, before.address) == (1, servers[0].address)
+        pool = next(iter(mesh._wiring.engines[0]._pools.values()))
+        assert pool.book.settings.max_connections == 3
+        mesh.reload(config_of(servers, 0))
+        number_of(client.get("/"))
+        assert pool.book.settings.max_connections == 100
+
+
+def test_a_limit_on_connections_that_comes_counts_those_that_there_are(servers: list[Server]) -> None:
+    with Mesh(config_of(servers, 0)) as mesh:
+        client = mesh.client("orders")
+        number_of(client.get("/"))
+        for maximum in (2, 1):
+            mesh.reload(config_of(servers, 0, limits={"max_connections": maximum}))
+            number_of(client.get("/"))
+            member = mesh._wiring.snapshots.service("orders").clusters["s0"].members[0]
+            cap = member.target.target.cap  # type: ignore[attr-defined]
+            assert (cap.maximum, cap.open) == (maximum, 1)
+
+
+def test_the_mesh_of_a_test_can_be_reloaded() -> None:
+    with MeshFixture(services={"orders": {}}) as mesh:
+        mesh.serve("orders", lambda request: request.headers.get("x-config", "none"))
+        client = mesh.client("orders")
+        assert client.get("/").text == "none"
+        mesh.reload({"services": {"orders": {"routes": [{"headers": {"request": {"set": {"x-config": "1"}}}}]}}})
+        assert client.get("/").text == "1"
 
 
 # Files that are followed
