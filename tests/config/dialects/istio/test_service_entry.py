@@ -93,6 +93,24 @@ def test_several_hosts_and_ports_are_several_services() -> None:
     assert addresses(settings, "b.example.com-https") == [("b.example.com", 443)]
 
 
+def test_a_port_with_tls_speaks_it_in_the_name_of_the_host() -> None:
+    ports = [{"number": 80, "name": "http"}, {"number": 443, "name": "https", "protocol": "HTTPS"}]
+    services = load(entry("api.example.com", ports=ports, resolution="DNS")).services
+    plain, secure = services["api.example.com"].clusters[None].tls, services["api.example.com-https"].clusters[None].tls
+    assert plain is None and secure is not None and secure.server_name == "api.example.com"
+
+
+def test_tls_can_begin_here() -> None:
+    # As in Istio's task about TLS origination for egress traffic: callers write http, port 443 of the server is called.
+    ports = [{"number": 80, "name": "http", "targetPort": 443}, {"number": 443, "name": "https", "protocol": "HTTPS"}]
+    origin = {"portLevelSettings": [{"port": {"number": 80}, "tls": {"mode": "SIMPLE"}}]}
+    rule = document("DestinationRule", "api", {"host": "api.example.com", "trafficPolicy": origin})
+    settings = load(entry("api.example.com", ports=ports, resolution="DNS") + rule)
+    tls = settings.services["api.example.com"].clusters[None].tls
+    assert tls is not None and tls.server_name is None  # the service's own name
+    assert addresses(settings, "api.example.com") == [("api.example.com", 443)]
+
+
 def test_an_entry_is_called_by_its_addresses_too() -> None:
     text = entry("api", addresses=["240.0.0.1", "10.0.0.0/8"], resolution="STATIC")
     assert "240.0.0.1" in load(text).services["api"].hosts

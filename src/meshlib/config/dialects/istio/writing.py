@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, Final
 
 from meshlib.config.dialects.draft import CLUSTER_DOMAIN, Context, Draft, Port, ServiceDraft
@@ -22,6 +23,7 @@ from meshlib.dataclass import dataclass, field
 __all__ = ["Writing"]
 
 _HTTP2: Final = ("HTTP2", "GRPC")
+_TLS: Final = ("HTTPS", "TLS")
 _CONNECT_TIMEOUT: Final = "10s"
 
 
@@ -166,8 +168,8 @@ class Writing:
             policy = rule.policy or TrafficPolicy()
             blocks = policy.at(port)
             native = native_policy(blocks, context) if blocks else {}
-            for name, value in native.items():
-                service.put(name, value, place)
+            for field_name, value in native.items():
+                service.put(field_name, deepcopy(value), place)
             balancer = blocks.get("loadBalancer")
             if balancer is not None and balancer.hash_on:
                 service.put("hash_on", list(balancer.hash_on), place)
@@ -175,6 +177,12 @@ class Writing:
         protocol = next((each.protocol for each in entry.ports if each.number == port), "") if entry is not None else ""
         if protocol.upper() in _HTTP2 and "http2" not in service.data:
             service.put("http2", True, place)
+        if protocol.upper() in _TLS and "tls" not in service.data:
+            service.put("tls", {"mode": "simple"}, place)
+        tls, name = service.data.get("tls"), self.draft.name_of(host, context.namespace)
+        if tls and tls["mode"] == "simple" and name != service.name:
+            # Of a further port: the certificate is that of the host.
+            tls.setdefault("server_name", name)
         _put_usual(service, place, context)
 
     def _subsets(self, service: ServiceDraft, rule: DestinationRule, policy: TrafficPolicy, port: int | None) -> None:
