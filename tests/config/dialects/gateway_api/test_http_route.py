@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from meshlib.testing import MeshFixture
 from tests.config.dialects.gateway_api.documents import GROUP, drafted, notes_of, path, route, routes_of, service, to
 
 
@@ -218,6 +222,25 @@ def test_grants_are_asked_for_where_that_is_wished() -> None:
     assert routes_of(drafted(document)) == called
     assert routes_of(drafted(document, reference_grants=True))[0]["direct_response"] == {"status": 500}
     assert routes_of(drafted(document, grant, reference_grants=True)) == called
+
+
+def test_shares_of_requests_are_those_of_the_weights(tmp_path: Path) -> None:
+    refs = [{"name": "gone", "weight": 2}, {"name": "v1", "weight": 2}, {"name": "v2", "weight": 4}]
+    rewrite = _filter("URLRewrite", path={"type": "ReplaceFullPath", "replaceFullPath": "/x"})
+    refs.append({"name": "v3", "weight": 2, "filters": [rewrite]})
+    given = [service(name) for name in ("orders", "v1", "v2", "v3")]
+    (tmp_path / "given.yaml").write_text(yaml.safe_dump_all([*given, route({"backendRefs": refs})]))
+    with MeshFixture({"namespace": "shop", "include": [str(tmp_path)]}) as mesh, mesh.client("orders") as orders:
+        for name in ("v1", "v2", "v3"):
+            mesh.serve(name, lambda request: f"{request.service} {request.path}")
+        answers = [orders.get("/a") for _ in range(1000)]
+    found = Counter(each.text if each.status_code == 200 else each.status_code for each in answers)
+    shares = {500: 200, "v1 /a": 200, "v2 /a": 400, "v3 /x": 200}
+    assert found == {key: pytest.approx(count, abs=50) for key, count in shares.items()}
+
+
+def test_a_route_that_is_there_twice_is_an_error() -> None:
+    assert "is declared by" in notes_of(drafted(route({"name": "a"}), route({"name": "b"})), "wrong")[0]
 
 
 def test_hostnames_say_nothing_on_a_route_of_a_service() -> None:

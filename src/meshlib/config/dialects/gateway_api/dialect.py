@@ -14,7 +14,7 @@ from meshlib.config.dialects.gateway_api.http_route import HttpRoute, read_http_
 from meshlib.config.dialects.gateway_api.parents import Parent
 from meshlib.config.dialects.gateway_api.precedence import in_order
 from meshlib.config.dialects.gateway_api.references import References, read_grants
-from meshlib.config.dialects.resources import Resource
+from meshlib.config.dialects.resources import Place, Resource
 
 __all__ = ["translate", "write_routes"]
 
@@ -23,24 +23,31 @@ def translate(draft: Draft, resources: Sequence[Resource]) -> None:
     """Write what routes and policies say."""
     grants = read_grants(draft, (each for each in resources if each.kind == "ReferenceGrant"))
     references = References(draft, grants, "HTTPRoute")
-    routes = [read_http_route(draft, each, references) for each in resources if each.kind == "HTTPRoute"]
-    write_routes(draft, routes)
+    routes: dict[tuple[str, str], HttpRoute] = {}
+    places: dict[tuple[str, str], Place] = {}
+    for resource in resources:
+        if resource.kind == "HTTPRoute":
+            key = draft.namespace_of(resource), resource.name
+            if key in routes:
+                draft.note(resource.place(), f"is declared by {places[key]} as well", "wrong")
+                continue
+            routes[key] = read_http_route(draft, resource, references)
+            places[key] = resource.place()
+    write_routes(draft, list(routes.values()))
     read_backend_tls(draft, resources)
 
 
 def write_routes(draft: Draft, routes: Sequence[HttpRoute]) -> None:
     """Write the routes of each port of each Service."""
     own = draft.context.namespace
-    by_service: dict[str, list[tuple[Parent, HttpRoute]]] = {}
-    for route in routes:
+    by_service: dict[str, dict[int, tuple[Parent, HttpRoute]]] = {}
+    for index, route in enumerate(routes):
         for parent in route.parents:
             name = draft.port_name_of(parent.name, parent.namespace, parent.port)
-            held = by_service.setdefault(name, [])
-            if all(other is not route for _, other in held):
-                held.append((parent, route))
+            by_service.setdefault(name, {}).setdefault(index, (parent, route))
     for held in by_service.values():
-        consumers = [each for each in held if each[1].namespace == own != each[0].namespace]
-        producers = [each for each in held if each[1].namespace == each[0].namespace]
+        consumers = [each for each in held.values() if each[1].namespace == own != each[0].namespace]
+        producers = [each for each in held.values() if each[1].namespace == each[0].namespace]
         effective = consumers or producers
         if effective:
             _write(draft, effective)
