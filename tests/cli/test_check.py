@@ -84,6 +84,17 @@ def test_variables_may_be_given(run: Run, tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_is_a_wrong_call(run: Run) -> None:
     assert run("check", "nothing.yaml").exit_code == 2
+    nothing_to_check = run("check")
+    assert nothing_to_check.exit_code == 2 and "here is no mesh.yaml" in nothing_to_check.output
+
+
+def test_without_files_it_is_the_one_that_a_mesh_would_read(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mesh.toml").write_text("")
+    assert run("check").output == "1 file, 0 services, 0 routes: 0 errors\n"
+
+    monkeypatch.setenv("MESHLIB_CONFIG", "nowhere.yaml")
     assert run("check").exit_code == 2
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from meshlib.cli.output import PATH, plural, reading
+from meshlib.cli.output import PATH, fail, plural, reading
 from meshlib.dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Remark:
 
 
 @click.command(short_help="Say all that is wrong, and what is not honoured.")
-@click.argument("files", nargs=-1, required=True, type=PATH)
+@click.argument("files", nargs=-1, type=PATH)
 @click.option("--strict", is_flag=True, help="What is not honoured is an error.")
 @click.option("--all", "everything", is_flag=True, help="Name documents that say nothing of calls, too.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
@@ -57,8 +57,8 @@ class Remark:
 def check(files: tuple[Path, ...], strict: bool, everything: bool, form: str, variables: tuple[str, ...]) -> None:
     """Say all that is wrong in FILES, what is not honoured, and what is honoured differently.
 
-    Files and directories, in any dialect, are read as one configuration, as if a file included them. Nothing is
-    asked over the network.
+    Files and directories, in any dialect, are read as one configuration, as if a file included them; without any,
+    it is the file that a mesh would read here. Nothing is asked over the network.
 
     \b
     Examples:
@@ -71,6 +71,7 @@ def check(files: tuple[Path, ...], strict: bool, everything: bool, form: str, va
     """
     from meshlib.config.gather import gather
 
+    files = files or _own()
     with reading(files):
         gathered = gather(files, environ={**os.environ, **_variables(variables)})
     found = [each for each in remarks(gathered) if everything or each.kind != "passed"]
@@ -97,6 +98,19 @@ def remarks(gathered: Gathered) -> Iterator[Remark]:
             text = f"{note.place.what}: {note.text}"
             if note.effect == kind and (note.place.file, note.place.line, text) not in said:
                 yield Remark(kind, note.place.file, note.place.line, text)
+
+
+def _own() -> tuple[Path, ...]:
+    from meshlib.config.find import CONFIG_VARIABLE, FILE_NAMES, find_file
+    from meshlib.errors import ConfigError
+
+    try:
+        found = find_file()
+    except ConfigError as error:
+        fail(str(error))
+    if found is None:
+        fail(f"no file is given, ${CONFIG_VARIABLE} is not set, and here is no {' or '.join(FILE_NAMES)}")
+    return (Path(found),)
 
 
 def _variables(given: tuple[str, ...]) -> Mapping[str, str]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Final
 
-from meshlib.config.documents import Document, DocumentError, parse, read_documents
+from meshlib.config.documents import MAX_BYTES, Document, DocumentError, parse, read_documents
 from meshlib.config.load import Loading
 from meshlib.config.model import MeshConfig
 from meshlib.config.problems import Path, Problem, refuse
@@ -88,7 +88,7 @@ def gather(paths: Iterable[str | os.PathLike[str]], *, environ: Mapping[str, str
         name = os.fspath(path)
         try:
             found = _documents(name)
-        except (DocumentError, ValueError) as error:
+        except (DocumentError, ValueError, OSError) as error:
             problem = error.problem if isinstance(error, DocumentError) else Problem(repr(name), (), str(error))
             loading.problems.append(problem)
             continue
@@ -122,7 +122,8 @@ def _documents(name: str) -> list[Document]:
         return [Document(os.path.join(name, ""), {"include": ["."]}, directory=FilePath(name))]
     path = FilePath(name)
     if not path.suffix and path.is_fifo():  # as a shell makes it of <(git show main:mesh.yaml)
-        return parse(path.read_bytes(), ".yaml", name)
+        with path.open("rb") as pipe:
+            return parse(pipe.read(MAX_BYTES + 1), ".yaml", name)
     return read_documents(path, name)
 
 
