@@ -33,8 +33,8 @@ from meshlib.policy.settings import BreakerSettings
 from meshlib.telemetry import events
 
 if TYPE_CHECKING:
-    from meshlib.chains import Chains
     from meshlib.balance.endpoint import Endpoint
+    from meshlib.chains import Chains
     from meshlib.config.difference import Difference
     from meshlib.config.settings import DiscoverySettings
     from meshlib.config.views import ServiceView
@@ -129,6 +129,8 @@ class Reloading:
         self._read = read
         self._watch = watch
         self._files = FileWatch(seen, self._reread) if seen else None
+        if not seen and (watch or (watch is None and self._wiring.settings.watch is not None)):
+            _log.warning("watch: the configuration was read from no file, so there is none to follow")
 
     def reload(self, read: Callable[[set[str]], MeshSettings] | None = None) -> tuple[str, ...]:
         """Read the configuration again, and go by it from now on.
@@ -261,8 +263,10 @@ class Reloading:
 
     def _swap(self, wiring: Wiring, old: MeshSettings, settings: MeshSettings) -> None:
         # What may be refused comes first. New services are there before hosts lead to them.
-        sources = self.sources_of(settings) if self._of_sources else wiring.sources
         fleet = self._fleet(old, settings)
+        sources = self.sources_of(settings) if self._of_sources else wiring.sources
+        if fleet is not None and wiring.fleet is not None and fleet is not wiring.fleet:
+            fleet.succeed(wiring.fleet)
         before = wiring.snapshots.current.services
         wiring.snapshots.reconfigure(settings, written_endpoints(settings) if self._of_endpoints else {}, fleet)
         wiring.plane.configure(settings)
@@ -290,10 +294,7 @@ class Reloading:
         before = self._wiring.fleet
         if not self._of_fleet or (before is not None and settings.redis == old.redis):
             return before
-        fleet = fleet_of(settings, self._wiring.fleet_changed)
-        if fleet is not None and before is not None:
-            fleet.succeed(before)
-        return fleet
+        return fleet_of(settings, self._wiring.fleet_changed)
 
     def _told(self, old: MeshSettings, new: MeshSettings) -> list[Difference]:
         """What is different. Without the lock: who listens to events may change the settings again."""
