@@ -97,6 +97,13 @@ def test_kinds_that_are_not_read_are_told_of(kind: str) -> None:
     assert "are not read" in notes(draft_of(document(kind, "x", {})), "ignored")[0]
 
 
+def test_that_no_document_is_in_the_namespace_of_this_workload_is_told() -> None:
+    text = destination_rule(metadata={"namespace": "shop"})
+    assert "'namespace' says which it is" in notes(draft_of(text), "different")[0]
+    assert notes(draft_of(text, namespace="shop")) == notes(draft_of(text + destination_rule("other"))) == []
+    assert notes(draft_of(destination_rule(metadata={"namespace": "istio-system"}))) == []
+
+
 def usual(service: ServiceSettings) -> tuple[Any, ...]:
     policy, cluster = service.routes[-1].policy, service.clusters[None]
     return policy.timeout_s, policy.retry.max_retries, cluster.load_balancing.policy, cluster.outlier, cluster.breaker

@@ -126,7 +126,8 @@ def test_the_first_entry_of_a_host_says_who_serves_it() -> None:
 
 def test_an_entry_that_is_not_exported_is_passed_over() -> None:
     draft = draft_of(entry("api", exportTo=["."], metadata={"namespace": "far"}))
-    assert (draft.services, [note.effect for note in draft.notes]) == ({}, ["passed"])
+    assert draft.services == {}
+    assert "passed" in [note.effect for note in draft.notes]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typing import Final
 
 from meshlib.config.dialects.draft import Draft
 from meshlib.config.dialects.istio.destination_rule import read_destination_rule
+from meshlib.config.dialects.istio.hosts import ROOT_NAMESPACE
 from meshlib.config.dialects.istio.service_entry import declare, read_service_entry
 from meshlib.config.dialects.istio.sidecar import read_sidecar, sidecar_for
 from meshlib.config.dialects.istio.virtual_service import read_virtual_service
@@ -57,6 +58,7 @@ def translate(draft: Draft, resources: Sequence[Resource]) -> None:
             text = f"{resource.version} is no version of its API that is known: {', '.join(VERSIONS)} are"
             draft.note(resource.place("apiVersion"), text, "wrong")
         _top(draft, resource)
+    _namespaces(draft, own)
     for resource in of["Gateway"]:
         draft.note(resource.place(), "is for gateways, and this workload is none", "passed")
     for resource in of["WorkloadGroup"]:
@@ -78,6 +80,15 @@ def translate(draft: Draft, resources: Sequence[Resource]) -> None:
     # What nobody dated comes after what somebody did, in the order in which it was read.
     rules.sort(key=lambda rule: (not rule.created, rule.created))
     Writing(draft, rules, sidecar).write(services)
+
+
+def _namespaces(draft: Draft, resources: Sequence[Resource]) -> None:
+    """Point out that this workload may be taken to be where it is not."""
+    client = draft.context.namespace
+    far = [each for each in resources if draft.namespace_of(each) != ROOT_NAMESPACE]
+    if far and all(draft.namespace_of(each) != client for each in far):
+        text = f"none is in {client!r}, which is taken for the namespace of this workload: 'namespace' says which it is"
+        draft.note(far[0].place("metadata", "namespace"), text, "different")
 
 
 def _top(draft: Draft, resource: Resource) -> None:
