@@ -100,6 +100,9 @@ def test_a_match_of_everything_is_a_catch_all(match: dict[str, Any]) -> None:
         ({"gateways": ["mesh"]}, "/", {}, True),
         ({"gateways": ["front"]}, "/", {}, False),
         ({"gateways": ["mesh"], "sourceLabels": {"app": "other"}}, "/", {}, True),
+        ({"headers": {":method": {"exact": "GET"}, ":authority": {"prefix": "rev"}}}, "/", {}, True),
+        ({"headers": {":method": {"exact": "POST"}}}, "/", {}, False),
+        ({"headers": {":path": {"prefix": "/"}}}, "/", {}, False),
         ({"headers": {"@request.auth.claims.admin": {"exact": "1"}}}, "/", {}, False),
     ],
 )

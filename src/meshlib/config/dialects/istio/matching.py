@@ -20,6 +20,9 @@ MESH: Final = "mesh"
 _CLAIMS: Final = "@request.auth.claims"
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 _SCHEMES: Final = ("http", "https")
+_PSEUDO: Final = {":authority": "authority", ":method": "method", ":scheme": "scheme"}
+"""Names of HTTP/2's, for Envoy headers like any other, and the conditions that they are."""
+
 _CONDITIONS: Final = ("headers", "withoutHeaders", "queryParams")
 
 
@@ -33,6 +36,10 @@ def read_match(reader: Reader) -> dict[str, Any]:
     for name in _CONDITIONS:
         if (values := _conditions(reader, name)) is not None:
             match[name] = values
+    headers = match.get("headers", {})
+    for key, name in _PSEUDO.items():
+        if key in headers:
+            match.setdefault(name, headers.pop(key))
     rest: dict[str, Any] = {
         "name": reader.text("name"),
         "port": reader.integer("port"),
@@ -63,6 +70,9 @@ def _conditions(reader: Reader, name: str) -> dict[str, dict[str, str]] | None:
     for key in given.data:
         if str(key).startswith(_CLAIMS):
             text = "is not honoured: claims of a token are known where it is checked; it never holds here"
+            given.draft.note(given.place(str(key)), text, "ignored")
+        elif str(key).startswith(":") and (name != "headers" or key not in _PSEUDO):
+            text = f"is not honoured: of what is no header {', '.join(_PSEUDO)} can be told, under 'headers'"
             given.draft.note(given.place(str(key)), text, "ignored")
         if given.data[key] is None:
             given.skip(key)
@@ -107,11 +117,11 @@ def native_match(match: Mapping[str, Any]) -> dict[str, Any] | None:
         native["port"] = match["port"]
     headers: dict[str, Any] = {}
     for name, condition in match.get("headers", {}).items():
-        if str(name).startswith(_CLAIMS):
+        if str(name).startswith((_CLAIMS, ":")):
             return None
         headers[name] = _value(condition)
     for name, condition in match.get("withoutHeaders", {}).items():
-        if str(name).startswith(_CLAIMS):
+        if str(name).startswith((_CLAIMS, ":")):
             continue
         headers.setdefault(name, _absent(condition))
     if headers:
