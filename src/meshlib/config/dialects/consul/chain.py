@@ -184,7 +184,10 @@ class _Compiler:
 
     def step(self, service: str) -> Step:
         if service in self._entries.splitters:
-            return Step(tuple(self._splits(service, (service,))), is_split=True)
+            splits = tuple(self._splits(service, (service,)))
+            if not splits:
+                raise ChainError("has no splits", self._entries.splitters[service])
+            return Step(splits, is_split=True)
         return Step((Split(100.0, self.resolve(Target(service))),))
 
     def _splits(self, service: str, chain: tuple[str, ...]) -> Iterator[Split]:
