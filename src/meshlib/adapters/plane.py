@@ -378,11 +378,11 @@ class DataPlane:
 
     def _endpoints_ready(self, view: ServiceView, route: Route) -> Callable[[], EndpointsWaiter]:
         def services() -> tuple[str, ...]:
-            views = [self.snapshots.service(name, view.state.under) for name in names]
+            views = [self.snapshots.service(name, state.under) for name in names]
             return tuple(names.union(*(each.settings.standbys for each in views)))
 
-        names = {backend.service for backend in route.backends}
-        return lambda: EndpointsWaiter(self.snapshots, services(), view.state.under)
+        names, state = {backend.service for backend in route.backends}, view.state  # the view itself is of this moment
+        return lambda: EndpointsWaiter(self.snapshots, services(), state.under)
 
 
 def by_metadata(
