@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from meshlib.routing.actions import Rewrite
+from meshlib.routing.match import PathMatch
+from meshlib.routing.rewrite import rewrite_path
 from meshlib.testing import MeshFixture
 from tests.config.dialects.gateway_api.documents import GROUP, drafted, notes_of, path, route, routes_of, service, to
 
@@ -237,6 +240,39 @@ def test_shares_of_requests_are_those_of_the_weights(tmp_path: Path) -> None:
     found = Counter(each.text if each.status_code == 200 else each.status_code for each in answers)
     shares = {500: 200, "v1 /a": 200, "v2 /a": 400, "v3 /x": 200}
     assert found == {key: pytest.approx(count, abs=50) for key, count in shares.items()}
+
+
+def test_services_of_the_group_core_and_hosts_of_istio_are_known() -> None:
+    refs = [
+        {"group": "core", "kind": "Service", "name": "v1", "port": 80},
+        {"group": "networking.istio.io", "kind": "Hostname", "name": "api.example.com", "port": 443},
+    ]
+    (native,) = routes_of(drafted(route({"backendRefs": refs}, parent={"group": "core"})))
+    assert native["backends"] == [{"service": "v1"}, {"service": "api.example.com"}]
+
+
+@pytest.mark.parametrize(
+    ("asked", "prefix", "swap", "wanted"),
+    [
+        ("/foo/bar", "/foo", "/xyz", "/xyz/bar"),
+        ("/foo/bar", "/foo", "/xyz/", "/xyz/bar"),
+        ("/foo/bar", "/foo/", "/xyz", "/xyz/bar"),
+        ("/foo/bar", "/foo/", "/xyz/", "/xyz/bar"),
+        ("/foo", "/foo", "/xyz", "/xyz"),
+        ("/foo/", "/foo", "/xyz", "/xyz/"),
+        ("/foo/bar", "/foo", "", "/bar"),
+        ("/foo/", "/foo", "", "/"),
+        ("/foo", "/foo", "", "/"),
+        ("/foo/", "/foo", "/", "/"),
+        ("/foo", "/foo", "/", "/"),
+    ],
+)
+def test_prefixes_are_swapped_as_the_table_of_the_api_has_it(asked: str, prefix: str, swap: str, wanted: str) -> None:
+    rewrite = _filter("URLRewrite", path={"type": "ReplacePrefixMatch", "replacePrefixMatch": swap})
+    rule = {"matches": [path(prefix)], "filters": [rewrite], "backendRefs": to("v1")}
+    (native, _) = routes_of(drafted(route(rule)))
+    matched = PathMatch("path_prefix", native["match"][0]["path"]["path_prefix"])
+    assert rewrite_path(Rewrite(prefix=native["rewrite"]["prefix"]), asked, matched) == wanted
 
 
 def test_a_route_that_is_there_twice_is_an_error() -> None:

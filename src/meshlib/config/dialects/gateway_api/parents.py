@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from meshlib.config.dialects.draft import Port
 from meshlib.config.dialects.fields import Reader
-from meshlib.config.dialects.gateway_api.references import GROUP
+from meshlib.config.dialects.gateway_api.references import CORE, GROUP
 from meshlib.config.dialects.resources import Place
 from meshlib.dataclass import dataclass
 
@@ -40,7 +40,7 @@ def read_parents(spec: Reader, namespace: str) -> list[Parent]:
         group = GROUP if group is None else group
         if not name:
             reader.wrong("name", "is required")
-        elif kind == "Service" and group in ("", "core"):  # as Linkerd's users write it
+        elif kind == "Service" and group in CORE:
             found += _ports(reader, name, its, port, section)
         else:
             others.append((reader.place(), f"{group or 'core'}/{kind}"))

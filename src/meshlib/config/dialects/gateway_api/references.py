@@ -10,15 +10,21 @@ could reach anyway). With ``documents.reference_grants`` it needs a ReferenceGra
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from meshlib.config.dialects.draft import Draft
 from meshlib.config.dialects.fields import Reader
 from meshlib.config.dialects.resources import Resource
 from meshlib.dataclass import dataclass
 
-__all__ = ["GROUP", "Grant", "Reference", "References", "read_grants"]
+__all__ = ["CORE", "GROUP", "Grant", "Reference", "References", "read_grants"]
 
-GROUP = "gateway.networking.k8s.io"
+GROUP: Final = "gateway.networking.k8s.io"
+CORE: Final = ("", "core")
+"""The group of Services: Linkerd's users write the second."""
+
+_HOSTNAME: Final = ("networking.istio.io", "Hostname")
+"""Istio's kind of backend: a host, as of a ServiceEntry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,9 @@ class References:
         group, kind = reader.text("group") or "", reader.text("kind") or "Service"
         name, its = reader.text("name") or "", reader.text("namespace") or namespace
         port = reader.integer("port")
-        if (group, kind) != ("", "Service"):
+        if (group, kind) == _HOSTNAME and name:
+            return Reference(self._draft.port_service(name, namespace, port, reader.place()).name)
+        if group not in CORE or kind != "Service":
             return Reference(None, f"{group or 'core'}/{kind} is no kind of backend that is known (InvalidKind)")
         if not name:
             reader.wrong("name", "is required")
