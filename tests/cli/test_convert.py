@@ -197,7 +197,7 @@ def test_comments_say_where_each_service_and_route_comes_from_and_what_is_not_ho
     assert "    timeout: 3s" in lines
     place = next(index for index, line in enumerate(lines) if "      - name: jason" in line)
     assert lines[place - 1] == "      # from k/bookinfo.yaml:8: VirtualService shop/reviews"
-    assert "1 field not honoured" in result.stderr
+    assert "1 thing not honoured" in result.stderr
     assert run("convert", "--strict", "mesh.yaml", "k").exit_code == 1
 
 

@@ -54,5 +54,5 @@ def convert(files: tuple[Path, ...], output: Path | None, force: bool, form: str
     for note in ignored if output is not None or chosen == "json" else ():
         click.echo(str(note), err=True)
     if ignored:
-        click.echo(f"{plural(len(ignored), 'field')} not honoured", err=True)
+        click.echo(f"{plural(len(ignored), 'thing')} not honoured", err=True)
     sys.exit(1 if strict and ignored else 0)
