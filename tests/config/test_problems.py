@@ -352,7 +352,7 @@ SINGLE = {
         "cannot be edited",
     ),
     "the host header": (
-        ORDERS + "    routes: [{headers: {request: {set: {host: x}}}}]",
+        ORDERS + "    routes: [{headers: {request: {remove: [host]}}}]",
         3,
         "services.orders.routes[0].headers",
         "'host_header'",
