@@ -138,6 +138,9 @@ class Core:
 
     def _plainly(self, request: httpx.Request) -> httpx.Request:
         """The request with the timeouts that a plain client would have: the mesh's do not bound it outside."""
+        overrides = self._plane.settings.overrides
+        if overrides is not None and self._plane.mode == "on" and overrides.header in request.headers:
+            del request.headers[overrides.header]  # what holds here is nobody else's business
         options, limit_s = request.extensions.get(EXTENSION), self._plain_timeout_s
         if isinstance(options, CallOptions):
             given = [each for each in (options.timeout_s, options.plain_timeout_s) if each is not None]

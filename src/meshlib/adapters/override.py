@@ -8,7 +8,7 @@ is not mirrored: a developer's experiment is nothing to compare with.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from meshlib.balance.cluster import Cluster, Known
@@ -84,40 +84,58 @@ class Replacements:
             What the record is to say, and the replacement.
         """
         settings = self._plane.settings.overrides
-        if settings is None or route.reply is not None or is_over(self._plane, override):
+        if settings is None:
             return None, None
-        name = view.settings.name
-        concerned = {name, *(backend.service for backend in route.backends)}
-        for service, target in sorted(override.pairs, key=lambda pair: pair[0] != name):
-            # A replacement that calls what it replaces means the real one: else it would call itself for ever.
-            if service not in concerned or target in (service, self._plane.settings.service):
-                continue
+        for service, target in self._concerning(view, route, override):
             found = self._target(settings, service, target)
-            if found is None:
+            if found is None or not self._makes_room(found):
                 self._count(service, "refused")
                 continue
-            state = self._plane.snapshots.service(found, view.state.under).clusters[None]
-            if settings.missing == "fallback" and not state.members and state.known is not Known.PENDING:
+            self._watch(found)
+            cluster = self._plane.snapshots.service(found, view.state.under).clusters[None]
+            if _is_missing(settings, cluster):
                 self._count(service, "missing")
                 return f"{target} (missing)", None
             self._count(service, "replaced")
             return target, self._replacement(settings, view, route, service, found)
         return None, None
 
+    def look(self, view: ServiceView, route: Route, override: Override) -> tuple[str | None, Route]:
+        """The same for a call that is not made: what the record would say, and the route. Changes nothing."""
+        settings = self._plane.settings.overrides
+        if settings is not None:
+            for service, target in self._concerning(view, route, override):
+                found = self._target(settings, service, target)
+                if found is None:
+                    continue
+                if _is_missing(settings, self._plane.snapshots.look(found, view.state.under).clusters[None]):
+                    return f"{target} (missing)", route
+                return target, self._make(settings, view, route, service, found).route
+        return None, route
+
+    def _concerning(self, view: ServiceView, route: Route, override: Override) -> Iterator[tuple[str, str]]:
+        """The pairs that are about a call, that about the service itself first."""
+        if route.reply is not None or is_over(self._plane, override):
+            return
+        name = view.settings.name
+        concerned = {name, *(backend.service for backend in route.backends)}
+        for service, target in sorted(override.pairs, key=lambda pair: pair[0] != name):
+            # A replacement that calls what it replaces means the real one: else it would call itself for ever.
+            if service in concerned and target not in (service, self._plane.settings.service):
+                yield service, target
+
     def _target(self, settings: OverrideSettings, service: str, target: str) -> str | None:
         """The service that stands for the target; None if it may not be called, or is none of the mesh."""
-        plane = self._plane
         if not permits(settings, service, target):
             return None
-        address = address_of(target)
-        name = target if address is not None else plane.locate(target, None)
-        if name is None or not self._makes_room(name):
-            return None
+        return target if address_of(target) is not None else self._plane.locate(target, None)
+
+    def _watch(self, name: str) -> None:
+        plane, address = self._plane, address_of(name)
         if address is None:
             plane.service(name)
         elif not plane.snapshots.service(name).clusters[None].members:
             plane.snapshots.publish(name, (Endpoint(*address),), Known.YES)
-        return name
 
     def _makes_room(self, name: str) -> bool:
         now = self._plane.clock.now()
@@ -201,6 +219,11 @@ class Replacements:
     def renew_lock(self) -> None:
         """After a fork, in the child."""
         self._lock = threading.Lock()
+
+
+def _is_missing(settings: OverrideSettings, cluster: Cluster) -> bool:
+    """Whether nobody serves the replacement, as far as is known, and the service itself is to be called then."""
+    return settings.missing == "fallback" and not cluster.members and cluster.known is not Known.PENDING
 
 
 def without_override(settings: OverrideSettings, headers: Headers) -> Headers:

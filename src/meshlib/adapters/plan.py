@@ -128,7 +128,9 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
     facts = RequestFacts(method, parts.scheme, parts.hostname, parts.port, parts.path or "/", parts.query, lower)
     view = plane.snapshots.look(service)
     chosen = plane.route(view, facts, draws=False)
-    policy = overrides_of(plane, chosen)
+    policy, taken, scope, overridden = overrides_of(plane, chosen), chosen, current_scope(), None
+    if scope.override is not None:
+        overridden, chosen = plane.replacements.look(view, chosen, scope.override)
     total = sum(backend.weight for backend in chosen.backends) or 1.0
     clusters = by_metadata(
         lambda: [
@@ -143,7 +145,9 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
         notes.append("the retry budget is used up: nothing would be retried")
     if policy.fault is not None:
         notes.append(f"faults are injected: {policy.fault}")
-    deadline = current_scope().deadline
+    if overridden is not None:
+        notes.append(f"by an override, {service} is {overridden}")
+    deadline = scope.deadline
     timeout_s, limit = policy.timeout_s, "timeout"
     if deadline is not None and (timeout_s is None or deadline - now < timeout_s):
         timeout_s, limit = max(0.0, deadline - now), "deadline"
@@ -154,7 +158,7 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
         mode=plane.mode_of(service),
         route=chosen.name,
         conditions=" or ".join(map(match_words, chosen.matches)) or "everything",
-        routes_not_taken=routes_not_taken(view.settings.routes, chosen, facts.view()),
+        routes_not_taken=routes_not_taken(view.settings.routes, taken, facts.view()),
         backends=tuple((backend.cluster, backend.weight * 100.0 / total) for backend in chosen.backends),
         does=doings(chosen, facts.view()),
         candidates=tuple(candidate for cluster in clusters for candidate in candidates(cluster, now)),
