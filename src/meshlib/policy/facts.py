@@ -57,8 +57,8 @@ class CallFacts:
         budget: of the service.
         endpoints_ready: gives what to wait on until discovery has answered.
         timeout_name: what the total timeout is called in the record: ``timeout``, or ``client`` if the caller set it.
-        safe: whether the request may be repeated although it may have been processed; None where only the policy can say
-            that it may (`RetryPolicy.unsafe`), False where the caller said that it may not.
+        safe: whether the request may be repeated although it may have been processed; None where only the policy can
+            say that it may (`RetryPolicy.unsafe`), False where the caller said that it may not.
         complete_body: the caller wants the whole body: an attempt succeeds only when its body is there.
         observe: decide and count, but believe nothing of single endpoints (the answer came from elsewhere).
         scheme, host, port: of the URL as the caller wrote it, for telemetry; an empty host is the service, no port is
