@@ -37,7 +37,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 _PATHS = [(index, path) for index, each in enumerate(ALL) for path in _paths(each) if path not in ((), ("kind",))]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.sampled_from(_PATHS), _ODD), min_size=1, max_size=4))
 def test_no_value_anywhere_breaks_the_reader(changes: list[tuple[tuple[int, tuple[Any, ...]], Any]]) -> None:
     documents = deepcopy(ALL)

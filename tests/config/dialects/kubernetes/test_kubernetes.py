@@ -77,6 +77,12 @@ def test_each_port_is_a_service_and_port_80_is_that_of_the_name_itself() -> None
     assert [(port.number, port.name) for port in entry.ports] == [(80, "http"), (9090, "metrics")]
 
 
+def test_a_service_of_other_protocols_alone_is_none_for_calls() -> None:
+    draft = drafted(service({"name": "dns", "port": 53, "protocol": "UDP"}))
+    assert not draft.services
+    assert "orders.shop.svc.cluster.local" in draft.inventory.services
+
+
 def test_the_service_of_a_port_does_not_take_the_name_of_another_service() -> None:
     draft = drafted(service({"port": 80}, {"name": "admin", "port": 81}), service({"port": 80}, name="orders-admin"))
     assert sorted(draft.services) == ["orders", "orders-81", "orders-admin"]

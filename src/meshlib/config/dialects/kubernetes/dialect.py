@@ -29,7 +29,8 @@ def translate(draft: Draft, resources: Sequence[Resource]) -> None:
             # Before any is written: the name of a port's service depends on what others there are.
             draft.inventory.services[service.host] = service.entry
     for key, service in services.items():
-        _write(draft, service, slices.get(key, []), workloads)
+        if service.for_calls:
+            _write(draft, service, slices.get(key, []), workloads)
     for key in slices.keys() - services.keys():
         _write_alone(draft, key, slices[key], places[key], workloads)
 

@@ -46,6 +46,7 @@ class KubernetesService:
         external_name: the name that it stands for; empty if it is no ``ExternalName``.
         family: the addresses to prefer: ``IPv4`` or ``IPv6``; empty if it does not say.
         near: whether endpoints of the caller's own zone are to be preferred.
+        for_calls: whether calls can go to it: not where all of its ports are of other protocols than TCP.
         place: of the document.
     """
 
@@ -56,6 +57,7 @@ class KubernetesService:
     external_name: str
     family: str
     near: bool
+    for_calls: bool
     place: Place
 
     @property
@@ -78,7 +80,8 @@ def read_service(draft: Draft, resource: Resource) -> KubernetesService | None:
     spec = reader.map("spec") or Reader(draft, resource, {}, ("spec",))
     reader.rest()
     namespace = draft.namespace_of(resource)
-    ports = [port for each in spec.maps("ports") if (port := _port(each)) is not None]
+    given = spec.maps("ports")
+    ports = [port for each in given if (port := _port(each)) is not None]
     # Port 80 is what a URL without a port means, so it is that of the service itself.
     ports.sort(key=lambda port: port.number != 80)
     address, kind = spec.text("clusterIP") or "", spec.text("type") or "ClusterIP"
@@ -99,6 +102,7 @@ def read_service(draft: Draft, resource: Resource) -> KubernetesService | None:
         external.rstrip(".") if kind == "ExternalName" else "",
         families[0] if families else "",
         near,
+        bool(ports) or not given,
         place,
     )
 
