@@ -128,7 +128,7 @@ def test_doctor_says_that_documents_have_fields_that_are_not_honoured(
 
     (line,) = lines(run("doctor"), "documents")
 
-    assert line.endswith("1 field of documents not honoured: `meshlib check mesh.yaml` says which")
+    assert line.endswith("of what they say, 1 thing is not honoured: `meshlib check`")
 
 
 def test_doctor_warns_of_zones_where_nobody_says_which_is_ours(run: Callable[..., Result], tmp_path: Path) -> None:

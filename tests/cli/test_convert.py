@@ -109,7 +109,10 @@ def _samples() -> dict[str, str]:
         foreign = re.search(r"^(?:apiVersion|[Kk]ind):", block, re.MULTILINE)
         samples[name] = block if foreign else json.dumps(_whole(block))
     manifests = sorted((ROOT / "tests" / "data" / "gateway_api" / "manifests").glob("*.yaml"))
-    samples["gateway-api"] = "\n---\n".join(path.read_text() for path in manifests)
+    given = [each for path in manifests for each in re.split(r"^---\n", path.read_text(), flags=re.MULTILINE)]
+    # Some stand in several files: of the same kind, name and namespace one is kept.
+    once = {tuple(re.findall(r"^(?:kind|  name|  namespace): .*", each, re.MULTILINE)[:3]): each for each in given}
+    samples["gateway-api"] = "\n---\n".join(once.values())
     for path in sorted((ROOT / "tests").rglob("samples/*.yaml")):
         samples[f"{path.parent.parent.name}-{path.stem}"] = path.read_text()
     return samples

@@ -120,9 +120,7 @@ def _configuration() -> Iterator[Finding]:
         yield Finding("ok", "configuration", f"{path}: {told}")
     ignored = sum(note.effect == "ignored" for note in settings.notes)
     if ignored:
-        text = (
-            f"{ignored} field{'' if ignored == 1 else 's'} of documents not honoured: `meshlib check {path}` says which"
-        )
+        text = f"of what they say, {ignored} thing{' is' if ignored == 1 else 's are'} not honoured: `meshlib check`"
         yield Finding("warning", "documents", text)
     shadowed = sorted(name for name, service in settings.services.items() if service.clusters[None].shadow is not None)
     if shadowed:
