@@ -169,7 +169,8 @@ def service(name: str, ports: list[dict[str, Any]], **spec: Any) -> dict[str, An
 SERVICES = [
     service("kubernetes", [{"port": 443}]),
     service("orders", [{"name": "http", "port": 80}, {"name": "admin", "port": 9000}], clusterIP="10.0.0.5"),
-    service("users", [{"port": 8080, "protocol": "TCP"}], clusterIP="None"),
+    service("users", [{"port": 8080, "protocol": "TCP"}, {"name": "admin", "port": 9000}], clusterIP="None"),
+    service("orders-admin", [{"port": 81}, {"port": None}]),
     service("dns", [{"port": 53, "protocol": "UDP"}]),
     service("pay", [{"port": 443}], type="ExternalName", externalName="pay.example.com"),
 ]
@@ -247,12 +248,18 @@ def test_a_file_of_a_namespace_loads_and_names_its_services(api: Callable[..., A
     assert result.exit_code == 0, result.output
     assert addresses(settings) == {
         "orders": ["orders.shop.svc.cluster.local:80"],
-        "orders-admin": ["orders.shop.svc.cluster.local:9000"],
+        "orders-admin": ["orders-admin.shop.svc.cluster.local:81"],
         "pay": ["pay.example.com:443"],
         "users": ["users.shop.svc.cluster.local:8080"],
+        "users-admin": ["users.shop.svc.cluster.local:9000"],
     }
     assert settings.services["orders"].hosts == ("orders.shop", "orders.shop.svc", "orders.shop.svc.cluster.local")
-    assert "orders:9000" in settings.services["orders-admin"].hosts
+    assert settings.services["users-admin"].hosts == (
+        "users:9000",
+        "users.shop:9000",
+        "users.shop.svc:9000",
+        "users.shop.svc.cluster.local:9000",
+    )
     text = (tmp_path / "mesh.yaml").read_text()
     assert "# 2 endpoints ready; port http" in text
     assert "# headless: its name stands for all its pods" in text
@@ -272,7 +279,7 @@ def test_in_a_pod_its_service_account_speaks_for_it(api: Callable[..., Api], tmp
     found = found_in_kubernetes(cluster)
 
     assert "t0ken" not in repr(cluster)
-    assert [each.name for each in found.services] == ["orders", "orders-admin", "pay", "users"]
+    assert [each.name for each in found.services] == ["orders", "orders-admin", "pay", "users", "users-admin"]
     assert found.services[0].comments == ("port http",)
 
 

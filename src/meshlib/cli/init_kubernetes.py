@@ -85,13 +85,18 @@ def found_in_kubernetes(cluster: Cluster) -> Found:
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         text = str(error) or type(error).__name__
         raise DiscoveryUnavailable(f"Kubernetes at {cluster.address}: {text}") from None
-    services = [each for item in items for each in _services(item, cluster.namespace, ready)]
+    services: dict[str, FoundService] = {}
+    for item in items:
+        # Those of first ports come first: a further port of one may have the name of another.
+        for index, each in enumerate(_services(item, cluster.namespace, ready)):
+            if index == 0 or each.name not in services:
+                services[each.name] = each
     notes = (
         "Each endpoint is the name of a Service: the cluster chooses the pod. Discovery or EndpointSlice documents let",
         "the mesh choose it.",
     )
     return Found(
-        f"the namespace {cluster.namespace} of Kubernetes", sorted(services, key=lambda each: each.name), notes=notes
+        f"the namespace {cluster.namespace} of Kubernetes", [services[name] for name in sorted(services)], notes=notes
     )
 
 
@@ -117,7 +122,8 @@ def _ready(client: Any, cluster: Cluster) -> dict[str, int]:
     path = f"/apis/discovery.k8s.io/v1/namespaces/{cluster.namespace}/endpointslices"
     try:
         for item in _listed(client, path, cluster):
-            service = (item.get("metadata", {}).get("labels") or {}).get("kubernetes.io/service-name", "")
+            labels = (item.get("metadata") or {}).get("labels") or {}
+            service = labels.get("kubernetes.io/service-name", "")
             for endpoint in item.get("endpoints") or ():
                 good = (endpoint.get("conditions") or {}).get("ready", True) is not False
                 ready[service] = ready.get(service, 0) + good
@@ -130,7 +136,8 @@ def _services(item: Mapping[str, Any], namespace: str, ready: Mapping[str, int])
     spec = item.get("spec") or {}
     own = str((item.get("metadata") or {}).get("name", ""))
     name = name_for(own)
-    ports = [each for each in spec.get("ports") or () if each.get("protocol", "TCP") == "TCP"]
+    given = [each for each in spec.get("ports") or () if isinstance(each.get("port"), int)]
+    ports = [each for each in given if each.get("protocol", "TCP") == "TCP"]
     if not name or not ports or own == "kubernetes":
         return
     full = f"{own}.{namespace}.svc.cluster.local"
