@@ -110,6 +110,16 @@ def test_what_is_not_honoured_is_said_and_is_an_error_if_strict(run: Run, tmp_pa
     assert "error     router.json:1: service-router web: Routes[0].Sparkle" in strict.output
 
 
+def test_what_the_file_itself_takes_strictly_is_said_once(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text("documents: {strict: true}\n---\nKind: service-router\nName: web\nSparkle: 1\n")
+
+    result = run("check", "mesh.yaml")
+
+    assert result.exit_code == 1
+    assert result.output.count("Sparkle") == 1
+    assert result.output.startswith("error     mesh.yaml:5: service-router web: Sparkle: is not honoured")
+
+
 def test_documents_that_say_nothing_of_calls_are_named_only_if_asked(run: Run, tmp_path: Path) -> None:
     (tmp_path / "k.yaml").write_text("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: x}\n")
 
