@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from meshlib.config.settings import ClusterSettings
-from tests.config.dialects.istio.support import destination_rule, draft_of, load, notes
+from tests.config.dialects.istio.support import destination_rule, document, draft_of, load, notes
 
 HOST = "reviews.default.svc.cluster.local"
 V1, V2 = ({"name": name, "labels": {"version": name}} for name in ("v1", "v2"))
@@ -104,6 +104,63 @@ def test_the_namespace_of_the_host_comes_before_the_root() -> None:
     assert load(text).services["reviews.shop"].clusters[None].load_balancing.policy == "round_robin"
     hidden = text.replace("host: " + host, "host: " + host + "\n  exportTo: [.]")
     assert "reviews.shop" in load(hidden).services
+
+
+EXPORTED = [
+    # The namespace, the host, who it is exported to, the first of two subsets.
+    ("test1", "httpbin.org", [".", "ns1"], 1),
+    ("test2", "httpbin.org", ["test2", "ns1", "test1", "newns"], 3),
+    ("test3", "httpbin.org", ["test1", "test2", "*"], 5),
+    ("test4", "httpbin.org", ["test4"], 15),
+    ("istio-system", "httpbin.org", [], 7),
+    ("istio-system", "httpbin.org", ["."], 9),
+    ("istio-system", "*.org", ["."], 11),
+    ("istio-system", "*.app.org", ["."], 13),
+    ("test5", "api.test.com", ["istio-system"], 50),
+    ("test6", "api.test.com", ["istio-system"], 60),
+]
+
+
+@pytest.mark.parametrize(
+    ("client", "namespace", "host", "first"),
+    [
+        ("test1", "test1", "httpbin.org", 1),
+        ("test1", "test2", "httpbin.org", 1),
+        ("test2", "test1", "httpbin.org", 3),
+        ("newns", "test2", "httpbin.org", 3),
+        ("test3", "test1", "httpbin.org", 5),
+        ("test5", "test4", "httpbin.org", 7),
+        ("ns1", "test1", "httpbin.org", 1),
+        ("ns1", "random", "httpbin.org", 7),
+        ("random", "random", "httpbin.org", 7),
+        ("test3", "random", "httpbin.org", 5),
+        ("istio-system", "random", "httpbin.org", 9),
+        ("istio-system", "istio-system", "httpbin.org", 9),
+        ("istio-system", "istio-system", "foo.app.org", 13),
+        ("istio-system", "test5", "api.test.com", 50),
+        ("istio-system", "test6", "api.test.com", 60),
+        ("istio-system", "test7", "api.test.com", None),
+    ],
+)
+def test_whose_rules_hold_where_they_are_exported(client: str, namespace: str, host: str, first: int | None) -> None:
+    # TestSetDestinationRuleWithExportTo in Istio's push_context_test.go.
+    rules = "".join(
+        destination_rule(
+            f"rule{index}",
+            shown,
+            exportTo=to,
+            subsets=[
+                {"name": f"subset{number}", "labels": {"n": "1"}},
+                {"name": f"subset{number + 1}", "labels": {"n": "2"}},
+            ],
+            metadata={"namespace": owner},
+        )
+        for index, (owner, shown, to, number) in enumerate(EXPORTED)
+    )
+    entry = {"hosts": [host], "ports": [{"number": 80, "name": "http"}], "resolution": "DNS"}
+    text = rules + document("ServiceEntry", "own", entry, namespace=namespace)
+    found = draft_of(text, namespace=client).services[host].data.get("subsets", {})
+    assert sorted(found) == ([] if first is None else sorted([f"subset{first}", f"subset{first + 1}"]))
 
 
 def test_a_wildcard_is_for_the_hosts_that_are_named() -> None:

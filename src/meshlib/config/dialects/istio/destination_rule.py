@@ -10,6 +10,7 @@ added up, the first policy holds, and a rule for workloads with certain labels c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from meshlib.config.dialects.draft import Draft
 from meshlib.config.dialects.fields import Reader
@@ -19,6 +20,10 @@ from meshlib.config.dialects.resources import Place, Resource
 from meshlib.dataclass import dataclass, replace
 
 __all__ = ["DestinationRule", "RuleIndex", "Subset", "merged_rule", "read_destination_rule"]
+
+
+_PRIVATE: Final = "/private"
+"""In the place of a namespace: what the root namespace keeps to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +117,10 @@ class RuleIndex:
         for rule in rules:
             if not _visible(rule, client):
                 continue
-            own = self._rules.setdefault(rule.namespace, {})
+            pool = _PRIVATE if client == rule.namespace == ROOT_NAMESPACE and _is_private(rule) else rule.namespace
+            own = self._rules.setdefault(pool, {})
             if is_wildcard(rule.host) and rule.host not in own:
-                self._wildcards.setdefault(rule.namespace, []).append(rule.host)
+                self._wildcards.setdefault(pool, []).append(rule.host)
             own.setdefault(rule.host, []).append(rule)
 
     def of(self, host: str, namespace: str | None) -> list[DestinationRule]:
@@ -124,14 +130,18 @@ class RuleIndex:
             host: in full.
             namespace: that the host is in; None where that is not known.
         """
-        places = [self._client] if self._client != ROOT_NAMESPACE else []
-        places += [each for each in (namespace, ROOT_NAMESPACE) if each and each not in places]
-        for place in places:
-            own = self._rules.get(place, {})
-            best = host if host in own else most_specific(host, self._wildcards.get(place, ()))
+        # What the root namespace says is for all, but for what it keeps to itself.
+        first = _PRIVATE if self._client == ROOT_NAMESPACE else self._client
+        for pool in (first, namespace, ROOT_NAMESPACE):
+            own = self._rules.get(pool or "", {})
+            best = host if host in own else most_specific(host, self._wildcards.get(pool or "", ()))
             if best is not None:
                 return own[best]
         return []
+
+
+def _is_private(rule: DestinationRule) -> bool:
+    return rule.selector is not None or (bool(rule.export_to) and rule.export_to <= {".", rule.namespace})
 
 
 def _visible(rule: DestinationRule, client: str) -> bool:
