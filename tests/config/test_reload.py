@@ -477,3 +477,28 @@ def test_random_changes_keep_every_count_exact_and_every_endpoint_in_reach() -> 
     detector, cluster = whole(snapshots).outlier, snapshots.service("orders").clusters[None]
     assert detector is not None
     assert {member for member in cluster.members if member.health.ejected} == set(detector.ejected)
+
+
+def test_who_fails_over_to_another_service_sees_its_new_endpoints_and_subsets_at_once() -> None:
+    def services(port: int, subset: str) -> dict[str, Any]:
+        failover = {"failover_to": [{"service": "stock", "subset": subset}]}
+        endpoint = {"address": f"10.0.0.9:{port}", "metadata": {"is": subset}}
+        return {"orders": failover, "stock": {"endpoints": [endpoint], "subsets": {subset: {"is": subset}}}}
+
+    snapshots = started(services(1, "a"))
+    snapshots.service("stock")
+    snapshots.publish("orders", (), Known.YES)
+    seen: list[set[str]] = []
+
+    def look() -> None:
+        members = snapshots.current.services["orders"].clusters[None].members
+        seen.append({member.endpoint.address for member in members})
+
+    look()
+    refresh, snapshots._refresh = snapshots._refresh, lambda name: None  # type: ignore[method-assign]
+    change(snapshots, services(1, "b"))
+    look()
+    change(snapshots, services(2, "b"))
+    look()
+    snapshots._refresh = refresh  # type: ignore[method-assign]
+    assert seen == [{"10.0.0.9:1"}, {"10.0.0.9:1"}, {"10.0.0.9:2"}]

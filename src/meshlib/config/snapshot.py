@@ -11,6 +11,7 @@ do not change (`Snapshots.reconfigure`).
 from __future__ import annotations
 
 import threading
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from random import Random
@@ -176,15 +177,17 @@ class Snapshots:
                 self._states.fleet = fleet
             views: dict[str, ServiceView] = {}
             was = self.current.services
-            for view in was.values():
+            beside: Mapping[str, ServiceView] = ChainMap(views, dict(was))
+            # Those last that look at the endpoints of others, so that they see those of now.
+            for view in sorted(was.values(), key=lambda view: bool(turn.looks_at(view.name))):
                 with self._lock:
-                    views[view.name], steps = self._turned(view, turn)
+                    views[view.name], steps = self._turned(view, turn, beside)
                 self._do(steps)
             left: list[Endpoint] = []
             with self._lock:
                 for name, view in self.current.services.items():
                     if name not in views:  # first called meanwhile
-                        views[name], _ = self._turned(view, turn)
+                        views[name], _ = self._turned(view, turn, beside)
                     if views[name].state is not view.state and view.state.waiting:
                         self._past.append(view.state)
                     if views[name].endpoints is not view.endpoints:
@@ -196,15 +199,19 @@ class Snapshots:
                 self.configuration, self.current = turn.new, turn.new.snapshot
         for name in {state.settings.name for state in self._past}:
             self._catch_up(name)
-        moved = {name for name, view in views.items() if view is not was.get(name)}
-        for each in self.current.services.values():
-            if moved & (each.settings.standbys | each.settings.callers):
-                self._refresh(each.name)
         self._tell_left(left)
 
-    def _turned(self, view: ServiceView, turn: Turn) -> tuple[ServiceView, list[Steps]]:
-        """A service in use, under other settings; the same, where nothing changes for it."""
-        name, state = view.name, view.state
+    def _turned(
+        self, view: ServiceView, turn: Turn, services: Mapping[str, ServiceView]
+    ) -> tuple[ServiceView, list[Steps]]:
+        """A service in use, under other settings; the same, where nothing changes for it.
+
+        Args:
+            view: of the service.
+            turn: from which settings to which.
+            services: all of them, some under the new settings already.
+        """
+        name, state, before = view.name, view.state, self.current.services
         if not turn.keeps(name):
             was, settings = view.settings, turn.new.service(name)
             clusters = {
@@ -215,10 +222,11 @@ class Snapshots:
         endpoints = turn.new.known.get(name, view.endpoints)
         if endpoints == view.endpoints:
             endpoints = view.endpoints
-            if state is view.state and not turn.moves(view.settings):
+            as_before = all(services.get(each) is before.get(each) for each in turn.looks_at(name))
+            if state is view.state and as_before and not turn.moves(view.settings):
                 return view, []
         known = Known.YES if name in turn.new.known else view.known
-        return self._view(state, endpoints, known, view.detail, self._rng, turn.new)
+        return self._view(state, endpoints, known, view.detail, self._rng, turn.new, services)
 
     def _catch_up(self, name: str) -> None:
         """Tell calls that began under another configuration what discovery has told since."""
@@ -350,9 +358,10 @@ class Snapshots:
         detail: str,
         rng: Random,
         under: Configuration,
+        services: Mapping[str, ServiceView] | None = None,
     ) -> tuple[ServiceView, list[Steps]]:
         """A view, and what is to be done before calls see it. What is not done, the first pick does."""
-        clusters, services = {}, self.current.services
+        clusters, services = {}, self.current.services if services is None else services
         now = self.now()
         with collected() as steps:
             for subset, settings in state.settings.clusters.items():

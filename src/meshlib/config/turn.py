@@ -34,6 +34,11 @@ class Turn:
         settings = self.new.service(name)
         return all(map(self._is_same, {name, *_targets(settings)}))
 
+    def looks_at(self, name: str) -> set[str]:
+        """The services whose endpoints count for where calls to this one go."""
+        settings = self.new.service(name)
+        return settings.standbys | settings.callers
+
     def shares(self, settings: ClusterSettings) -> bool:
         """Whether a cluster shares with other processes what is elsewhere from now on."""
         return self._fleet and settings.fleet is not None
