@@ -380,6 +380,35 @@ def test_rules_of_other_namespaces_are_seen_if_they_are_exported() -> None:
     assert "passed" in [note.effect for note in draft.notes]
 
 
+EXPORTED: dict[str, tuple[str, dict[str, Any]]] = {
+    "rule1.com": ("test1", {"exportTo": [".", "ns1"]}),
+    "rule2.com": ("test2", {"exportTo": ["test2", "ns1", "test1"]}),
+    "rule2gw.com": ("test2", {"exportTo": ["test2", "ns1", "test1"], "gateways": ["default/gateway", "mesh"]}),
+    "rule3.com": ("test3", {"exportTo": ["test1", "test2", "*"], "gateways": ["mesh"]}),
+    "rule3gw.com": ("test3", {"exportTo": ["test1", "test2", "*"], "gateways": ["default/gateway"]}),
+    "rootns.com": ("istio-system", {}),
+}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "hosts"),
+    [
+        ("test1", {"rule1.com", "rule2.com", "rule2gw.com", "rule3.com", "rootns.com"}),
+        ("test2", {"rule2.com", "rule2gw.com", "rule3.com", "rootns.com"}),
+        ("ns1", {"rule1.com", "rule2.com", "rule2gw.com", "rule3.com", "rootns.com"}),
+        ("random", {"rule3.com", "rootns.com"}),
+    ],
+)
+def test_whose_rules_hold_where_they_are_exported(namespace: str, hosts: set[str]) -> None:
+    # TestVirtualServiceWithExportTo in Istio's push_context_test.go.
+    text = "".join(
+        virtual_service(http(to("x.example.com")), name=host, hosts=[host], metadata={"namespace": owner}, **spec)
+        for host, (owner, spec) in EXPORTED.items()
+    )
+    services = draft_of(text, namespace=namespace).services
+    assert {name for name, service in services.items() if "routes" in service.data} == hosts
+
+
 def test_a_wildcard_is_for_the_hosts_that_no_other_rule_names_more_closely() -> None:
     hosts = [entry(f"{name}.example.com", 80) for name in ("a", "b")]
     rules = [
