@@ -205,6 +205,10 @@ def test_sessions_are_bound_at_the_backend() -> None:
     draft = drafted(route({"backendRefs": to("v1"), "sessionPersistence": session}))
     assert draft.services["v1"].data["load_balancing"] == {"session_affinity": {"cookie": "at", "ttl": "3600s"}}
     assert "holds for all calls to v1" in notes_of(draft, "different")[0]
+    rules = [{"backendRefs": to("v1"), "sessionPersistence": each} for each in (session, {"cookie": {"name": "b"}})]
+    draft = drafted(route(*rules))
+    assert draft.services["v1"].data["load_balancing"]["session_affinity"]["cookie"] == "at"
+    assert "binds its sessions otherwise" in notes_of(draft, "ignored")[0]
     header = {"type": "Header", "header": {"name": "x-session"}}
     assert len(notes_of(drafted(route({"backendRefs": to("v1"), "sessionPersistence": header})), "ignored")) == 1
     assert len(notes_of(drafted(route({"backendRefs": to("v1", "v2"), "sessionPersistence": session})), "ignored")) == 1

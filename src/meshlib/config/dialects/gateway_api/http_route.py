@@ -162,7 +162,12 @@ def _bind(reader: Reader, session: dict[str, Any], backends: Sequence[_Backend])
     services = {backend.reference.service: backend.place for backend in backends if backend.reference.service}
     for name, place in services.items():
         service = reader.draft.services[name]
-        service.merge("load_balancing", {"session_affinity": session}, place)
+        held = service.data.get("load_balancing", {}).get("session_affinity", session)
+        if held == session:
+            service.merge("load_balancing", {"session_affinity": session}, place)
+        else:
+            text = f"is not honoured for {name}: another rule binds its sessions otherwise"
+            reader.draft.note(reader.place("sessionPersistence"), text, "ignored")
     if services:
         reader.different("sessionPersistence", f"holds for all calls to {' and '.join(sorted(services))}")
     if sum(backend.weight > 0 for backend in backends) > 1:
