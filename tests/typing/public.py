@@ -23,6 +23,7 @@ from meshlib import (
     Ring,
     Service,
     SessionAffinity,
+    Watch,
 )
 
 
@@ -54,6 +55,14 @@ def a_service_with_retries_and_faults() -> Service:
     )
     fault = Fault(delay=FaultDelay(fixed="2s", percent=10), abort=FaultAbort(status=503, percent=1), max_active=5)
     return Service(retry=retry, retry_budget=RetryBudget(kind="rate", percent=10, ttl="5s"), fault=fault)
+
+
+async def a_configuration_that_changes(mesh: Mesh) -> None:
+    Mesh("mesh.yaml", watch=True)
+    Mesh(service="checkout", include=["mesh.d/*.yaml"], watch=Watch(interval="2s"))
+    Mesh.from_file("mesh.yaml", watch=False)
+    assert_type(mesh.reload(), tuple[str, ...])
+    assert_type(await mesh.areload({"services": {}}), tuple[str, ...])
 
 
 def clients_are_httpxs(mesh: Mesh) -> None:
