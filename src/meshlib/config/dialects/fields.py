@@ -71,21 +71,24 @@ class Reader:
         value = self.raw(name)
         if value is None or isinstance(value, str):
             return value
-        return self._expected(name, "text")
+        self._expected(name, "text")
+        return None
 
     def flag(self, name: str) -> bool | None:
         """A field that is true or false."""
         value = self.raw(name)
         if value is None or isinstance(value, bool):
             return value
-        return self._expected(name, "true or false")
+        self._expected(name, "true or false")
+        return None
 
     def integer(self, name: str) -> int | None:
         """A field that is a whole number."""
         value = self.raw(name)
         if value is None or (isinstance(value, int) and not isinstance(value, bool)):
             return value
-        return self._expected(name, "a whole number")
+        self._expected(name, "a whole number")
+        return None
 
     def number(self, name: str) -> float | None:
         """A field that is a number."""
@@ -94,7 +97,8 @@ class Reader:
             return None
         if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300:
             return float(value)
-        return self._expected(name, "a number")
+        self._expected(name, "a number")
+        return None
 
     def duration(self, name: str) -> float | None:
         """A field that is a duration as Go writes it, in seconds."""
@@ -102,7 +106,8 @@ class Reader:
         seconds = go_duration(value) if isinstance(value, str) else None
         if value is None or seconds is not None:
             return seconds
-        return self._expected(name, "a duration such as 500ms, 2s or 1m30s")
+        self._expected(name, "a duration such as 500ms, 2s or 1m30s")
+        return None
 
     def map(self, name: str) -> Reader | None:
         """A field that is a map; None if it is not there."""
