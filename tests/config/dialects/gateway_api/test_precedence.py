@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshlib.config.load import load_mapping
 from tests.config.dialects.gateway_api.documents import drafted, notes_of, path, route, routes_of, service, to
 
 
@@ -101,6 +104,15 @@ def test_a_route_of_a_gateway_alone_is_not_honoured_and_one_of_both_is() -> None
     draft = drafted(document)
     assert "through no gateway.networking.k8s.io/Gateway" in notes_of(draft, "ignored")[0]
     assert not draft.services
+
+
+def test_what_the_api_allows_can_be_loaded(tmp_path: Path) -> None:
+    same = {"matches": [path("/a")], "backendRefs": to("v1")}
+    long = [route({**same, "name": "r" * 200}, name=f"{'n' * 200}{index}") for index in range(2)]
+    slow = route({**same, "timeouts": {"backendRequest": "2m"}, "retry": {"attempts": 9, "backoff": "1m"}}, name="slow")
+    (tmp_path / "routes.yaml").write_text(yaml.safe_dump_all([route(same, same), *long, slow]))
+    config = load_mapping({"namespace": "shop", "include": [str(tmp_path)]})
+    assert len(config.services["orders"].routes) == 6
 
 
 _VALUES = st.sampled_from(["/", "/a", "/a/", "/a/b", "/ab"])

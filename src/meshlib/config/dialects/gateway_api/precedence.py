@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from meshlib.config.dialects.gateway_api.http_route import HttpRoute, Rule
 from meshlib.config.dialects.gateway_api.match import Match, Rank
@@ -16,6 +16,9 @@ from meshlib.config.dialects.resources import Place
 from meshlib.dataclass import dataclass
 
 __all__ = ["Written", "in_order"]
+
+_LONGEST: Final = 240
+"""Names of routes and rules may be longer together than a name may be in the native form."""
 
 _Key: TypeAlias = tuple[Rank, bool, str, str, str, int, int]
 
@@ -103,7 +106,7 @@ def _at(native: dict[str, Any], port: int | None) -> dict[str, Any]:
 
 def _unique(name: str, names: set[str]) -> str:
     """The name of a route, unlike all before it."""
-    stem, number = name.lower(), 1
+    stem, number = name.lower()[:_LONGEST].rstrip(".-_"), 1
     name = stem
     while name in names:
         number += 1
