@@ -310,6 +310,7 @@ class Reloading:
         self._reading = threading.Lock()
         self._beginning = threading.Lock()
         self._following = False  # until its own first use of a service
+        self._keep_mode()
 
 
 def written_endpoints(settings: MeshSettings) -> Mapping[str, tuple[Endpoint, ...]]:

@@ -172,6 +172,7 @@ class Wiring:
             observer=self._observer,
         )
         self.plane.mirrors = Mirrors(self.plane, run=parts.background or self.control.submit, wire=self._mirror_wire)
+        self.view.copied, self.view.replaced = self.plane.mirrors.counts.read, self.plane.replacements.read
         _live.add(self)
 
     def set_mode(self, mode: Mode, service: str | None) -> None:
@@ -377,8 +378,11 @@ class Wiring:
         if self._own_rng is not None:
             self._own_rng.seed()  # before the balancers draw their starting points again
         self.snapshots.renew_locks()
+        settings = self.snapshots.current.settings
+        if self.plane.settings is not settings:  # in the middle of a change
+            self.plane.configure(settings)
+            self.settings = settings
         self.reloading.after_fork()
-        self.plane.configure(self.snapshots.current.settings)
         self.bus.renew_lock()
         self._changes.renew_lock()
         self._observer.renew_lock()

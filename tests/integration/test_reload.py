@@ -279,14 +279,17 @@ def test_in_an_event_loop_and_after_the_end(servers: list[Server]) -> None:
 
 
 def test_in_a_forked_child(servers: list[Server]) -> None:
-    mesh = Mesh(config_of(servers, 0))
+    mesh = Mesh({**config_of(servers, 0), "mode": "observe"})
+    mesh.mode = "on"  # which a child keeps, and so does a reload
     number_of(mesh.client("orders").get("/"))
+    mesh._wiring.plane.configure(mesh.settings)  # as if another thread were in the middle of a change
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            mesh.reload(config_of(servers, 1))
-            status = 0 if number_of(mesh.client("orders").get("/")) == "1" else 2
+            assert number_of(mesh.client("orders").get("/")) == "0"
+            mesh.reload({**config_of(servers, 1), "mode": "off"})
+            status = 0 if number_of(mesh.client("orders").get("/")) == "1" and mesh.mode == "on" else 2
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
