@@ -179,6 +179,8 @@ def test_calls_fail_over_to_another_service_and_come_back(consul: Consul, server
     failover = {"*": {"Service": "backup"}}
     consul.put("/v1/config", {"Kind": "service-resolver", "Name": "web", "Failover": failover})
     assert got(mesh) == "web-1 /"
+    # The other is looked up from the first call on.
+    until(lambda: any(each.name == "backup" and each.clusters[0].endpoints for each in mesh.status().services))
     consul.put("/v1/agent/check/fail/service:web-1")
     eventually(lambda: got(mesh) == "backup-1 /")
     consul.put("/v1/agent/check/pass/service:web-1")
