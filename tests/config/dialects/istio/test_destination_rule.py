@@ -69,9 +69,7 @@ def test_the_rule_for_this_workload_comes_before_that_for_all() -> None:
     # One with a selector is for its own namespace alone.
     root = {"metadata": {"namespace": "istio-system"}, "workloadSelector": {"matchLabels": {"app": "app2"}}}
     far = destination_rule("far", HOST, subsets=[V2], **root)
-    assert set(
-        load(far + destination_rule("x", exportTo=["x"]), labels={"app": "app2"}).services["reviews"].clusters
-    ) == {None}
+    assert load(far, labels={"app": "app2"}).services == {}
 
 
 @pytest.mark.parametrize(
@@ -91,8 +89,8 @@ def test_rules_are_looked_for_in_the_own_namespace_then_that_of_the_host_then_th
         )
         for name in namespaces
     )
-    clusters = set(load(text).services["reviews"].clusters) - {None}
-    assert clusters == ({chosen} if chosen else set())
+    services = load(text).services
+    assert [set(service.clusters) - {None} for service in services.values()] == ([{chosen}] if chosen else [])
 
 
 def test_the_namespace_of_the_host_comes_before_the_root() -> None:
@@ -103,7 +101,7 @@ def test_the_namespace_of_the_host_comes_before_the_root() -> None:
     )
     assert load(text).services["reviews.shop"].clusters[None].load_balancing.policy == "round_robin"
     hidden = text.replace("host: " + host, "host: " + host + "\n  exportTo: [.]")
-    assert "reviews.shop" in load(hidden).services
+    assert load(hidden).services == {}
 
 
 EXPORTED = [

@@ -404,8 +404,10 @@ def test_a_field_is_treated_as_its_table_says(message: str, name: str, how: str)
     draft = draft_of(text, labels={"app": "checkout"})
     assert notes(draft, "wrong") == []
     assert said_of(draft, message, name) == {"yes": set(), "differently": {"different"}, "no": {"ignored"}}[how]
+    if how == "no":
+        return
     load(text, labels={"app": "checkout"})
-    if how != "no" and (message, name) not in SAYS_NOTHING:
+    if (message, name) not in SAYS_NOTHING:
         assert draft.data()[0] != bare(message)
 
 

@@ -132,7 +132,7 @@ JUNK = st.recursive(
 FIELDS = sorted((message, name) for message, fields in MESSAGES.items() for name in fields)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(FIELDS), JUNK)
 def test_whatever_a_field_holds_is_read_or_told_of(field: tuple[str, str], junk: Any) -> None:
     message, name = field

@@ -122,6 +122,9 @@ def test_the_first_entry_of_a_host_says_who_serves_it() -> None:
     second = entry("api", name="second", resolution="STATIC", endpoints=[{"address": "10.0.0.2"}])
     assert addresses(load(first + second), "api") == [("10.0.0.1", 80)]
     assert len(notes(draft_of(first + second), "different")) == 1
+    host = "api.default.svc.cluster.local"
+    far = entry(host, name="far", resolution="STATIC", metadata={"namespace": "far"})
+    assert addresses(load(far + second), "api") == [("10.0.0.2", 80)]
 
 
 def test_an_entry_that_is_not_exported_is_passed_over() -> None:

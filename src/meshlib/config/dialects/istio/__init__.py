@@ -68,10 +68,10 @@ def translate(draft: Draft, resources: Sequence[Resource]) -> None:
         for resource in of["WorkloadEntry"]
         if (entry := read_workload_entry(draft, resource)) is not None
     ]
-    for resource in of["ServiceEntry"]:
-        declared = read_service_entry(draft, resource)
-        if declared is not None:
-            declare(draft, declared, workloads)
+    entries = [read for each in of["ServiceEntry"] if (read := read_service_entry(draft, each)) is not None]
+    # Of several entries for a host that of this namespace holds.
+    for declared in sorted(entries, key=lambda entry: entry.namespace != draft.context.namespace):
+        declare(draft, declared, workloads)
     rules = [rule for each in of["DestinationRule"] if (rule := read_destination_rule(draft, each)) is not None]
     services = [read_virtual_service(draft, resource) for resource in of["VirtualService"]]
     sidecars = [read_sidecar(draft, resource) for resource in of["Sidecar"]]

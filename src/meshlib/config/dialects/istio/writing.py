@@ -57,7 +57,7 @@ class Writing:
                 self.service(entry.host, entry.namespace, each.number, entry.place)
         self._routes(services)
         for rule in self.rules:
-            if not is_wildcard(rule.host) and self._sees(rule.host):
+            if not is_wildcard(rule.host) and self._sees(rule.host) and self._rule(rule.host) is not None:
                 self.service(rule.host, rule.namespace, None, rule.place)
         for name, (host, port, place) in self.known.items():
             self._policy(draft.services[name], host, port, place)
