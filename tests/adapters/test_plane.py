@@ -63,7 +63,7 @@ def test_what_differs_makes_another_kind(mesh: Mesh) -> None:
     ]
     assert len({id(facts) for facts in [first, *others]}) == len(others) + 1
     assert [(facts.policy.timeout_s, facts.timeout_name, facts.safe, facts.complete_body) for facts in others] == [
-        (2.0, "timeout", False, True),
+        (2.0, "timeout", None, True),
         (2.0, "timeout", True, True),
         (1.0, "client", True, True),
         (0.5, "client", True, True),
