@@ -333,6 +333,8 @@ class DataPlane:
                 faults=view.state.faults,
                 again=again,
             )
+            for standby in view.settings.standbys:
+                self._use(standby)
             if policy is route.policy and again is None:
                 if len(kinds) >= _MAX_KINDS:
                     kinds.clear()

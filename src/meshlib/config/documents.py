@@ -89,7 +89,8 @@ def parse(content: bytes, suffix: str, name: str, directory: FilePath | None = N
         DocumentError: as `read_documents` says.
     """
     if suffix not in FORMATS:
-        raise _unreadable(name, f"its name does not say its format: {', '.join(FORMATS)} are known")
+        hint = "; `consul config read -kind ... -name ...` prints an entry as JSON" if suffix == ".hcl" else ""
+        raise _unreadable(name, f"its name does not say its format: {', '.join(FORMATS)} are known{hint}")
     if len(content) > MAX_BYTES:
         raise _unreadable(name, f"is larger than {MAX_BYTES // 1024 // 1024} MiB")
     try:

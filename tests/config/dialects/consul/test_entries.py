@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from meshlib.config.dialects.consul.schema import duration
+from meshlib.config.load import load_file
 from meshlib.config.settings import FailoverTarget
+from meshlib.errors import ConfigError
 from meshlib.routing.actions import Rewrite
 from tests.config.dialects.support import draft_of, notes, route_of, services_of, settings_of
 
@@ -315,3 +318,9 @@ def test_durations_are_gos() -> None:
     assert duration(1_500_000_000) == pytest.approx(1.5)
     assert duration("1 s") is None
     assert duration(True) is None
+
+
+def test_a_file_in_hcl_is_refused_with_the_way_to_json(tmp_path: Path) -> None:
+    (tmp_path / "web.hcl").write_text('Kind = "service-router"')
+    with pytest.raises(ConfigError, match=r"web\.hcl: its name does not say .*`consul config read"):
+        load_file(tmp_path / "web.hcl")
