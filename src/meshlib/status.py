@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from meshlib.adapters.plane import DataPlane
@@ -171,11 +171,14 @@ class MeshView:
     Attributes:
         directory: what discovery knows.
         served: what each middleware counts.
+        copied, replaced: read what became of copies for mirrors, and of calls with an override.
     """
 
     def __init__(self, snapshots: Snapshots, directory: Directory, engines: Sequence[SyncEngine | AsyncEngine]) -> None:
         self.directory = directory
         self.served: list[Ignored] = []
+        self.copied: Callable[[], Mapping[tuple[str, str], int]] = dict
+        self.replaced: Callable[[], Mapping[tuple[str, str], int]] = dict
         self._snapshots = snapshots
         self._engines = engines
 
@@ -206,6 +209,14 @@ class MeshView:
         """What was injected, for every service in use that has faults to inject."""
         services = self._snapshots.current.services
         return {name: view.state.faults for name, view in services.items() if view.state.faults is not None}
+
+    def mirrors(self) -> Mapping[tuple[str, str], int]:
+        """Copies for mirrors, by cluster and by what became of them."""
+        return self.copied()
+
+    def overrides(self) -> Mapping[tuple[str, str], int]:
+        """Calls that an override asked to replace, by service and outcome."""
+        return self.replaced()
 
     def hedgings(self) -> dict[tuple[str, str], tuple[Hedging, float | None]]:
         """What the hedged calls of each route share, by service and route, and how long they wait for an answer."""

@@ -15,6 +15,7 @@ import pytest
 
 import meshlib
 from meshlib import Mesh
+from meshlib.testing import MeshFixture
 from tests.adapters.support import AsyncCaller, Chunks, Origin, Seen, SyncCaller, address, ok, origins
 from tests.net.wire_servers import RawServer
 
@@ -307,3 +308,27 @@ def test_thousands_of_copies_to_mirrors_that_are_dead_slow_or_rude_leave_nothing
                 (name, outcome) for name in ("shadow", "dead") for outcome in ("answered", "failed", "too_many")
             }
             assert len(live.seen) == 800
+
+
+def test_in_a_test_suite_copies_arrive_without_threads_or_a_network() -> None:
+    threads = threading.active_count()
+    with MeshFixture({"services": {"orders": {"routes": [{"mirror": {"service": "shadow"}}]}}}) as mesh:
+        for name in ("orders", "shadow"):
+            mesh.serve(name, name)
+        assert mesh.client("orders").get("/a").text == "orders"
+        assert [each.path for each in mesh.calls("shadow")] == ["/a"]
+
+        async def ask() -> None:
+            assert (await mesh.async_client("orders").get("/b")).text == "orders"
+            for _ in range(50):
+                await asyncio.sleep(0)  # the copy is a task of this loop
+            assert len(mesh.calls("shadow")) == 2
+
+        asyncio.run(asyncio.wait_for(ask(), 5))
+        assert threading.active_count() == threads
+
+
+def test_a_plan_names_the_mirrors() -> None:
+    mirror = [{"service": "shadow", "percent": 5}]
+    with MeshFixture({"services": {"orders": {"routes": [{"mirror": mirror}]}}}) as mesh:
+        assert any("shadow" in line and "5" in line for line in str(mesh.plan("GET", "http://orders/")).splitlines())

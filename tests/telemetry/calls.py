@@ -143,6 +143,8 @@ class Seen:
         self.of_clusters = clusters
         self.of_budgets: dict[str, tuple[float, int]] = {}
         self.of_faults: dict[str, ActiveFaults] = {}
+        self.of_mirrors: dict[tuple[str, str], int] = {}
+        self.of_overrides: dict[tuple[str, str], int] = {}
         self.of_hedgings: dict[tuple[str, str], tuple[Hedging, float | None]] = {}
         self.of_pools: list[PoolStats] = []
         self.of_ages: dict[str, float] = {}
@@ -167,6 +169,12 @@ class Seen:
 
     def hedgings(self) -> Mapping[tuple[str, str], tuple[Hedging, float | None]]:
         return self.of_hedgings
+
+    def mirrors(self) -> Mapping[tuple[str, str], int]:
+        return self.of_mirrors
+
+    def overrides(self) -> Mapping[tuple[str, str], int]:
+        return self.of_overrides
 
     def pools(self) -> Iterable[PoolStats]:
         return self.of_pools

@@ -125,6 +125,8 @@ def test_every_number_is_read_when_a_reader_asks(sdk: Sdk) -> None:
     hedging.count_sent()
     hedging.count_refused()
     seen.of_hedgings = {("orders", "all"): (hedging, 0.25)}
+    seen.of_mirrors = {("orders/v2", "answered"): 4}
+    seen.of_overrides = {("users", "missing"): 2}
     seen.of_pools = [PoolStats("10.0.0.1:8080", "", 5, 2, 3, 1), PoolStats("10.0.0.2:8080", "", 1, 1, 0, 0)]
     seen.of_ages = {"orders": 2.5}
     seen.of_ignored = Ignored()
@@ -196,6 +198,10 @@ def test_every_number_is_read_when_a_reader_asks(sdk: Sdk) -> None:
         frozenset({*route, ("meshlib.hedge", "won")}): 0,
         frozenset({*route, ("meshlib.hedge", "refused")}): 1,
     }
+    of_mirror = (("server.address", "orders"), ("meshlib.cluster", "orders/v2"), ("meshlib.mirror.outcome", "answered"))
+    assert sdk.points("meshlib.mirrors") == {frozenset(of_mirror): 4}
+    of_override = (("server.address", "users"), ("meshlib.override.outcome", "missing"))
+    assert sdk.points("meshlib.overrides") == {frozenset(of_override): 2}
     assert sdk.points("meshlib.hedge.delay") == {frozenset(route): 0.25}
     assert sdk.points("meshlib.headers.ignored")[frozenset({("meshlib.header", "deadline")})] == 7
 
@@ -230,6 +236,7 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     seen.of_budgets = {"orders": (20.0, 0)}
     seen.of_faults = {"orders": ActiveFaults()}
     seen.of_hedgings = {("orders", "all"): (Hedging(HedgeSettings()), 0.05)}
+    seen.of_mirrors, seen.of_overrides = {("orders", "answered"): 1}, {("orders", "replaced"): 1}
     seen.of_pools = [PoolStats("10.0.0.1:8080", "", 0, 0, 0, 0)]
     seen.of_ages = {"orders": 0.0}
     seen.of_ignored = Ignored()

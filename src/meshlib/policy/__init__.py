@@ -31,6 +31,7 @@ The policies, in the order in which a call meets them:
     outlier                     whether an endpoint is to be left alone, by our rule; `outlier_sweep` by Envoy's, two of
                                 which are in `success_rate`, `accrual` by Finagle's and Linkerd's
     health_check                the same by asking it: what an answer says, and when to ask again
+    mirror                      which calls are copied to another cluster, and how many at once
     shadow, comparison          policies that run beside and decide nothing, and what is counted of them:
                                 `shadow_breaker`, `shadow_gate`, `shadow_outlier`
 

@@ -135,10 +135,10 @@ class MirrorCounts:
         with self._lock:
             self._counts[key] = self._counts.get(key, 0) + 1
 
-    def read(self) -> dict[tuple[str, MirrorOutcome], int]:
+    def read(self) -> dict[tuple[str, str], int]:
         """All of them."""
         with self._lock:
-            return dict(self._counts)
+            return {**self._counts}
 
     def renew_lock(self) -> None:
         """After a fork, in the child."""

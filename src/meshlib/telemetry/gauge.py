@@ -49,6 +49,14 @@ class Observed(Protocol):
         """What the hedged calls of each route share, by service and route, and how long they wait for an answer."""
         ...
 
+    def mirrors(self) -> Mapping[tuple[str, str], int]:
+        """Copies for mirrors, by cluster and by what became of them."""
+        ...
+
+    def overrides(self) -> Mapping[tuple[str, str], int]:
+        """Calls that an override asked to replace, by service and outcome."""
+        ...
+
     def pools(self) -> Iterable[PoolStats]:
         """The pools of connections, sync and async."""
         ...

@@ -166,6 +166,17 @@ def _hedges(_: Observing, observed: Observed) -> Iterator[Reading]:
             yield ((semconv.SERVER_ADDRESS, service), (semconv.ROUTE, route), ("meshlib.hedge", kind)), count
 
 
+def _mirrors(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for (name, outcome), count in observed.mirrors().items():
+        of = ((semconv.SERVER_ADDRESS, name.partition("/")[0]), (semconv.CLUSTER, name))
+        yield (*of, ("meshlib.mirror.outcome", outcome)), count
+
+
+def _overrides(_: Observing, observed: Observed) -> Iterator[Reading]:
+    for (service, outcome), count in observed.overrides().items():
+        yield ((semconv.SERVER_ADDRESS, service), ("meshlib.override.outcome", outcome)), count
+
+
 def _hedge_delays(_: Observing, observed: Observed) -> Iterator[Reading]:
     for (service, route), (_hedging, after_s) in observed.hedgings().items():
         if after_s is not None:
@@ -243,6 +254,8 @@ GAUGES = (
     Gauge("meshlib.retry.refused", "{call}", "Retries that the budget did not allow.", "counter", _budget_refused),
     Gauge("meshlib.hedges", "{attempt}", "Hedges sent, won, and refused by a budget.", "counter", _hedges),
     Gauge("meshlib.hedge.delay", "s", "How long an attempt is waited for.", "gauge", _hedge_delays, max),
+    Gauge("meshlib.mirrors", "{request}", "Copies for mirrors, by what became of them.", "counter", _mirrors),
+    Gauge("meshlib.overrides", "{call}", "Calls that an override asked to replace.", "counter", _overrides),
     Gauge("meshlib.faults", "{call}", "Calls with an injected fault, or one too many.", "counter", _faults),
     Gauge("meshlib.connections", "{connection}", "Open connections, by state.", "updown", _connections),
     Gauge("meshlib.connections.pending", "{request}", "Requests that wait for one.", "updown", _connection_waits),

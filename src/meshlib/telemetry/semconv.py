@@ -47,6 +47,7 @@ CLUSTER: Final = "meshlib.cluster"
 HEDGE: Final = "meshlib.hedge"
 REPLY: Final = "meshlib.reply"
 SENT_PATH: Final = "meshlib.path.sent"
+OVERRIDE: Final = "meshlib.override"
 ZONE: Final = "meshlib.endpoint.zone"
 OUTLIER_RULE: Final = "meshlib.outlier.rule"
 

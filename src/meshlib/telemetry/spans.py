@@ -113,6 +113,8 @@ class Spans:
         query = semconv.redact_query(call.query)
         path = call.path or "/"
         attributes[semconv.URL_FULL] = f"{shape.base}{path}?{query}" if query else f"{shape.base}{path}"
+        if call.journal.override is not None:
+            attributes[semconv.OVERRIDE] = call.journal.override
         return shape, attributes
 
     def adoptable(self, span: Any) -> bool:

@@ -80,7 +80,8 @@ class MeshFixture(Mesh):
         self._declared = _declared(settings)
         sync_wire = SyncFixtureWire(self._registry, self.clock, self._loops)
         async_wire = AsyncFixtureWire(self._registry, self.clock)
-        self._assemble(settings, MeshParts(self.clock, self._rng, sync_wire, async_wire, (), self._use))
+        parts = MeshParts(self.clock, self._rng, sync_wire, async_wire, (), self._use, self._loops.beside)
+        self._assemble(settings, parts)
         plane = self._wiring.plane
         self._outside = Outside(plane, self._registry, sync_wire, StockTransport() if network else None)
         self._async_outside = AsyncOutside(

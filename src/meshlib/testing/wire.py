@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncIterator, Awaitable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -158,6 +158,7 @@ class Loops:
     def __init__(self) -> None:
         self._local = threading.local()
         self._runners: list[asyncio.Runner] = []
+        self._beside: set[asyncio.Task[None]] = set()
 
     def run(self, work: Awaitable[T], context: Context) -> T:
         """Run `work` to its end."""
@@ -173,6 +174,17 @@ class Loops:
         # run in another thread.
         result: T = _in_thread(lambda: _run_once(whole(), context))
         return result
+
+    def beside(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run `work` beside what a caller does: in its loop, or for one without at once, to its end."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.run(work(), Context())
+        else:
+            task = loop.create_task(work(), context=Context())
+            self._beside.add(task)
+            task.add_done_callback(self._beside.discard)
 
     def close(self) -> None:
         """Cancel what still runs."""
