@@ -32,7 +32,14 @@ ROOT = Path(__file__).resolve().parent
 OLDEST = 11
 PROJECT = nox.project.load_toml(ROOT / "pyproject.toml")
 PRIMARY = f"3.{sys.version_info.minor}"
-PURE = ("tests/balance", "tests/policy", "tests/routing", "tests/sim", "tests/config/test_traffic_docs.py")
+PURE = (
+    "tests/balance",
+    "tests/policy",
+    "tests/routing",
+    "tests/sim",
+    "tests/config/dialects",
+    "tests/config/test_traffic_docs.py",
+)
 """What is tested on the primary Python alone, unless somebody asks for it."""
 
 
