@@ -358,6 +358,26 @@ def test_a_canary_has_the_same_users_and_grows_by_others(tmp_path: Path) -> None
     assert [line.rpartition(": ")[2] for line in lines] == ["True"] * 4
 
 
+def test_a_new_version_gets_copies_and_nobody_notices(tmp_path: Path) -> None:
+    assert what_it_prints("routing/mirroring.py", tmp_path) == [
+        "answers: Counter({200: 5})",
+        "nobody waited for the copies: True",
+        "mirrored to: ('orders-next',)",
+        "orders got: 5 and orders-next: 5",
+    ]
+
+
+def test_one_request_reaches_a_developers_instance_two_hops_away(tmp_path: Path) -> None:
+    real = "a page from orders with the users of all"
+    assert what_it_prints("routing/override.py", tmp_path) == [
+        f"without: {real}",
+        "signed: a page from orders with Alice's users",
+        f"unsigned: {real}",
+        f"forged: {real}",
+        f"expired: {real}",
+    ]
+
+
 def test_each_example_is_in_the_index() -> None:
     index = (EXAMPLES / "README.md").read_text()
 

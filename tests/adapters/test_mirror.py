@@ -38,7 +38,7 @@ def closing(seen: Seen, number: int) -> bytes:
 def counts(mesh: Mesh) -> dict[tuple[str, str], int]:
     mirrors = mesh._wiring.plane.mirrors
     assert mirrors is not None
-    return {**mirrors.counts.read()}
+    return mirrors.counts.read()
 
 
 def is_quiet(mesh: Mesh) -> bool:

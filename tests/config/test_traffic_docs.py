@@ -48,6 +48,7 @@ def _whole(block: str) -> dict[str, Any]:
 def test_every_example_loads(block: str) -> None:
     config = {key: value for key, value in _whole(block).items() if key != "include"}
     environ = {"REDIS_URL": "redis://127.0.0.1/0", "CONSUL_HTTP_TOKEN": "", "POD_INDEX": "2", "REPLICAS": "9"}
+    environ["OVERRIDE_KEY"] = "a-key-that-nobody-guesses"
     compile_config(load_mapping({"service": "checkout", **config}, environ=environ))
 
 

@@ -126,19 +126,19 @@ class MirrorCounts:
     __slots__ = ("_counts", "_lock")
 
     def __init__(self) -> None:
-        self._counts: dict[tuple[str, MirrorOutcome], int] = {}
+        self._counts: dict[tuple[str, str], int] = {}
         self._lock = threading.Lock()
 
     def add(self, cluster: str, outcome: MirrorOutcome) -> None:
         """Count one more, from any thread."""
-        key = cluster, outcome
+        key: tuple[str, str] = (cluster, outcome)
         with self._lock:
             self._counts[key] = self._counts.get(key, 0) + 1
 
     def read(self) -> dict[tuple[str, str], int]:
         """All of them."""
         with self._lock:
-            return {**self._counts}
+            return dict(self._counts)
 
     def renew_lock(self) -> None:
         """After a fork, in the child."""
