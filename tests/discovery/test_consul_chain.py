@@ -281,6 +281,32 @@ def test_names_in_the_form_of_consuls_dns_are_asked_for_as_it_means_them(
     assert {got(mesh, "http://web.service.dc1.consul/") for _ in range(20)} == {"v1 /", "v2 /"}
 
 
+def test_calls_go_to_another_datacenter_by_redirect_and_by_failover(consul_factory: Callable[..., Consul]) -> None:
+    here, there = consul_factory(wan=True), consul_factory(wan=True, datacenter="dc2", node="node-2")
+    here.join(there)
+    until(lambda: here.request("GET", "/v1/health/service/web?dc=dc2")[0] == 200)
+    here.put("/v1/config", {"Kind": "proxy-defaults", "Name": "global", "Config": {"protocol": "http"}})
+    near, far = Servers(here), Servers(there)
+    try:
+        near.start("near", "web", Check={"TTL": "600s", "Status": "passing"})
+        far.start("far", "web", Meta={"version": "2"})
+        far.start("far-old", "web", Meta={"version": "1"})
+        subsets = {"new": {"Filter": "Service.Meta.version == 2"}}
+        failover = {"*": {"Datacenters": ["dc2"], "ServiceSubset": "new"}}
+        here.put("/v1/config", {"Kind": "service-resolver", "Name": "web", "Subsets": subsets, "Failover": failover})
+        redirect = {"Service": "web", "ServiceSubset": "new", "Datacenter": "dc2"}
+        here.put("/v1/config", {"Kind": "service-resolver", "Name": "elsewhere", "Redirect": redirect})
+        with Mesh.from_dict({"discovery": [{"consul": {"address": here.address, "chain": True}}]}) as mesh:
+            assert {got(mesh, "http://elsewhere/") for _ in range(10)} == {"far /"}
+            assert {got(mesh) for _ in range(10)} == {"near /"}
+            here.put("/v1/agent/check/fail/service:near")
+            eventually(lambda: got(mesh) == "far /")
+            assert {got(mesh) for _ in range(10)} == {"far /"}
+    finally:
+        near.stop()
+        far.stop()
+
+
 def test_names_are_taken_apart() -> None:
     assert ConsulName.of("web") == ConsulName("web")
     assert ConsulName.of("web.service.consul") == ConsulName("web", is_dns=True)

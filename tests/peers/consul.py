@@ -24,6 +24,7 @@ class Consul(Process):
         node_meta: metadata of the agent's node, from which clients read locality.
         node: the node's name.
         datacenter: the data centre's name.
+        wan: whether it can be joined to agents of other data centres, see `join`.
         settings: anything else, as the agent's configuration file would have it.
     """
 
@@ -36,11 +37,13 @@ class Consul(Process):
         node_meta: Mapping[str, str] | None = None,
         node: str = "test-node",
         datacenter: str = "dc1",
+        wan: bool = False,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.token = token
         self.node_meta = dict(node_meta or {})
         self.http_port = free_port()
+        self.wan_port = free_port() if wan else -1
         config: dict[str, Any] = {
             "node_name": node,
             "datacenter": datacenter,
@@ -50,7 +53,7 @@ class Consul(Process):
                 "http": self.http_port,
                 "server": free_port(),
                 "serf_lan": free_port(),
-                "serf_wan": -1,
+                "serf_wan": self.wan_port,
                 "dns": -1,
                 "grpc": -1,
             },
@@ -117,6 +120,10 @@ class Consul(Process):
         if status != 200:
             raise RuntimeError(f"{method} {path}: {status} {reply}")
         return reply
+
+    def join(self, other: Consul) -> None:
+        """Have the two data centres know each other."""
+        self.put(f"/v1/agent/join/127.0.0.1:{other.wan_port}?wan=1")
 
     def _is_ready(self) -> bool:
         try:
