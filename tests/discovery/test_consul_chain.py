@@ -29,7 +29,7 @@ from tests.peers.fixtures import require
 from tests.peers.process import free_port
 
 KINDS = ("service-router", "service-splitter", "service-resolver")
-WITHIN_S = 2.0
+WITHIN_S = 5.0
 """Consul answers a blocking query within a second; the rest is for a busy machine."""
 
 
@@ -392,8 +392,8 @@ def test_many_changes_in_a_row_lose_no_call(consul: Consul, servers: Servers, me
         consul.put("/v1/config", {"Kind": "service-router", "Name": "web", "Routes": routes})
     consul.request("DELETE", "/v1/config/service-router/web")
     eventually(lambda: got(mesh) == "web-1 /")
+    until(lambda: "web-1 /" in seen or failures)
     done.set()
     for thread in threads:
         thread.join()
     assert failures == []
-    assert seen >= {"web-1 /"}
