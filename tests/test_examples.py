@@ -315,6 +315,24 @@ def test_documents_of_istio_hold_as_they_stand(tmp_path: Path) -> None:
     ]
 
 
+def test_a_directory_of_istio_is_dropped_in(tmp_path: Path) -> None:
+    _, different, *lines = what_it_prints("dialects/istio_as_it_is/run.py", tmp_path)
+
+    assert different.startswith("different mesh/ratings.yaml:25: VirtualService ratings: spec.http[1].retries: ")
+    assert [line for line in lines if not line.startswith("  endpoint ")] == [
+        "4 files, 3 services, 4 routes: 0 errors, 1 honoured differently",
+        "exit 0",
+        "GET http://reviews:9080/reviews/1: service reviews, mode on",
+        "  route testers: to reviews/v2 100 %",
+        "everybody: v1 and v3: True, v3 for about a fifth: True",
+        "jason: v2",
+        "ratings for jason: 500 by ratings-1, status 500",
+        "one of two is broken: {'5 stars': 20}, which was tried 2 times",
+        "the host that is registered: a cover",
+        "another one: EgressRefused",
+    ]
+
+
 def test_documents_of_the_gateway_api_hold_as_they_stand(tmp_path: Path) -> None:
     assert what_it_prints("routing/gateway_api.py", tmp_path)[:6] == [
         "split: both are called: True, the first of them more: True",
