@@ -6,23 +6,40 @@ import httpx
 
 import meshlib
 from meshlib import (
+    Backend,
     Backoff,
+    Caller,
+    DirectResponse,
+    Documents,
     Fault,
     FaultAbort,
     FaultDelay,
     HashCookie,
     HashOn,
     HeaderCondition,
+    HeaderEdit,
+    HeaderEdits,
     LoadBalancing,
+    Match,
     Mesh,
+    Mirror,
+    OverrideAllowed,
+    Overrides,
+    PathMatch,
     RateLimitedBackoff,
     Record,
+    Redirect,
+    RegexRewrite,
     ResetHeader,
     Retry,
     RetryBudget,
+    Rewrite,
     Ring,
+    Route,
     Service,
     SessionAffinity,
+    Sticky,
+    ValueMatch,
     Watch,
 )
 
@@ -55,6 +72,37 @@ def a_service_with_retries_and_faults() -> Service:
     )
     fault = Fault(delay=FaultDelay(fixed="2s", percent=10), abort=FaultAbort(status=503, percent=1), max_active=5)
     return Service(retry=retry, retry_budget=RetryBudget(kind="rate", percent=10, ttl="5s"), fault=fault)
+
+
+def routes_of_every_kind() -> Mesh:
+    testers = Match(
+        path=PathMatch(path_prefix="/v2"), method=["GET", "HEAD"], caller=Caller(labels={"app": "checkout"}), percent=10
+    )
+    routes = [
+        Route(
+            name="testers",
+            match=[testers, Match(cookies={"user": ValueMatch(prefix="test-")})],
+            backends=[Backend(subset="v1", weight=90), Backend(service="orders-next", weight=10)],
+            sticky=Sticky(cookie="user"),
+            rewrite=Rewrite(prefix="/v1", host="orders.internal"),
+            headers=HeaderEdits(request=HeaderEdit(set={"x-canary": "1"}, remove=["x-debug"])),
+            mirror=[Mirror(service="shadow", percent=5), Mirror(subset="v1")],
+        ),
+        Route(match=[Match(path=PathMatch(exact="/old"))], redirect=Redirect(path="/new", status=308)),
+        Route(match=[Match(method="TRACE")], direct_response=DirectResponse(status=405)),
+        Route(
+            match=[Match(path=PathMatch(regex="/x.*"))],
+            rewrite=Rewrite(regex=RegexRewrite(pattern="^/x", substitution="/y")),
+        ),
+    ]
+    return Mesh(
+        service="checkout",
+        namespace="shop",
+        labels={"app": "checkout"},
+        services={"orders": Service(subsets={"v1": {"version": "v1"}}, routes=routes)},
+        documents=Documents(strict=True),
+        overrides=Overrides(allow=[OverrideAllowed(service="users", to="users-dev-*")]),
+    )
 
 
 async def a_configuration_that_changes(mesh: Mesh) -> None:
