@@ -15,7 +15,7 @@ from meshlib.config.checks_hedge import hedge_faults, unhedgeable
 from meshlib.config.checks_keys import unmatched, unnamed
 from meshlib.config.checks_places import place_faults
 from meshlib.config.checks_retry import budget_faults, fault_faults, retry_faults
-from meshlib.config.checks_routes import delegations, placed_routes, route_faults, subset_faults
+from meshlib.config.checks_routes import delegations, endless, placed_routes, route_faults, subset_faults
 from meshlib.config.checks_shadow import as_policy, shadow_faults
 from meshlib.config.compile import Levels, consul_settings, levels_of
 from meshlib.config.compile_routes import route_policy
@@ -49,7 +49,11 @@ class Contradiction:
 
 
 def contradictions(config: written.MeshConfig) -> Iterator[Contradiction]:
-    """All contradictions in `config`."""
+    """All contradictions in `config`; where its routes never end, only that."""
+    without_end = [Contradiction(*each) for each in endless(config)]
+    if without_end:
+        yield from without_end
+        return
     defaults = levels_of("", config.defaults)
     yield from _policy(("defaults",), config.defaults, defaults)
     for policy_path, policy in _policies(config):

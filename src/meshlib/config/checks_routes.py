@@ -11,10 +11,13 @@ from meshlib.config.fields import closest
 from meshlib.config.problems import Found, Path
 from meshlib.policy.settings import CallPolicy
 
-__all__ = ["Place", "Placed", "delegations", "placed_routes", "route_faults", "subset_faults"]
+__all__ = ["Place", "Placed", "delegations", "endless", "placed_routes", "route_faults", "subset_faults"]
 
 MAX_ROUTES: Final = 100_000
 """So many routes, each counted once for each of its matches, a service may come to with all that it delegates to."""
+
+MAX_ALL_ROUTES: Final = 300_000
+"""So many all services may come to together."""
 
 MAX_DEPTH: Final = 32
 """So many times a route may be handed over, from one list to the next."""
@@ -26,6 +29,7 @@ _EXCLUDED: Final = {
     "delegate": ("backends", "sticky"),
 }
 _WITHOUT_BODY: Final = (204, 304)
+_DELEGATION: Final = frozenset({"delegate", "route_sets"})
 
 Place: TypeAlias = tuple[Path, written.Route, CallPolicy]
 """A route, where it is written, and the policy that it is laid over."""
@@ -35,8 +39,7 @@ Placed: TypeAlias = tuple[Path, str, frozenset[str], Path | None, tuple[str, ...
 
 
 def delegations(config: written.MeshConfig) -> Found:
-    """Routes that hand over to a list that nobody wrote, or that leads back to them; and lists that grow too large."""
-    needs = frozenset({"delegate", "route_sets"})
+    """Routes that hand over to a list that nobody wrote."""
     sets = config.route_sets
     lists: list[tuple[Path, Sequence[written.Route]]] = [
         (("services", name, "routes"), service.routes) for name, service in config.services.items()
@@ -48,55 +51,66 @@ def delegations(config: written.MeshConfig) -> Found:
                 nearest = closest(route.delegate, sets)
                 hint = f"; did you mean {nearest!r}?" if nearest else ""
                 text = f"no list under 'route_sets' has the name {route.delegate!r}{hint}"
-                yield (*path, index, "delegate"), text, needs
-    circle = _circle(sets)
+                yield (*path, index, "delegate"), text, _DELEGATION
+
+
+def endless(config: written.MeshConfig) -> Found:
+    """Lists of routes that lead back to themselves, or that grow too large: nothing can be made of them."""
+    sets = config.route_sets
+    order, circle = _in_order(sets)
     if circle:
         index = next(index for index, route in enumerate(sets[circle[0]]) if route.delegate == circle[1])
-        yield ("route_sets", circle[0], index, "delegate"), f"goes round in a circle: {' to '.join(circle)}", needs
+        yield (
+            ("route_sets", circle[0], index, "delegate"),
+            f"goes round in a circle: {' to '.join(circle)}",
+            _DELEGATION,
+        )
         return
-    sizes: dict[str, int] = {}
-    for name, service in config.services.items():
-        reached = {route.delegate for route in service.routes} - {None}
-        for _ in range(MAX_DEPTH):
-            reached = {route.delegate for each in reached for route in sets.get(each or "", ())} - {None}
-        if reached:
-            text = f"hand over from list to list more than {MAX_DEPTH} times"
-            yield ("services", name, "routes"), text, needs
-        elif _size(service.routes, sets, sizes) > MAX_ROUTES:
-            text = f"come to more than {MAX_ROUTES} routes with what they delegate to"
-            yield ("services", name, "routes"), text, needs
-
-
-def _circle(sets: Mapping[str, Sequence[written.Route]]) -> list[str]:
-    """The first lists found that hand over to one another in a circle, from one back to itself; empty if none do."""
-    over: set[str] = set()
-    for name in sets:
-        way: list[str] = [name]
-        ahead = [iter(sets[name])]
-        while way:
-            to = next((route.delegate for route in ahead[-1] if route.delegate in sets), None)
-            if to is None:
-                over.add(way.pop())
-                ahead.pop()
-            elif to in way:
-                return [*way[way.index(to) :], to]
-            elif to not in over:
-                way.append(to)
-                ahead.append(iter(sets[to]))
-    return []
-
-
-def _size(routes: Sequence[written.Route], sets: Mapping[str, Sequence[written.Route]], sizes: dict[str, int]) -> int:
-    """How many routes, each counted for each of its matches, a list comes to; there is no circle."""
+    sizes: dict[str | None, int] = {None: 1}
+    depths: dict[str | None, int] = {None: 0}
+    for name in order:
+        sizes[name] = _size(sets[name], sizes)
+        depths[name] = 1 + max((depths.get(route.delegate, 0) for route in sets[name]), default=0)
     total = 0
-    for route in routes:
-        inner = 1
-        if route.delegate is not None:
-            if route.delegate not in sizes:
-                sizes[route.delegate] = _size(sets.get(route.delegate, ()), sets, sizes)
-            inner = sizes[route.delegate]
-        total += max(1, len(route.match)) * inner
-    return total
+    for name, service in config.services.items():
+        size = _size(service.routes, sizes)
+        total += size
+        if max((depths.get(route.delegate, 0) for route in service.routes), default=0) > MAX_DEPTH:
+            text = f"hand over from list to list more than {MAX_DEPTH} times"
+        elif size > MAX_ROUTES:
+            text = f"come to more than {MAX_ROUTES} routes with what they delegate to"
+        elif total > MAX_ALL_ROUTES:
+            text = f"come, with those of all services before, to more than {MAX_ALL_ROUTES} routes"
+        else:
+            continue
+        yield ("services", name, "routes"), text, _DELEGATION
+        if total > MAX_ALL_ROUTES:
+            return
+
+
+def _in_order(sets: Mapping[str, Sequence[written.Route]]) -> tuple[list[str], list[str]]:
+    """The lists, each after those that it hands over to; or else the first circle, from one list back to itself."""
+    over: dict[str, None] = {}
+    for name in sets:
+        # A dict, since the way may be long.
+        way: dict[str, Iterator[written.Route]] = {} if name in over else {name: iter(sets[name])}
+        while way:
+            last = next(reversed(way))
+            to = next((route.delegate for route in way[last] if route.delegate in sets), None)
+            if to is None:
+                over[last] = None
+                del way[last]
+            elif to in way:
+                names = list(way)
+                return [], [*names[names.index(to) :], to]
+            elif to not in over:
+                way[to] = iter(sets[to])
+    return list(over), []
+
+
+def _size(routes: Sequence[written.Route], sizes: Mapping[str | None, int]) -> int:
+    """How many routes, each counted for each of its matches, a list comes to."""
+    return sum(max(1, len(route.match)) * sizes.get(route.delegate, 0) for route in routes)
 
 
 def placed_routes(

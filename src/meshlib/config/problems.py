@@ -16,7 +16,7 @@ from meshlib.config.fields import MAP_OR_FALSE, Part, closest
 from meshlib.dataclass import dataclass
 from meshlib.errors import ConfigError
 
-__all__ = ["Found", "Path", "Problem", "dotted", "from_code", "problems_of", "refuse"]
+__all__ = ["MAX_TOLD", "Found", "Path", "Problem", "dotted", "from_code", "on_one_line", "problems_of", "refuse"]
 
 Path: TypeAlias = tuple[str | int, ...]
 Found: TypeAlias = Iterator[tuple[Path, str, frozenset[str]]]
@@ -38,6 +38,11 @@ _KINDS: Final = (
     (type(None), "null"),
 )
 
+
+MAX_TOLD: Final = 1000
+"""So many problems are told, at most; of more it is said how many they are."""
+
+_LONGEST_KEY: Final = 100
 
 _NOWHERE: Final = object()
 _HIDDEN: Final = object()
@@ -61,15 +66,17 @@ class Problem:
 
     def __str__(self) -> str:
         where = self.file if self.line is None else f"{self.file}:{self.line}"
-        return f"{where}: {dotted(self.path)}: {self.text}" if self.path else f"{where}: {self.text}"
+        return on_one_line(f"{where}: {dotted(self.path)}: {self.text}" if self.path else f"{where}: {self.text}")
 
 
 def refuse(problems: Iterable[Problem], subject: str) -> ConfigError:
     """The error that reports `problems`, in the order of files and lines."""
     unique = dict.fromkeys(problems)
     ordered = sorted(unique, key=lambda problem: (problem.file, problem.line or 0))
-    texts = tuple(str(problem) for problem in ordered)
-    count = "1 problem" if len(texts) == 1 else f"{len(texts)} problems"
+    texts = tuple(str(problem) for problem in ordered[:MAX_TOLD])
+    if len(ordered) > MAX_TOLD:
+        texts += (f"and {len(ordered) - MAX_TOLD} more",)
+    count = "1 problem" if len(ordered) == 1 else f"{len(ordered)} problems"
     return ConfigError(f"{subject}: {count}", problems=texts)
 
 
@@ -86,9 +93,19 @@ def dotted(path: Path) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            shown = part if _PLAIN_KEY.fullmatch(part) and "." not in part else _quoted(part)
+            plain = len(part) <= _LONGEST_KEY and _PLAIN_KEY.fullmatch(part) and "." not in part
+            shown = part if plain else _quoted(part)
             text += f".{shown}" if text else shown
     return text
+
+
+def on_one_line(text: str, longest: int = 2000) -> str:
+    """`text` as a terminal or a log may have it: what moves a cursor or ends a line is escaped, the middle left out."""
+    if len(text) > longest:
+        text = f"{text[: longest // 2]} ... {text[-longest // 2 :]}"
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def problems_of(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 from meshlib.config.dialects.resources import Place, Resource
-from meshlib.config.problems import Path
+from meshlib.config.problems import Path, on_one_line
 from meshlib.config.settings import DocumentSettings
 from meshlib.dataclass import dataclass, field
 
@@ -57,7 +57,7 @@ class Note:
     effect: Effect
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.text}"
+        return on_one_line(f"{self.place}: {self.text}", 4000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class Draft:
 
     def note(self, place: Place, text: str, effect: Effect) -> None:
         """Say that something is not done, or not to the letter."""
-        note = Note(place, text, effect)
+        note = Note(place, on_one_line(text), effect)
         if note not in self._noted:
             self._noted.add(note)
             self.notes.append(note)

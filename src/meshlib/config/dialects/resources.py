@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from meshlib.config.documents import Document
-from meshlib.config.problems import Path, dotted
+from meshlib.config.problems import Path, dotted, on_one_line
 from meshlib.dataclass import dataclass, field
 
 __all__ = ["CONSUL", "Place", "Resource", "resources_in"]
@@ -81,7 +81,8 @@ class Resource:
     @property
     def subject(self) -> str:
         """It, in words."""
-        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+        name = f"{self.namespace}/{self.name}" if self.namespace else self.name
+        return on_one_line(f"{self.kind} {name}", 400)
 
     def place(self, *path: str | int) -> Place:
         """Where a field of it stands."""

@@ -15,7 +15,7 @@ this module does the same for entries that are read from files. The rules that a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, Final
 
 from meshlib.config.dialects.consul.schema import Fields
@@ -23,6 +23,7 @@ from meshlib.dataclass import dataclass, field, replace
 
 __all__ = [
     "CONNECT_TIMEOUT_S",
+    "MAX_TARGETS",
     "Chain",
     "ChainError",
     "ChainRoute",
@@ -35,16 +36,21 @@ __all__ = [
 ]
 
 CONNECT_TIMEOUT_S: Final = 5.0
+MAX_TARGETS: Final = 200_000
+"""So many targets all chains of a configuration may come to; splitters that lead to splitters multiply them."""
+_MAX_STEPS: Final = 64
+"""So many times in a row a service may be split, and so many times it may be redirected."""
 _HASHING: Final = frozenset({"ring_hash", "maglev"})
 
 
 class ChainError(ValueError):
-    """The entries of a service contradict each other; `where` is the map that does."""
+    """The entries of a service contradict each other; `where` is the map that does. Or they are too much: `bound`."""
 
-    def __init__(self, text: str, where: Fields | None = None) -> None:
+    def __init__(self, text: str, where: Fields | None = None, *, bound: bool = False) -> None:
         super().__init__(text)
         self.text = text
         self.where = where
+        self.bound = bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +139,14 @@ class Chain:
         step: where calls go that no route takes.
         routes: of its router, in order, without the one that Consul adds for the rest.
         protocol: ``http``, ``http2``, ``grpc`` or ``tcp``; empty if unknown.
+        targets: how many were resolved for it.
     """
 
     service: str
     step: Step
     routes: tuple[ChainRoute, ...] = ()
     protocol: str = ""
+    targets: int = 1
 
     def ends(self) -> Iterator[Resolved]:
         """All that its steps end at, failover targets after what they stand in for."""
@@ -154,18 +162,23 @@ class Entries:
 
     routers: dict[str, Fields] = field(default_factory=dict)
     splitters: dict[str, Fields] = field(default_factory=dict)
-    resolvers: dict[str, Fields] = field(default_factory=dict)
+    resolvers: MutableMapping[str, Fields] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)
     protocol: str = ""
 
 
-def compile_chain(service: str, entries: Entries) -> Chain:
+def compile_chain(service: str, entries: Entries, most: int = MAX_TARGETS) -> Chain:
     """The chain of `service`.
+
+    Args:
+        service: its name.
+        entries: all that there are.
+        most: how many targets it may come to.
 
     Raises:
         ChainError: if it cannot be followed to its end.
     """
-    compiler = _Compiler(entries)
+    compiler = _Compiler(entries, most)
     step = compiler.step(service)
     router = entries.routers.get(service)
     routes = []
@@ -175,12 +188,15 @@ def compile_chain(service: str, entries: Entries) -> Chain:
         subset = (destination or {}).get("ServiceSubset") or ""
         follows = Step((Split(100.0, compiler.resolve(Target(to, subset), destination)),)) if subset else None
         routes.append(ChainRoute(route.get("Match"), destination, follows or compiler.step(to)))
-    return Chain(service, step, tuple(routes), entries.protocols.get(service) or entries.protocol)
+    protocol = entries.protocols.get(service) or entries.protocol
+    return Chain(service, step, tuple(routes), protocol, compiler.targets)
 
 
 class _Compiler:
-    def __init__(self, entries: Entries) -> None:
+    def __init__(self, entries: Entries, most: int) -> None:
         self._entries = entries
+        self._most = most
+        self.targets = 0
 
     def step(self, service: str) -> Step:
         if service in self._entries.splitters:
@@ -199,6 +215,8 @@ class _Compiler:
             if to != service and not subset and to in self._entries.splitters:
                 if to in chain:
                     raise ChainError(f"splits in a circle: {' -> '.join((*chain, to))}", split)
+                if len(chain) >= _MAX_STEPS:
+                    raise ChainError(f"splits more than {_MAX_STEPS} times in a row", split)
                 for inner in self._splits(to, (*chain, to)):
                     share = _hundredths(weight * inner.weight / 100)
                     yield replace(inner, weight=share, edits=(*edits, *inner.edits), own=False)
@@ -212,6 +230,8 @@ class _Compiler:
             if target in seen:
                 names = " -> ".join(each.service for each in (*seen, target))
                 raise ChainError(f"redirects in a circle: {names}", resolver)
+            if len(seen) >= _MAX_STEPS:
+                raise ChainError(f"redirects more than {_MAX_STEPS} times in a row", resolver)
             seen.append(target)
             redirect = resolver.get("Redirect")
             # What cluster peers have is not looked up.
@@ -224,6 +244,10 @@ class _Compiler:
                 return self._resolved(target, resolver, where, failover)
 
     def _resolved(self, target: Target, resolver: Fields, where: Fields | None, failover: bool) -> Resolved:
+        self.targets += 1
+        if self.targets > self._most:
+            text = f"comes, with all chains before it, to more than {MAX_TARGETS} targets"
+            raise ChainError(text, where, bound=True)
         subsets = resolver.get("Subsets", {})
         subset = subsets.get(target.subset, {})
         if target.subset and target.subset not in subsets:

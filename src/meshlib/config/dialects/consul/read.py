@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from meshlib.config.dialects.consul.chain import Chain, ChainError, Entries, Target, compile_chain
+from meshlib.config.dialects.consul.chain import MAX_TARGETS, Chain, ChainError, Entries, Target, compile_chain
 from meshlib.config.dialects.consul.entries import ENTRIES, KINDS, OTHER_KINDS
 from meshlib.config.dialects.consul.native import service_of, usual, write_chain, write_ends
 from meshlib.config.dialects.consul.schema import Fields, Reading, read_table
@@ -54,7 +55,7 @@ def _keep(draft: Draft, resource: Resource, kind: str, found: dict[str, Fields])
 def _check(draft: Draft, found: Mapping[str, Mapping[str, Fields]]) -> None:
     for splitter in found["service-splitter"].values():
         splits = splitter.get("Splits") or ()
-        total = sum(round(float(split.get("Weight", 0)) * 100) for split in splits)
+        total = sum(round(split.get("Weight", 0) * 100) for split in splits)
         if total != 10_000:
             draft.note(splitter.place("Splits"), f"the weights add up to {total / 100:g}, not to 100", "wrong")
     for resolver in found["service-resolver"].values():
@@ -77,14 +78,18 @@ def _write(draft: Draft, found: Mapping[str, Mapping[str, Fields]]) -> None:
         _general_protocol(draft, general),
     )
     chains: dict[str, Chain] = {}
+    left = MAX_TARGETS
     for name in dict.fromkeys((*routers, *splitters, *resolvers)):
         first = next(kind[name] for kind in (routers, splitters, resolvers) if name in kind)
         try:
-            chains[name] = compile_chain(name, entries)
+            chains[name] = compile_chain(name, entries, left)
         except ChainError as error:
             where = error.where if error.where is not None and error.where.resource is not None else first
             draft.note(where.place(), error.text, "wrong")
+            if error.bound:
+                return
             continue
+        left -= chains[name].targets
         write_chain(draft, chains[name], first.place())
         if chains[name].protocol == "tcp" and (name in routers or name in splitters):
             text = f"the protocol of {name!r} is tcp, for which Consul takes neither routers nor splitters"
@@ -119,7 +124,7 @@ def _subsets(draft: Draft, resolver: Fields, entries: Entries) -> None:
     for subset in resolver.get("Subsets", {}):
         place = resolver.place("Subsets")
         try:
-            resolvers = {**entries.resolvers, name: _with_default(resolver, subset)}
+            resolvers = ChainMap({name: _with_default(resolver, subset)}, entries.resolvers)
             chain = compile_chain(name, Entries({}, {}, resolvers))
         except ChainError as error:  # no error in Consul, as no route leads there
             draft.note(place, f"{subset!r} is left out, to which nothing leads: {error.text}", "different")

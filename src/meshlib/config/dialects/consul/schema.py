@@ -6,7 +6,6 @@ custom resources of Kubernetes. Here all of them are the first.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
@@ -24,6 +23,9 @@ Simple: TypeAlias = Literal["text", "texts", "number", "numbers", "flag", "durat
 Table: TypeAlias = Mapping[str, "Field"]
 Kind: TypeAlias = Simple | Table
 Many: TypeAlias = Literal["", "list", "map"]
+
+_LARGEST: Final = 2**63
+"""Of Go's numbers; none that is larger, nor one that is none, is taken."""
 
 _SAYS: Final[dict[str, str]] = {
     "text": "a text",
@@ -152,7 +154,7 @@ def _one(kind: Kind, value: Any, path: Path, reading: Reading) -> Any:
 def duration(value: Any) -> float | None:
     """A duration as Go writes it, ``1m30s``, in seconds; a number is one of nanoseconds. None if it is none."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return value * 1e-9 if math.isfinite(value) else None
+        return value * 1e-9 if abs(value) <= _LARGEST else None
     if not isinstance(value, str):
         return None
     seconds = go_duration(value.removeprefix("-"))
@@ -162,7 +164,9 @@ def duration(value: Any) -> float | None:
 def _text(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if isinstance(value, str | int | float) else None
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int | float) and abs(value) <= _LARGEST else None
 
 
 def _number(value: Any) -> float | None:
@@ -171,7 +175,9 @@ def _number(value: Any) -> float | None:
             value = float(value)
         except ValueError:
             return None
-    return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) <= _LARGEST else None
 
 
 def _flag(value: Any) -> bool | None:
@@ -222,7 +228,16 @@ def _is_empty(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, bool | int | float) else type(value).__name__
+    if isinstance(value, bool | float):
+        return repr(value)
+    # Python refuses to write out the largest integers.
+    return (
+        type(value).__name__
+        if not isinstance(value, int)
+        else repr(value)
+        if abs(value) <= _LARGEST
+        else "a huge number"
+    )
 
 
 def rows_of(table: Table, prefix: str = "") -> Iterator[tuple[str, Field]]:
