@@ -78,7 +78,7 @@ def _read(
 def _tls(reader: Reader, namespace: str, bundles: Mapping[tuple[str, str], str]) -> dict[str, Any]:
     host, known = reader.text("hostname"), reader.text("wellKnownCACertificates")
     names = reader.maps("subjectAltNames")
-    authorities = _authorities(reader.maps("caCertificateRefs"), namespace, bundles)
+    authorities, missing = _authorities(reader.maps("caCertificateRefs"), namespace, bundles)
     reader.rest()
     tls: dict[str, Any] = {"mode": "simple"}
     if not host:
@@ -86,10 +86,16 @@ def _tls(reader: Reader, namespace: str, bundles: Mapping[tuple[str, str], str])
     else:
         tls["server_name"] = host
     if known not in (None, "", "System"):
-        text = f"is not honoured: {known!r} is no set of certificates that is known; the system's are trusted"
+        text = f"is not honoured: {known!r} is no set of certificates that is known; calls fail"
         reader.draft.note(reader.place("wellKnownCACertificates"), text, "ignored")
+        missing = [*missing, f"wellKnownCACertificates {known}"]
+    elif not known and not authorities and not missing:
+        reader.wrong(None, "has neither caCertificateRefs nor wellKnownCACertificates; one of them is required")
     if authorities:
         tls["ca"] = authorities
+    elif missing:
+        # Roots that are not there are no reason to trust others: a file of that name, which is none, fails the calls.
+        tls["ca_file"] = missing[0]
     given = []
     for each in names:
         given.append(each.text("hostname") if each.text("type") == "Hostname" else None)
@@ -101,8 +107,12 @@ def _tls(reader: Reader, namespace: str, bundles: Mapping[tuple[str, str], str])
     return tls
 
 
-def _authorities(readers: Sequence[Reader], namespace: str, bundles: Mapping[tuple[str, str], str]) -> str:
+def _authorities(
+    readers: Sequence[Reader], namespace: str, bundles: Mapping[tuple[str, str], str]
+) -> tuple[str, list[str]]:
+    """The certificates of all references together, and what was not found."""
     texts: list[str] = []
+    missing: list[tuple[Reader, str]] = []
     for reader in readers:
         group, kind, name = reader.text("group") or "", reader.text("kind") or "", reader.text("name") or ""
         reader.rest()
@@ -110,9 +120,12 @@ def _authorities(readers: Sequence[Reader], namespace: str, bundles: Mapping[tup
         if bundle:
             texts.append(bundle if bundle.endswith("\n") else f"{bundle}\n")
         else:
-            text = f"is not honoured: there is no ConfigMap {namespace}/{name} with {_KEY} among the documents"
-            reader.draft.note(reader.place(), f"{text}; the system's certificates are trusted", "ignored")
-    return "".join(texts)
+            missing.append((reader, f"{kind} {namespace}/{name} with {_KEY}"))
+    then = "the other certificates are trusted alone" if texts else "calls fail"
+    for reader, what in missing:
+        text = f"is not honoured: there is no {what} among the documents; {then}"
+        reader.draft.note(reader.place(), text, "ignored")
+    return "".join(texts), [what for _, what in missing]
 
 
 def _bundle(resource: Resource) -> str:
