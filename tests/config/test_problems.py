@@ -416,6 +416,24 @@ services:
     ]
 
 
+def test_a_required_field_with_a_fault_hides_no_other_fault(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        """
+services:
+  a: {routes: [{match: [{method: GET}], direct_response: {status: 10}}, {backends: [{subset: v1}]}]}
+  b: {endpoints: [{adress: "10.0.0.1:80"}], timeout: 1s, per_try_timeout: 2s}
+""",
+    )
+    assert [problem.split(": ")[1] for problem in found] == [
+        "services.a.routes[0].direct_response.status",
+        "services.a.routes[1].backends[0].subset",
+        "services.b.endpoints[0].address",
+        "services.b.endpoints[0].adress",
+        "services.b.per_try_timeout",
+    ]
+
+
 def test_a_fault_brings_no_faults_that_follow_from_it(tmp_path: Path) -> None:
     text = """
 services:

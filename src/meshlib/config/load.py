@@ -296,7 +296,7 @@ class Loading:
             touched[_scope(path)].update(part for part in path if isinstance(part, str))
         data: Any = self.data
         config: MeshConfig | None = None
-        for attempt in range(4):
+        for attempt in range(8):
             try:
                 config = MeshConfig.model_validate(data)
                 break
@@ -360,10 +360,21 @@ def _lost_with(path: Path) -> frozenset[str]:
 
 
 def _without(data: Any, paths: list[Path]) -> Any:
-    """`data` without the fields at `paths`. Of a list nothing is taken out, lest its places change: it goes whole."""
-    for path in paths:
+    """`data` without the fields at `paths`. Of a list nothing is taken out, lest its places change: it goes whole.
+
+    What lacks a field that is required goes as a whole, too.
+    """
+    for path in [path if _is_there(data, path) else path[:-1] for path in paths]:
         data = _cut(data, path[:-1] if path and isinstance(path[-1], int) else path)
     return data
+
+
+def _is_there(data: Any, path: Path) -> bool:
+    for key in path:
+        if not (key in data if isinstance(data, Mapping) else isinstance(data, list) and key in range(len(data))):
+            return False
+        data = data[key]
+    return True
 
 
 def _cut(data: Any, path: Path) -> Any:
