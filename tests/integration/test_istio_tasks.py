@@ -298,3 +298,20 @@ def test_tls_is_originated_for_calls_without(bookinfo: Shop, caller: Caller, tmp
         answer = client("GET", "http://edition.example.com/politics")
         assert (answer.text, answer.url.scheme) == ("ok", "http")
         assert server.failed_handshakes == 0
+
+
+def test_documents_are_tried_without_changing_anything(bookinfo: Shop, caller: Caller) -> None:
+    first, second = bookinfo.run("reviews", "v1"), bookinfo.run("reviews", "v2")
+    bookinfo.apply("destination-rule-reviews")
+    bookinfo.apply("virtual-service-reviews-test-v2")
+    # No DNS tells of reviews here, so that of the application is an address that both go by.
+    here = f"127.0.0.1:{first.server.port}"
+    mesh = bookinfo.mesh(mode="observe", services={"reviews": {"hosts": [here]}})
+    productpage = caller.attached(mesh)
+    answer = productpage("GET", f"http://{here}/reviews/0", headers=JASON)
+    record = meshlib.record(answer)
+    assert record is not None
+    assert (answer.text, record.route, second.calls) == ("v1", "reviews-1", 0)
+    assert record.why[0] == f"would go to 127.0.0.1:{second.server.port} (reviews/v2)"
+    mesh.set_mode("on", service="reviews")
+    assert answers(productpage, f"http://{here}/reviews/0", headers=JASON) == {"v2": 1}

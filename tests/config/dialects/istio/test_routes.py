@@ -270,6 +270,13 @@ def test_mirrors(mirror: dict[str, Any], expected: list[tuple[str, float]]) -> N
     assert [(each.cluster, each.percent) for each in route.mirrors] == expected
 
 
+@pytest.mark.parametrize(("percent", "timeout", "said"), [(100, "1s", 1), (0, "1s", 0), (100, "0s", 0)])
+def test_a_delay_inside_a_timeout_is_reported(percent: int, timeout: str, said: int) -> None:
+    fault = {"delay": {"fixedDelay": "7s", "percentage": {"value": percent}}}
+    found = notes(draft_of(virtual_service(http(fault=fault, timeout=timeout))), "different")
+    assert sum("http[0].fault: the delay counts against the timeout" in note for note in found) == said
+
+
 def test_faults_without_a_percentage_are_none() -> None:
     fault = {"delay": {"fixedDelay": "7s"}, "abort": {"httpStatus": 500}}
     policy = only(http(fault=fault)).policy.fault

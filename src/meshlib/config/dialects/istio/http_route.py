@@ -99,6 +99,10 @@ def _check(reader: Reader, fields: Mapping[str, Any]) -> None:
         for name in ("fault", "rewrite"):
             if name in fields:
                 reader.wrong(name, f"is of no use beside {given[0]}")
+    delay = fields.get("fault", {}).get("delay", {})
+    if fields.get("timeout") and delay.get("percent"):
+        text = "the delay counts against the timeout of this rule; in Istio that begins after the delay"
+        reader.different("fault", text)
 
 
 def _share(reader: Reader, namespace: str) -> Share | None:
