@@ -208,6 +208,33 @@ def test_edits_of_one_destination_come_after_those_of_its_route() -> None:
     load(virtual_service(route))
 
 
+def test_edits_of_one_destination_have_the_last_word_where_one_map_cannot_hold_both() -> None:
+    route = http(
+        to(headers={"request": {"set": {"x-a": "2"}, "add": {"x-c": "2"}}, "response": {"remove": ["x-d"]}}),
+        headers={"request": {"set": {"x-a": "1"}, "add": {"x-c": "1"}}, "response": {"add": {"x-d": "1"}}},
+    )
+    compiled = only(route)
+    headers: list[tuple[bytes, bytes]] = [(b"x-a", b"0"), (b"x-c", b"0")]
+    for edits in (compiled.backends[0].request_edits, compiled.request_edits):  # the order in which they are laid on
+        headers = edits.apply(headers)
+    assert headers == [(b"x-c", b"0"), (b"x-c", b"1"), (b"x-a", b"2"), (b"x-c", b"2")]
+    # What is removed is removed first of all, so what the route adds stays.
+    answer: list[tuple[bytes, bytes]] = [(b"x-d", b"0")]
+    for edits in (compiled.backends[0].response_edits, compiled.response_edits):
+        answer = edits.apply(answer)
+    assert answer == [(b"x-d", b"1")]
+
+
+def test_values_of_headers_are_those_that_envoy_sends() -> None:
+    edits = {"request": {"set": {"x-a": "", "x-b": "100%%", "x-c": "%REQ(x-d):8%"}, "remove": ["x-a"]}}
+    draft = draft_of(virtual_service(http(headers=edits)))
+    request = draft.services["reviews"].data["routes"][0]["headers"]["request"]
+    assert request == {"set": {"x-b": "100%", "x-c": "%REQ(x-d):8%"}, "remove": ["x-a"]}
+    found = notes(draft)
+    assert any("'x-a' has an empty value" in note for note in found)
+    assert any("'x-c' is sent as it is written" in note for note in found)
+
+
 def test_edits_of_several_destinations_are_their_own() -> None:
     shares = [
         to(subset="v1", weight=1, headers={"request": {"set": {"Host": "one"}, "add": {"x-a": "1"}}}),

@@ -15,6 +15,7 @@ from meshlib.config.dialects.consul.matches import native_match
 from meshlib.config.dialects.consul.schema import Fields
 from meshlib.config.dialects.draft import Draft, ServiceDraft
 from meshlib.config.dialects.durations import written
+from meshlib.config.dialects.envoy_values import edited_value, has_command
 from meshlib.config.dialects.resources import Place
 from meshlib.config.fields import WIRE_HEADERS
 
@@ -30,7 +31,6 @@ _TERM = re.compile(
     r'|\s*(?P<tag>"[^"]*"|`[^`]*`|[A-Za-z]\w*)\s+in\s+Service\.Tags\s*',
     re.ASCII,
 )
-_VARIABLE = re.compile(r"%[A-Z_]+[(%]")
 
 
 def service_of(draft: Draft, target: Target, place: Place) -> ServiceDraft:
@@ -228,11 +228,14 @@ def _header_edit(draft: Draft, given: Mapping[str, Any], place: Place) -> dict[s
 def _values(draft: Draft, given: Mapping[str, str], place: Place) -> dict[str, str]:
     values: dict[str, str] = {}
     for name, value in given.items():
-        if _VARIABLE.search(value):
+        if has_command(value):
             text = f"is not honoured: the header {name} has variables of Envoy's in it, which are sent as they are"
             draft.note(place, text, "ignored")
-        if _editable(draft, name.lower(), place):
-            values[name.lower()] = value.replace("%%", "%")
+        sent = edited_value(value)
+        if sent is None:
+            draft.note(place, f"the header {name} has an empty value, which changes nothing, as in Envoy", "different")
+        elif _editable(draft, name.lower(), place):
+            values[name.lower()] = sent
     return values
 
 

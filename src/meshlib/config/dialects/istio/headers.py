@@ -6,18 +6,17 @@ removed first, so what is removed and added is set. Source: ``TranslateHeadersOp
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from meshlib.config.dialects.envoy_values import edited_value, has_command
 from meshlib.config.dialects.fields import Reader
 from meshlib.config.fields import WIRE_HEADERS
 from meshlib.dataclass import dataclass, field
 
-__all__ = ["Edits", "both", "read_headers"]
+__all__ = ["Edits", "both", "in_turn", "read_headers"]
 
 _AUTHORITY: Final = ("host", ":authority")
-_FORMAT = re.compile(r"%[A-Z][A-Z_0-9]*(?:\([^)]*\))?%")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,12 @@ def _operations(reader: Reader) -> tuple[dict[str, Any], str]:
             if lower in _AUTHORITY:
                 host = value
             if _editable(reader, name, key):
-                values[lower] = value
-                if _FORMAT.search(value):
+                sent = edited_value(value)
+                if sent is None:
+                    reader.different(name, f"{key!r} has an empty value, which changes nothing, as in Envoy")
+                    continue
+                values[lower] = sent
+                if has_command(value):
                     text = f"{key!r} is sent as it is written: what stands between '%' is not filled in"
                     reader.draft.note(reader.place(name), text, "ignored")
         if values:
@@ -109,3 +112,17 @@ def both(route: Edits, destination: Edits) -> Edits | None:
         if merged:
             native[side] = merged
     return Edits(native, route.host or destination.host)
+
+
+def in_turn(route: Edits, destination: Edits) -> tuple[Edits, Edits]:
+    """The same as two maps, of which the first is laid on first: what either removes, and what the route writes."""
+    earlier: dict[str, Mapping[str, Any]] = {}
+    later: dict[str, Mapping[str, Any]] = {}
+    for side in ("request", "response"):
+        first, second = route.native.get(side, {}), destination.native.get(side, {})
+        removed = [*first.get("remove", ()), *second.get("remove", ())]
+        if edits := _resolved(first, removed):
+            earlier[side] = edits
+        if edits := {name: part for name, part in second.items() if name != "remove"}:
+            later[side] = edits
+    return Edits(earlier), Edits(later, route.host or destination.host)

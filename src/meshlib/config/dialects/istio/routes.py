@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from meshlib.config.dialects.draft import Draft
-from meshlib.config.dialects.istio.headers import Edits, both
+from meshlib.config.dialects.istio.headers import Edits, both, in_turn
 from meshlib.config.dialects.istio.http_route import Mirror, Rule, Share
 from meshlib.config.dialects.istio.matching import MESH, match_of, native_match
 from meshlib.config.dialects.istio.values import Destination, written
@@ -107,17 +107,20 @@ class Writer:
 
     def _backends(self, rule: Rule, edits: Edits) -> tuple[dict[str, Any], Edits]:
         shares: list[Share] = list(rule.fields.get("route", ()))
-        single = len(shares) == 1
         backends, hash_on = [], []
-        merged = both(edits, shares[0].edits) if single else None
-        apart = merged is None
+        single = len(shares) == 1
+        inner = Edits()
+        if single:
+            merged = both(edits, shares[0].edits)
+            # What is laid on last in the native form is what the route says, in Istio what its one destination says.
+            inner, edits = in_turn(edits, shares[0].edits) if merged is None else (inner, merged)
         for share in shares:
             if not single and not share.weight:
                 continue
             backend = self._target(share.destination)
             if not single:
                 backend["weight"] = share.weight
-            if apart and (edited := _native(share.edits, own_host=not single)):
+            if edited := _native(inner if single else share.edits):
                 backend["headers"] = edited
             backends.append(backend)
             hash_on += [key for key in self.hash_on(share.destination) if key not in hash_on]
@@ -129,9 +132,7 @@ class Writer:
             route["backends"] = backends
         if hash_on:
             route["hash_on"] = hash_on
-        if merged is None and single:
-            merged = Edits(edits.native, edits.host or shares[0].edits.host)
-        return route, edits if merged is None else merged
+        return route, edits
 
     def _target(self, destination: Destination) -> dict[str, Any]:
         # Without a port a service with several is called by the one at which the caller called.
@@ -196,10 +197,10 @@ def _retries(found: Mapping[str, Any], timeout_s: float | None) -> dict[str, Any
     return native
 
 
-def _native(edits: Edits, own_host: bool) -> dict[str, Any]:
-    """The edits of a destination; the host that it is to have is one of them, unless the route sets it."""
+def _native(edits: Edits) -> dict[str, Any]:
+    """The edits of a destination; the host that it is to have is one of them."""
     native: dict[str, Any] = {side: dict(each) for side, each in edits.native.items()}
-    if own_host and edits.host:
+    if edits.host:
         request = native.setdefault("request", {})
         request["set"] = {**request.get("set", {}), "host": edits.host}
     return native
