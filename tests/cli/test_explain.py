@@ -74,7 +74,9 @@ def test_an_answer_without_a_call_is_said_and_no_backend(told: Callable[..., lis
     lines = told("POST", "http://orders/old/x?token=s3cr3t")
 
     assert "does      it is answered with 308 and nobody is called: redirect to http://orders/new/x" in lines
-    assert not any(line.startswith("to ") for line in lines)
+    assert not any(line.startswith(("to ", "endpoint ", "note ")) for line in lines)
+    plan = json.loads("\n".join(told("POST", "http://orders/old/x", "--json")))
+    assert (plan["backends"], plan["candidates"]) == ([], [])
 
 
 def test_a_request_that_is_not_safe_is_said_to_be_retried_only_if_unsent(told: Callable[..., list[str]]) -> None:

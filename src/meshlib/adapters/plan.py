@@ -37,7 +37,7 @@ class Plan:
         route: the name of the route that matches; empty outside the mesh.
         conditions: of that route, in words.
         routes_not_taken: each with the reason.
-        backends: the clusters of the route and their shares, in percent.
+        backends: the clusters of the route and their shares, in percent; none where the route answers by itself.
         does: what the route does to the request on its way, a line each; of headers, names alone.
         candidates: the endpoints of these clusters.
         policy: how the call would be made.
@@ -88,6 +88,8 @@ class Plan:
     @property
     def shares(self) -> str:
         """Where calls go, and which part of them, in words."""
+        if not self.backends:
+            return "answers by itself"
         return f"to {', '.join(f'{cluster} {share:.3g} %' for cluster, share in self.backends)}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,11 +133,11 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
     policy, taken, scope, overridden = overrides_of(plane, chosen), chosen, current_scope(), None
     if scope.override is not None:
         overridden, chosen = plane.replacements.look(view, chosen, scope.override)
-    total = sum(backend.weight for backend in chosen.backends) or 1.0
+    backends = chosen.backends if chosen.reply is None else ()
+    total = sum(backend.weight for backend in backends) or 1.0
     clusters = by_metadata(
         lambda: [
-            plane.snapshots.look(backend.service, view.state.under).clusters[backend.subset]
-            for backend in chosen.backends
+            plane.snapshots.look(backend.service, view.state.under).clusters[backend.subset] for backend in backends
         ],
         policy,
     )()
@@ -159,7 +161,7 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
         route=chosen.name,
         conditions=" or ".join(map(match_words, chosen.matches)) or "everything",
         routes_not_taken=routes_not_taken(view.settings.routes, taken, facts.view()),
-        backends=tuple((backend.cluster, backend.weight * 100.0 / total) for backend in chosen.backends),
+        backends=tuple((backend.cluster, backend.weight * 100.0 / total) for backend in backends),
         does=doings(chosen, facts.view()),
         candidates=tuple(candidate for cluster in clusters for candidate in candidates(cluster, now)),
         policy=policy,

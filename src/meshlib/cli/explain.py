@@ -125,10 +125,11 @@ def _lines(plan: Plan, most: int | None, live: bool) -> Iterator[tuple[str, str]
     if left_out:
         yield "not taken", f"nor {left_out} routes before them; --all names them"
     yield "route", f"{plan.route}: {plan.conditions}"
-    if not any("nobody is called" in each for each in plan.does):
+    if plan.backends:
         yield "to", plan.shares.removeprefix("to ")
     yield from (("does", each) for each in plan.does)
-    yield from _endpoints(plan, most, live)
+    if plan.backends:
+        yield from _endpoints(plan, most, live)
     yield from _policy(plan)
     yield from (("note", note) for note in plan.notes)
 
