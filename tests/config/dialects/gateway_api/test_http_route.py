@@ -214,6 +214,13 @@ def test_sessions_are_bound_at_the_backend() -> None:
     assert len(notes_of(drafted(route({"backendRefs": to("v1", "v2"), "sessionPersistence": session})), "ignored")) == 1
 
 
+def test_sessions_as_they_were_written_up_to_version_1_4() -> None:
+    session = {"sessionName": "at", "cookieConfig": {"lifetimeType": "Permanent"}, "absoluteTimeout": "1h"}
+    draft = drafted(route({"backendRefs": to("v1"), "sessionPersistence": {**session, "idleTimeout": "10m"}}))
+    assert draft.services["v1"].data["load_balancing"] == {"session_affinity": {"cookie": "at", "ttl": "3600s"}}
+    assert ["idleTimeout" in note for note in notes_of(draft, "ignored")] == [True]
+
+
 def test_grants_are_asked_for_where_that_is_wished() -> None:
     document = route({"backendRefs": to("v1", namespace="other")})
     grant = {

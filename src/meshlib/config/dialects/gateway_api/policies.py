@@ -74,10 +74,15 @@ def _codes(reader: Reader) -> list[int]:
 
 
 def read_session(reader: Reader | None) -> dict[str, Any]:
-    """``session_affinity``; empty without one."""
+    """``session_affinity``; empty without one.
+
+    Up to version 1.4 the cookie was described by ``sessionName`` and ``cookieConfig``.
+    """
     if reader is None:
         return {}
     kind, cookie, until_s = reader.text("type") or "Cookie", reader.map("cookie"), reader.duration("absoluteTimeout")
+    name, older = reader.text("sessionName"), reader.map("cookieConfig")
+    reader.ignore("idleTimeout", "a session ends with its cookie, however long nothing was asked")
     reader.skip("header")
     reader.rest()
     if kind == "Header":
@@ -86,16 +91,20 @@ def read_session(reader: Reader | None) -> dict[str, Any]:
     if kind != "Cookie":
         reader.wrong("type", f"{kind!r} is none of Cookie, Header")
         return {}
-    session: dict[str, Any] = {}
-    lifetime = "Session"
+    path, lifetime = None, "Session"
+    if older is not None:
+        lifetime = older.text("lifetimeType") or lifetime
+        older.rest()
     if cookie is not None:
-        name, path = cookie.text("name"), cookie.text("path")
+        name, path = cookie.text("name") or name, cookie.text("path")
         lifetime = cookie.text("lifetimeType") or lifetime
         cookie.rest()
-        session = {key: value for key, value in (("cookie", name), ("path", path)) if value is not None}
+    session: dict[str, Any] = {"cookie": name or "meshlib-endpoint"}
+    if path is not None:
+        session["path"] = path
     if until_s is not None and lifetime == "Permanent":
         session["ttl"] = written(until_s)
     elif until_s is not None:
         text = "is not honoured: a session lasts as long as the client keeps the cookie"
         reader.draft.note(reader.place("absoluteTimeout"), text, "ignored")
-    return session or {"cookie": "meshlib-endpoint"}
+    return session
