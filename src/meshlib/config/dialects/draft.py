@@ -11,13 +11,28 @@ from meshlib.config.problems import Path, on_one_line
 from meshlib.config.settings import DocumentSettings
 from meshlib.dataclass import dataclass, field
 
-__all__ = ["CLUSTER_DOMAIN", "Context", "Draft", "Effect", "Inventory", "Note", "Port", "ServiceDraft", "ServiceEntry"]
+__all__ = [
+    "CLUSTER_DOMAIN",
+    "MAX_WRITTEN",
+    "Context",
+    "Draft",
+    "Effect",
+    "Inventory",
+    "Note",
+    "Port",
+    "ServiceDraft",
+    "ServiceEntry",
+    "TooMuch",
+]
 
 CLUSTER_DOMAIN: Final = "svc.cluster.local"
 
 Effect: TypeAlias = Literal["ignored", "different", "wrong", "passed"]
 """What becomes of something that a document says: it is not honoured; it is, but not to the letter; it is an error;
 or the document is none that says how calls are made."""
+
+MAX_WRITTEN: Final = 300_000
+"""So many services, routes, conditions, backends and endpoints documents may come to; a few lines can multiply them."""
 
 _UNFIT = re.compile(r"[^a-z0-9._-]+")
 
@@ -105,6 +120,14 @@ class Inventory:
     services: dict[str, ServiceEntry] = field(default_factory=dict)
 
 
+class TooMuch(Exception):
+    """Documents come to more than `MAX_WRITTEN`; `place` is where that was noticed."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(f"comes, with all that was read before it, to more than {MAX_WRITTEN} routes and endpoints")
+        self.place = place
+
+
 class ServiceDraft:
     """One service in the native form, as far as documents have written it.
 
@@ -121,6 +144,7 @@ class ServiceDraft:
         self.data: dict[str, Any] = {}
         self.origins: dict[Path, Place] = {}
         self.usual: set[str] = set()
+        self._held: dict[str, set[str]] = {}
 
     def put(self, name: str, value: Any, place: Place) -> None:
         """Write a field. If another document has written another value, that is an error."""
@@ -144,8 +168,14 @@ class ServiceDraft:
     def add(self, name: str, values: Iterable[Any], place: Place) -> None:
         """Add what is not there yet to a field that is a list: ``hosts``, ``endpoints``."""
         held = self.data.setdefault(name, [])
+        known = self._held.get(name)
+        if known is None or len(known) != len(held):
+            known = self._held[name] = {_key(each) for each in held}
         for value in values:
-            if value not in held:
+            self._draft.spend(1, place)
+            key = _key(value)
+            if key not in known:
+                known.add(key)
                 self.origins[(name, len(held))] = place
                 held.append(value)
         self.origins.setdefault((name,), place)
@@ -153,6 +183,7 @@ class ServiceDraft:
     def merge(self, name: str, values: Mapping[str, Any], place: Place) -> None:
         """Add entries to a field that is a map: ``subsets``. Another value for one that is there is an error."""
         held = self.data.setdefault(name, {})
+        self._draft.spend(len(values), place)
         self.origins.setdefault((name,), place)
         for key, value in values.items():
             if held.setdefault(key, value) != value:
@@ -166,6 +197,7 @@ class ServiceDraft:
         """Add routes after those that are there; one place for each."""
         held = self.data.setdefault("routes", [])
         for route, place in zip(routes, places, strict=True):
+            self._draft.spend(1 + len(route.get("match") or ()) + len(route.get("backends") or ()), place)
             self.origins[("routes", len(held))] = place
             self.origins.setdefault(("routes",), place)
             held.append(dict(route))
@@ -186,8 +218,9 @@ class Draft:
         taken: what fields of documents were looked at: the kind, and the path with ``[]`` for places in lists.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, most: int = MAX_WRITTEN) -> None:
         self.context = context
+        self._left = most
         self.services: dict[str, ServiceDraft] = {}
         self.route_sets: dict[str, list[dict[str, Any]]] = {}
         self.top: dict[str, Any] = {}
@@ -204,6 +237,16 @@ class Draft:
         if note not in self._noted:
             self._noted.add(note)
             self.notes.append(note)
+
+    def spend(self, count: int, place: Place) -> None:
+        """Say that so much is about to be made.
+
+        Raises:
+            TooMuch: if it is more than may be.
+        """
+        self._left -= count
+        if self._left < 0:
+            raise TooMuch(place)
 
     def put(self, name: str, value: Any, place: Place) -> None:
         """Write a field of the configuration itself, such as ``egress``."""
@@ -248,9 +291,7 @@ class Draft:
     def service(self, host: str, namespace: str, place: Place) -> ServiceDraft:
         """The service that a host means, with all the names that callers use for it."""
         name = self.name_of(host, namespace)
-        service = self.services.get(name)
-        if service is None:
-            service = self.services[name] = ServiceDraft(self, name)
+        service = self.services.get(name) or self.new(name, place)
         others = [other for other in self._hosts(host, namespace) if other != name]
         if others:
             service.add("hosts", others, place)
@@ -283,9 +324,7 @@ class Draft:
         if port is None:
             return self.service(host, namespace, place)
         name = self.port_name_of(host, namespace, number)
-        service = self.services.get(name)
-        if service is None:
-            service = self.services[name] = ServiceDraft(self, name)
+        service = self.services.get(name) or self.new(name, place)
         own = self.name_of(host, namespace)
         names = dict.fromkeys([own, *self._hosts(host, namespace)])
         service.add("hosts", [f"{each}:{port.number}" for each in names], place)
@@ -298,6 +337,12 @@ class Draft:
             return [full]
         service, its = inside
         return [f"{service}.{its}", f"{service}.{its}.svc", full]
+
+    def new(self, name: str, place: Place) -> ServiceDraft:
+        """A service of a name that no other has yet."""
+        self.spend(1, place)
+        made = self.services[name] = ServiceDraft(self, name)
+        return made
 
     # What it comes to
 
@@ -316,6 +361,11 @@ class Draft:
         if services:
             data["services"] = services
         return data, origins
+
+
+def _key(value: Any) -> str:
+    """Equal for values that are equal."""
+    return value if isinstance(value, str) else repr(value)
 
 
 def _inside(host: str) -> tuple[str, str] | None:

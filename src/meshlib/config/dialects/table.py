@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
-from meshlib.config.dialects.draft import Context, Draft
+from meshlib.config.dialects.draft import Context, Draft, TooMuch
 from meshlib.config.dialects.resources import CONSUL, Resource
 from meshlib.dataclass import dataclass
 
@@ -107,7 +107,11 @@ def translate(resources: Iterable[Resource], context: Context) -> Draft:
         if own:
             module, _, name = dialect.function.partition(":")
             function: Translate = getattr(importlib.import_module(module), name)
-            function(draft, own)
+            try:
+                function(draft, own)
+            except TooMuch as error:
+                draft.note(error.place, str(error), "wrong")
+                return draft
     for resource in given:
         if not is_read(resource):
             meshes = resource.group in _OTHERS or resource.group == CONSUL

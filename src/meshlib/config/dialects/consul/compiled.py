@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from meshlib.config.dialects.consul.chain import (
     CONNECT_TIMEOUT_S,
+    MAX_TARGETS,
     Chain,
     ChainError,
     ChainRoute,
@@ -69,6 +70,7 @@ class _Reader:
         self._targets = _map(chain.get("Targets"))
         self._datacenter = chain.get("Datacenter")
         self._reading = reading
+        self._count = 0
 
     def node(self, name: Any) -> Mapping[str, Any]:
         node = self._nodes.get(name) if isinstance(name, str) else None
@@ -99,6 +101,9 @@ class _Reader:
         return Step(tuple(splits), is_split=True)
 
     def resolved(self, name: Any) -> Resolved:
+        self._count += 1
+        if self._count > MAX_TARGETS:
+            raise ChainError(f"it comes to more than {MAX_TARGETS} targets")
         node = self.node(name)
         resolver = _map(node.get("Resolver"))
         failover = [each for each in _list(_map(resolver.get("Failover")).get("Targets")) if isinstance(each, str)]

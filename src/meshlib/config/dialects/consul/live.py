@@ -10,7 +10,7 @@ from meshlib.config.dialects.consul.chain import ChainError
 from meshlib.config.dialects.consul.compiled import is_default, read_chain
 from meshlib.config.dialects.consul.native import write_chain
 from meshlib.config.dialects.consul.schema import Reading
-from meshlib.config.dialects.draft import Context, Draft
+from meshlib.config.dialects.draft import MAX_WRITTEN, Context, Draft, TooMuch
 from meshlib.config.dialects.resources import CONSUL, Resource
 from meshlib.config.documents import Document
 from meshlib.errors import ConfigError
@@ -62,14 +62,14 @@ class LiveChains:
 
 
 def _draft(subject: str, chains: Mapping[str, Mapping[str, Any]], context: Context) -> Draft:
-    draft = Draft(context)
+    draft = Draft(context, MAX_WRITTEN * max(1, len(chains)))
     for service, chain in sorted(chains.items()):
         document = Document(_NAME, {}, directory=Path())
         resource = Resource(document, CONSUL, "", "discovery chain", service, "", {}, {}, "", chain)
         try:
             write_chain(draft, read_chain(chain, Reading(draft, resource)), resource.place())
-        except ChainError as error:
-            draft.note(resource.place(), error.text, "wrong")
+        except (ChainError, TooMuch) as error:
+            draft.note(resource.place(), str(error), "wrong")
     wrong = [str(note) for note in draft.notes if note.effect == "wrong"]
     if wrong:
         raise ConfigError(f"the discovery chain of {subject or 'a service'} is not right: {'; '.join(wrong)}")

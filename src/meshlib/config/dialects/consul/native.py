@@ -37,9 +37,7 @@ def service_of(draft: Draft, target: Target, place: Place) -> ServiceDraft:
     """The service that a target is: one of the same name, or that of another datacenter by its name in Consul's DNS."""
     dns = f"{target.service}.service.consul"
     name = f"{target.service}.service.{target.datacenter}.consul" if target.datacenter else target.service
-    service = draft.services.get(name)
-    if service is None:
-        service = draft.services[name] = ServiceDraft(draft, name)
+    service = draft.services.get(name) or draft.new(name, place)
     if not target.datacenter:
         service.add("hosts", [dns, f"{target.service}.virtual.consul"], place)
     return service

@@ -109,6 +109,9 @@ def expanded(draft: Draft, service: VirtualService, delegates: dict[tuple[str, s
                 draft.note(inner.place, "a delegate cannot delegate", "wrong")
                 continue
             root = {name: value for name, value in rule.fields.items() if name != "delegate"}
+            draft.spend(
+                max(1, len(root.get("match") or ())) * max(1, len(inner.fields.get("match") or ())), inner.place
+            )
             merged = merge_route(root, inner.fields)
             if merged is None:
                 text = f"its conditions contradict those of {rule.place}, so it is left out there, as in Istio"
