@@ -92,6 +92,13 @@ def test_lists_that_nobody_uses_are_allowed_and_checked() -> None:
     assert "route_sets.later[0].backends: the weights sum to zero" in text
 
 
+def test_values_of_headers_are_sent_in_utf_8_as_by_envoy() -> None:
+    edits = {"request": {"set": {"x-city": "Łódź"}}, "response": {"add": {"x-by": "é"}}}
+    (route, _) = compiled([{"match": PREFIXED, "headers": edits}]).routes
+    assert route.request_edits.set == ((b"x-city", "Łódź".encode()),)
+    assert route.response_edits.add == ((b"x-by", b"\xc3\xa9"),)
+
+
 @pytest.mark.parametrize(
     ("route", "field", "text"),
     [

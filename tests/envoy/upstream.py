@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Self
 
-__all__ = ["Upstream"]
+__all__ = ["Endpoint", "Upstream"]
 
 
 class Upstream:
@@ -29,6 +29,9 @@ class Upstream:
         routes: the same for each value of ``x-id``.
         scripts: by port, what holds for all its requests without a script of their own.
     """
+
+    endpoint: type[Endpoint]
+    """What answers at each port."""
 
     def __init__(self, count: int) -> None:
         self._sockets = [socket.create_server(("127.0.0.1", 0), backlog=1024) for _ in range(count)]
@@ -68,7 +71,7 @@ class Upstream:
         asyncio.set_event_loop(loop)
         servers = []
         for one, port in zip(self._sockets, self.ports, strict=True):
-            made = loop.create_server(lambda port=port: _Endpoint(self, port), sock=one)  # type: ignore[misc]
+            made = loop.create_server(lambda port=port: self.endpoint(self, port), sock=one)  # type: ignore[misc]
             servers.append(loop.run_until_complete(made))
         try:
             loop.run_forever()
@@ -83,7 +86,9 @@ class Upstream:
             loop.run_until_complete(asyncio.sleep(0))
 
 
-class _Endpoint(asyncio.Protocol):
+class Endpoint(asyncio.Protocol):
+    """One connection to a port."""
+
     def __init__(self, upstream: Upstream, port: int) -> None:
         self._upstream = upstream
         self._port = port
@@ -106,9 +111,9 @@ class _Endpoint(asyncio.Protocol):
             if len(rest) < length:
                 return
             self._left = rest[length:]
-            self._answer(headers)
+            self._answer(head, headers)
 
-    def _answer(self, headers: dict[str, str]) -> None:
+    def _answer(self, head: bytes, headers: dict[str, str]) -> None:
         upstream, port = self._upstream, self._port
         upstream.attempts[port] += 1
         upstream.seen[headers.get("x-id", "")] += 1
@@ -131,6 +136,9 @@ class _Endpoint(asyncio.Protocol):
             self._transport.abort()
             return
         self._transport.write(_response(step, self._port))
+
+
+Upstream.endpoint = Endpoint
 
 
 def _header(line: bytes) -> tuple[str, str]:

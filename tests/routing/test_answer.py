@@ -27,6 +27,9 @@ def test_a_body_is_plain_text_unless_its_headers_say_otherwise() -> None:
 def test_what_has_no_body_announces_none() -> None:
     assert answer_of(DirectResponse(204), ASKED, None).headers == []
     assert answer_of(DirectResponse(404), ASKED, None).headers == [(b"content-length", b"0")]
+    typed = ((b"content-type", b"text/html"), (b"x-by", b"mesh"))
+    assert answer_of(DirectResponse(204, b"", typed), ASKED, None).headers == [typed[1]]
+    assert answer_of(DirectResponse(404, b"", typed), ASKED, None).headers == [typed[1], (b"content-length", b"0")]
 
 
 def test_created_and_moved_things_are_where_they_were_asked_for_unless_it_says_where() -> None:
@@ -41,3 +44,5 @@ def test_a_grpc_client_is_told_in_its_own_way() -> None:
     assert (answer.status, answer.body) == (200, b"")
     assert (b"grpc-status", b"14") in answer.headers
     assert (b"grpc-message", b"sp%C3%A4ter") in answer.headers
+    asked = RequestView("HEAD", "/s/m", headers=asked.headers)
+    assert b"grpc-message" not in dict(answer_of(DirectResponse(503, b"later"), asked, None).headers)  # as Envoy

@@ -124,6 +124,8 @@ def test_of_a_repeated_header_one_value_is_enough_unless_it_is_one_list() -> Non
         assert StringMatch("exact", text, invert=True).matches(value) is not holds
     assert StringMatch("exact", "a,b").matches(fields["accept"])
     assert RequestView("GET", "/", headers=fields).cookies == {"a": "1", "b": "2"}
+    spaced = RequestView("GET", "/", headers={"cookie": 'a=1 ;  b="2"; c = 3'})
+    assert spaced.cookies == {"a": "1 ", "b": "2", "c ": " 3"}  # as Envoy reads them
     assert StringMatch("exact", "a,b").matches(HeaderFields([(b"x", b"a,b")])["x"])
 
 

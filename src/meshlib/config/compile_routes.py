@@ -151,7 +151,7 @@ def _values(conditions: Mapping[str, written.ValueMatch]) -> tuple[tuple[str, St
 
 
 def _pairs(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
-    return tuple((name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items())
+    return tuple((name.encode("ascii"), value.encode("utf-8")) for name, value in headers.items())
 
 
 def _edits(edit: written.HeaderEdit) -> HeaderEdits:

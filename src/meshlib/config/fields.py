@@ -41,6 +41,7 @@ __all__ = [
     "Domain",
     "Flag",
     "HeaderName",
+    "HeaderText",
     "HeaderValue",
     "Host",
     "Interval",
@@ -334,9 +335,14 @@ def _header_name(value: str) -> str:
     return value.lower()
 
 
-def _header_value(value: str) -> str:
+def _header_text(value: str) -> str:
     if any(character in value for character in "\r\n\0") or (not value.isprintable() and "\t" not in value):
         reject("cannot be sent as a header: it has a control character in it")
+    return value
+
+
+def _header_value(value: str) -> str:
+    _header_text(value)
     try:
         value.encode("latin-1")
     except UnicodeEncodeError:
@@ -394,6 +400,7 @@ UrlPath = Annotated[str, _checked(_url_path), shown.PATH]
 Template = Annotated[str, _checked(_template), shown.TEMPLATE]
 Regex = Annotated[str, _checked(_regex)]
 HeaderName = Annotated[str, _checked(_header_name), shown.HEADER_NAME]
+HeaderText = Annotated[str, _checked(_header_text)]
 HeaderValue = Annotated[str, _checked(_header_value)]
 
 Flag = Annotated[bool, PlainValidator(_flag), shown.FLAG]

@@ -53,7 +53,9 @@ def answer_of(reply: Redirect | DirectResponse, request: RequestView, matched: P
 
 def _finished(request: RequestView, status: int, headers: HeaderList, body: bytes, text: str) -> Answer:
     if request.headers.get("content-type", "").startswith("application/grpc"):
-        return _to_grpc(status, headers, body, text)
+        return _to_grpc(status, headers, b"" if request.method == "HEAD" else body, text)
+    if not body:
+        headers = [pair for pair in headers if pair[0] != b"content-type"]  # of nothing
     if status in _WITHOUT_BODY:
         return Answer(status, headers, b"", text)
     if body and all(name != b"content-type" for name, _ in headers):

@@ -81,7 +81,7 @@ class RequestView:
         """The cookies, without quotes around them; of a repeated one the first."""
         cookies: dict[str, str] = {}
         for pair in self.headers.get("cookie", "").split(";"):
-            name, found, value = pair.strip(" \t").partition("=")
+            name, found, value = pair.lstrip(" ").partition("=")
             if found:
                 quoted = len(value) > 1 and value[0] == value[-1] == '"'
                 cookies.setdefault(name, value[1:-1] if quoted else value)

@@ -13,7 +13,7 @@ from meshlib.config.fields import (
     Count,
     Flag,
     HeaderName,
-    HeaderValue,
+    HeaderText,
     Host,
     Many,
     Name,
@@ -85,8 +85,8 @@ class HeaderEdit(Part):
         remove: names.
     """
 
-    set: Mapping[_Edited, HeaderValue] = Field(default_factory=dict, repr=False)
-    add: Mapping[_Edited, HeaderValue] = Field(default_factory=dict, repr=False)
+    set: Mapping[_Edited, HeaderText] = Field(default_factory=dict, repr=False)
+    add: Mapping[_Edited, HeaderText] = Field(default_factory=dict, repr=False)
     remove: Many[_Edited] = ()
 
     @model_validator(mode="after")
@@ -202,7 +202,7 @@ class DirectResponse(Part):
 
     status: Annotated[Count, Field(ge=200, le=599)]
     body: Annotated[str, Field(max_length=1 << 20)] = Field(default="", repr=False)
-    headers: Mapping[_Edited, HeaderValue] = Field(default_factory=dict, repr=False)
+    headers: Mapping[_Edited, HeaderText] = Field(default_factory=dict, repr=False)
 
 
 class Mirror(Part):
