@@ -56,7 +56,10 @@ def read_service_entry(draft: Draft, resource: Resource) -> ServiceEntry | None:
     hosts = [draft.host_of(host, namespace) for host in reader.texts("hosts")]
     if not hosts:
         reader.wrong("hosts", "is required")
-    addresses = [address for address in reader.texts("addresses") if _single(reader, address)]
+    addresses = [address for text in reader.texts("addresses") if (address := _single(reader, text))]
+    if addresses and len(hosts) > 1:
+        text = "are not honoured: which of several hosts they are of is not said"
+        draft.note(reader.place("addresses"), text, "ignored")
     ports = [port for each in reader.maps("ports") if (port := _port(each)) is not None]
     if not ports:
         reader.wrong("ports", "is required")
@@ -92,14 +95,17 @@ def _word(reader: Reader, name: str, words: Sequence[str]) -> str:
     return word
 
 
-def _single(reader: Reader, address: str) -> bool:
+def _single(reader: Reader, text: str) -> str:
+    """The one IPv4 address that a text or a network means; empty if it means none, or several."""
     try:
-        ipaddress.ip_address(address)
+        network = ipaddress.IPv4Network(text, strict=False)
     except ValueError:
-        text = f"{address} is not honoured: calls go by names, and by single addresses"
-        reader.draft.note(reader.place("addresses"), text, "ignored")
-        return False
-    return ":" not in address
+        network = None
+    if network is not None and network.num_addresses == 1:
+        return str(network.network_address)
+    said = f"{text} is not honoured: calls go by names, and by single IPv4 addresses"
+    reader.draft.note(reader.place("addresses"), said, "ignored")
+    return ""
 
 
 def _port(reader: Reader) -> Port | None:
