@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, islice
@@ -44,12 +46,14 @@ class Document:
         data: its value: a map.
         lines: where each field stands, from 1, as far as that is known.
         directory: what its includes are relative to.
+        values: how many it holds; of long texts each kilobyte counts.
     """
 
     name: str
     data: dict[str, Any]
     lines: Mapping[Path, int] = field(default_factory=dict)
     directory: FilePath = FilePath()
+    values: int = 0
 
     def line(self, path: Path) -> int | None:
         """The line of the field at `path`, or of the nearest map around it."""
@@ -59,14 +63,21 @@ class Document:
         return None
 
 
-def read_documents(path: FilePath, name: str) -> list[Document]:
+def read_documents(path: FilePath, name: str, *, piped: bool = False) -> list[Document]:
     """Read the documents of a file.
+
+    Args:
+        path: of the file.
+        name: how errors name it.
+        piped: whether it may be something else than a file: it is waited for what comes.
 
     Raises:
         DocumentError: if it cannot be read, is too large, or is not in the format that its name says.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=None if piped else _at_once) as file:
+            if not piped and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise _unreadable(name, "is not a file but a pipe, a device or the like")
             content = file.read(MAX_BYTES + 1)
     except IsADirectoryError:
         raise _unreadable(name, "is a directory; a file is expected") from None
@@ -74,6 +85,11 @@ def read_documents(path: FilePath, name: str) -> list[Document]:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _unreadable(name, f"cannot be read: {reason}") from error
     return parse(content, path.suffix.lower(), name, path.parent)
+
+
+def _at_once(path: str, flags: int) -> int:
+    # To open a pipe is to wait for who writes to it.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
 
 
 def parse(content: bytes, suffix: str, name: str, directory: FilePath | None = None) -> list[Document]:
@@ -100,18 +116,22 @@ def parse(content: bytes, suffix: str, name: str, directory: FilePath | None = N
         raise _unreadable(name, f"is not UTF-8: {error.reason} at byte {error.start}", line) from None
     try:
         found = FORMATS[suffix](text)
+        sizes = []
         for data, lines in found:
             if data is not None and not isinstance(data, dict):
                 raise SourceError("a map is expected at the top", lines.get((), 1))
-            check_bounds(data)
+            sizes.append(check_bounds(data))
     except SourceError as error:
         raise _unreadable(name, error.text, error.line, error.path) from None
-    given = [(data, lines) for data, lines in found if data is not None] or [({}, {})]
-    return [Document(name, data, lines, directory or FilePath()) for data, lines in given]
+    # Long texts take room as well.
+    if sizes:
+        sizes[0] += len(content) // 1024
+    given = [(*each, size) for each, size in zip(found, sizes, strict=True) if each[0] is not None] or [({}, {}, 0)]
+    return [Document(name, data, lines, directory or FilePath(), size) for data, lines, size in given]
 
 
-def check_bounds(data: Any) -> None:
-    """Refuse what nests too deep or holds too much, a map that contains itself included.
+def check_bounds(data: Any) -> int:
+    """Refuse what nests too deep or holds too much, a map that contains itself included; or say how much it holds.
 
     Raises:
         SourceError: if it does.
@@ -126,7 +146,7 @@ def check_bounds(data: Any) -> None:
         if total > MAX_VALUES:
             raise SourceError(f"holds more than {MAX_VALUES} values")
         if not level:
-            return
+            return total
     raise SourceError(f"nested more than {MAX_DEPTH} levels deep")
 
 

@@ -124,7 +124,7 @@ def _documents(name: str) -> list[Document]:
     if not path.suffix and path.is_fifo():  # as a shell makes it of <(git show main:mesh.yaml)
         with path.open("rb") as pipe:
             return parse(pipe.read(MAX_BYTES + 1), ".yaml", name)
-    return read_documents(path, name)
+    return read_documents(path, name, piped=True)
 
 
 def _escaped(draft: Draft) -> Draft:
@@ -142,13 +142,28 @@ def _escaped(draft: Draft) -> Draft:
 
 
 def _cut_short(native: dict[str, Any], loaded: Mapping[str, Any], draft: Draft) -> None:
-    """Where a timeout written with a variable cuts short what is usual for connecting, it does so here as well."""
-    for name, service in draft.services.items():
-        own = native["services"][name]
-        if "connect_timeout" in service.usual and isinstance(own, Mapping) and "timeout" in own:
-            usual, is_now = service.data["connect_timeout"], loaded["services"][name].get("connect_timeout")
-            if is_now != usual:
-                native["services"][name] = {**own, "connect_timeout": own["timeout"]}
+    """Where a timeout written with a variable cuts short what documents say, it does so here as well."""
+    defaults = native.get("defaults")
+    for name in draft.services:
+        own, now = native["services"][name], loaded["services"][name]
+        if not isinstance(own, Mapping) or not isinstance(now, Mapping):
+            continue
+        timeout = own.get("timeout", defaults.get("timeout") if isinstance(defaults, Mapping) else None)
+        cut = {each: timeout for each in ("connect_timeout", "per_try_timeout") if _is_cut(own, now, each)}
+        if isinstance(routes := own.get("routes"), list):
+            cut["routes"] = [
+                {**route, "per_try_timeout": timeout} if _is_cut(route, after, "per_try_timeout") else route
+                for route, after in zip(routes, now["routes"], strict=True)
+            ]
+        native["services"][name] = {**own, **cut}
+
+
+def _is_cut(written: Any, loaded: Any, name: str) -> bool:
+    """Whether a time that a document gives became the timeout; one that the user gives stays as it is."""
+    if not isinstance(written, Mapping) or not isinstance(loaded, Mapping):
+        return False
+    before, after = written.get(name), loaded.get(name)
+    return before != after and "${" not in str(before)
 
 
 def _as_text(value: Any) -> Any:

@@ -18,8 +18,9 @@ from meshlib.config.file_watch import searched
 from meshlib.config.find import nearest_file
 from meshlib.config.model import MeshConfig
 from meshlib.config.problems import Path, Problem, dotted, problems_of, refuse
+from meshlib.config.search import globbed, walked
 from meshlib.config.substitute import substitute
-from meshlib.config.yaml12 import SourceError
+from meshlib.config.yaml12 import MAX_VALUES, SourceError
 from meshlib.dataclass import dataclass, field
 
 if TYPE_CHECKING:
@@ -28,8 +29,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Loading", "load_file", "load_mapping"]
 
+MAX_SERVICES: Final = 50_000
+"""How many services one configuration may have, those that documents of other meshes come to included."""
+
 MAX_FILES: Final = 1000
 """How many files one configuration may have."""
+
+HCL: Final = (
+    "is not honoured: files in HCL are not read; `consul config read -kind ... -name ...` prints an entry as JSON"
+)
 
 
 def load_file(
@@ -56,7 +64,7 @@ def load_file(
             within = Document(os.path.join(name, ""), {"include": ["."]}, directory=FilePath(name))
             loading.add(within, (os.path.realpath(name),), ())
         else:
-            for document in read_documents(FilePath(name), name):
+            for document in read_documents(FilePath(name), name, piped=True):
                 loading.add(document, (os.path.realpath(name),), ())
     except (DocumentError, ValueError) as error:
         # A ValueError is a path with a null character in it.
@@ -120,7 +128,9 @@ class Loading:
     resources: list[Resource] = field(default_factory=list)
     origins: dict[Path, Place] = field(default_factory=dict)
     draft: Draft | None = None
+    unread: list[str] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
+    values: int = 0
 
     def look_at(self, *paths: str | os.PathLike[str]) -> None:
         """Files and directories are looked at."""
@@ -128,6 +138,8 @@ class Loading:
 
     def add(self, document: Document, chain: tuple[str, ...], names: tuple[str, ...]) -> None:
         """Take in a document, and what it includes."""
+        if self.too_large(document):
+            return
         self.documents.append(document)
         if chain:
             self.files.add(chain[-1])
@@ -137,13 +149,14 @@ class Loading:
             from meshlib.config.dialects.resources import resources_in
 
             found = resources_in(document)
-            self.resources += found
             if found:
+                _, faults = substitute(document.data, None)
+                self._refuse(document, faults)
+                self.resources += [] if faults else found
                 return
         filled, faults = substitute(document.data, self.environ)
-        for path, text in faults.items():
-            self.problems.append(Problem(document.name, path, text, document.line(path)))
-            self.faulty.add(path)
+        self._refuse(document, faults)
+        self.faulty.update(faults)
         self._merge(document, filled)
         include = filled.get("include")
         if isinstance(include, (list, tuple)):
@@ -153,6 +166,18 @@ class Loading:
         elif include is not None and len(self.documents) > 1:
             # The model sees the first document's `include` alone.
             self._note(document, ("include",), "a list is expected")
+
+    def too_large(self, document: Document) -> bool:
+        """Whether this document is too much, with all those before; that is a problem, and said once."""
+        before, self.values = self.values, self.values + document.values
+        if before <= MAX_VALUES < self.values:
+            text = f"with all files before it, holds more than {MAX_VALUES} values"
+            self.problems.append(Problem(document.name, (), text))
+        return self.values > MAX_VALUES
+
+    def _refuse(self, document: Document, faults: Mapping[Path, str]) -> None:
+        for path, text in faults.items():
+            self._note(document, path, text)
 
     def _merge(self, document: Document, filled: dict[str, Any]) -> None:
         first = len(self.documents) == 1
@@ -200,6 +225,8 @@ class Loading:
                 way = " -> ".join([*names[chain.index(real) :], name])
                 self._note(document, place, f"a file includes itself: {way}")
             elif real not in self.files:
+                if self.values > MAX_VALUES:
+                    return
                 if len(self.files) >= MAX_FILES:
                     self._note(document, place, f"more than {MAX_FILES} files are included")
                     return
@@ -219,8 +246,8 @@ class Loading:
             if glob.has_magic(pattern):
                 self.look_at(*searched(os.fspath(base), pattern))
                 # One more than allowed, so that the bound is noticed; sorted, so that the order is everywhere the same.
-                matches = islice(glob.iglob(pattern, root_dir=base, recursive=True), MAX_FILES + 1)
-                return sorted(match for match in matches if (base / match).is_file())
+                files = dict.fromkeys(match for match in globbed(os.fspath(base), pattern) if (base / match).is_file())
+                return sorted(islice(files, MAX_FILES + 1))
             self.look_at(base / pattern)
             if (base / pattern).is_dir():
                 return self._inside(document, place, pattern)
@@ -236,14 +263,13 @@ class Loading:
     def _inside(self, document: Document, place: Path, directory: str) -> list[str]:
         """The files in a directory and below, in order; those whose names begin with a dot are nobody's business."""
         found: list[str] = []
-        for root, directories, files in os.walk(document.directory / directory, followlinks=False):
-            # A Kubernetes ConfigMap is mounted as links to files in a directory `..2026_11_22...`.
-            directories[:] = sorted(each for each in directories if not each.startswith("."))
+        for root, named in walked(os.fspath(document.directory / directory)):
             self.look_at(root)
             below = os.path.relpath(root, document.directory)
-            named = [name for name in sorted(files) if not name.startswith(".")]
             known = [name for name in named if os.path.splitext(name)[1].lower() in FORMATS]
             found += [os.path.normpath(os.path.join(below, name)) for name in known]
+            here = os.path.join(os.path.dirname(document.name), below)
+            self.unread += [os.path.normpath(os.path.join(here, name)) for name in named if name.endswith(".hcl")]
             if len(found) > MAX_FILES:
                 break
         if not found:
@@ -253,9 +279,14 @@ class Loading:
     def _translate(self) -> None:
         """Lay what the documents of other meshes say beside what is written."""
         from meshlib.config.dialects.merge import merged, translated
+        from meshlib.config.dialects.resources import Place
 
         self.draft, problems = translated(self.resources, self.data)
         self.problems += problems
+        for name in self.unread:
+            self.draft.note(Place(name, "HCL"), HCL, "ignored")
+            if self.draft.context.settings.strict:
+                self.problems.append(Problem(name, (), f"HCL: {HCL}"))
         self.data, self.origins, problems = merged(self.draft, self.data, self.origin_of)
         self.written = merged(self.draft, self.written, self.origin_of)[0]
         self.problems += problems
@@ -279,7 +310,7 @@ class Loading:
 
     def examine(self) -> MeshConfig | None:
         """Validate what was gathered; faults are in `problems`. None if nothing is left of it without them."""
-        if self.resources:
+        if self.resources or self.unread:
             self._translate()
         config = self._validate()
         if config is not None:
@@ -296,6 +327,11 @@ class Loading:
             touched[_scope(path)].update(part for part in path if isinstance(part, str))
         data: Any = self.data
         config: MeshConfig | None = None
+        services = data.get("services")
+        if isinstance(services, Mapping) and len(services) > MAX_SERVICES:
+            text = f"{len(services)} services are more than {MAX_SERVICES}, which is the limit"
+            self.problems.append(self._problem(("services",), text))
+            return None
         for attempt in range(8):
             try:
                 config = MeshConfig.model_validate(data)
