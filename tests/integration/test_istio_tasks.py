@@ -287,6 +287,18 @@ def test_egress_is_to_registered_hosts_alone(bookinfo: Shop, caller: Caller, tmp
         released.set()
 
 
+def test_services_of_kubernetes_stand_for_hosts_outside(bookinfo: Shop, caller: Caller) -> None:
+    def host(seen: Seen, number: int) -> bytes:
+        return ok((seen.header("host") or "").encode())
+
+    with serving(Origin(host)) as server:
+        bookinfo.apply("my-httpbin", port=server.port)
+        client = caller.attached(bookinfo.mesh())
+        name = f"my-httpbin.default.svc.cluster.local:{server.port}"
+        assert client("GET", f"http://{name}/headers").text == name  # the name of the Service, as Istio's page shows
+        assert client("GET", "http://my-wikipedia/wiki/Main_Page").text == "my-wikipedia"
+
+
 def test_tls_is_originated_for_calls_without(bookinfo: Shop, caller: Caller, tmp_path: Path) -> None:
     ca, roots = trustme.CA(), tmp_path / "roots.pem"
     ca.cert_pem.write_to_path(str(roots))
