@@ -95,15 +95,18 @@ def test_a_route_is_for_the_ports_that_its_parent_names() -> None:
     assert "has no such port (NoMatchingParent)" in notes_of(draft, "ignored")[0]
 
 
-def test_a_route_of_a_gateway_alone_is_not_honoured_and_one_of_both_is() -> None:
+def test_a_route_of_a_gateway_alone_is_passed_over_and_one_of_both_is_not() -> None:
     gateway = {"name": "edge"}
     document = route({"backendRefs": to("v1")})
     document["spec"]["parentRefs"].append(gateway)
     assert not notes_of(drafted(document), "ignored")
     document["spec"]["parentRefs"] = [gateway]
     draft = drafted(document)
-    assert "through no gateway.networking.k8s.io/Gateway" in notes_of(draft, "ignored")[0]
+    assert "is for gateways" in notes_of(draft, "passed")[0]
+    assert not notes_of(draft, "ignored")
     assert not draft.services
+    document["spec"]["parentRefs"] = [{"group": "multicluster.x-k8s.io", "kind": "ServiceImport", "name": "v1"}]
+    assert "through no multicluster.x-k8s.io/ServiceImport" in notes_of(drafted(document), "ignored")[0]
 
 
 def test_what_the_api_allows_can_be_loaded(tmp_path: Path) -> None:

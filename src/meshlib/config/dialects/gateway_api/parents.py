@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from meshlib.config.dialects.draft import Port
 from meshlib.config.dialects.fields import Reader
 from meshlib.config.dialects.gateway_api.references import CORE, GROUP
@@ -9,6 +11,8 @@ from meshlib.config.dialects.resources import Place
 from meshlib.dataclass import dataclass
 
 __all__ = ["Parent", "read_parents"]
+
+_GATEWAYS: Final = frozenset({(GROUP, "Gateway"), (GROUP, "ListenerSet")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ def read_parents(spec: Reader, namespace: str) -> list[Parent]:
     """The Services that a route is for; what else it is for is noted where it has no Service at all."""
     found: list[Parent] = []
     given = spec.maps("parentRefs")
-    others: list[tuple[Place, str]] = []
+    others: list[tuple[Place, str, str]] = []
     for reader in given:
         group, kind = reader.text("group"), reader.text("kind") or "Gateway"
         name, its = reader.text("name") or "", reader.text("namespace") or namespace
@@ -43,10 +47,14 @@ def read_parents(spec: Reader, namespace: str) -> list[Parent]:
         elif kind == "Service" and group in CORE:
             found += _ports(reader, name, its, port, section)
         else:
-            others.append((reader.place(), f"{group or 'core'}/{kind}"))
+            others.append((reader.place(), group, kind))
     if not found:
-        for place, kind in others:
-            spec.draft.note(place, f"is not honoured: calls go to Services, through no {kind}", "ignored")
+        for place, group, kind in others:
+            if (group, kind) in _GATEWAYS:
+                spec.draft.note(place, "is for gateways, and this workload is none", "passed")
+            else:
+                text = f"is not honoured: calls go to Services, through no {group or 'core'}/{kind}"
+                spec.draft.note(place, text, "ignored")
     return found
 
 
