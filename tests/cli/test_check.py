@@ -108,6 +108,7 @@ def test_what_is_not_honoured_is_said_and_is_an_error_if_strict(run: Run, tmp_pa
     assert "ignored   router.json:1: service-router web: Routes[0].Sparkle: is not honoured" in lax.output
     assert "1 not honoured" in lax.output
     assert "error     router.json:1: service-router web: Routes[0].Sparkle" in strict.output
+    assert strict.output.rstrip().endswith("1 error")
 
 
 def test_what_the_file_itself_takes_strictly_is_said_once(run: Run, tmp_path: Path) -> None:

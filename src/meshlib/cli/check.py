@@ -76,15 +76,16 @@ def check(files: tuple[Path, ...], strict: bool, everything: bool, form: str, va
         gathered = gather(files, environ={**os.environ, **_variables(variables)})
     found = [each for each in remarks(gathered) if everything or each.kind != "passed"]
     counted = Counter(each.kind for each in found)
-    wrong = counted["error"] + (counted["ignored"] if strict else 0)
+    if strict:
+        counted["error"] += counted.pop("ignored", 0)
     if form == "json":
-        click.echo(json.dumps(_report(gathered, found, wrong == 0), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_report(gathered, found, not counted["error"]), indent=2, ensure_ascii=False))
     else:
         for each in found:
             shown = "error" if strict and each.kind == "ignored" else each.kind
             click.echo(_command(each, shown)) if form == "github" else _tell(each, shown)
         click.echo(_summary(gathered, counted), err=form == "github")
-    sys.exit(1 if wrong else 0)
+    sys.exit(1 if counted["error"] else 0)
 
 
 def remarks(gathered: Gathered) -> Iterator[Remark]:
