@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any, Final
 
 from meshlib.config.dialects.draft import Context, Draft, ServiceDraft
 from meshlib.config.dialects.resources import Place, Resource
@@ -11,8 +11,11 @@ from meshlib.config.dialects.table import translate
 from meshlib.config.problems import Path, Problem, dotted
 from meshlib.config.settings import DocumentSettings
 from meshlib.durations import parse_duration
+from meshlib.policy.settings import CallPolicy
 
 __all__ = ["context_of", "merged", "translated"]
+
+_TIMEOUT_S: Final = CallPolicy().timeout_s
 
 
 def translated(resources: Sequence[Resource], data: Mapping[str, Any]) -> tuple[Draft, list[Problem]]:
@@ -89,29 +92,56 @@ def merged(
             result[key] = value
     services = result.get("services")
     services = dict(services) if isinstance(services, Mapping) else {}
+    defaults = _fields(result.get("defaults"))
     for name, service in draft.services.items():
-        own = services.get(name)
-        if own is None:
-            services[name] = service.data
-        elif isinstance(own, Mapping):
-            services[name] = _service(service, own, origin_of, origins, problems)
-        if "connect_timeout" in service.usual:
-            services[name] = _within_timeout(services[name], result.get("defaults"))
+        written = services.get(name)
+        own = {} if written is None else _fields(written)
+        if own is not None:
+            both = _service(service, own, origin_of, origins, problems)
+            services[name] = _within_timeout(both, service.data.keys() - own.keys(), defaults or {})
     if services:
         result["services"] = services
     return result, origins, problems
 
 
-def _within_timeout(service: Any, defaults: Any) -> Any:
-    """The service, with what is usual elsewhere for connecting cut to a timeout that the user wrote below it."""
-    if not isinstance(service, Mapping):
-        return service
-    timeout = service.get("timeout", defaults.get("timeout") if isinstance(defaults, Mapping) else None)
+def _fields(given: Any) -> Mapping[str, Any] | None:
+    """The fields of a part that a user wrote, as a map or in code; None if it is neither."""
+    named = getattr(given, "model_fields_set", None)
+    if named is not None:
+        return {name: getattr(given, name) for name in named}
+    return given if isinstance(given, Mapping) else None
+
+
+def _within_timeout(service: Mapping[str, Any], said: Set[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The service, with what documents say of connecting and of attempts cut to its timeout, which ends these anyway.
+
+    In the native form a time above the timeout is a slip. Documents did not know the timeout, or do not mind.
+
+    Args:
+        service: all of it.
+        said: the fields of it that documents write.
+        defaults: what the user writes for all services.
+    """
+    timeout = service.get("timeout", defaults.get("timeout", _TIMEOUT_S))
+    times = said & {"connect_timeout", "per_try_timeout"}
+    cut = {name: timeout for name in times if _is_above(service[name], timeout)}
+    if "routes" in said:
+        cut["routes"] = [_route_within(route, timeout) for route in service["routes"]]
+    return {**service, **cut}
+
+
+def _route_within(route: Mapping[str, Any], timeout: Any) -> Mapping[str, Any]:
+    timeout = route.get("timeout", timeout)
+    return {**route, "per_try_timeout": timeout} if _is_above(route.get("per_try_timeout"), timeout) else route
+
+
+def _is_above(one: Any, other: Any) -> bool:
+    if one is None or other is None:
+        return False
     try:
-        above = parse_duration(service["connect_timeout"]) > parse_duration(timeout)
-    except (ValueError, TypeError, OverflowError, KeyError):
-        return service
-    return {**service, "connect_timeout": timeout} if above else service
+        return parse_duration(one) > parse_duration(other)
+    except (ValueError, TypeError, OverflowError):
+        return False  # what is wrong with it shows when it is checked
 
 
 def _service(
