@@ -89,7 +89,18 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
 )
 """In the order in which they write: those that declare services come first, since others ask for their ports."""
 
-_OTHERS: Final = frozenset({"networking.istio.io", "gateway.networking.k8s.io", "linkerd.io", "policy.linkerd.io"})
+_OTHERS: Final = frozenset(
+    {
+        "networking.istio.io",
+        "extensions.istio.io",
+        "gateway.networking.k8s.io",
+        "gateway.networking.x-k8s.io",
+        "linkerd.io",
+        "policy.linkerd.io",
+        "split.smi-spec.io",
+        "specs.smi-spec.io",
+    }
+)
 """Groups of which every kind has to do with how calls are made."""
 
 

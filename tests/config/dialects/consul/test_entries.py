@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -324,3 +325,14 @@ def test_a_file_in_hcl_is_refused_with_the_way_to_json(tmp_path: Path) -> None:
     (tmp_path / "web.hcl").write_text('Kind = "service-router"')
     with pytest.raises(ConfigError, match=r"web\.hcl: its name does not say .*`consul config read"):
         load_file(tmp_path / "web.hcl")
+
+
+def test_files_in_hcl_are_never_left_out_of_a_directory_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "web.hcl").write_text('Kind = "service-router"')
+    (tmp_path / "mesh.yaml").write_text("service: checkout")
+    (note,) = load_file(tmp_path).notes
+    assert re.search(r"below/web\.hcl: HCL: is not honoured: .*`consul config read", str(note))
+    (tmp_path / "mesh.yaml").write_text("documents: {strict: true}")
+    with pytest.raises(ConfigError, match=r"below/web\.hcl: HCL: is not honoured"):
+        load_file(tmp_path)

@@ -185,3 +185,10 @@ def test_a_condition_without_end_is_refused() -> None:
     assert any(
         "nested more than 20" in each for each in notes(draft_of(profile(route("a", condition)), **OWN), "wrong")
     )
+
+
+def test_a_split_of_smi_is_told_of() -> None:
+    split = {"apiVersion": "split.smi-spec.io/v1alpha1", "kind": "TrafficSplit", "metadata": {"name": "books"}}
+    assert notes(draft_of(split), "ignored") == [
+        "TrafficSplit books: is not honoured: documents of the kind TrafficSplit are not read"
+    ]
