@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from meshlib.config.dialects.resources import Place, Resource
 
 __all__ = ["Loading", "load_file", "load_mapping"]
+
+_GONE: Final = object()
 
 MAX_SERVICES: Final = 50_000
 """How many services one configuration may have, those that documents of other meshes come to included."""
@@ -395,14 +397,18 @@ def _lost_with(path: Path) -> frozenset[str]:
     return frozenset({"subsets", "hosts"}) if whole else frozenset()
 
 
-def _without(data: Any, paths: list[Path]) -> Any:
+def _without(data: Any, paths: Iterable[Path]) -> Any:
     """`data` without the fields at `paths`. Of a list nothing is taken out, lest its places change: it goes whole.
 
     What lacks a field that is required goes as a whole, too.
     """
+    cuts: dict[Any, Any] = {}
     for path in [path if _is_there(data, path) else path[:-1] for path in paths]:
-        data = _cut(data, path[:-1] if path and isinstance(path[-1], int) else path)
-    return data
+        here = cuts
+        for part in path[:-1] if path and isinstance(path[-1], int) else path:
+            here = here.setdefault(part, {})
+        here[_GONE] = {}
+    return {} if _GONE in cuts else _cut(data, cuts)
 
 
 def _is_there(data: Any, path: Path) -> bool:
@@ -413,17 +419,13 @@ def _is_there(data: Any, path: Path) -> bool:
     return True
 
 
-def _cut(data: Any, path: Path) -> Any:
-    if not path:
-        return {}
-    key, rest = path[0], path[1:]
-    if isinstance(data, Mapping) and key in data:
-        kept = dict(data)
-        if rest:
-            kept[str(key)] = _cut(data[key], rest)
-        else:
-            del kept[str(key)]
-        return kept
-    if isinstance(data, list) and isinstance(key, int) and key < len(data) and rest:
-        return [_cut(inner, rest) if index == key else inner for index, inner in enumerate(data)]
+def _cut(data: Any, cuts: Mapping[Any, Any]) -> Any:
+    if isinstance(data, Mapping):
+        return {
+            key: _cut(each, cuts[key]) if key in cuts else each
+            for key, each in data.items()
+            if key not in cuts or _GONE not in cuts[key]
+        }
+    if isinstance(data, list):
+        return [_cut(each, cuts[index]) if index in cuts else each for index, each in enumerate(data)]
     return data
