@@ -355,3 +355,10 @@ def test_a_subset_without_labels_is_the_host_itself() -> None:
 def test_a_budget_of_a_subset_is_not_honoured() -> None:
     subset = {**V1, "trafficPolicy": {"retryBudget": {"percent": 50}}}
     assert "budget is that of the whole host" in notes(draft_of(destination_rule(subsets=[subset])), "ignored")[0]
+
+
+@pytest.mark.parametrize(("subsets", "said"), [([], 0), ([{"name": "v1", "labels": {"version": "v1"}}], 1)])
+def test_connections_that_subsets_share_are_reported(subsets: list[dict[str, Any]], said: int) -> None:
+    policy = {"connectionPool": {"tcp": {"maxConnections": 10}}}
+    found = notes(draft_of(destination_rule(trafficPolicy=policy, subsets=subsets)), "different")
+    assert sum("tcp.maxConnections: the host and its subsets share" in note for note in found) == said

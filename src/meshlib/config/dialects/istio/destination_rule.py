@@ -89,6 +89,10 @@ def read_destination_rule(draft: Draft, resource: Resource) -> DestinationRule |
         selector.rest()
     read = None if policy is None else read_traffic_policy(policy)
     reader.rest()
+    if subsets and read is not None and "max_connections" in read.blocks.get("connectionPool", {}).get("limits", {}):
+        place = resource.place("spec", "trafficPolicy", "connectionPool", "tcp", "maxConnections")
+        text = "the host and its subsets share so many connections; in Istio each of them has so many of its own"
+        draft.note(place, text, "different")
     if not host:
         reader.wrong("host", "is required")
         return None
