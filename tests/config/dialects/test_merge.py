@@ -86,3 +86,16 @@ def test_what_is_converted_is_cut_by_the_variable_that_cut_it(tmp_path: Path, do
 
     once = compiled(load_file(tmp_path / "native.yaml", environ={"LIMIT": "1s"}))
     assert once == compiled(load_file(tmp_path / "mesh.yaml", environ={"LIMIT": "1s"}))
+
+
+def test_routes_of_two_dialects_for_one_service_are_an_error_that_names_both(tmp_path: Path, document: str) -> None:
+    (tmp_path / "gateway.yaml").write_text("""
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: reviews, namespace: default}
+spec: {parentRefs: [{group: "", kind: Service, name: reviews}], rules: [{backendRefs: [{name: reviews, port: 80}]}]}
+""")
+    (problem,) = gather([document, tmp_path / "gateway.yaml"]).problems
+    assert "HTTPRoute default/reviews" in str(problem)
+    assert "says where calls to the service 'reviews' go, and so does" in str(problem)
+    assert f"{document}:7: VirtualService default/reviews" in str(problem)

@@ -194,8 +194,12 @@ class ServiceDraft:
                 self.origins.setdefault((name, key), place)
 
     def routes(self, routes: Sequence[Mapping[str, Any]], places: Sequence[Place]) -> None:
-        """Add routes after those that are there; one place for each."""
+        """Write the routes, with a place for each. Which of two documents' come first nobody could say: an error."""
         held = self.data.setdefault("routes", [])
+        if held and places:
+            text = f"says where calls to the service {self.name!r} go, and so does {self.origins[('routes',)]}"
+            self._draft.note(places[0], f"{text}; one of them must go", "wrong")
+            return
         for route, place in zip(routes, places, strict=True):
             self._draft.spend(1 + len(route.get("match") or ()) + len(route.get("backends") or ()), place)
             self.origins[("routes", len(held))] = place
