@@ -136,15 +136,17 @@ class Table:
         rng = self._rng
         matches = [self._match(words) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
         route: dict[str, Any] = {"name": name, "match": matches}
-        prefixed = all({"prefix", "path_prefix"} & match.get("path", {}).keys() for match in matches)
+        paths = [match.get("path", {}) for match in matches]
+        prefixed = all("prefix" in path or "path_prefix" in path for path in paths)
+        raw = all("prefix" in path for path in paths)
         kind = rng.random()
         if kind < 0.15:
-            route["redirect"] = self._redirect(prefixed)
+            route["redirect"] = self._redirect(prefixed, raw)
         elif kind < 0.3:
             route["direct_response"] = self._reply()
         else:
             if rng.random() < 0.4:
-                route["rewrite"] = self._rewrite(prefixed)
+                route["rewrite"] = self._rewrite(prefixed, raw)
             backends: list[dict[str, Any]] = [dict(rng.choice(BACKENDS)) for _ in range(rng.choice((1, 1, 2, 3, 5)))]
             for backend in backends:
                 if rng.random() < 0.3:
@@ -177,9 +179,9 @@ class Table:
             made["set"]["host"] = rng.choice(("edited", "edited:81"))
         return {kind: edits for kind, edits in made.items() if edits}
 
-    def _redirect(self, prefixed: bool) -> dict[str, Any]:
+    def _redirect(self, prefixed: bool, raw: bool) -> dict[str, Any]:
         rng = self._rng
-        made: dict[str, Any] = self._new_path(prefixed, query=True) if rng.random() < 0.7 else {}
+        made: dict[str, Any] = self._new_path(prefixed, raw, query=True) if rng.random() < 0.7 else {}
         if rng.random() < 0.5:
             made["host"] = rng.choice(("moved", "moved:81"))
         if rng.random() < 0.3 and ":" not in made.get("host", ""):
@@ -188,15 +190,15 @@ class Table:
             made["scheme"] = rng.choice(("http", "https"))
         return made | {"status": rng.choice((301, 302, 303, 307, 308)), "strip_query": rng.random() < 0.3}
 
-    def _rewrite(self, prefixed: bool) -> dict[str, Any]:
+    def _rewrite(self, prefixed: bool, raw: bool) -> dict[str, Any]:
         rng = self._rng
         host = {"host": rng.choice(("moved", "moved:81"))}
         kind = rng.random()
         if kind < 0.2:
             return host
-        return self._new_path(prefixed) | (host if kind < 0.5 else {})
+        return self._new_path(prefixed, raw) | (host if kind < 0.5 else {})
 
-    def _new_path(self, prefixed: bool, query: bool = False) -> dict[str, Any]:
+    def _new_path(self, prefixed: bool, raw: bool, query: bool = False) -> dict[str, Any]:
         rng = self._rng
         kind = rng.choice(("prefix", "regex", "path") if prefixed else ("regex", "path"))
         if kind == "regex":
@@ -205,8 +207,9 @@ class Table:
             )
             return {"regex": {"pattern": pattern, "substitution": substitution}}
         new = rng.choice(("/n", "/n/m", "/N/%20"))
-        if kind == "path" and rng.random() < 0.4:
-            new = rng.choice(("/", "/n/", "/n//", "/n?z=1" if query else "/n"))
+        # Instead of whole segments Envoy puts what ends with a slash as it is, and the mesh as the Gateway API has it.
+        if (kind == "path" or raw) and rng.random() < 0.4:
+            new = rng.choice(("/", "/n/", "/n//", "/n?z=1" if query and kind == "path" else "//"))
         return {kind: new}
 
     def _reply(self) -> dict[str, Any]:
@@ -233,8 +236,8 @@ class Table:
         for field, names in (("headers", NAMES), ("query", PARAMETERS), ("cookies", COOKIES)):
             if rng.random() < (0.3 if "path" in made else 0.6):
                 made[field] = {name: self._value(field) for name in rng.sample(names, rng.choice((1, 1, 2)))}
-        if rng.random() < 0.03 or not made:
-            made["percent"] = rng.choice((0, 100, 100, 100))
+        if rng.random() < 0.03 or not made.keys() - {"method", "scheme", "authority"}:
+            made["percent"] = rng.choice((0, 100) if "path" in made else (0, 0, 0, 0, 100))
         return made
 
     def _path(self, words: Sequence[str]) -> dict[str, Any]:
@@ -264,7 +267,7 @@ class Table:
             kind = "prefix"
         made: dict[str, Any]
         if kind == "present":
-            made = {"present": rng.random() < 0.5 if field == "headers" else True}
+            made = {"present": rng.random() < 0.5}
         elif kind == "range":
             low = rng.choice((-5, 0, 5, 2**63 - 1, -(2**63)))
             made = (

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import httpx
+
+from meshlib import Mesh
+from meshlib.errors import MeshError
 from tests.envoy.upstream import Endpoint, Upstream
 
-__all__ = ["NOT_COMPARED", "Asked", "Got", "Telling", "ask_envoy", "compared"]
+__all__ = ["NOT_COMPARED", "Asked", "Got", "Telling", "ask_envoy", "ask_mesh"]
 
 NOT_COMPARED = frozenset(
     {"date", "server", "x-forwarded-proto", "x-request-id", "x-envoy-attempt-count", "x-envoy-upstream-service-time"}
@@ -71,7 +75,7 @@ class Telling(Upstream):
     endpoint = _Witness
 
 
-def compared(status: int, headers: Pairs, body: str) -> Got:
+def _compared(status: int, headers: Pairs, body: str) -> Got:
     """An answer in the form in which answers are compared."""
     fields = _fields(headers)
     told = fields.pop("x-told", None)
@@ -130,4 +134,34 @@ async def _read(reader: asyncio.StreamReader, method: str) -> tuple[Got, bool]:
     status = int(head.split(" ")[1])
     length = 0 if method == "HEAD" or status in (204, 304) else int(of.get("content-length", 0))
     body = (await reader.readexactly(length)).decode()
-    return compared(status, headers, body), of.get("connection") == "close"
+    return _compared(status, headers, body), of.get("connection") == "close"
+
+
+def ask_mesh(config: Mapping[str, Any], requests: Sequence[Asked]) -> list[Got | str]:
+    """Send them through a mesh of this configuration. Of a call that fails there is the name of its route."""
+
+    async def all_of_them() -> list[Got | str]:
+        answers: dict[int, Got | str] = {}
+        queue = iter(enumerate(requests))
+
+        async def worker(client: httpx.AsyncClient) -> None:
+            for at, request in queue:
+                answers[at] = await _one(client, request)
+
+        with Mesh(config) as mesh:
+            async with mesh.async_client() as client:
+                await asyncio.gather(*(worker(client) for _ in range(4)))
+        return [answers[at] for at in range(len(requests))]
+
+    return asyncio.run(all_of_them())
+
+
+async def _one(client: httpx.AsyncClient, asked: Asked) -> Got | str:
+    headers = [(name.encode(), value.encode()) for name, value in (("host", asked.host), *asked.headers)]
+    request = httpx.Request(asked.method, f"{asked.scheme}://{asked.host}{asked.target}", headers=headers)
+    try:
+        response = await client.send(request)
+    except MeshError as error:
+        return (error.record and error.record.route) or repr(error)
+    raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
+    return _compared(response.status_code, raw, response.text)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
-import httpx
 import pytest
 
-from meshlib import Mesh
 from meshlib.config.compile import compile_config
 from meshlib.config.load import load_mapping
-from meshlib.errors import MeshError
 from meshlib.routing.match import RequestView
 from meshlib.routing.normalize import PathNormalization, normalize_path
 from meshlib.routing.route import Route, find_route
@@ -23,7 +20,7 @@ from meshlib.routing.split import draw
 from tests.envoy.harness import ROUNDS, Case
 from tests.envoy.rendering import bootstrap, virtual_host
 from tests.envoy.tables import CLUSTERS, Table, domains
-from tests.envoy.telling import Asked, Got, Telling, ask_envoy, compared
+from tests.envoy.telling import Asked, Got, Telling, ask_envoy, ask_mesh
 from tests.envoy.test_shares import agree
 from tests.peers.process import free_port
 from tests.peers.servers import Envoy
@@ -54,36 +51,6 @@ def settings(table: Table, ports: Sequence[int]) -> dict[str, Any]:
     subsets = {each["metadata"]["version"]: each["metadata"] for each in split}
     services["split"] = {"endpoints": split, "subsets": subsets}
     return {"discovery": [], "defaults": PLAIN, "services": services}
-
-
-def ask_mesh(config: Mapping[str, Any], requests: Sequence[Asked]) -> list[Got | str]:
-    """The same through the mesh; where a call fails, the name of the route that it took."""
-
-    async def all_of_them() -> list[Got | str]:
-        answers: dict[int, Got | str] = {}
-        queue = iter(enumerate(requests))
-
-        async def worker(client: httpx.AsyncClient) -> None:
-            for at, request in queue:
-                answers[at] = await _one(client, request)
-
-        with Mesh(config) as mesh:
-            async with mesh.async_client() as client:
-                await asyncio.gather(*(worker(client) for _ in range(4)))
-        return [answers[at] for at in range(len(requests))]
-
-    return asyncio.run(all_of_them())
-
-
-async def _one(client: httpx.AsyncClient, asked: Asked) -> Got | str:
-    headers = [(name.encode(), value.encode()) for name, value in (("host", asked.host), *asked.headers)]
-    request = httpx.Request(asked.method, f"{asked.scheme}://{asked.host}{asked.target}", headers=headers)
-    try:
-        response = await client.send(request)
-    except MeshError as error:
-        return (error.record and error.record.route) or repr(error)
-    raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw]
-    return compared(response.status_code, raw, response.text)
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
@@ -166,9 +133,8 @@ NORMAL: dict[PathNormalization, dict[str, Any]] = {
         "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD",
     },
 }
-PIECES = tuple(
-    r"a B / / / // . .. /../ /./ %2e %2E %2F %2f %5C %5c \ ~ %41 %7e %20 %zz % %2 %252F %C3%BC %00 | [ ' * = & + : @ !".split()
-)
+PIECES = (*"aB///.~%|['*=&+:@!\\", "//", "..", "/../", "/./", "%2e", "%2E", "%2F", "%2f", "%5C", "%5c", "%41", "%7e")
+PIECES += ("%20", "%zz", "%2", "%252F", "%C3%BC", "%00")
 
 
 def test_paths_have_the_normal_form_that_they_have_in_envoy(
@@ -186,3 +152,79 @@ def test_paths_have_the_normal_form_that_they_have_in_envoy(
             assert [(path, normalize_path(path, how)) for path in paths] == [
                 (path, each.target) for path, each in zip(paths, got, strict=True)
             ]
+
+
+SET, TEXT = {"x-set": "%PROTOCOL%"}, {"content-type": "text/x"}
+DIFFERENT: tuple[tuple[str, dict[str, Any], str, Callable[[Got], Any], Any, Any], ...] = (
+    (
+        "a path from a `regex` without a slash",
+        {"rewrite": {"regex": {"pattern": "^/a/", "substitution": "n/"}}},
+        *("/a/b", lambda got: got.target, "n/b", "/n/b"),
+    ),
+    (
+        "`path_prefix: /a` with `prefix: /` or",
+        {"match": [{"path": {"path_prefix": "/a"}}], "rewrite": {"prefix": "/n/"}},
+        *("/a/b", lambda got: got.target, "/n//b", "/n/b"),
+    ),
+    (
+        "the scheme's own port in a redirect",
+        {"redirect": {"port": 80}},
+        *("/a", lambda got: got.headers["location"], "http://HOST:80/a", "http://HOST/a"),
+    ),
+    (
+        "an added header with an empty value",
+        {"headers": {"request": {"add": {"x-set": ""}}}},
+        *("/", lambda got: got.seen and got.seen.get("x-set"), None, ""),
+    ),
+    (
+        "`%PROTOCOL%` and its like",
+        {"headers": {"request": {"set": SET}}},
+        *("/", lambda got: got.seen and got.seen["x-set"], "HTTP/1.1", "%PROTOCOL%"),
+    ),
+    (
+        "`content-type`, set by `headers.response`",
+        {"direct_response": {"status": 404}, "headers": {"response": {"set": TEXT}}},
+        *("/", lambda got: got.headers.get("content-type"), None, "text/x"),
+    ),
+)
+
+
+def test_what_differs_is_on_the_page(envoy_factory: Callable[[dict[str, Any]], Envoy]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "routing" / "envoy.md").read_text()
+    table = page.partition("## What differs")[2]
+    port = free_port()
+    with Telling(1) as upstream:
+        services: dict[str, Any] = {"all": {"endpoints": upstream.addresses}}
+        for at, (_, route, *_) in enumerate(DIFFERENT):
+            if not {"redirect", "direct_response"} & route.keys():
+                route["backends"] = [{"service": "all"}]
+            services[f"d{at}"] = {"endpoints": upstream.addresses, "routes": [route]}
+        hosts = [virtual_host(name, [name], each["routes"]) for name, each in services.items() if "routes" in each]
+        envoy_factory(bootstrap(hosts, {"all": upstream.ports[0]}, {port: {}}))
+        asked = [Asked("GET", "http", f"d{at}", target, ()) for at, (_, _, target, *_) in enumerate(DIFFERENT)]
+        asked.append(Asked("GET", "http", "d1", "/elsewhere", ()))
+        both = ask_envoy(port, asked), ask_mesh({"discovery": [], "services": services}, asked)
+    for at, (what, _, _, read, their, our) in enumerate(DIFFERENT):
+        assert f"| {what}" in table
+        expected = [each.replace("HOST", f"d{at}") if isinstance(each, str) else each for each in (their, our)]
+        assert [read(answers[at]) for answers in both] == expected, what
+    assert "| a request that no route takes | 404 | goes to the service itself |" in table
+    assert [answers[-1].status for answers in both] == [404, 200]
+
+
+def test_a_percentage_and_weights_are_drawn_by_one_number_in_envoy_and_by_two_here(
+    envoy_factory: Callable[[dict[str, Any]], Envoy],
+) -> None:
+    backends = [
+        {"service": "all", "weight": 500_000, "headers": {"response": {"set": {"x-drawn": str(at)}}}} for at in range(2)
+    ]
+    first = {"match": [{"path": {"exact": "/"}, "percent": 30}], "backends": backends}
+    rest = {"headers": {"response": {"set": {"x-drawn": "rest"}}}, "backends": [{"service": "all"}]}
+    port = free_port()
+    with Telling(1) as upstream:
+        envoy_factory(bootstrap([virtual_host("all", ["*"], [first, rest])], {"all": upstream.ports[0]}, {port: {}}))
+        services = {"all": {"endpoints": upstream.addresses}, "orders": {"endpoints": [], "routes": [first, rest]}}
+        asked = [Asked("GET", "http", "orders", "/", ())] * 200
+        theirs, ours = ask_envoy(port, asked), ask_mesh({"discovery": [], "services": services}, asked)
+    drawn = [{got.headers["x-drawn"] for got in answers} for answers in (theirs, ours)]
+    assert drawn == [{"0", "rest"}, {"0", "1", "rest"}]
