@@ -74,7 +74,7 @@ def test_an_answer_without_a_call_is_said_and_no_backend(told: Callable[..., lis
     lines = told("POST", "http://orders/old/x?token=s3cr3t")
 
     assert "does      it is answered with 308 and nobody is called: redirect to http://orders/new/x" in lines
-    assert not any(line.startswith(("to ", "endpoint ", "note ")) for line in lines)
+    assert not any(line.startswith(("to ", "endpoint ", "timeout ", "retries ", "note ")) for line in lines)
     plan = json.loads("\n".join(told("POST", "http://orders/old/x", "--json")))
     assert (plan["backends"], plan["candidates"]) == ([], [])
 
@@ -83,6 +83,14 @@ def test_a_request_that_is_not_safe_is_said_to_be_retried_only_if_unsent(told: C
     assert "retries   up to 1 on 503; only if nothing was sent: the request is not idempotent" in told(
         "POST", "http://orders/"
     )
+
+
+def test_retries_are_told_by_statuses_wherever_those_are_written(run: Run, tmp_path: Path) -> None:
+    retry = "{max_retries: 1, unsafe: true, on: [reset, retriable-status-codes], %s}"
+    for statuses, on in (("retriable_status_codes: [409, 425]", "409, 425, reset"), ("", "reset")):
+        (tmp_path / "mesh.yaml").write_text(f"services: {{orders: {{retry: {retry % statuses}}}}}")
+        lines = run("explain", "POST", "http://orders/", "--config", "mesh.yaml").output.splitlines()
+        assert f"retries   up to 1 on {on}" in lines
 
 
 def test_a_host_outside_the_mesh_is_said_to_be_so(told: Callable[..., list[str]]) -> None:

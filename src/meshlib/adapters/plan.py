@@ -76,10 +76,11 @@ class Plan:
         for candidate in self.candidates:
             state = f"no: {candidate.why_not}" if candidate.why_not else f"cost {format_duration(candidate.cost_s)}"
             lines.append(f"  endpoint {candidate.address} ({candidate.cluster}, weight {candidate.weight:g}): {state}")
-        if self.policy is not None:
+        if self.policy is not None and self.backends:
             limit = "none" if self.timeout_s is None else f"{format_duration(self.timeout_s)} ({self.limit})"
-            retries = self.policy.retry.max_retries if self.safe else 0
-            unsafe = "" if self.safe else " (more only if nothing was sent: the request is not idempotent)"
+            repeated = self.safe or self.policy.retry.unsafe
+            retries = self.policy.retry.max_retries if repeated else 0
+            unsafe = "" if repeated else " (more only if nothing was sent: the request is not idempotent)"
             hedged = _hedged(self.policy.hedge) if self.safe else ""
             lines.append(f"  timeout {limit}, retries {retries}{unsafe}{hedged}")
         lines += [f"  {note}" for note in self.notes]

@@ -16,6 +16,7 @@ from meshlib.durations import format_duration
 if TYPE_CHECKING:
     from meshlib.adapters.plan import Plan
     from meshlib.mesh import Mesh
+    from meshlib.policy.retry_settings import RetryPolicy
 
 __all__ = ["explain"]
 
@@ -149,19 +150,24 @@ def _policy(plan: Plan) -> Iterator[tuple[str, str]]:
     policy: Any = plan.policy
     if policy is None:
         return
-    limit = "none" if plan.timeout_s is None else f"{format_duration(plan.timeout_s)} (by {plan.limit})"
-    per_try = "none" if policy.per_try_timeout_s is None else format_duration(policy.per_try_timeout_s)
-    yield "timeout", f"{limit}, per try {per_try}"
-    retry = policy.retry
-    if retry.max_retries:
-        when = ", ".join(sorted(map(str, retry.on)))
-        safe = "" if plan.safe else "; only if nothing was sent: the request is not idempotent"
-        yield "retries", f"up to {retry.max_retries} on {when}{safe}"
-    else:
-        yield "retries", "none"
+    if plan.backends:
+        limit = "none" if plan.timeout_s is None else f"{format_duration(plan.timeout_s)} (by {plan.limit})"
+        per_try = "none" if policy.per_try_timeout_s is None else format_duration(policy.per_try_timeout_s)
+        yield "timeout", f"{limit}, per try {per_try}"
+        yield "retries", _retries(policy.retry, plan.safe)
     from meshlib.config.words import value_words
 
-    for name in ("hedge", "fault"):
+    for name in ("hedge", "fault") if plan.backends else ("fault",):
         settings = getattr(policy, name)
         if settings is not None:
             yield name, value_words(settings)
+
+
+def _retries(retry: RetryPolicy, safe: bool) -> str:
+    if not retry.max_retries:
+        return "none"
+    on = set(map(str, retry.on))
+    if "retriable-status-codes" in on:
+        on = on - {"retriable-status-codes"} | set(map(str, retry.retriable_status_codes))
+    when = f"up to {retry.max_retries} on {', '.join(sorted(on)) or 'nothing'}"
+    return when if safe or retry.unsafe else f"{when}; only if nothing was sent: the request is not idempotent"
