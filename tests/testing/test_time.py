@@ -288,3 +288,19 @@ def test_a_wait_in_line_ends_by_real_time_where_others_hold_the_places(caller: S
             caller.get(mesh, "http://orders/")
         release.set()
         assert first.result().status_code == 200
+
+
+@pytest.mark.parametrize("trouble", ["slow", "hang"])
+def test_what_becomes_of_a_copy_takes_no_time_of_a_thread_that_calls_and_no_other_thread(trouble: str) -> None:
+    services = {"orders": {"timeout": "2s", "routes": [{"mirror": {"service": "shadow"}}]}, "shadow": {}}
+    threads = threading.active_count()
+    with MeshFixture({"services": services}) as mesh:
+        mesh.serve("orders", 200)
+        mesh.serve("shadow", 200)
+        if trouble == "slow":
+            mesh.slow("shadow", "5s")
+        else:
+            mesh.hang("shadow")
+        assert mesh.client("orders").get("/").status_code == 200
+        assert (mesh.clock.elapsed, len(mesh.calls("shadow"))) == (0, 1)
+        assert threading.active_count() == threads

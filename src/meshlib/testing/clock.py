@@ -20,7 +20,7 @@ from typing import Final
 from meshlib import context
 from meshlib.durations import Duration, parse_duration
 
-__all__ = ["SettableClock"]
+__all__ = ["SettableClock", "aside"]
 
 _QUIET_TURNS: Final = 20
 """How many turns of the loop without news mean that every task waits. A request through a few layers of an application
@@ -40,6 +40,16 @@ class _Activity:
 
 
 _activity: ContextVar[_Activity | None] = ContextVar("meshlib.testing.activity", default=None)
+
+
+_aside: ContextVar[bool] = ContextVar("meshlib.testing.aside", default=False)
+
+
+def aside() -> Context:
+    """A context for what happens at the same time as something else in a thread, so that no time passes for it."""
+    made = Context()
+    made.run(_aside.set, True)
+    return made
 
 
 class SettableClock:
@@ -90,10 +100,13 @@ class SettableClock:
 
     def sleep(self, delay_s: float) -> None:
         """Be `delay_s` seconds later, at once."""
-        self.move_to(self._now + max(0.0, delay_s))
+        if not _aside.get():
+            self.move_to(self._now + max(0.0, delay_s))
 
     async def asleep(self, delay_s: float) -> None:
         """Wait until it is `delay_s` seconds later, which it is as soon as nothing comes before."""
+        if _aside.get():
+            return
         wake_at = self._now + max(0.0, delay_s)
         with self._awaiting(wake_at), self.waiting():
             seen, quiet = self._news, 0

@@ -19,7 +19,7 @@ import httpx
 from meshlib.adapters.httpx_errors import from_httpx
 from meshlib.errors import AttemptTimeout, BodyBroken, ConnectFailed, ConnectTimeout, MeshError, PoolTimeout, WireError
 from meshlib.net.wire import AsyncWireResponse, Progress, SyncWireResponse, Target, WireLimits, WireRequest
-from meshlib.testing.clock import SettableClock
+from meshlib.testing.clock import SettableClock, aside
 from meshlib.testing.faults import make_error
 from meshlib.testing.received import ReceivedRequest
 from meshlib.testing.services import Instance, Registry
@@ -176,11 +176,11 @@ class Loops:
         return result
 
     def beside(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run `work` beside what a caller does: in its loop, or for one without at once, to its end."""
+        """Run `work` beside what a caller does: in its loop, or for one without at once, to its end, in no time."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self.run(work(), Context())
+            self.run(work(), aside())
         else:
             task = loop.create_task(work(), context=Context())
             self._beside.add(task)
