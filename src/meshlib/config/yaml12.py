@@ -87,6 +87,7 @@ class _Builder:
         self._open: set[str] = set()
         self._aliased = 0
         self._count = 0
+        self._number_keys: list[SourceError] = []
 
     def build(self, events: Iterator[Any]) -> list[tuple[Any, dict[Path, int]]]:
         documents = []
@@ -94,8 +95,11 @@ class _Builder:
             if isinstance(event, yaml.DocumentStartEvent):
                 # The bounds are those of the file; anchors end with their document.
                 self.lines = {}
-                self._anchors, self._sizes = {}, {}
-                documents.append((self._value(next(events), events, ()), self.lines))
+                self._anchors, self._sizes, self._number_keys = {}, {}, []
+                value = self._value(next(events), events, ())
+                if self._number_keys and not _is_of_kubernetes(value):
+                    raise self._number_keys[0]
+                documents.append((value, self.lines))
         return documents
 
     def _value(self, event: Any, events: Iterator[Any], path: Path) -> Any:
@@ -154,7 +158,11 @@ class _Builder:
             key = self._alias(str(event.anchor), line) if isinstance(event, yaml.AliasEvent) else _scalar(event, line)
             if not isinstance(key, str):
                 written = event.value if isinstance(event, yaml.ScalarEvent) else key
-                raise SourceError(f"the key {written} is not text; write it in quotes: '{written}'", line, path)
+                error = SourceError(f"the key {written} is not text; write it in quotes: '{written}'", line, path)
+                if type(key) is not int:
+                    raise error
+                self._number_keys.append(error)
+                key = str(key)
             if key == "<<" and isinstance(event, yaml.ScalarEvent) and event.implicit[0]:
                 raise SourceError("'<<' is not part of YAML 1.2; what services share goes under 'defaults'", line, path)
             if isinstance(event, yaml.ScalarEvent) and event.anchor is not None:
@@ -165,6 +173,11 @@ class _Builder:
             self.lines[(*path, key)] = line
             fields[key] = self._value(next(events), events, (*path, key))
         return fields
+
+
+def _is_of_kubernetes(value: Any) -> bool:
+    """Whether it is a document in which a number may be a key, as in ``portLevelMtls: {8080: ...}``, and is text."""
+    return isinstance(value, dict) and isinstance(value.get("apiVersion"), str) and isinstance(value.get("kind"), str)
 
 
 def _line(event: Any) -> int:

@@ -92,12 +92,15 @@ def merged(
             result[key] = value
     services = result.get("services")
     services = dict(services) if isinstance(services, Mapping) else {}
+    said_at: dict[Path, list[Path]] = {}
+    for path in origins if services else ():
+        said_at.setdefault(path[:3], []).append(path)
     defaults = _fields(result.get("defaults"))
     for name, service in draft.services.items():
         written = services.get(name)
         own = {} if written is None else _fields(written)
         if own is not None:
-            both = _service(service, own, origin_of, origins, problems)
+            both = _service(service, own, origin_of, origins, said_at, problems)
             services[name] = _within_timeout(both, service.data.keys() - own.keys(), defaults or {})
     if services:
         result["services"] = services
@@ -149,6 +152,7 @@ def _service(
     own: Mapping[str, Any],
     origin_of: Callable[[Path], str],
     origins: dict[Path, Place],
+    said_at: Mapping[Path, Sequence[Path]],
     problems: list[Problem],
 ) -> dict[str, Any]:
     result = dict(own)
@@ -159,12 +163,13 @@ def _service(
             continue
         # What the user wrote of it stands in the user's own place, and errors are to name that.
         place = origins[path]
-        for each in [each for each in origins if each[:3] == path]:
+        for each in said_at.get(path, ()):
             del origins[each]
         if field in draft.usual or own[field] == value:
             continue
         if field in ("hosts", "endpoints") and isinstance(own[field], (list, tuple)):
-            result[field] = [*own[field], *(each for each in value if each not in own[field])]
+            known = {repr(each) for each in own[field]}
+            result[field] = [*own[field], *(each for each in value if repr(each) not in known)]
         else:
             text = f"says what {dotted(path)} says as well, in {origin_of(path)}; one of them must go"
             problems.append(_problem(place, text))

@@ -126,7 +126,7 @@ def _write_subset(draft: Draft, service: ServiceDraft, end: Resolved, place: Pla
     try:
         parse_filter(expression)
     except FilterError as error:
-        draft.note(place, f"the filter of the subset {subset!r} {error}: {expression!r}", "wrong")
+        draft.note(place, f"the filter of the subset {subset!r} {error}: {expression[:200]!r}", "wrong")
         return
     metadata = None if end.only_passing else _as_metadata(expression)
     if metadata:

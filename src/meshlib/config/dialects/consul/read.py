@@ -13,6 +13,7 @@ from meshlib.config.dialects.consul.schema import Fields, Reading, read_table
 from meshlib.config.dialects.draft import Draft
 from meshlib.config.dialects.durations import written
 from meshlib.config.dialects.resources import CONSUL, Resource
+from meshlib.config.dialects.security import keep
 from meshlib.config.problems import Path
 
 __all__ = ["read"]
@@ -26,8 +27,7 @@ def read(draft: Draft, resources: Sequence[Resource]) -> None:
     for resource in resources:
         kind = resource.kind if resource.group == CONSUL else KINDS.get(resource.kind, resource.kind)
         if kind == _INTENTIONS:
-            draft.security.append(resource)
-            draft.note(resource.place(), "is not honoured: who may call whom is not enforced yet", "ignored")
+            keep(draft, resource)
         elif kind in ENTRIES:
             _keep(draft, resource, kind, found[kind])
         else:

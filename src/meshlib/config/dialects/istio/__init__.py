@@ -24,6 +24,7 @@ from meshlib.config.dialects.istio.virtual_service import read_virtual_service
 from meshlib.config.dialects.istio.workload_entry import read_workload_entry, read_workload_group
 from meshlib.config.dialects.istio.writing import Writing
 from meshlib.config.dialects.resources import Resource
+from meshlib.config.dialects.security import keep
 
 __all__ = ["KINDS", "SECURITY", "VERSIONS", "translate"]
 
@@ -51,8 +52,7 @@ def translate(draft: Draft, resources: Sequence[Resource]) -> None:
     of = {kind: [resource for resource in own if resource.kind == kind] for kind in KINDS}
     for resource in resources:
         if resource.group == SECURITY:
-            draft.security.append(resource)
-            draft.note(resource.place(), "is not honoured: who may call whom is not enforced yet", "ignored")
+            keep(draft, resource)
             continue
         if resource.version not in VERSIONS:
             text = f"{resource.version} is no version of its API that is known: {', '.join(VERSIONS)} are"

@@ -11,6 +11,7 @@ from meshlib.config.dialects.linkerd.http_route import LinkerdRoute, Parent, rea
 from meshlib.config.dialects.linkerd.names import drafts_of, usual
 from meshlib.config.dialects.linkerd.profile import Profile, read_profile, write_profile
 from meshlib.config.dialects.resources import Resource
+from meshlib.config.dialects.security import keep
 
 __all__ = ["SECURITY", "read"]
 
@@ -47,8 +48,7 @@ def read(draft: Draft, resources: Sequence[Resource]) -> None:
         elif resource.group in ("", "gateway.networking.k8s.io"):
             annotated.append(resource)
         elif resource.kind in SECURITY:
-            draft.security.append(resource)
-            draft.note(resource.place(), "is not honoured: who may call whom is not enforced yet", "ignored")
+            keep(draft, resource)
         else:
             why = _OTHERS.get(resource.kind, f"documents of the kind {resource.kind} are not read")
             draft.note(resource.place(), f"is not honoured: {why}", "ignored")
