@@ -30,6 +30,7 @@ from meshlib.policy.mirror import MirrorCounts, MirrorOutcome, MirrorRoom, drawn
 from meshlib.policy.settings import BudgetSettings, CallPolicy, RetryPolicy
 from meshlib.policy.traits import read_traits, readers_of
 from meshlib.routing.actions import Mirror
+from meshlib.routing.fields import HeaderFields
 from meshlib.routing.match import RequestView
 from meshlib.routing.override import OVERRIDE_HEADER
 from meshlib.routing.route import Backend, Route
@@ -49,7 +50,6 @@ LONGEST_S: Final = 30.0
 _NO_RETRIES = RetryPolicy(max_retries=0)
 _OF_THE_CALL = frozenset({b"x-meshlib-deadline-ms", b"x-envoy-expected-rq-timeout-ms", b"x-envoy-attempt-count"})
 """Headers of the attempt that is copied; the copy has its own."""
-
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -230,8 +230,8 @@ class Mirrors:
         )
         call = Call(facts, plane.rng, live.path, live.query)
         if facts.readers:
-            headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in request.headers}
-            call.traits = read_traits(facts.readers, RequestView(of.method, live.path, live.query, headers), None)
+            view = RequestView(of.method, live.path, live.query, HeaderFields(request.headers))
+            call.traits = read_traits(facts.readers, view, None)
         return _MirrorExchange(plane, call, copy, self._left_out())
 
     def _left_out(self) -> frozenset[bytes]:

@@ -188,8 +188,9 @@ class Snapshots:
                 for name, view in self.current.services.items():
                     if name not in views:  # first called meanwhile
                         views[name], _ = self._turned(view, turn, beside)
-                    if views[name].state is not view.state and view.state.waiting:
-                        self._past.append(view.state)
+                    state = view.state
+                    if views[name].state is not state and state.waiting and state not in self._past:
+                        self._past.append(state)
                     if views[name].endpoints is not view.endpoints:
                         left += self._gone(view, views[name].endpoints)
                 self._forget_nodes()
@@ -428,7 +429,8 @@ class Snapshots:
                         waiter.states.append(view.state)
                         if under is not self.configuration:
                             late.append(name)
-                            self._past.append(view.state)
+                            if view.state not in self._past:
+                                self._past.append(view.state)
         if answered:
             waiter.fire()
         for name in late:  # elsewhere, since a call waits here
