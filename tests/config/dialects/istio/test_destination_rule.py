@@ -362,3 +362,10 @@ def test_connections_that_subsets_share_are_reported(subsets: list[dict[str, Any
     policy = {"connectionPool": {"tcp": {"maxConnections": 10}}}
     found = notes(draft_of(destination_rule(trafficPolicy=policy, subsets=subsets)), "different")
     assert sum("tcp.maxConnections: the host and its subsets share" in note for note in found) == said
+
+
+def test_an_interval_below_the_least_is_the_least() -> None:
+    text = destination_rule(trafficPolicy={"outlierDetection": {"interval": "8ms"}})
+    assert "is taken for 100ms" in notes(draft_of(text), "different")[0]
+    outlier = load(text).services["reviews"].clusters[None].outlier
+    assert outlier is not None and outlier.interval_s == 0.1

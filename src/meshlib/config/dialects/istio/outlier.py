@@ -14,6 +14,7 @@ __all__ = ["read_outlier_detection"]
 
 _CONSECUTIVE: Final = 5
 _INTERVAL_S: Final = 10.0
+_LEAST_INTERVAL_S: Final = 0.1
 _BASE_S: Final = 30.0
 _LONGEST_S: Final = 300.0
 _MAX_PERCENT: Final = 10
@@ -31,6 +32,9 @@ def read_outlier_detection(reader: Reader) -> tuple[dict[str, Any], int]:
     healthy = reader.integer("minHealthPercent") or 0
     codes = "what counts is any status from 500, and 502, 503 and 504 for consecutiveGatewayErrors"
     reader.ignore("outlierDetectionHttpErrorCodes", codes)
+    if interval_s < _LEAST_INTERVAL_S:
+        interval_s = _LEAST_INTERVAL_S
+        reader.different("interval", f"is taken for {written(interval_s)}, which is the least here")
     if reader.integer("consecutiveErrors"):
         reader.different("consecutiveErrors", "says nothing any more, as in Istio: see consecutive5xxErrors")
     if local and not split:
