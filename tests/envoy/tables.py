@@ -17,7 +17,7 @@ BACKENDS = tuple({"service": f"b{at}"} for at in range(6)) + tuple(
 CLUSTERS = tuple("/".join(backend.values()) for backend in BACKENDS)
 
 METHODS = ("GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PURGE")
-NAMES = ("x-a", "x-b", "x-tenant", "end-user", "accept", "X-Num")
+NAMES = ("x-a", "x-b", "x-tenant", "end-user", "accept", "X-Num", "cache-control", "if-match")
 VALUES = (
     "",
     "a",
@@ -39,6 +39,16 @@ VALUES = (
     "\u00fc",
 )
 LARGE = ("9223372036854775807", "9223372036854775808", "-9223372036854775808", "99999999999999999999999")
+AUTHORITIES: tuple[dict[str, Any], ...] = (
+    {"suffix": ":81"},
+    {"suffix": "example", "invert": True},
+    {"suffix": "1", "absent_as_empty": True},
+    {"prefix": "H", "ignore_case": True},
+    {"contains": "inter"},
+    {"regex": "[^:]*(:8[01])?"},
+    {"exact": "one.w0.example:81"},
+    {"present": True},
+)
 PARAMETERS = ("x", "y", "X", "a%20b")
 COOKIES = ("user", "beta", "User")
 TEXT_REGEXES = {
@@ -54,6 +64,7 @@ PATH_REGEXES = {
     "^/[^/]+/%s$": ("/a/%s", "/x%%20y/%s"),
     "/%s(/a|/b)?": ("/%s", "/%s/a", "/%s/b"),
 }
+JUNK = ("&", "&=a", "&x&y", "&x=&x=a", "?", "&a=%3D&x=%61", "&&x=a&", "&x==a")
 EDITED = ("x-one", "x-two", "x-three", "x-server", "x-a", "via")
 PORTS = ("", ":80", ":81", ":8080")
 
@@ -230,9 +241,7 @@ class Table:
         if rng.random() < 0.06:
             made["scheme"] = rng.choice(("http", "https"))
         if rng.random() < 0.06:
-            made["authority"] = rng.choice(
-                ({"suffix": rng.choice((":81", "example", "1"))}, {"contains": "inter"}, {"exact": "one.w0.example:81"})
-            )
+            made["authority"] = rng.choice(AUTHORITIES)
         for field, names in (("headers", NAMES), ("query", PARAMETERS), ("cookies", COOKIES)):
             if rng.random() < (0.3 if "path" in made else 0.6):
                 made[field] = {name: self._value(field) for name in rng.sample(names, rng.choice((1, 1, 2)))}
@@ -324,9 +333,14 @@ class Table:
         written = "&".join(
             f"{name}={quote(value, safe='=')}" if value or rng.random() < 0.5 else name for name, value in query
         )
+        written += rng.choice(JUNK) if rng.random() < 0.05 else ""
         headers = [(name, value.strip(" ")) for name, value in headers]
         return Asked(
-            method, scheme, self._host(service, scheme), path + (f"?{written}" if written else ""), tuple(headers)
+            method,
+            scheme,
+            self._host(service, scheme),
+            path + (f"?{written}" if written else ""),
+            tuple(headers),
         )
 
     def _host(self, service: str, scheme: str) -> str:
@@ -338,8 +352,9 @@ class Table:
         if rng.random() < 0.2:
             host = host.partition(":")[0]
         host = host if ":" in host or rng.random() < 0.7 else host + rng.choice(PORTS)
+        host = host if rng.random() < 0.9 else host.swapcase()
         # What Envoy is told of a host at port 80 holds for its name alone as well, whatever the scheme.
-        return f"{host}:80" if scheme == "https" and f"{host}:80" in self._ported else host
+        return f"{host}:80" if scheme == "https" and f"{host.lower()}:80" in self._ported else host
 
     def _met(self, path: Mapping[str, Any]) -> str:
         rng = self._rng

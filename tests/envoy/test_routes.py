@@ -186,6 +186,7 @@ DIFFERENT: tuple[tuple[str, dict[str, Any], str, Callable[[Got], Any], Any, Any]
         {"direct_response": {"status": 404}, "headers": {"response": {"set": TEXT}}},
         *("/", lambda got: got.headers.get("content-type"), None, "text/x"),
     ),
+    ("a `?` with nothing behind it", {"rewrite": {"path": "/n"}}, *("/a?", lambda got: got.target, "/n?", "/n")),
 )
 
 
@@ -202,14 +203,20 @@ def test_what_differs_is_on_the_page(envoy_factory: Callable[[dict[str, Any]], E
         hosts = [virtual_host(name, [name], each["routes"]) for name, each in services.items() if "routes" in each]
         envoy_factory(bootstrap(hosts, {"all": upstream.ports[0]}, {port: {}}))
         asked = [Asked("GET", "http", f"d{at}", target, ()) for at, (_, _, target, *_) in enumerate(DIFFERENT)]
-        asked.append(Asked("GET", "http", "d1", "/elsewhere", ()))
+        asked += [Asked("GET", "http", "d1", "/elsewhere", ()), Asked("GET", "http", "d2.", "/", ())]
+        asked.append(Asked("GET", "http", "d4", "/", (("referer", "\u00fc"),)))
         both = ask_envoy(port, asked), ask_mesh({"discovery": [], "services": services}, asked)
     for at, (what, _, _, read, their, our) in enumerate(DIFFERENT):
         assert f"| {what}" in table
         expected = [each.replace("HOST", f"d{at}") if isinstance(each, str) else each for each in (their, our)]
         assert [read(answers[at]) for answers in both] == expected, what
     assert "| a request that no route takes | 404 | goes to the service itself |" in table
-    assert [answers[-1].status for answers in both] == [404, 200]
+    assert "| a dot at the end of a host | makes it another | says nothing |" in table
+    assert "| a `referer` that Envoy takes for no URL | removed | sent |" in table
+    elsewhere, dotted, referring = ([answers[at] for answers in both] for at in (-3, -2, -1))
+    assert [got.status for got in elsewhere] == [404, 200]
+    assert [got.status for got in dotted] == [404, 301]
+    assert ["referer" in got.seen for got in referring] == [False, True]
 
 
 def test_a_percentage_and_weights_are_drawn_by_one_number_in_envoy_and_by_two_here(
