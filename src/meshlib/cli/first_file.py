@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from meshlib.config.dialects.names import fitting_name
 from meshlib.dataclass import dataclass, field
 
 __all__ = ["Found", "FoundService", "first_file", "name_for"]
 
 _PLAIN = re.compile(r"[a-z][a-z0-9._-]*")
 _WORDS: Final = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
-_UNFIT = re.compile(r"[^a-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Found:
 
 def name_for(text: str) -> str:
     """A name that a service may have, as near to `text` as can be; empty if there is nothing of it."""
-    return _UNFIT.sub("-", text.lower()).strip("-._")[:253]
+    return fitting_name(text)[:253]
 
 
 def first_file(found: Found, service: str) -> str:

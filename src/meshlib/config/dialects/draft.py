@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
+from meshlib.config.dialects.names import fitting_name
 from meshlib.config.dialects.resources import Place, Resource
 from meshlib.config.problems import Path, on_one_line
 from meshlib.config.settings import DocumentSettings
@@ -33,8 +33,6 @@ or the document is none that says how calls are made."""
 
 MAX_WRITTEN: Final = 300_000
 """So many services, routes, conditions, backends and endpoints documents may come to; a few lines can multiply them."""
-
-_UNFIT = re.compile(r"[^a-z0-9._-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +288,7 @@ class Draft:
         if full == "*":
             return "any"
         stem = f"any.{full[2:]}" if full.startswith("*.") else full
-        return _UNFIT.sub("-", stem).strip("-._") or "any"
+        return fitting_name(stem) or "any"
 
     def service(self, host: str, namespace: str, place: Place) -> ServiceDraft:
         """The service that a host means, with all the names that callers use for it."""
@@ -318,7 +316,7 @@ class Draft:
         name, port = self.name_of(host, namespace), self.port_of(host, namespace, number)
         if port is None:
             return name
-        named = f"{name}-{_UNFIT.sub('-', port.name.lower()).strip('-._') or port.number}"
+        named = f"{name}-{fitting_name(port.name) or port.number}"
         # Another service may have that name.
         return f"{name}-{port.number}" if self.host_of(named, namespace) in self.inventory.services else named
 

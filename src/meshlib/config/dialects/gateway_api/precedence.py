@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from meshlib.config.dialects.gateway_api.http_route import HttpRoute, Rule
 from meshlib.config.dialects.gateway_api.match import Match, Rank
+from meshlib.config.dialects.names import route_name
 from meshlib.config.dialects.resources import Place
 from meshlib.dataclass import dataclass
 
 __all__ = ["Written", "in_order"]
-
-_LONGEST: Final = 240
-"""Names of routes and rules may be longer together than a name may be in the native form."""
 
 _Key: TypeAlias = tuple[Rank, bool, str, str, str, int, int]
 
@@ -61,11 +59,11 @@ def in_order(routes: Iterable[HttpRoute], port: int | None, end: Place) -> list[
     for _, group in groupby(entries, key=lambda entry: id(entry.rule)):
         same = list(group)
         for native in _natives(same, port):
-            native["name"] = _unique(native["name"], names)
+            native["name"] = route_name(native["name"], names)
             written.append(Written(native, same[0].rule.place, open_end))
         open_end = open_end and not any(entry.match.is_everything for entry in same)
     if open_end:
-        last = {"name": _unique("no-rule", names), "direct_response": {"status": 404}}
+        last = {"name": route_name("no-rule", names), "direct_response": {"status": 404}}
         written.append(Written(last, end))
     return written
 
@@ -102,14 +100,3 @@ def _at(native: dict[str, Any], port: int | None) -> dict[str, Any]:
     if redirect is None or port is None or "host" not in redirect or "port" in redirect:
         return native
     return {**native, "redirect": {**redirect, "port": port}}
-
-
-def _unique(name: str, names: set[str]) -> str:
-    """The name of a route, unlike all before it."""
-    stem, number = name.lower()[:_LONGEST].rstrip(".-_"), 1
-    name = stem
-    while name in names:
-        number += 1
-        name = f"{stem}-{number}"
-    names.add(name)
-    return name

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from meshlib.config.dialects.durations import written
 from meshlib.config.dialects.fields import Reader
-from meshlib.config.dialects.istio.values import written
 
 __all__ = ["read_connection_pool"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from meshlib.config.dialects.durations import written
 from meshlib.config.dialects.fields import Reader
-from meshlib.config.dialects.istio.values import written
 from meshlib.dataclass import dataclass, field
 
 __all__ = ["LoadBalancer", "read_load_balancer"]

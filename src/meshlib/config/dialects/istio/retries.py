@@ -11,8 +11,8 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from meshlib.config.dialects.draft import Context
+from meshlib.config.dialects.durations import written
 from meshlib.config.dialects.fields import Reader
-from meshlib.config.dialects.istio.values import written
 from meshlib.policy.retry_on import CONDITIONS
 
 __all__ = ["DEFAULT_CONDITIONS", "DEFAULT_RETRIES", "parse_retry_on", "read_retries", "usual_retry"]

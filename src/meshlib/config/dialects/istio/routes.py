@@ -7,16 +7,17 @@ Source: ``BuildHTTPRoutesForVirtualService`` and ``TranslateRoute`` in Istio's `
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
 from meshlib.config.dialects.draft import Draft
+from meshlib.config.dialects.durations import written
 from meshlib.config.dialects.istio.headers import Edits, both, in_turn
 from meshlib.config.dialects.istio.http_route import Mirror, Rule, Share
 from meshlib.config.dialects.istio.matching import MESH, match_of, native_match
-from meshlib.config.dialects.istio.values import Destination, written
+from meshlib.config.dialects.istio.values import Destination
+from meshlib.config.dialects.names import route_name
 from meshlib.config.dialects.resources import Place
 from meshlib.dataclass import dataclass
 
@@ -25,7 +26,6 @@ __all__ = ["NO_ROUTE", "Writer"]
 NO_ROUTE: Final = "no-route"
 """The name of the route that takes what no other does."""
 
-_UNFIT = re.compile(r"[^a-z0-9._-]+")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -58,7 +58,7 @@ class Writer:
         """
         routes: list[dict[str, Any]] = []
         places: list[Place] = []
-        names: set[str] = {NO_ROUTE, "default"}
+        names = {NO_ROUTE}
         context, met = self.draft.context, False
         for number, rule in enumerate(rules, 1):
             matches = rule.fields.get("match") or [{}]
@@ -68,7 +68,7 @@ class Writer:
                 native = [{}] if everything else native
                 action = self._action(rule, kind, native)
                 condition = {} if native == [{}] else {"match": native}
-                routes.append({"name": _unique(name, names), **condition, **action})
+                routes.append({"name": route_name(name, names), **condition, **action})
                 places.append(rule.place)
                 if everything:
                     return (routes, places) if met else ([], [])
@@ -208,12 +208,3 @@ def _native(edits: Edits) -> dict[str, Any]:
 
 def _with_edits(route: dict[str, Any], edits: Edits) -> dict[str, Any]:
     return {**route, "headers": dict(edits.native)} if edits.native else route
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    stem = _UNFIT.sub("-", name.lower()).strip("-._")[:200] or "route"
-    found, number = stem, 2
-    while found in taken:
-        found, number = f"{stem}-{number}", number + 1
-    taken.add(found)
-    return found

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from meshlib.config.dialects.draft import Context
+from meshlib.config.dialects.durations import written
 from meshlib.config.dialects.fields import Reader
 from meshlib.config.dialects.istio.client_tls import read_tls
 from meshlib.config.dialects.istio.connection_pool import read_connection_pool
 from meshlib.config.dialects.istio.load_balancer import LoadBalancer, read_load_balancer
 from meshlib.config.dialects.istio.outlier import read_outlier_detection
-from meshlib.config.dialects.istio.values import port_number, written
+from meshlib.config.dialects.istio.values import port_number
 from meshlib.dataclass import dataclass, field
 
 __all__ = ["Blocks", "TrafficPolicy", "native_policy", "overlay", "read_traffic_policy"]

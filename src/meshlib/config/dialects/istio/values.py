@@ -1,4 +1,4 @@
-"""What several documents write alike: durations, conditions on texts, destinations, labels that select."""
+"""What several documents write alike: conditions on texts, destinations, labels that select."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 from meshlib.config.dialects.fields import Reader
 from meshlib.config.dialects.resources import Place
 from meshlib.dataclass import dataclass
-from meshlib.durations import format_duration, parse_duration
 
-__all__ = ["Destination", "destination_of", "percentage_of", "string_match", "written"]
+__all__ = ["Destination", "destination_of", "percentage_of", "string_match"]
 
 _KINDS = ("exact", "prefix", "regex")
 
@@ -31,12 +30,6 @@ class Destination:
     port: int | None
     namespace: str
     place: Place
-
-
-def written(seconds: float) -> str | float:
-    """A duration as a person would write it, where that loses nothing."""
-    text = format_duration(seconds)
-    return text if parse_duration(text) == seconds else seconds
 
 
 def string_match(reader: Reader | None) -> dict[str, str]:

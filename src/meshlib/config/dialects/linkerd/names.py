@@ -1,18 +1,15 @@
-"""Which service a name in Linkerd's documents means, and what its routes are called."""
+"""Which service a name in Linkerd's documents means."""
 
 from __future__ import annotations
 
 import re
-from typing import Final
 
 from meshlib.config.dialects.draft import Draft, ServiceDraft
 from meshlib.config.dialects.resources import Place
 
-__all__ = ["backend_of", "drafts_of", "route_name", "usual"]
+__all__ = ["backend_of", "drafts_of", "usual"]
 
 _AUTHORITY = re.compile(r"(?P<host>.+?)(?::(?P<port>[0-9]{1,5}))?")
-_UNFIT = re.compile(r"[^a-z0-9._-]+")
-_MAX_NAME: Final = 200
 
 
 def backend_of(draft: Draft, authority: str, namespace: str, place: Place) -> str:
@@ -43,15 +40,3 @@ def usual(service: ServiceDraft, place: Place) -> None:
     service.put_usual("load_balancing", {"policy": "peak_ewma", "panic_percent": 0}, place)
     service.put_usual("outlier_detection", False, place)
     service.put_usual("circuit_breaker", False, place)
-
-
-def route_name(name: str, taken: set[str]) -> str:
-    """`name` as the native form can have it, and as no other is called."""
-    stem = _UNFIT.sub("-", name.lower()).strip("-._")[:_MAX_NAME].strip("-._") or "route"
-    stem = "route-default" if stem == "default" else stem
-    found, number = stem, 1
-    while found in taken:
-        number += 1
-        found = f"{stem}-{number}"
-    taken.add(found)
-    return found

@@ -15,7 +15,8 @@ from meshlib.config.dialects.draft import Draft, ServiceDraft
 from meshlib.config.dialects.durations import written
 from meshlib.config.dialects.fields import Reader
 from meshlib.config.dialects.linkerd.annotations import conditions_of
-from meshlib.config.dialects.linkerd.names import backend_of, route_name
+from meshlib.config.dialects.linkerd.names import backend_of
+from meshlib.config.dialects.names import route_name
 from meshlib.config.dialects.resources import Place, Resource
 
 __all__ = ["Profile", "read_profile", "write_profile"]
