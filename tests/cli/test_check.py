@@ -187,6 +187,19 @@ def test_diff_reads_what_a_shell_pipes_to_it(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "orders: timeout 1s -> 2s\n"), done.stderr
 
 
+@pytest.mark.parametrize("command", ["cat a.yaml | {} check -", "{} check - < a.yaml"])
+def test_what_comes_by_the_standard_input_is_read(tmp_path: Path, command: str) -> None:
+    (tmp_path / "a.yaml").write_text(WRONG)
+
+    command = command.format(f"{sys.executable} -m meshlib")
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=30, check=False, cwd=tmp_path
+    )
+
+    assert done.returncode == 1
+    assert "error     /dev/stdin:" in done.stdout
+
+
 def test_diff_of_what_cannot_be_read_exits_with_2(run: Run, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(GOOD)
     (tmp_path / "b.yaml").write_text(WRONG)

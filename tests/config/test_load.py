@@ -130,6 +130,21 @@ def test_aliases_that_explode_are_refused_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("apiVersion: v2\nname: shop\n", "has 'apiVersion' and no 'kind', .* `helm template` prints it"),
+        ("kind: VirtualService\nspec: {}\n", "has 'kind' and no 'apiVersion'"),
+        ("{{- if .Values.x }}\na: 1\n{{- end }}\n", "`helm template` prints it"),
+    ],
+)
+def test_what_is_no_document_yet_is_refused_in_one_line(tmp_path: Path, text: str, what: str) -> None:
+    (tmp_path / "some.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=what) as caught:
+        load_file(tmp_path / "some.yaml")
+    assert len(caught.value.problems) == 1
+
+
 def test_an_empty_file_is_a_configuration_with_all_defaults(tmp_path: Path) -> None:
     config = load_file(write(tmp_path, mesh_yaml="# nothing yet\n"))
     assert config.model_dump(exclude_unset=True) == {}

@@ -65,6 +65,7 @@ def check(files: tuple[Path, ...], strict: bool, everything: bool, form: str, va
       meshlib check mesh.yaml
       meshlib check --strict mesh.yaml k8s/
       meshlib check --format github --set CONSUL_HTTP_TOKEN=none deploy/
+      helm template ./chart | meshlib check -
 
     Exits with 0 if nothing is wrong, with 1 if something is (or, with --strict, is not honoured), and with 2 if the
     command was called wrongly.

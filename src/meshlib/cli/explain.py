@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from meshlib.cli.output import PATH, fail
+from meshlib.cli.output import FILE, fail
 from meshlib.durations import format_duration
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _MOST: Final = 20
 @click.option(
     "-H", "--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="Of the request; several times."
 )
-@click.option("--config", type=PATH, help="A file or directory; as for a mesh, $MESHLIB_CONFIG, else ./mesh.yaml.")
+@click.option("--config", type=FILE, help="A file or directory; as for a mesh, $MESHLIB_CONFIG, else ./mesh.yaml.")
 @click.option(
     "--live", is_flag=True, help="Ask discovery for endpoints; else only those written in the file are known."
 )

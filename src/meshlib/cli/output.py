@@ -6,19 +6,30 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 if TYPE_CHECKING:
     from meshlib.config.settings import MeshSettings
 
-__all__ = ["CANNOT", "PATH", "fail", "plural", "reading", "settings_of", "write"]
+__all__ = ["CANNOT", "FILE", "PATH", "fail", "plural", "reading", "settings_of", "write"]
 
 CANNOT: Final = 2
 """The exit code of a command that could not do its work."""
 
-PATH: Final = click.Path(exists=True, path_type=Path)
+STANDARD_INPUT: Final = "/dev/stdin"
+
+
+class _Given(click.Path):
+    """A file or a directory, or ``-``: what comes by the standard input, in YAML."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(STANDARD_INPUT if value == "-" else value, param, ctx)
+
+
+FILE: Final = click.Path(exists=True, path_type=Path)
+PATH: Final = _Given(exists=True, path_type=Path)
 
 
 def fail(text: str) -> NoReturn:

@@ -55,6 +55,11 @@ class Document:
     directory: FilePath = FilePath()
     values: int = 0
 
+    @property
+    def for_kustomize(self) -> bool:
+        """Whether it is for kustomize, which goes by the name of the file: the kind may be left out."""
+        return self.name.endswith(("kustomization.yaml", "kustomization.yml"))
+
     def line(self, path: Path) -> int | None:
         """The line of the field at `path`, or of the nearest map around it."""
         for end in range(len(path), -1, -1):
@@ -122,7 +127,9 @@ def parse(content: bytes, suffix: str, name: str, directory: FilePath | None = N
                 raise SourceError("a map is expected at the top", lines.get((), 1))
             sizes.append(check_bounds(data))
     except SourceError as error:
-        raise _unreadable(name, error.text, error.line, error.path) from None
+        helm = suffix in (".yaml", ".yml") and "{{" in text
+        hint = "; a template of Helm is read as `helm template` prints it" if helm else ""
+        raise _unreadable(name, f"{error.text}{hint}", error.line, error.path) from None
     # Long texts take room as well.
     if sizes:
         sizes[0] += len(content) // 1024

@@ -121,7 +121,8 @@ def _documents(name: str) -> list[Document]:
     if os.path.isdir(name):
         return [Document(os.path.join(name, ""), {"include": ["."]}, directory=FilePath(name))]
     path = FilePath(name)
-    if not path.suffix and path.is_fifo():  # as a shell makes it of <(git show main:mesh.yaml)
+    # As a shell makes it of <(git show main:mesh.yaml), or what comes by the standard input.
+    if not path.suffix and (path.is_fifo() or name == "/dev/stdin"):
         with path.open("rb") as pipe:
             return parse(pipe.read(MAX_BYTES + 1), ".yaml", name)
     return read_documents(path, name, piped=True)

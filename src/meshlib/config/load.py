@@ -147,7 +147,7 @@ class Loading:
             self.files.add(chain[-1])
             if document.name not in self.names:
                 self.names.append(document.name)
-        if _may_be_foreign(document.data):
+        if _may_be_foreign(document):
             from meshlib.config.dialects.resources import resources_in
 
             found = resources_in(document)
@@ -155,6 +155,11 @@ class Loading:
                 _, faults = substitute(document.data, None)
                 self._refuse(document, faults)
                 self.resources += [] if faults else found
+                return
+        for there, missing in (("apiVersion", "kind"), ("kind", "apiVersion")):
+            if there in document.data and missing not in document.data:
+                helm = "; a chart of Helm is read as `helm template` prints it" if missing == "kind" else ""
+                self._note(document, (), f"has {there!r} and no {missing!r}: no document of another mesh{helm}")
                 return
         filled, faults = substitute(document.data, self.environ)
         self._refuse(document, faults)
@@ -380,8 +385,8 @@ class Loading:
         return f" ({owner.name if line is None else f'{owner.name}:{line}'}: {dotted(other)})"
 
 
-def _may_be_foreign(data: Mapping[str, Any]) -> bool:
-    return "kind" in data or "Kind" in data
+def _may_be_foreign(document: Document) -> bool:
+    return "kind" in document.data or "Kind" in document.data or document.for_kustomize
 
 
 def _scope(path: Path) -> str:
