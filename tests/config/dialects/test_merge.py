@@ -99,3 +99,10 @@ spec: {parentRefs: [{group: "", kind: Service, name: reviews}], rules: [{backend
     assert "HTTPRoute default/reviews" in str(problem)
     assert "says where calls to the service 'reviews' go, and so does" in str(problem)
     assert f"{document}:7: VirtualService default/reviews" in str(problem)
+
+
+def test_a_kustomization_needs_no_kind_and_says_nothing_of_calls(document: str, tmp_path: Path) -> None:
+    (tmp_path / "kustomization.yaml").write_text("resources: [istio.yaml]\n")
+    gathered = gather([tmp_path], environ={})
+    assert gathered.problems == ()
+    assert [note.place.subject for note in gathered.notes if note.effect == "passed"] == ["Kustomization "]

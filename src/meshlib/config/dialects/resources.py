@@ -91,7 +91,8 @@ class Resource:
 
 def resources_in(document: Document) -> list[Resource]:
     """The documents of other meshes in a document: none in a native one, several in a list."""
-    return _resources(document, document.data, ())
+    kustomize = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
+    return _resources(document, {**kustomize, **document.data} if document.for_kustomize else document.data, ())
 
 
 def _resources(document: Document, data: Any, within: Path) -> list[Resource]:
