@@ -133,7 +133,7 @@ def test_aliases_that_explode_are_refused_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("apiVersion: v2\nname: shop\n", "has 'apiVersion' and no 'kind', .* `helm template` prints it"),
+        ("apiVersion: v2\nname: shop\n", "has 'apiVersion' and no 'kind': .* `helm template` prints it"),
         ("kind: VirtualService\nspec: {}\n", "has 'kind' and no 'apiVersion'"),
         ("{{- if .Values.x }}\na: 1\n{{- end }}\n", "`helm template` prints it"),
     ],
