@@ -102,6 +102,7 @@ class DataPlane:
         sync_wire: the last hop of calls from threads.
         observer: spans and metrics.
         closed: whether the mesh was closed.
+        hosts: another object whenever hosts mean other services.
         mirrors: sends copies of requests; None where nothing is mirrored.
         replacements: what overrides make of calls.
         amends: whether requests are changed before any route is looked at: their path, or what overrides them.
@@ -146,8 +147,8 @@ class DataPlane:
         self.replacements = Replacements(self)
         self.abandoned: deque[tuple[Call, int]] = deque()
         self._use = use
-        self.hosts: HostTable[str] = HostTable(())
-        self._own: OwnHosts | None = None
+        self.hosts: object = None
+        self._located: tuple[HostTable[str], OwnHosts | None] = HostTable(()), None
         self.configure(settings)
 
     def configure(self, settings: MeshSettings) -> None:
@@ -159,7 +160,10 @@ class DataPlane:
             from meshlib.config.own_hosts import OwnHosts
 
             own = OwnHosts.among(services)
-        self.settings, self.hosts, self._own, self.mode = settings, hosts, own, settings.mode
+        self.settings, self.mode = settings, settings.mode
+        # Together, and before who remembers what hosts mean is told that they mean others.
+        self._located = hosts, own
+        self.hosts = hosts
         # Discovery may tell routes as well: then those of a service are not known before its endpoints are.
         self._routes_follow = settings.overlay is not None
         self._refusing: dict[str, Route] = {}
@@ -181,19 +185,19 @@ class DataPlane:
             port: that of the URL, or its scheme's own.
         """
         name = host.lower()
-        service = self.hosts.find(name, port)
+        hosts, own = self._located
+        service = hosts.find(name, port)
         if service is not None:
-            return service if self._own is None else self._own_service(service, name.removesuffix("."), port)
+            return service if own is None else self._own_service(own, service, name.removesuffix("."), port)
         if "." not in name:
             return name if name and ":" not in name and name != "localhost" else None
         if any(fnmatchcase(name, pattern) for pattern in self.settings.domains):
             return name
         return None
 
-    def _own_service(self, service: str, host: str, port: int | None) -> str | None:
+    def _own_service(self, own: OwnHosts, service: str, host: str, port: int | None) -> str | None:
         """The service that a host is by itself, if `service` says so; None where there are too many of them."""
-        assert self._own is not None
-        name = self._own.name_of(service, host, port)
+        name = own.name_of(service, host, port)
         if name is None:
             return service
         services = self.snapshots.current.services
@@ -210,8 +214,8 @@ class DataPlane:
         if live is not None:
             return live
         settings = self.settings.services.get(service)
-        if settings is None and self._own is not None:
-            settings = self._own.origin_of(service)
+        if settings is None and (own := self._located[1]) is not None:
+            settings = own.origin_of(service)
         return self.mode if settings is None or settings.mode is None else settings.mode
 
     def service(self, name: str) -> ServiceView:
