@@ -98,7 +98,7 @@ spec: {parentRefs: [{group: "", kind: Service, name: reviews}], rules: [{backend
     (problem,) = gather([document, tmp_path / "gateway.yaml"]).problems
     assert "HTTPRoute default/reviews" in str(problem)
     assert "says where calls to the service 'reviews' go, and so does" in str(problem)
-    assert f"{document}:7: VirtualService default/reviews" in str(problem)
+    assert f"{document}:8: VirtualService default/reviews" in str(problem)
 
 
 def test_a_kustomization_needs_no_kind_and_says_nothing_of_calls(document: str, tmp_path: Path) -> None:
