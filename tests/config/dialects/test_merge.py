@@ -105,4 +105,4 @@ def test_a_kustomization_needs_no_kind_and_says_nothing_of_calls(document: str, 
     (tmp_path / "kustomization.yaml").write_text("resources: [istio.yaml]\n")
     gathered = gather([tmp_path], environ={})
     assert gathered.problems == ()
-    assert [note.place.subject for note in gathered.notes if note.effect == "passed"] == ["Kustomization "]
+    assert [note.place.subject.strip() for note in gathered.notes if note.effect == "passed"] == ["Kustomization"]
