@@ -135,7 +135,6 @@ def _escaped(draft: Draft) -> Draft:
 
     copy = Copy(draft.context)
     copy.top, copy.origins = _as_text(draft.top), draft.origins
-    copy.route_sets = _as_text(draft.route_sets)
     for name, service in draft.services.items():
         copied = copy.services[name] = ServiceDraft(copy, name)
         copied.data, copied.origins, copied.usual = _as_text(service.data), service.origins, service.usual

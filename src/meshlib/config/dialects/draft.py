@@ -211,9 +211,8 @@ class Draft:
     Attributes:
         context: what they may know.
         services: by name.
-        route_sets: lists of routes to delegate to, by name.
         top: other fields of the configuration.
-        origins: where each field of `top` and each of the `route_sets` was said.
+        origins: where each field of `top` was said.
         notes: what is not done, or not to the letter.
         inventory: the services that they declare.
         security: the documents that speak of identity and authorization.
@@ -224,7 +223,6 @@ class Draft:
         self.context = context
         self._left = most
         self.services: dict[str, ServiceDraft] = {}
-        self.route_sets: dict[str, list[dict[str, Any]]] = {}
         self.top: dict[str, Any] = {}
         self.origins: dict[Path, Place] = {}
         self.notes: list[Note] = []
@@ -257,13 +255,6 @@ class Draft:
             return
         self.top[name] = value
         self.origins.setdefault((name,), place)
-
-    def route_set(self, name: str, routes: Sequence[Mapping[str, Any]], places: Sequence[Place]) -> None:
-        """Write a list of routes to delegate to; one place for each."""
-        self.route_sets[name] = [dict(route) for route in routes]
-        for index, place in enumerate(places):
-            self.origins.setdefault(("route_sets", name), place)
-            self.origins[("route_sets", name, index)] = place
 
     # Names
 
@@ -352,8 +343,6 @@ class Draft:
         """All of it in the native form, and where each field was said."""
         data = dict(self.top)
         origins = dict(self.origins)
-        if self.route_sets:
-            data["route_sets"] = self.route_sets
         services: dict[str, Any] = {}
         for name, service in sorted(self.services.items()):
             services[name] = service.data

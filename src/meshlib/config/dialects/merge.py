@@ -83,9 +83,6 @@ def merged(
         if key == "services":
             continue
         if key in result and result[key] != value:
-            if key == "route_sets" and isinstance(result[key], Mapping):
-                result[key] = {**value, **result[key]}
-                continue
             text = f"{key} is written in {origin_of((key,))} as well"
             problems.append(_problem(origins[(key,)], text))
         else:
