@@ -26,7 +26,7 @@ def convert(files: tuple[Path, ...], output: Path | None, force: bool, form: str
     """Print FILES, of any dialect, as one configuration in the native form.
 
     It means the same when it is loaded. Comments say which document each service and route comes from, and what in
-    them is not honoured. Variables stay as they are written.
+    them is not honoured. Variables stay as they are written, and so does every value: secrets are printed, too.
 
     \b
     Examples:

@@ -59,6 +59,7 @@ def _plain(value: Any) -> Any:
 
 def _heading(gathered: Gathered) -> Iterator[str]:
     yield f"# Made by `meshlib convert` from {_comment(', '.join(gathered.files))}."
+    yield "# Values stand in it as they were written, secrets too."
     for effect, words in (("ignored", "Not honoured:"), ("different", "Honoured differently:")):
         said = [str(note) for note in gathered.notes if note.effect == effect]
         if said:

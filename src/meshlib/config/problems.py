@@ -22,8 +22,10 @@ Path: TypeAlias = tuple[str | int, ...]
 Found: TypeAlias = Iterator[tuple[Path, str, frozenset[str]]]
 """Of each contradiction the path of the field to change, what is wrong, and the fields that it rests on."""
 
-_SECRET = re.compile(r"token(?!s)|key_file|secret|passw|credential|authorization|cookie|api.?key|-key$", re.IGNORECASE)
-_USERINFO = re.compile(r"//[^/@\s]*@")
+_SECRET = re.compile(
+    r"token(?!s)|key_file|secret|passw|credential|auth(?!ority)|cookie|session(?!_)|signature|api.?key|-key$", re.IGNORECASE
+)
+_USERINFO = re.compile(r"(?<=//).*@|^[^/]*:.*@", re.DOTALL)
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
 
 PLANNED: Final = frozenset({"kubernetes", "xds", "dns"})
@@ -263,9 +265,12 @@ def _look(path: Path, written: Any) -> Any:
 
 def _is_secret(path: Path) -> bool:
     fields = path[2:] if path[:1] == ("services",) else path
-    return path[:2] in (("redis", "url"), ("overrides", "key")) or any(
-        isinstance(part, str) and _SECRET.search(part) for part in fields
-    )
+    if path[:2] in (("redis", "url"), ("overrides", "key")) or path[-2:] == ("tls", "ca"):
+        return True
+    # The values of header edits, and what is answered: who writes them there may mean them for one service alone.
+    if ("direct_response" in fields[:-1] and fields[-1] != "status") or fields[-2:-1] in (("set",), ("add",)):
+        return True
+    return any(isinstance(part, str) and _SECRET.search(part) for part in fields)
 
 
 def _shown(value: Any) -> str:
@@ -274,7 +279,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return _quoted(_USERINFO.sub("//***@", value))
+        return "the text of a PEM file" if "-----BEGIN" in value else _quoted(value)
     if isinstance(value, (int, float)):
         # Python refuses to write out the largest integers.
         return repr(value) if isinstance(value, float) or abs(value) < 10**40 else "a huge number"
@@ -282,6 +287,7 @@ def _shown(value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
+    text = _USERINFO.sub("***@", text)
     return repr(text if len(text) <= 80 else text[:77] + "...")
 
 

@@ -99,9 +99,10 @@ class Match(Part):
     scheme: Literal["http", "https"] | None = None
     authority: ValueMatch | None = None
     port: Port | None = None
-    headers: Mapping[HeaderName, ValueMatch] = Field(default_factory=dict)
-    query: Mapping[Text, ValueMatch] = Field(default_factory=dict)
-    cookies: Mapping[CookieName, ValueMatch] = Field(default_factory=dict)
+    # Values that are asked for may be secrets, so no repr shows them.
+    headers: Mapping[HeaderName, ValueMatch] = Field(default_factory=dict, repr=False)
+    query: Mapping[Text, ValueMatch] = Field(default_factory=dict, repr=False)
+    cookies: Mapping[CookieName, ValueMatch] = Field(default_factory=dict, repr=False)
     caller: Caller | None = None
     percent: Percent = 100.0
     unless: Many[Match] = ()

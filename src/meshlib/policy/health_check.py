@@ -65,7 +65,7 @@ class HttpCheck:
     path: str = "/"
     method: str = "GET"
     host: str | None = None
-    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    headers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     expected_statuses: tuple[tuple[int, int], ...] = ((200, 200),)
     retriable_statuses: tuple[tuple[int, int], ...] = ()
     port: int | None = None

@@ -247,9 +247,9 @@ class RouteMatch:
 
     path: PathMatch | None = None
     methods: frozenset[str] = frozenset()
-    headers: tuple[tuple[str, StringMatch], ...] = ()
-    query: tuple[tuple[str, StringMatch], ...] = ()
-    cookies: tuple[tuple[str, StringMatch], ...] = ()
+    headers: tuple[tuple[str, StringMatch], ...] = field(default=(), repr=False)
+    query: tuple[tuple[str, StringMatch], ...] = field(default=(), repr=False)
+    cookies: tuple[tuple[str, StringMatch], ...] = field(default=(), repr=False)
     scheme: str | None = None
     authority: StringMatch | None = None
     port: int | None = None

@@ -247,7 +247,7 @@ class HttpCheck(Part):
     path: _PathAndQuery = _HTTP.path
     method: Literal["GET", "HEAD", "OPTIONS", "POST"] = "GET"
     host: Annotated[HeaderValue, Field(min_length=1)] | None = None
-    headers: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict)
+    headers: Mapping[HeaderName, HeaderValue] = Field(default_factory=dict, repr=False)
     expected_statuses: Annotated[Many[_Statuses], Field(min_length=1)] = _HTTP.expected_statuses  # type: ignore[assignment]
     retriable_statuses: Many[_Statuses] = ()
     port: Port | None = None
