@@ -212,7 +212,7 @@ def test_a_file_beyond_the_bound_is_refused_unread(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be_read_are_config_errors(tmp_path: Path) -> None:
     assert "mesh.yaml: cannot be read: No such file" in refused(tmp_path / "mesh.yaml")
-    assert "there is no file in '.': .yaml, .yml, .toml, .json are looked for" in refused(tmp_path)
+    assert "there is no file in it: .yaml, .yml, .toml, .json are looked for" in refused(tmp_path)
     assert "does not say its format: .yaml, .yml, .toml, .json" in refused(write(tmp_path, mesh_ini="x"))
     with pytest.raises(ConfigError, match="null"):
         load_file("a\0b.yaml")

@@ -280,7 +280,8 @@ class Loading:
             if len(found) > MAX_FILES:
                 break
         if not found:
-            self._note(document, place, f"there is no file in {directory!r}: {', '.join(FORMATS)} are looked for")
+            at, where = ((), "it") if document.name.endswith(os.sep) else (place, repr(directory))
+            self._note(document, at, f"there is no file in {where}: {', '.join(FORMATS)} are looked for")
         return found
 
     def _translate(self) -> None:

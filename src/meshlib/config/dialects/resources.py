@@ -82,7 +82,7 @@ class Resource:
     def subject(self) -> str:
         """It, in words."""
         name = f"{self.namespace}/{self.name}" if self.namespace else self.name
-        return on_one_line(f"{self.kind} {name}", 400)
+        return on_one_line(f"{self.kind} {name}".rstrip(), 400)
 
     def place(self, *path: str | int) -> Place:
         """Where a field of it stands."""

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 
 from meshlib.config.dialects.draft import Context, Draft, TooMuch
 from meshlib.config.dialects.resources import CONSUL, Resource
+from meshlib.config.fields import closest
 from meshlib.dataclass import dataclass
 
 __all__ = ["DIALECTS", "Dialect", "is_read", "translate"]
@@ -126,6 +127,9 @@ def translate(resources: Iterable[Resource], context: Context) -> Draft:
     for resource in given:
         if not is_read(resource):
             meshes = resource.group in _OTHERS or resource.group == CONSUL
-            text = f"is not honoured: documents of the kind {resource.kind} are not read"
+            known = [kind for dialect in DIALECTS for group, kind in dialect.kinds if group == resource.group]
+            nearest = closest(resource.kind, sorted(known))
+            hint = f"; did you mean {nearest}?" if nearest else ""
+            text = f"is not honoured: documents of the kind {resource.kind} are not read{hint}"
             draft.note(resource.place(), text, "ignored" if meshes else "passed")
     return draft

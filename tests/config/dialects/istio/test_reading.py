@@ -97,6 +97,14 @@ def test_kinds_that_are_not_read_are_told_of(kind: str) -> None:
     assert "are not read" in notes(draft_of(document(kind, "x", {})), "ignored")[0]
 
 
+def test_a_kind_that_is_none_is_told_of_with_the_nearest() -> None:
+    text = document("VirtualServic", "x", {}).replace("name: x", "labels: {}")
+    assert notes(draft_of(text), "ignored") == [
+        "istio.yaml:2: VirtualServic: is not honoured: documents of the kind VirtualServic are not read; "
+        "did you mean VirtualService?"
+    ]
+
+
 def test_that_no_document_is_in_the_namespace_of_this_workload_is_told() -> None:
     text = destination_rule(metadata={"namespace": "shop"})
     assert "'namespace' says which it is" in notes(draft_of(text), "different")[0]
