@@ -17,7 +17,7 @@ from meshlib.routing.route import Backend, Route, find_route
 POLICY, BACKENDS = CallPolicy(), (Backend("orders"),)
 REGEXES = (
     *(".*", "/a.*", "/ab?", "/a|/b", "(?i)/a", "/(a|b)/.*", "^/a/b$", r"/x\-1", "/a[](]|/b", "/[^/]+/b", "/ab*"),
-    "/a{0}b",
+    *("/a{0}b", "(?i)/A/b*", "(?i)/ab|/b"),
 )
 
 
@@ -122,6 +122,7 @@ def counted(match: RouteMatch, looked: list[int]) -> RouteMatch:
             RequestView("GET", "/t/s1500/7"),
         ),
         ([RouteMatch(PathMatch("regex", f"/s{n}/[^/]+")) for n in range(2000)], RequestView("GET", "/s1500/x")),
+        ([RouteMatch(PathMatch("regex", f"(?i)/S{n}/[^/]+")) for n in range(2000)], RequestView("GET", "/s1500/x")),
         (
             [RouteMatch(PathMatch("prefix", "/"), headers=(("t", StringMatch("exact", str(n))),)) for n in range(2000)],
             RequestView("GET", "/", headers={"t": "1500"}),
@@ -138,7 +139,7 @@ def counted(match: RouteMatch, looked: list[int]) -> RouteMatch:
             RequestView("PUT", "/x", "t=750"),
         ),
     ],
-    ids=["exact", "prefix", "path_prefix", "template", "regex", "header", "parameter and method"],
+    ids=["exact", "prefix", "path_prefix", "template", "regex", "regex in any case", "header", "parameter and method"],
 )
 def test_of_many_routes_few_are_looked_at(many: list[RouteMatch], request_: RequestView) -> None:
     looked: list[int] = []

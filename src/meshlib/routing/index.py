@@ -262,8 +262,11 @@ def _path_key(match: RouteMatch) -> tuple[str, str, bool] | None:
     if path.kind == "template":
         return path.kind, path.value, False
     if path.kind == "regex":
-        text = literal_prefix(path.value)
-        return None if len(text) < 2 else ("prefix", text, False)
+        ignore_case = path.value.startswith("(?i)")
+        text = literal_prefix(path.value[4:] if ignore_case else path.value)
+        if ignore_case:
+            text = lowered(text) if text.isascii() else ""
+        return None if len(text) < 2 else ("prefix", text, ignore_case)
     return None if path.kind != "exact" and len(path.text) < 2 else (path.kind, path.text, path.ignore_case)
 
 
