@@ -22,6 +22,9 @@ NOT_COMPARED = frozenset(
 )
 """Headers that each of the two adds of its own."""
 
+LISTS = frozenset({"accept", "cache-control", "cookie", "if-match", "via"})
+"""Those that are sent here, of the headers that are one list."""
+
 Pairs: TypeAlias = "Sequence[tuple[str, str]]"
 Fields: TypeAlias = "dict[str, str]"
 
@@ -86,12 +89,17 @@ def _compared(status: int, headers: Pairs, body: str) -> Got:
 
 
 def _fields(pairs: Pairs) -> Fields:
-    """All values of each name, in their order: which of two headers is first says nothing, and neither does a list."""
+    """All values of each name, in their order: which of two headers is first says nothing."""
     made: dict[str, list[str]] = {}
     for name, value in pairs:
         if name.lower() not in NOT_COMPARED:
             made.setdefault(name.lower(), []).append(value)
-    return {name: ("; " if name == "cookie" else ",").join(filter(None, values)) for name, values in made.items()}
+    return {name: _joined(name, values) for name, values in made.items()}
+
+
+def _joined(name: str, values: list[str]) -> str:
+    # What Envoy reads as one list it sends as one header, without what is empty.
+    return ("; " if name == "cookie" else ",").join(filter(None, values) if name in LISTS else values)
 
 
 def ask_envoy(port: int, requests: Sequence[Asked], connections: int = 4) -> list[Got]:
