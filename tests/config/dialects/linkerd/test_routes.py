@@ -123,6 +123,25 @@ def test_actions_of_a_rule() -> None:
     assert route_of(web, "GET", "/t").reply == DirectResponse(500)
 
 
+def test_headers_that_cannot_be_edited_are_told_of_and_the_rest_is_edited() -> None:
+    def edits(kind: str, **edit: Any) -> dict[str, Any]:
+        field = f"{kind[0].lower()}{kind[1:]}"
+        return {"type": kind, field: edit}
+
+    filters = [
+        edits(
+            "RequestHeaderModifier", set=[{"name": "TE", "value": "x"}, {"name": "A", "value": "1"}], remove=["Host"]
+        ),
+        edits("ResponseHeaderModifier", add=[{"name": "host", "value": "x"}, {"name": "B", "value": "2"}]),
+    ]
+    draft = draft_of(http_route(to("web", filters=filters)), **OWN)
+    headers = draft.services["web"].data["routes"][0]["headers"]
+    assert headers == {"request": {"set": {"a": "1"}}, "response": {"add": {"b": "2"}}}
+    found = notes(draft, "ignored")
+    assert len(found) == 3
+    assert sum("for Host" in note for note in found) == 2
+
+
 def test_annotations_of_a_route_hold_over_those_of_its_service() -> None:
     own = {
         "retry.linkerd.io/http": "502-504,429",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from meshlib.config.dialects.fields import Reader
 from meshlib.config.dialects.gateway_api.references import Reference
 from meshlib.config.fields import WIRE_HEADERS
 from meshlib.dataclass import dataclass, field
 
-__all__ = ["Actions", "read_filters"]
+__all__ = ["Actions", "read_edits", "read_filters"]
 
 _STATUSES: Final = (301, 302, 303, 307, 308)
 _PORTS: Final = {"http": 80, "https": 443}
@@ -83,30 +83,23 @@ def read_filters(readers: list[Reader], find: Callable[[Reader], Reference]) -> 
 
 
 def _request_headers(reader: Reader, actions: Actions, find: Callable[[Reader], Reference]) -> None:
-    edit = _edit(reader)
-    host = edit.get("set", {}).pop("host", None)
+    edits = read_edits(reader, "request")
+    host = edits.get("set", {}).pop("host", None)
     if host is not None:
         actions.rewrite.setdefault("host", host)
-    for kind in ("add", "remove"):
-        if "host" in edit.get(kind, ()):
-            reader.draft.note(reader.place(kind), "is not honoured for Host: a request has just one", "ignored")
-            edit[kind] = [name for name in edit[kind] if name != "host"] if kind == "remove" else _without_host(edit)
-    actions.request = {kind: value for kind, value in edit.items() if value}
-
-
-def _without_host(edit: dict[str, Any]) -> dict[str, str]:
-    return {name: value for name, value in edit["add"].items() if name != "host"}
+    actions.request = {kind: edit for kind, edit in edits.items() if edit}
 
 
 def _response_headers(reader: Reader, actions: Actions, find: Callable[[Reader], Reference]) -> None:
-    actions.response = _edit(reader)
+    actions.response = read_edits(reader, "response")
 
 
-def _edit(reader: Reader) -> dict[str, Any]:
-    edit: dict[str, Any] = {}
+def read_edits(reader: Reader, side: Literal["request", "response"]) -> dict[str, Any]:
+    """Read a header modifier; of `host` a request's can be set, and no more."""
+    edits: dict[str, Any] = {}
     used: set[str] = set()
 
-    def take(name: str, place: Reader, field: str | None) -> bool:
+    def take(kind: str, name: str, place: Reader, field: str | None) -> bool:
         name = name.lower()
         if name in WIRE_HEADERS:
             text = f"is not honoured: {name} belongs to the connection and cannot be edited"
@@ -114,6 +107,10 @@ def _edit(reader: Reader) -> dict[str, Any]:
             return False
         if name in used:
             place.different(field, f"{name} is edited twice, and the first edit holds")
+            return False
+        if name == "host" and (kind, side) != ("set", "request"):
+            text = "is not honoured for Host: a request has just one, and a response none"
+            reader.draft.note(reader.place(kind), text, "ignored")
             return False
         used.add(name)
         return True
@@ -124,13 +121,13 @@ def _edit(reader: Reader) -> dict[str, Any]:
             each.rest()
             if not name or value is None:
                 each.wrong("value" if name else "name", "is required")
-            elif take(name, each, None):
-                edit.setdefault(kind, {})[name.lower()] = value
-    removed = [name.lower() for name in reader.texts("remove") if take(name, reader, "remove")]
+            elif take(kind, name, each, None):
+                edits.setdefault(kind, {})[name.lower()] = value
+    removed = [name.lower() for name in reader.texts("remove") if take("remove", name, reader, "remove")]
     if removed:
-        edit["remove"] = removed
+        edits["remove"] = removed
     reader.rest()
-    return edit
+    return edits
 
 
 def _mirror(reader: Reader, actions: Actions, find: Callable[[Reader], Reference]) -> None:

@@ -13,11 +13,12 @@ import math
 import re
 from collections.abc import Sequence
 from copy import deepcopy
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from meshlib.config.dialects.draft import Draft, ServiceDraft
 from meshlib.config.dialects.durations import written
 from meshlib.config.dialects.fields import Reader
+from meshlib.config.dialects.gateway_api.filters import read_edits
 from meshlib.config.dialects.linkerd.annotations import ROUTE, Annotations, fit_times
 from meshlib.config.dialects.linkerd.names import backend_of
 from meshlib.config.dialects.names import route_name
@@ -28,6 +29,7 @@ __all__ = ["LinkerdRoute", "Parent", "read_route", "write_routes"]
 
 Rank: TypeAlias = tuple[float, ...]
 _FULL: Final = math.inf
+_SIDES: Final[tuple[Literal["request", "response"], ...]] = ("request", "response")
 _MATCHES: Final = {"Exact": "exact", "RegularExpression": "regex"}
 
 
@@ -242,10 +244,11 @@ def _filters(reader: Reader) -> tuple[dict[str, Any], dict[str, Any] | None]:
     redirect = None
     for each in reader.maps("filters"):
         kind = each.text("type")
-        for side, field in (("request", "requestHeaderModifier"), ("response", "responseHeaderModifier")):
+        for side in _SIDES:
+            field = f"{side}HeaderModifier"
             edits = each.map(field)
             if edits is not None and kind is not None and kind.lower() == field.lower():
-                headers[side] = _edit(edits)
+                headers[side] = read_edits(edits, side)
         target = each.map("requestRedirect")
         if target is not None and kind == "RequestRedirect":
             redirect = _redirect(target)
@@ -253,25 +256,6 @@ def _filters(reader: Reader) -> tuple[dict[str, Any], dict[str, Any] | None]:
             each.ignore("type", f"Linkerd has no filter {kind!r} either")
         each.rest()
     return {side: edit for side, edit in headers.items() if edit}, redirect
-
-
-def _edit(reader: Reader) -> dict[str, Any]:
-    edit: dict[str, Any] = {}
-    for verb in ("set", "add"):
-        values = {}
-        for each in reader.maps(verb):
-            name, value = each.text("name"), each.text("value")
-            each.rest()
-            if name and value is not None:
-                values[name.lower()] = value
-        if values:
-            edit[verb] = values
-    named = {*edit.get("set", ()), *edit.get("add", ())}
-    remove = [name.lower() for name in reader.texts("remove") if name.lower() not in named]
-    if remove:
-        edit["remove"] = remove
-    reader.rest()
-    return edit
 
 
 def _redirect(reader: Reader) -> dict[str, Any]:
