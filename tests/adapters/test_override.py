@@ -98,6 +98,18 @@ def test_an_address_takes_the_place_of_a_service_only_in_networks_that_are_named
                 assert get(mesh, f"users={dev}")[0] == body
 
 
+def test_discovery_is_not_asked_about_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    with origins(None, None) as (_, servers):
+        dev, services = address(servers[1]), {"users": {"endpoints": [address(servers[0])]}}
+        overrides = {"key": KEY, "addresses": ["127.0.0.0/8"]}
+        with Mesh({"discovery": [], "services": services, "overrides": overrides}) as mesh:
+            directory, asked = mesh._wiring.directory, set()
+            use = directory.use
+            monkeypatch.setattr(directory, "use", lambda name: (asked.add(name), use(name)))
+            assert get(mesh, f"users={dev}") == ("ok", dev)
+            assert asked == {"users"}
+
+
 @pytest.mark.parametrize("target", ["evil.example.com", "10.0.0.1", "localhost"])
 def test_what_is_outside_the_mesh_never_takes_the_place_of_a_service(target: str) -> None:
     with fixture() as mesh:

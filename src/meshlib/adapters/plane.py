@@ -344,7 +344,8 @@ class DataPlane:
                     kinds.clear()
                 kinds[key] = facts
         for backend in route.backends:
-            if backend.service != name:
+            # Of a replacement it was seen to already; of one that is an address discovery knows nothing.
+            if backend.service != name and backend.service != overridden:
                 self.service(backend.service)
         call = Call(facts, self.rng, request.path, request.query, scope.deadline, request.replayable)
         if overridden is not None:
