@@ -264,11 +264,13 @@ def test_the_host_is_rewritten_once(route: dict[str, Any], host: str) -> None:
 
 
 def test_what_headers_cannot_be_edited_is_told_of() -> None:
-    edits = {"request": {"set": {"connection": "close", ":path": "/", "x-ip": "%DOWNSTREAM_REMOTE_ADDRESS%"}}}
+    request = {"set": {"connection": "close", ":path": "/", "x-ip": "%DOWNSTREAM_REMOTE_ADDRESS%"}}
+    edits = {"request": request, "response": {"set": {"Host": "one"}}}
     found = notes(draft_of(virtual_service(http(headers=edits))))
-    assert len(found) == 3
+    assert len(found) == 4
     assert all(
-        any(word in note for note in found) for word in ("connection", "':path' is passed over", "'x-ip' is sent")
+        any(word in note for note in found)
+        for word in ("connection", "':path' is passed over", "'Host' is passed over", "'x-ip' is sent")
     )
 
 

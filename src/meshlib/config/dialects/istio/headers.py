@@ -76,7 +76,7 @@ def _operations(reader: Reader) -> tuple[dict[str, Any], str]:
 def _editable(reader: Reader, name: str, key: str) -> bool:
     lower = key.lower()
     if lower in _AUTHORITY or lower.startswith(":"):
-        if lower not in _AUTHORITY or name == "remove":
+        if lower not in _AUTHORITY or name == "remove" or reader.path[-1] == "response":
             reader.different(name, f"{key!r} is passed over, as in Istio")
         return False
     if lower in WIRE_HEADERS:
