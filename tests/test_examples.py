@@ -340,7 +340,7 @@ def test_documents_of_the_gateway_api_hold_as_they_stand(tmp_path: Path) -> None
         "moved: 301 to http://orders/42",
         "a backend that is not there: 500",
         "GET http://orders/reports: service orders, mode on",
-        "  route orders.reports: to orders 100 %",
+        "  route orders.reports: answers by itself",
     ]
 
 
