@@ -22,6 +22,26 @@ def test_names_are_part_of_others_as_in_istio(one: str, other: str, expected: bo
     assert is_part_of(one, other) is expected
 
 
+@pytest.mark.parametrize(
+    ("wide", "narrow", "is_covered", "is_met"),
+    [
+        ("*", "foo.com", True, True),
+        ("*", "*.com", True, True),
+        ("*.com", "foo.com", True, True),
+        ("*.foo.com", "foo.com", False, False),
+        ("foo.com", "*.com", False, True),
+        ("*.foo.com", "*.com", False, True),
+        ("*.com", "*.foo.com", True, True),
+        ("foo.com", "bar.com", False, False),
+        ("foo.com", "foo.com", True, True),
+    ],
+)
+def test_a_wildcard_covers_names_below_it(wide: str, narrow: str, is_covered: bool, is_met: bool) -> None:
+    # From the comments in Istio's pkg/config/host/name.go.
+    assert is_part_of(narrow, wide) is is_covered
+    assert hosts_meet(wide, narrow) is hosts_meet(narrow, wide) is is_met
+
+
 HOSTS = (
     *("orders", "Orders.Internal:8080", "orders.internal", "a.example.com", "dot.example.com."),
     *("*.example.com", "*.b.example.com", "*.b.example.com:8443", "*.example.com:9000", "[::1]:80"),

@@ -13,9 +13,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from meshlib.config.dialects.draft import Draft
 from meshlib.config.dialects.fields import Reader
-from meshlib.config.dialects.istio.hosts import ROOT_NAMESPACE, covers, is_wildcard, meets
+from meshlib.config.dialects.istio.hosts import ROOT_NAMESPACE
 from meshlib.config.dialects.resources import Place, Resource
 from meshlib.dataclass import dataclass
+from meshlib.routing.hosts import hosts_meet, is_part_of
 
 __all__ = ["Listener", "Sidecar", "imports_rule", "imports_service", "read_sidecar", "sidecar_for"]
 
@@ -140,9 +141,9 @@ def imports_service(
     for listener in egress:
         if listener.port is not None and ports is not None and listener.port not in ports:
             continue
-        if any(_in(place, client, namespace) and covers(name, host) for place, name in listener.excluded):
+        if any(_in(place, client, namespace) and is_part_of(host, name) for place, name in listener.excluded):
             continue
-        if any(_in(place, client, namespace) and covers(name, host) for place, name in listener.hosts):
+        if any(_in(place, client, namespace) and is_part_of(host, name) for place, name in listener.hosts):
             return True
     return False
 
@@ -153,11 +154,10 @@ def imports_rule(egress: Sequence[Listener], client: str, hosts: Iterable[str], 
         return True
     for listener in egress:
         for host in hosts:
-            if any(_in(place, client, namespace) and covers(name, host) for place, name in listener.excluded):
+            if any(_in(place, client, namespace) and is_part_of(host, name) for place, name in listener.excluded):
                 continue
             for place, name in listener.hosts:
-                fits = meets(name, host) if is_wildcard(name) or is_wildcard(host) else name == host
-                if _in(place, client, namespace) and fits:
+                if _in(place, client, namespace) and hosts_meet(name, host):
                     return True
     return False
 
