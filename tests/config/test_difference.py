@@ -79,6 +79,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
             "orders / route beta: 10 % of calls go to orders/v2 instead of 5 %",
         ],
     ),
+    "the host of a backend": (
+        orders(**SUBSETS, routes=[{**BETA, "backends": [{"subset": "v1"}]}]),
+        orders(
+            **SUBSETS,
+            routes=[{**BETA, "backends": [{"subset": "v1", "headers": {"request": {"set": {"host": "v1.example"}}}}]}],
+        ),
+        ["orders / route beta: the host for orders/v1 as it is -> v1.example"],
+    ),
     "weights in other numbers": (
         orders(**SUBSETS, routes=[{**BETA, "backends": split(9, 1)}]),
         orders(**SUBSETS, routes=[{**BETA, "backends": split(90, 10)}]),

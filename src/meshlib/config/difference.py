@@ -191,7 +191,11 @@ def _backends(
             text = f"{said} of calls go to {cluster} instead of {was}"
             yield Difference(service, route, f"backends.{cluster}", change, was, said, text)
     edits = [{each.cluster: each for each in side} for side in (before, after)]
-    for cluster in edits[0].keys() & edits[1].keys():
+    for cluster in [each for each in edits[0] if each in edits[1]]:
+        hosts = [edits[side][cluster].host or "as it is" for side in (0, 1)]
+        if hosts[0] != hosts[1]:
+            path = f"backends.{cluster}.headers.request.set.host"
+            yield _changed(service, route, path, *hosts, f"the host for {cluster}")
         for field in ("request_edits", "response_edits"):
             old_edits, new_edits = getattr(edits[0][cluster], field), getattr(edits[1][cluster], field)
             path = f"backends.{cluster}.{written_name(field)}"
