@@ -24,6 +24,7 @@ from typing import Final, Literal, NoReturn, TypeAlias
 
 from meshlib.balance.endpoint import Endpoint
 from meshlib.dataclass import dataclass, field
+from meshlib.routing.regex import RegexError, searching
 
 __all__ = ["EndpointFilter", "FilterError", "parse_filter"]
 
@@ -181,13 +182,13 @@ class _Parser:
         kind, key = _selected(selector)
         pattern = self._value()
         try:
-            expression = re.compile(pattern)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise FilterError(f"{pattern!r} is not a regular expression: {error}") from None
+            expression = searching(pattern)
+        except RegexError as error:
+            raise FilterError(f"has {pattern!r}, which {error}") from None
         if kind == "meta":
-            return lambda endpoint: key in endpoint.metadata and bool(expression.search(endpoint.metadata[key]))
+            return lambda endpoint: key in endpoint.metadata and expression.found_in(endpoint.metadata[key])
         if kind == "address":
-            return lambda endpoint: bool(expression.search(endpoint.host))
+            return lambda endpoint: expression.found_in(endpoint.host)
         raise FilterError(f"matches {selector.text}, which is no text")
 
     def _empty(self, selector: _Token) -> Test:

@@ -8,6 +8,7 @@ after Weideman et al., "Analyzing matching time behavior of backtracking regular
 - A loop that a character may both stay in and leave, or take in two ways, gives a text of n characters n chances. Each
   further one on the way multiplies: two are allowed (n squared), three are not.
 - Other states with a choice multiply by the number of their choices; 256 in all are allowed.
+- To take nothing in two ways, as in ``(a?|b?)``, is a choice as well.
 
 A bounded repeat counts as a loop if it is long, so some patterns are refused that would do no harm, and none taken that
 would. Only what means the same to RE2 and to Python is taken at all.
@@ -29,11 +30,16 @@ from meshlib.routing.regex import RegexError
 __all__ = ["checked"]
 
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
+_Piece: TypeAlias = tuple[int, list[int], list[int]]
+"""Of a part: in how many ways it takes nothing, the states that it begins and those that it ends with; a state is there
+once for each way to it without another character."""
 
 _INSTALL: Final = '; pip install "meshlib-http[re2]" has RE2 match it, which can'
 _LAST: Final = 0x10FFFF
 _ALL: Final[Ranges] = ((0, _LAST),)
 _MAX_STATES: Final = 3000
+_MAX_LINKS: Final = 50_000
+_MAX_TEXT: Final = 10_000
 _MAX_LOOP: Final = 200
 _MAX_LOOPS: Final = 2
 _MAX_CHOICES: Final = 256
@@ -66,6 +72,8 @@ def checked(text: bytes, *, anywhere: bool = False) -> re.Pattern[bytes]:
     Raises:
         RegexError: if it is none, or not safe; says which part.
     """
+    if len(text) > _MAX_TEXT:
+        raise RegexError(f"is too large for Python's re{_INSTALL}")
     foreign = _foreign(text)
     if foreign is not None:
         raise RegexError(f"has {foreign}{_INSTALL if foreign == _ONLY_RE2 else ''}")
@@ -97,6 +105,7 @@ class _Automaton:
     def __init__(self) -> None:
         self.sets: list[Ranges] = [()]
         self.follow: list[Counter[int]] = [Counter()]
+        self._links = 0
         # First state, the one after the last, as written, whether there is more in it than one character.
         self.repeats: list[tuple[int, int, str, bool]] = []
 
@@ -105,19 +114,19 @@ class _Automaton:
         _, first, _ = self._sequence(tree, tree.state.flags)
         self.follow[0].update(first)
 
-    def _sequence(self, items: Iterable[Any], flags: int) -> tuple[bool, list[int], list[int]]:
+    def _sequence(self, items: Iterable[Any], flags: int) -> _Piece:
         return self._joined([self._item(kind, value, flags) for kind, value in items])
 
-    def _item(self, kind: Any, value: Any, flags: int) -> tuple[bool, list[int], list[int]]:
+    def _item(self, kind: Any, value: Any, flags: int) -> _Piece:
         if kind is op.AT:
-            return True, [], []
+            return 1, [], []
         if kind is op.SUBPATTERN:
             _, added, removed, body = value
             return self._sequence(body, (flags | added) & ~removed)
         if kind is op.BRANCH:
             parts = [self._sequence(branch, flags) for branch in value[1]]
             return (
-                any(nullable for nullable, _, _ in parts),
+                _few(sum(ways for ways, _, _ in parts)),
                 [state for _, first, _ in parts for state in first],
                 [state for _, _, last in parts for state in last],
             )
@@ -127,15 +136,15 @@ class _Automaton:
             return self._state(_set(kind, value, flags))
         raise RegexError(f"has {_named(kind)}, which RE2 does not have")
 
-    def _state(self, ranges: Ranges) -> tuple[bool, list[int], list[int]]:
+    def _state(self, ranges: Ranges) -> _Piece:
         self.sets.append(ranges)
         self.follow.append(Counter())
         if len(self.sets) > _MAX_STATES:
             raise RegexError(f"is too large for Python's re{_INSTALL}")
         state = len(self.sets) - 1
-        return False, [state], [state]
+        return 0, [state], [state]
 
-    def _repeat(self, value: Any, flags: int) -> tuple[bool, list[int], list[int]]:
+    def _repeat(self, value: Any, flags: int) -> _Piece:
         least, most, body = value
         if (most is not op.MAXREPEAT and most > 1000) or least > 1000:
             raise RegexError("repeats something more than 1000 times, which RE2 does not")
@@ -143,32 +152,37 @@ class _Automaton:
         if most is not op.MAXREPEAT and (most <= (_EXACT if least == most else _EXACT // 2)):
             parts = [self._sequence(body, flags) for _ in range(most)]
             made = self._joined(
-                [(nullable or n >= least, first, last) for n, (nullable, first, last) in enumerate(parts)]
+                [(_few(ways + (n >= least)), first, last) for n, (ways, first, last) in enumerate(parts)]
             )
         else:
             copies = least if least <= _EXACT else 1
             parts = [self._sequence(body, flags) for _ in range(max(copies, 1))]
-            nullable, first, last = parts[-1]
-            if nullable and most is not op.MAXREPEAT:
-                raise RegexError(f"repeats what may be empty up to {most} times{_INSTALL}", _shown(body))
-            for state in last:
-                self.follow[state].update(first)
-            made = self._joined([*parts[:-1], (nullable or least == 0, first, last)])
+            ways, first, last = parts[-1]
+            if ways:
+                # Each round may be followed by one that takes nothing.
+                raise RegexError(f"repeats what may be empty{_INSTALL}", _shown([(op.MAX_REPEAT, value)]))
+            self._link(last, first)
+            made = self._joined([*parts[:-1], (int(least == 0), first, last)])
         if most is op.MAXREPEAT or most > 1:
             single = len(body) == 1 and body[0][0] in _ONE_CHARACTER
             self.repeats.append((began, len(self.sets), _shown([(op.MAX_REPEAT, value)]), not single))
         return made
 
-    def _joined(self, parts: Sequence[tuple[bool, list[int], list[int]]]) -> tuple[bool, list[int], list[int]]:
-        nullable, first, last = True, list[int](), list[int]()
+    def _joined(self, parts: Sequence[_Piece]) -> _Piece:
+        ways, first, last = 1, list[int](), list[int]()
         for skip, begins, ends in parts:
-            for state in last:
-                self.follow[state].update(begins)
-            if nullable:
-                first += begins
-            last = [*last, *ends] if skip else ends
-            nullable = nullable and skip
-        return nullable, first, last
+            self._link(last, begins)
+            first += begins * ways
+            last = [*(last * skip), *ends]
+            ways = _few(ways * skip)
+        return ways, first, last
+
+    def _link(self, states: Sequence[int], following: Sequence[int]) -> None:
+        self._links += len(states) * len(following)
+        if self._links > _MAX_LINKS:
+            raise RegexError(f"is too large for Python's re{_INSTALL}")
+        for state in states:
+            self.follow[state].update(following)
 
     # The judgement
 
@@ -249,6 +263,12 @@ class _Automaton:
             if start <= low and high < end and (more or not nested)
         ]
         return min(around, default=(0, ""))[1]
+
+
+def _few(ways: int) -> int:
+    if ways > _MAX_CHOICES:
+        raise RegexError(f"can take nothing in more than {_MAX_CHOICES} ways, by its choices{_INSTALL}")
+    return ways
 
 
 def _components(follow: Sequence[Sequence[int]]) -> list[list[int]]:

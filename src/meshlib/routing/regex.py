@@ -9,12 +9,16 @@ are matched byte by byte, as Envoy has RE2 do it: to ``.`` a character outside A
 from __future__ import annotations
 
 import functools
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-__all__ = ["CompiledRegex", "RegexError", "check_substitution", "compile_regex", "parse_substitution"]
+__all__ = ["CompiledRegex", "RegexError", "check_substitution", "compile_regex", "parse_substitution", "searching"]
 
 _MAX_PROGRAM = 32_768
 """RE2's instructions of one pattern, at most: what Istio lets Envoy have (``re2.max_program_size.error_level``)."""
+
+
+_MAX_SUBSTITUTION: Final = 1024
+"""Its length, at most: each group in it may be as long as the text that is rewritten."""
 
 
 class RegexError(ValueError):
@@ -45,6 +49,10 @@ class CompiledRegex(Protocol):
 
     def fullmatch(self, text: str) -> bool:
         """Whether it matches the whole text."""
+        ...
+
+    def found_in(self, text: str) -> bool:
+        """Whether it matches anywhere in the text."""
         ...
 
     def replace(self, text: str, substitution: str) -> str:
@@ -97,15 +105,27 @@ def parse_substitution(substitution: str) -> tuple[str | int, ...]:
     return (*parts, literal) if literal else tuple(parts)
 
 
+def searching(text: str) -> CompiledRegex:
+    """Compile a pattern that is looked for anywhere in texts.
+
+    Raises:
+        RegexError: if it is none, or if only RE2 could look for it safely and is not installed.
+    """
+    compiled = compile_regex(text)
+    if isinstance(compiled, _Backtracking):
+        compiled.check_anywhere()
+    return compiled
+
+
 def check_substitution(regex: str, substitution: str) -> None:
     """See that a substitution fits a pattern, and that the pattern can be looked for anywhere in a text.
 
     Raises:
         RegexError: if it names a group that the pattern does not have, or one of the two is wrong by itself.
     """
-    compiled = compile_regex(regex)
-    if isinstance(compiled, _Backtracking):
-        compiled.check_anywhere()
+    if len(substitution) > _MAX_SUBSTITUTION:
+        raise RegexError(f"is longer than {_MAX_SUBSTITUTION} characters")
+    compiled = searching(regex)
     wanted = max((part for part in parse_substitution(substitution) if isinstance(part, int)), default=0)
     groups = compiled.groups
     if wanted > groups:
@@ -137,6 +157,9 @@ class _Linear:
     def fullmatch(self, text: str) -> bool:
         return bool(self._set.Match(text.encode("utf-8", "surrogatepass")))
 
+    def found_in(self, text: str) -> bool:
+        return self._pattern.search(text.encode("utf-8", "surrogatepass")) is not None
+
     def replace(self, text: str, substitution: str) -> str:
         return _replace(self._pattern, text, substitution)
 
@@ -160,6 +183,9 @@ class _Backtracking:
 
     def fullmatch(self, text: str) -> bool:
         return self._pattern.fullmatch(text.encode("utf-8", "surrogatepass")) is not None
+
+    def found_in(self, text: str) -> bool:
+        return self._pattern.search(text.encode("utf-8", "surrogatepass")) is not None
 
     def replace(self, text: str, substitution: str) -> str:
         return _replace(self._pattern, text, substitution)
