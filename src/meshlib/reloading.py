@@ -16,7 +16,6 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from meshlib.config.file_watch import FileWatch
 from meshlib.config.settings import (
     ConsulSettings,
     MeshSettings,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from meshlib.balance.endpoint import Endpoint
     from meshlib.chains import Chains
     from meshlib.config.difference import Difference
+    from meshlib.config.file_watch import FileWatch
     from meshlib.config.settings import DiscoverySettings
     from meshlib.config.views import ServiceView
     from meshlib.discovery.source import Source
@@ -128,7 +128,11 @@ class Reloading:
         """
         self._read = read
         self._watch = watch
-        self._files = FileWatch(seen, self._reread) if seen else None
+        self._files = None
+        if seen:
+            from meshlib.config.file_watch import FileWatch
+
+            self._files = FileWatch(seen, self._reread)
         if not seen and (watch or (watch is None and self._wiring.settings.watch is not None)):
             _log.warning("watch: the configuration was read from no file, so there is none to follow")
 

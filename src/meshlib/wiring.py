@@ -8,14 +8,13 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from meshlib.adapters.clock import Clock, RealClock
 from meshlib.adapters.exchange import Caps, Destination, make_destination
-from meshlib.adapters.mirror import Mirrors
 from meshlib.adapters.plane import DataPlane
 from meshlib.balance.cluster import Known
 from meshlib.balance.endpoint import Endpoint
@@ -39,6 +38,7 @@ from meshlib.telemetry.observer import Observer
 
 if TYPE_CHECKING:
     from meshlib.adapters.httpx_wire import AsyncStockWire, MirrorStockWire, StockWire
+    from meshlib.adapters.mirror import Mirrors
     from meshlib.balance.balancer import Member
     from meshlib.discovery.health_checks import HealthChecks
     from meshlib.net.async_engine import AsyncEngine
@@ -111,10 +111,12 @@ class Wiring:
         self.closed = False
         self.eager = False
         self.clock = clock
+        self._mirrors: Mirrors | None = None
         self._own_rng = rng if parts.rng is None else None
         self._keeping_house = False
         self._lock = threading.Lock()
         self.control = ControlPlane()
+        self._background = parts.background or self.control.submit
         # A slow subscriber delays the control loop rather than the call that an event happens in.
         self.bus = EventBus(clock=clock.now, deliver=self.control.call_soon)
         self._changes = Changes(self.bus, clock.now)
@@ -171,8 +173,8 @@ class Wiring:
             async_wire=self._open_async_engine if async_wire is None else lambda: async_wire,
             observer=self._observer,
         )
-        self.plane.mirrors = Mirrors(self.plane, run=parts.background or self.control.submit, wire=self._mirror_wire)
-        self.view.copied, self.view.replaced = self.plane.mirrors.counts.read, self.plane.replacements.read
+        self.plane.mirrors = self._open_mirrors
+        self.view.copied, self.view.replaced = self._copied, self.plane.replaced
         _live.add(self)
 
     def set_mode(self, mode: Mode, service: str | None) -> None:
@@ -235,8 +237,8 @@ class Wiring:
             with suppress(Exception):  # it is closed by the loop's end, if not by itself
                 self.control.run_sync(self._mirror_stock.aclose, 1.0)
         self.control.close()
-        if self.plane.mirrors is not None:
-            self.plane.mirrors.close()
+        if self._mirrors is not None:
+            self._mirrors.close()
         if self.fleet is not None:
             self.fleet.close()
         for engine in self.engines:
@@ -324,6 +326,20 @@ class Wiring:
                     self._async_engine.close()
             return self._async_engine
 
+    def _open_mirrors(self) -> Mirrors:
+        # Loaded here, not above: few routes have mirrors.
+        from meshlib.adapters.mirror import Mirrors
+
+        with self._lock:
+            if self._mirrors is None:
+                self._mirrors = Mirrors(self.plane, run=self._background, wire=self._mirror_wire)
+                if self.closed:
+                    self._mirrors.close()
+            return self._mirrors
+
+    def _copied(self) -> Mapping[tuple[str, str], int]:
+        return {} if self._mirrors is None else self._mirrors.counts.read()
+
     def _mirror_wire(self) -> AsyncWire:
         """The last hop of copies, which go where the mesh says and not where the caller's URL does."""
         if self._stock is None:
@@ -386,9 +402,9 @@ class Wiring:
         self.bus.renew_lock()
         self._changes.renew_lock()
         self._observer.renew_lock()
-        self.plane.replacements.renew_lock()
-        if self.plane.mirrors is not None:
-            self.plane.mirrors.after_fork()
+        self.plane.renew_locks()
+        if self._mirrors is not None:
+            self._mirrors.after_fork()
 
 
 def _let_others_run() -> None:

@@ -36,15 +36,15 @@ def closing(seen: Seen, number: int) -> bytes:
 
 
 def counts(mesh: Mesh) -> dict[tuple[str, str], int]:
-    mirrors = mesh._wiring.plane.mirrors
-    assert mirrors is not None
+    assert mesh._wiring.plane.mirrors is not None
+    mirrors = mesh._wiring.plane.mirrors()
     return mirrors.counts.read()
 
 
 def is_quiet(mesh: Mesh) -> bool:
     """Whether nothing is under way, nowhere."""
-    mirrors, views = mesh._wiring.plane.mirrors, mesh._wiring.snapshots.current.services.values()
-    assert mirrors is not None
+    assert mesh._wiring.plane.mirrors is not None
+    mirrors, views = mesh._wiring.plane.mirrors(), mesh._wiring.snapshots.current.services.values()
     members = [member for view in views for cluster in view.clusters.values() for member in cluster.members]
     states = [state for view in views for state in view.state.clusters.values()]
     busy = [member for member in members if member.node.in_flight] + [s for s in states if s.limit.in_flight]
@@ -229,7 +229,7 @@ def test_a_hung_mirror_ends_at_the_routes_timeout_and_a_full_one_is_left_out() -
         return ok()
 
     with mirrored(hangs, route={"timeout": "300ms"}) as (mesh, _, _):
-        mirrors = mesh._wiring.plane.mirrors
+        mirrors = mesh._wiring.plane.mirrors()
         assert mirrors is not None
         mirrors.room._max_at_once = 3
         client = mesh.client("orders")
@@ -259,7 +259,7 @@ def test_a_forked_child_sends_no_copy_of_its_parents() -> None:
         if pid == 0:
             status = 1
             with contextlib.suppress(BaseException):
-                mirrors = mesh._wiring.plane.mirrors
+                mirrors = mesh._wiring.plane.mirrors()
                 assert mirrors is not None
                 assert mirrors.room.at_once == 0
                 assert client.get("/child").status_code == 200

@@ -12,7 +12,8 @@ from click.testing import Result
 
 from meshlib import Mesh
 from meshlib.context import Override
-from meshlib.routing.override import OverrideSettings, read_override
+from meshlib.routing.override import read_override
+from meshlib.routing.override_settings import OverrideSettings
 
 FILE = """
 services:

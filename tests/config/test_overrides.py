@@ -8,7 +8,7 @@ import pytest
 
 from meshlib.config.choose import read_settings
 from meshlib.errors import ConfigError
-from meshlib.routing.override import AllowedOverride, OverrideSettings
+from meshlib.routing.override_settings import AllowedOverride, OverrideSettings
 
 KEY = "abcdefghijklmnop-secret"
 

@@ -16,7 +16,8 @@ from fastapi import FastAPI, Request
 import meshlib
 from meshlib import Mesh, context
 from meshlib.config.settings import MeshSettings, ServerSettings
-from meshlib.routing.override import AllowedOverride, OverrideSettings, overriding, sign_override
+from meshlib.routing.override import overriding, sign_override
+from meshlib.routing.override_settings import AllowedOverride, OverrideSettings
 from meshlib.server.asgi import MeshMiddleware
 from meshlib.server.flask import MeshExtension
 from meshlib.server.intake import Intake

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from meshlib.adapters.names import Lookout
-from meshlib.adapters.override import passed_on, without_override
 from meshlib.adapters.plane import DataPlane
 from meshlib.balance.endpoint import Endpoint
 from meshlib.config.settings import ClusterSettings, TlsSettings
@@ -20,7 +19,7 @@ from meshlib.policy.classify import OVERLOAD_STATUSES, asks_for_peace, parse_ret
 from meshlib.policy.record import Record
 from meshlib.policy.retry import asked_by
 from meshlib.propagation import outgoing_headers
-from meshlib.routing.override import OVERRIDE_HEADER
+from meshlib.routing.override_settings import OVERRIDE_HEADER
 
 if TYPE_CHECKING:
     from meshlib.adapters.shaping import Shaping
@@ -210,8 +209,8 @@ class Exchange:
         if scope.criticality is not None or scope.baggage or scope.override is not None:
             for name, value in outgoing_headers(scope, None).items():
                 added.append((name.encode("ascii"), value.encode("ascii")))
-            if scope.override is not None and (pair := passed_on(self.plane, scope.override)) is not None:
-                added.append(pair)
+            if scope.override is not None:
+                added += self.plane.replacements.passed_on(scope.override)
         progress = Progress()
         progress.handle = self.plane.observer.attempt_started(self.call, start, added)
         # What the mesh says replaces what a handler copied over from the request that it serves.
@@ -255,7 +254,7 @@ class Exchange:
         if mirrors is not None:
             # An endpoint's own name for itself is not that of a mirror.
             host = next((value for name, value in self._headers if name.lower() == b"host"), None)
-            mirrors.copy(self.call, request, host, self._secure)
+            mirrors().copy(self.call, request, host, self._secure)
 
     @property
     def in_memory(self) -> bool:
@@ -425,7 +424,8 @@ def _amended(plane: DataPlane, headers: Headers, target: bytes) -> tuple[Headers
     """A request without its override, which hops further on get in another way, and with its path in normal form."""
     settings = plane.settings
     if settings.overrides is not None:
-        headers = without_override(settings.overrides, headers)
+        name = settings.overrides.header.encode("ascii")  # what a handler copied over was not verified
+        headers = [pair for pair in headers if pair[0].lower() != name]
     if settings.path_normalization != "none":
         from meshlib.routing.normalize import normalize_path
 

@@ -32,7 +32,7 @@ from meshlib.policy.traits import read_traits, readers_of
 from meshlib.routing.actions import Mirror
 from meshlib.routing.fields import HeaderFields
 from meshlib.routing.match import RequestView
-from meshlib.routing.override import OVERRIDE_HEADER
+from meshlib.routing.override_settings import OVERRIDE_HEADER
 from meshlib.routing.route import Backend, Route
 
 if TYPE_CHECKING:

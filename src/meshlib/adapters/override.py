@@ -16,15 +16,15 @@ from meshlib.balance.endpoint import Endpoint
 from meshlib.config.views import EndpointsWaiter
 from meshlib.context import Override
 from meshlib.dataclass import dataclass, replace
-from meshlib.net.wire import Headers
-from meshlib.routing.override import OverrideSettings, address_of, permits
+from meshlib.routing.override import address_of, permits
+from meshlib.routing.override_settings import OverrideSettings
 from meshlib.routing.route import Backend, Route
 
 if TYPE_CHECKING:
     from meshlib.adapters.plane import DataPlane
     from meshlib.config.views import Configuration, ServiceView
 
-__all__ = ["MAX_TARGETS", "Replacement", "Replacements", "is_over", "passed_on", "without_override"]
+__all__ = ["MAX_TARGETS", "Replacement", "Replacements", "is_over"]
 
 MAX_TARGETS: Final = 64
 """How many replacements there may be at once in one process. Each is a service that is watched, and who sends requests
@@ -211,6 +211,13 @@ class Replacements:
             key = service, outcome
             self._counts[key] = self._counts.get(key, 0) + 1
 
+    def passed_on(self, override: Override) -> list[tuple[bytes, bytes]]:
+        """The header by which an override travels on; none where it does not."""
+        settings = self._plane.settings.overrides
+        if settings is None or is_over(self._plane, override):
+            return []
+        return [(settings.header.encode("ascii"), override.text.encode("ascii"))]
+
     def read(self) -> dict[tuple[str, str], int]:
         """How many calls were overridden, by service and outcome."""
         with self._lock:
@@ -226,20 +233,6 @@ def _is_missing(settings: OverrideSettings, cluster: Cluster) -> bool:
     return settings.missing == "fallback" and not cluster.members and cluster.known is not Known.PENDING
 
 
-def without_override(settings: OverrideSettings, headers: Headers) -> Headers:
-    """Headers without that of overrides: what a handler copied over was not verified, so it is not passed on."""
-    name = settings.header.encode("ascii")
-    return [pair for pair in headers if pair[0].lower() != name]
-
-
 def is_over(plane: DataPlane, override: Override) -> bool:
     """Whether the time of an override is up."""
     return override.expires_at is not None and override.expires_at <= plane.clock.wall()
-
-
-def passed_on(plane: DataPlane, override: Override) -> tuple[bytes, bytes] | None:
-    """The header by which an override travels on; None where it does not."""
-    settings = plane.settings.overrides
-    if settings is None or is_over(plane, override):
-        return None
-    return settings.header.encode("ascii"), override.text.encode("ascii")

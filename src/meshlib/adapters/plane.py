@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from meshlib.adapters.clock import Clock
 from meshlib.adapters.options import CallOptions, overrides_of
-from meshlib.adapters.override import Replacements
 from meshlib.adapters.reasons import explain, explain_traits
 from meshlib.balance.cluster import Cluster, Known
 from meshlib.config.settings import MeshSettings, Mode
@@ -34,6 +33,7 @@ from meshlib.telemetry.observer import NullObserver, Observer
 
 if TYPE_CHECKING:
     from meshlib.adapters.mirror import Mirrors
+    from meshlib.adapters.override import Replacements
     from meshlib.config.own_hosts import OwnHosts
 
 __all__ = ["DEFAULT_PORTS", "DataPlane", "RequestFacts", "by_metadata"]
@@ -104,7 +104,6 @@ class DataPlane:
         closed: whether the mesh was closed.
         hosts: another object whenever hosts mean other services.
         mirrors: sends copies of requests; None where nothing is mirrored.
-        replacements: what overrides make of calls.
         amends: whether requests are changed before any route is looked at: their path, or what overrides them.
         abandoned: calls whose response nobody read or closed before it was collected; see `settle`.
     """
@@ -143,8 +142,7 @@ class DataPlane:
         self._async_wire = async_wire
         self.observer = observer
         self.closed = False
-        self.mirrors: Mirrors | None = None
-        self.replacements = Replacements(self)
+        self.mirrors: Callable[[], Mirrors] | None = None
         self.abandoned: deque[tuple[Call, int]] = deque()
         self._use = use
         self.hosts: object = None
@@ -168,6 +166,27 @@ class DataPlane:
         self._routes_follow = settings.overlay is not None
         self._refusing: dict[str, Route] = {}
         self.amends = settings.overrides is not None or settings.path_normalization != "none"
+
+    @property
+    def replacements(self) -> Replacements:
+        """What overrides make of calls; made, and loaded, with the first of them."""
+        made: Replacements | None = vars(self).get("_replacements")
+        if made is None:
+            from meshlib.adapters.override import Replacements
+
+            made = vars(self).setdefault("_replacements", Replacements(self))  # of several threads, the first's
+        return made
+
+    def replaced(self) -> Mapping[tuple[str, str], int]:
+        """How many calls were overridden, by service and outcome."""
+        made: Replacements | None = vars(self).get("_replacements")
+        return {} if made is None else made.read()
+
+    def renew_locks(self) -> None:
+        """After a fork, in the child."""
+        made: Replacements | None = vars(self).get("_replacements")
+        if made is not None:
+            made.renew_lock()
 
     @property
     def async_wire(self) -> AsyncWire:

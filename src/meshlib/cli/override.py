@@ -13,7 +13,7 @@ from meshlib.cli.output import PATH, fail, settings_of
 from meshlib.durations import LONGEST_S, format_duration, parse_duration
 
 if TYPE_CHECKING:
-    from meshlib.routing.override import OverrideSettings
+    from meshlib.routing.override_settings import OverrideSettings
 
 __all__ = ["KEY_VARIABLE", "override"]
 
@@ -68,7 +68,7 @@ def _pairs(given: tuple[str, ...]) -> dict[str, str]:
 
 
 def _settings(config: Path | None) -> OverrideSettings:
-    from meshlib.routing.override import OverrideSettings
+    from meshlib.routing.override_settings import OverrideSettings
 
     if config is None:
         return OverrideSettings()

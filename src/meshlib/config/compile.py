@@ -37,7 +37,7 @@ from meshlib.policy.settings import (
     CallPolicy,
 )
 from meshlib.routing.index import RouteTable
-from meshlib.routing.override import OverrideSettings
+from meshlib.routing.override_settings import OverrideSettings
 from meshlib.routing.route import Backend, Route
 
 if TYPE_CHECKING:

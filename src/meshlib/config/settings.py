@@ -20,7 +20,7 @@ from meshlib.policy.settings import (
     ShadowSettings,
     UserBreaker,
 )
-from meshlib.routing.override import OverrideSettings
+from meshlib.routing.override_settings import OverrideSettings
 from meshlib.routing.route import Backend, Route
 
 if TYPE_CHECKING:

@@ -23,14 +23,12 @@ from ipaddress import ip_address, ip_network
 from typing import Final, Literal, TypeAlias
 
 from meshlib.context import Override, scoped
-from meshlib.dataclass import dataclass, field, replace
+from meshlib.dataclass import replace
+from meshlib.routing.override_settings import OverrideSettings
 
 __all__ = [
     "MAX_LENGTH",
     "MAX_PAIRS",
-    "OVERRIDE_HEADER",
-    "AllowedOverride",
-    "OverrideSettings",
     "Refusal",
     "address_of",
     "overriding",
@@ -38,8 +36,6 @@ __all__ = [
     "read_override",
     "sign_override",
 ]
-
-OVERRIDE_HEADER: Final = "x-meshlib-override"
 
 MAX_LENGTH: Final = 2048
 """Of the header, in characters."""
@@ -56,42 +52,6 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,251}[a-z0-9])?")
 _ADDRESS = re.compile(r"(?:(\d{1,3}(?:\.\d{1,3}){3})|\[([0-9a-f:.]{2,45})\]):([0-9]{1,5})", re.ASCII)
 _EXPIRY = re.compile(r"[0-9]{1,12}")
 _SIGNATURE = re.compile(r"[A-Za-z0-9_-]{43}")
-
-
-@dataclass(frozen=True, slots=True)
-class AllowedOverride:
-    """What may take the place of a service.
-
-    Attributes:
-        service: that is replaced; ``*`` for any.
-        to: names of services, with ``*`` for any part of one.
-    """
-
-    service: str = "*"
-    to: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class OverrideSettings:
-    """Which overrides are believed.
-
-    Attributes:
-        header: that they travel in, in lower case.
-        key: the secrets, any of which a signature may be made with; none: nothing need be signed.
-        allow: what may take whose place; none: anything in the mesh, if it is signed.
-        addresses: networks (CIDR) of addresses that may take the place of a service.
-        peers: ``trusted`` for those of the server's `trusted_peers`, ``any`` for everybody who has a signed one.
-        missing: what to do while nobody serves the replacement: ``fallback`` to the service itself, or ``fail``.
-        max_age_s: how far ahead the expiry of a signed one may lie.
-    """
-
-    header: str = OVERRIDE_HEADER
-    key: tuple[str, ...] = field(default=(), repr=False)
-    allow: tuple[AllowedOverride, ...] = ()
-    addresses: tuple[str, ...] = ()
-    peers: Literal["trusted", "any"] = "trusted"
-    missing: Literal["fallback", "fail"] = "fallback"
-    max_age_s: float = 86_400.0
 
 
 def sign_override(pairs: Mapping[str, str], key: str, *, expires_at: float) -> str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 from meshlib import context
 from meshlib.context import Override
 from meshlib.propagation import Ignored
-from meshlib.routing.override import OverrideSettings, read_override
+from meshlib.routing.override import read_override
+from meshlib.routing.override_settings import OverrideSettings
 
 if TYPE_CHECKING:
     from meshlib.server.intake import ReceivedHeaders

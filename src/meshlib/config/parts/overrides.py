@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from meshlib.config import shown
 from meshlib.config.fields import WIRE_HEADERS, Cidr, HeaderName, Interval, Many, Part, reject
 from meshlib.propagation import INCOMING
-from meshlib.routing.override import AllowedOverride, OverrideSettings
+from meshlib.routing.override_settings import AllowedOverride, OverrideSettings
 
 __all__ = ["OverrideAllowed", "Overrides"]
 
