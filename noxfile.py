@@ -7,7 +7,7 @@ nox -s soak       a million calls to servers that go wrong now and then
 nox -s lint       ruff
 nox -s types      mypy --strict
 nox -s bench      the benchmarks; with `-- --all`, all there are
-nox -s fuzz       bytes of peers that break the parsers of HTTP/1.1, looked for by atheris
+nox -s fuzz       bytes of peers that break the parsers of HTTP/1.1, or, with `-- config`, configurations
 nox -s docs       the documentation, warnings as errors
 """
 
@@ -168,26 +168,27 @@ def bench(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Looks for a minute for bytes that break the parsers: `nox -s fuzz -- -max_total_time=3600`, libFuzzer's options.
 
-    What it finds is written to a file, which as an argument is run again. The corpus grows in `.cache/fuzz`.
+    `nox -s fuzz -- config` looks for configurations, and documents of other meshes, that break the loader. What it finds is written to a file, which as an argument is run again. The corpus grows in `.cache/fuzz`.
     """
     try:
         _install(session, "fuzz")
     except nox.command.CommandFailed:
         session.skip(f"atheris cannot be installed on Python {PRIMARY}: it has wheels for Linux, 3.11 to 3.13")
-    corpus = ROOT / ".cache" / "fuzz" / "http1"
+    options = [option for option in session.posargs if option != "config"]
+    subject = "config" if "config" in session.posargs else "net"
+    corpus = ROOT / ".cache" / "fuzz" / ("config" if subject == "config" else "http1")
     corpus.mkdir(parents=True, exist_ok=True)
-    options = session.posargs
     if not any(option.startswith("-max_total_time") for option in options):
         options = ["-max_total_time=60", *options]
     if all(option.startswith("-") for option in options):
         options = [
             str(corpus),
-            f"-dict={ROOT / 'tests/net/fuzz/http1.dict'}",
+            *([f"-dict={ROOT / 'tests/net/fuzz/http1.dict'}"] if subject == "net" else []),
             "-max_len=4096",
             f"-artifact_prefix={corpus.parent}/",
             *options,
         ]
-    session.run("python", "-m", "tests.net.fuzz.harness", *options, env={"PYTHONPATH": str(ROOT)})
+    session.run("python", "-m", f"tests.{subject}.fuzz.harness", *options, env={"PYTHONPATH": str(ROOT)})
 
 
 @nox.session
