@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -125,11 +126,13 @@ def test_a_fleet_with_apertures_calls_all_servers_alike(tmp_path: Path) -> None:
 
 
 def test_hedges_make_up_for_a_replica_that_is_slow_now_and_then(tmp_path: Path) -> None:
-    *without, thread, loop = what_it_prints("traffic/hedging.py", tmp_path)
+    told = [re.findall(r"\d+", line) for line in what_it_prints("traffic/hedging.py", tmp_path)]
+    slow, hedges = [int(numbers[0]) for numbers in told], [int(numbers[1]) for numbers in told]
 
-    assert all("hedging: 3 calls were slow, 0 hedges" in line for line in without)
-    assert thread.startswith("from a thread, with hedging: 0 calls were slow, ")
-    assert loop.startswith("from a loop, with hedging: 0 calls were slow, ")
+    assert min(slow[:2]) >= 3  # of a busy machine more
+    assert hedges[:2] == [0, 0]
+    assert max(slow[2:]) < min(slow[:2])
+    assert min(hedges[2:]) >= 3
 
 
 def test_users_stick_to_their_endpoints(tmp_path: Path) -> None:
