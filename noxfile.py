@@ -168,7 +168,8 @@ def bench(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Looks for a minute for bytes that break the parsers: `nox -s fuzz -- -max_total_time=3600`, libFuzzer's options.
 
-    `nox -s fuzz -- config` looks for configurations, and documents of other meshes, that break the loader. What it finds is written to a file, which as an argument is run again. The corpus grows in `.cache/fuzz`.
+    `nox -s fuzz -- config` looks for configurations, and documents of other meshes, that break the loader. What it
+    finds is written to a file, which as an argument is run again. The corpus grows in `.cache/fuzz`.
     """
     try:
         _install(session, "fuzz")

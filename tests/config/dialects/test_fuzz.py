@@ -75,48 +75,23 @@ def test_a_compiled_chain_with_odd_fields_is_read_or_refused(changes: list[tuple
     check_chain(chain)
 
 
+_PARTS = {
+    "word": [
+        "kind: ",
+        "Kind: ",
+        "apiVersion: ",
+        "VirtualService\n",
+        "v1\n",
+        "service-router\n",
+        "spec:\n  ",
+        "services",
+    ],
+    "yaml": ["---\n", "...\n", "%YAML 1.1\n", "&a ", "*a", "<<: ", "!!python/object:os.system ", "? ", "|\n", "- "],
+    "mark": ["items: [", "{", "}", "[", "]", '"', ",", ":", "\n", "a", "=", "1: 2\n", "0x", "1e999"],
+    "rare": ["\t", "\x00", "\r", "\ufeff", "\x85"],
+}
 _SNIPPETS = st.lists(
-    st.sampled_from(
-        [
-            "kind: ",
-            "Kind: ",
-            "apiVersion: ",
-            "VirtualService\n",
-            "v1\n",
-            "service-router\n",
-            "spec:\n  ",
-            "items: [",
-            "- ",
-            "---\n",
-            "...\n",
-            "%YAML 1.1\n",
-            "&a ",
-            "*a",
-            "<<: ",
-            "!!python/object:os.system ",
-            "? ",
-            "|\n",
-            "\t",
-            "\x00",
-            "{",
-            "}",
-            "[",
-            "]",
-            '"',
-            ",",
-            ":",
-            "\n",
-            "a",
-            "1: 2\n",
-            "services",
-            "=",
-            "\r",
-            "\ufeff",
-            "\x85",
-            "0x",
-            "1e999",
-        ]
-    ),
+    st.sampled_from([each for parts in _PARTS.values() for each in parts]),
     max_size=30,
 ).map(lambda parts: "".join(parts).encode())
 
