@@ -11,9 +11,14 @@ from meshlib.config.dialects.resources import Place, Resource
 from meshlib.config.problems import Path
 from meshlib.config.rejection import closest
 
-__all__ = ["Reader", "go_duration"]
+__all__ = ["NARROWING", "WIDER", "Reader", "go_duration"]
 
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|ms|s|m|h)")
+NARROWING: Final = frozenset({"match", "matches", "condition", "hostnames", "gateways", "exportTo", "workloadSelector"})
+"""Fields without which a document would speak of more calls than its author meant."""
+
+WIDER: Final = "unknown field here, where one that is left out would let it take more calls than is meant"
+
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -39,13 +44,17 @@ class Reader:
         resource: the document.
         path: of the map in it.
         data: the map.
+        narrows: whether it says which calls are meant; so do all maps in it then.
     """
 
-    def __init__(self, draft: Draft, resource: Resource, data: Any = None, path: Path = ()) -> None:
+    def __init__(
+        self, draft: Draft, resource: Resource, data: Any = None, path: Path = (), narrows: bool = False
+    ) -> None:
         """Read a map; all of the document unless given. What is no map reads as an empty one, and is noted."""
         self.draft = draft
         self.resource = resource
         self.path = path
+        self.narrows = narrows
         self._taken: list[str] = []
         given = resource.data if data is None and not path else data
         if not isinstance(given, Mapping):
@@ -112,11 +121,11 @@ class Reader:
     def map(self, name: str) -> Reader | None:
         """A field that is a map; None if it is not there."""
         value = self.raw(name)
-        return None if value is None else Reader(self.draft, self.resource, value, (*self.path, name))
+        return None if value is None else self._inside(value, name)
 
     def maps(self, name: str) -> list[Reader]:
         """A field that is a list of maps; empty if it is not there."""
-        return [Reader(self.draft, self.resource, each, (*self.path, name, i)) for i, each in self._items(name)]
+        return [self._inside(each, name, index) for index, each in self._items(name)]
 
     def texts(self, name: str) -> list[str]:
         """A field that is a list of texts; empty if it is not there."""
@@ -139,6 +148,14 @@ class Reader:
             if value is not None:
                 found[key] = value
         return found
+
+    def _inside(self, value: Any, *path: str | int) -> Reader:
+        return Reader(self.draft, self.resource, value, (*self.path, *path), self.narrows)
+
+    def narrowing(self) -> Reader:
+        """The same map, as one that says which calls are meant: what is unknown in it is an error."""
+        self.narrows = True
+        return self
 
     def _items(self, name: str) -> list[tuple[int, Any]]:
         value = self.raw(name)
@@ -168,12 +185,18 @@ class Reader:
             self._take(name)
 
     def rest(self) -> None:
-        """Note all fields that nobody took: they are none of this kind of document, or new in it."""
-        for name in self.data:
+        """Note all fields that nobody took: they are none of this kind of document, or new in it.
+
+        That is an error for a condition, and for what seems to be a slip for one: without it more calls are meant.
+        """
+        for name, value in self.data.items():
             if name not in self._taken:
                 nearest = closest(str(name), self._taken)
                 hint = f"; did you mean {nearest!r}?" if nearest else ""
-                self.draft.note(self.place(str(name)), f"is not honoured: unknown field{hint}", "ignored")
+                if value is not None and (self.narrows or nearest in NARROWING):
+                    self.wrong(str(name), f"{WIDER}{hint}")
+                else:
+                    self.draft.note(self.place(str(name)), f"is not honoured: unknown field{hint}", "ignored")
 
     def _take(self, name: str) -> None:
         self._taken.append(name)

@@ -305,7 +305,8 @@ def test_nothing_is_dropped_in_silence() -> None:
         {"Kind": "ingress-gateway", "Name": "in"},
     )
     told = "\n".join(notes(draft, "ignored"))
-    for field in ("PathSuffix: is not honoured: unknown field", "Routes[0].Extra", "Redirect.Peer", "Namespace"):
+    assert "PathSuffix: unknown field here" in "".join(notes(draft, "wrong"))
+    for field in ("Routes[0].Extra: is not honoured: unknown field", "Redirect.Peer", "Namespace"):
         assert field in told
     assert "Config.envoy_tracing_json: is not honoured" in told
     assert "service-intentions web: is not honoured: who may call whom" in told

@@ -104,6 +104,14 @@ def test_a_match_of_everything_is_a_catch_all(match: dict[str, Any]) -> None:
         ({"headers": {":method": {"exact": "POST"}}}, "/", {}, False),
         ({"headers": {":path": {"prefix": "/"}}}, "/", {}, False),
         ({"headers": {"@request.auth.claims.admin": {"exact": "1"}}}, "/", {}, False),
+        ({"withoutHeaders": {"@request.auth.claims.admin": {"exact": "1"}}}, "/", {}, False),
+        ({"withoutHeaders": {":path": {"prefix": "/x"}}}, "/", {}, False),
+        ({"headers": {"a": {"prefix": "x"}}, "withoutHeaders": {"a": {"exact": "xy"}}}, "/", {"a": "xz"}, True),
+        ({"headers": {"a": {"prefix": "x"}}, "withoutHeaders": {"a": {"exact": "xy"}}}, "/", {"a": "xy"}, False),
+        ({"headers": {"a": {"prefix": "x"}}, "withoutHeaders": {"a": {"exact": "xy"}}}, "/", {"a": "z"}, False),
+        ({"headers": {"a": {}}, "withoutHeaders": {"a": {}}}, "/", {"a": "x"}, False),
+        ({"queryParams": {":x": {"exact": "1"}}}, "/?:x=1", {}, True),
+        ({"queryParams": {":x": {"exact": "1"}}}, "/?:x=2", {}, False),
     ],
 )
 def test_what_a_match_takes(match: dict[str, Any], url: str, headers: dict[str, str], taken: bool) -> None:

@@ -16,13 +16,13 @@ from meshlib.config.dialects.consul.chain import (
     Step,
     Target,
 )
-from meshlib.config.dialects.consul.entries import DESTINATION, HTTP_MATCH, LOAD_BALANCER, SPLIT
+from meshlib.config.dialects.consul.entries import DESTINATION, LOAD_BALANCER, MATCH, SPLIT
 from meshlib.config.dialects.consul.schema import Field, Fields, Reading, Table, duration, read_table
 from meshlib.config.problems import Path
 
 __all__ = ["is_default", "read_chain"]
 
-_DEFINITION: Final[Table] = {"Match": Field({"HTTP": Field(HTTP_MATCH)}), "Destination": Field(DESTINATION)}
+_DEFINITION: Final[Table] = {"Match": MATCH, "Destination": Field(DESTINATION)}
 
 
 def is_default(chain: Mapping[str, Any]) -> bool:

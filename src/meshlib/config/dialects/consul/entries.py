@@ -6,7 +6,7 @@ from typing import Final
 
 from meshlib.config.dialects.consul.schema import Field, Table
 
-__all__ = ["DESTINATION", "ENTRIES", "HTTP_MATCH", "KINDS", "LOAD_BALANCER", "OTHER_KINDS", "SPLIT"]
+__all__ = ["DESTINATION", "ENTRIES", "KINDS", "LOAD_BALANCER", "MATCH", "OTHER_KINDS", "SPLIT"]
 
 
 def _ignored(why: str, kind: Field | None = None) -> Field:
@@ -45,7 +45,7 @@ _COMMON: Final[Table] = {
 
 _HEADER_EDITS: Final[Table] = {"Add": Field("names"), "Set": Field("names"), "Remove": Field("texts")}
 
-HTTP_MATCH: Final[Table] = {
+_HTTP_MATCH: Final[Table] = {
     "PathExact": _TEXT,
     "PathPrefix": _TEXT,
     "PathRegex": _TEXT,
@@ -66,6 +66,8 @@ HTTP_MATCH: Final[Table] = {
     "Methods": Field("texts"),
 }
 
+MATCH: Final = Field({"HTTP": Field(_HTTP_MATCH)}, narrows=True)
+
 DESTINATION: Final[Table] = {
     "Service": _TEXT,
     "ServiceSubset": _TEXT,
@@ -84,7 +86,7 @@ DESTINATION: Final[Table] = {
 
 _ROUTER: Final[Table] = {
     **_COMMON,
-    "Routes": Field({"Match": Field({"HTTP": Field(HTTP_MATCH)}), "Destination": Field(DESTINATION)}, "list"),
+    "Routes": Field({"Match": MATCH, "Destination": Field(DESTINATION)}, "list"),
 }
 
 SPLIT: Final[Table] = {

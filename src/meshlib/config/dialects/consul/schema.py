@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 from meshlib.config.dialects.draft import Draft, Effect
-from meshlib.config.dialects.fields import go_duration
+from meshlib.config.dialects.fields import NARROWING, WIDER, go_duration
 from meshlib.config.dialects.resources import Place, Resource
 from meshlib.config.problems import Path
 from meshlib.config.rejection import closest
-from meshlib.dataclass import dataclass
+from meshlib.dataclass import dataclass, replace
 
 __all__ = ["Field", "Fields", "Kind", "Reading", "Table", "duration", "read_table", "rows_of"]
 
@@ -47,12 +47,14 @@ class Field:
         many: whether it holds a list or a map of those.
         how: whether it is honoured.
         why: what differs, where it is not honoured, or not to the letter.
+        narrows: whether it says which calls are meant, with all that is in it: what is unknown there is an error.
     """
 
     kind: Kind = "text"
     many: Many = ""
     how: How = "honoured"
     why: str = ""
+    narrows: bool = False
 
 
 class Fields(dict[str, Any]):
@@ -84,10 +86,12 @@ class Reading:
     Attributes:
         draft: where notes go.
         resource: the document.
+        narrows: whether a field is read that says which calls are meant.
     """
 
     draft: Draft
     resource: Resource
+    narrows: bool = False
 
     def note(self, path: Path, text: str, effect: Effect) -> None:
         """Say something of the field at `path`."""
@@ -107,7 +111,10 @@ def read_table(table: Table, value: Any, path: Path, reading: Reading) -> Fields
             if inner is not None:
                 near = closest(str(key), table)
                 hint = f"; did you mean {near!r}?" if near else ""
-                reading.note((*path, str(key)), f"is not honoured: unknown field{hint}", "ignored")
+                if not _is_empty(inner) and (reading.narrows or (near is not None and near.lower() in NARROWING)):
+                    reading.note((*path, str(key)), f"{WIDER}{hint}", "wrong")
+                else:
+                    reading.note((*path, str(key)), f"is not honoured: unknown field{hint}", "ignored")
             continue
         if inner is None:
             continue
@@ -128,6 +135,8 @@ def read_table(table: Table, value: Any, path: Path, reading: Reading) -> Fields
 
 
 def _read(spec: Field, value: Any, path: Path, reading: Reading) -> Any:
+    if spec.narrows:
+        reading = replace(reading, narrows=True)
     if spec.many == "list":
         if not isinstance(value, Sequence) or isinstance(value, str):
             reading.note(path, f"a list is expected, not {_shown(value)}", "wrong")

@@ -51,7 +51,7 @@ class Match:
 
 def read_match(reader: Reader) -> Match:
     """Read a match; one that says nothing matches everything."""
-    path = reader.map("path")
+    path = reader.narrowing().map("path")
     kind, value = "PathPrefix", "/"
     if path is not None:
         kind, value = path.text("type") or kind, path.text("value") or value

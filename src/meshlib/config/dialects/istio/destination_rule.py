@@ -86,7 +86,7 @@ def read_destination_rule(draft: Draft, resource: Resource) -> DestinationRule |
     labels = None
     if selector is not None:
         labels = selector.entries("matchLabels")
-        selector.rest()
+        selector.narrowing().rest()
     read = None if policy is None else read_traffic_policy(policy)
     reader.rest()
     if subsets and read is not None and "max_connections" in read.blocks.get("connectionPool", {}).get("limits", {}):

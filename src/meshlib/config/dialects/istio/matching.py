@@ -28,6 +28,7 @@ _CONDITIONS: Final = ("headers", "withoutHeaders", "queryParams")
 
 def read_match(reader: Reader) -> dict[str, Any]:
     """The conditions, checked, with Istio's names."""
+    reader.narrowing()
     match: dict[str, Any] = {}
     for name in ("uri", "scheme", "method", "authority"):
         if name in reader:
@@ -55,9 +56,6 @@ def read_match(reader: Reader) -> dict[str, Any]:
     for name in ("method", "scheme"):
         if "exact" not in match.get(name, {"exact": ""}):
             reader.different(name, "is taken for those of the usual methods and schemes that it fits")
-    for name in match.get("headers", {}).keys() & match.get("withoutHeaders", {}).keys():
-        text = f"has a condition on {name!r}, as 'headers' has; that one alone holds"
-        reader.draft.note(reader.place("withoutHeaders"), text, "ignored")
     reader.rest()
     return match
 
@@ -68,11 +66,14 @@ def _conditions(reader: Reader, name: str) -> dict[str, dict[str, str]] | None:
         return None
     found: dict[str, dict[str, str]] = {}
     for key in given.data:
-        if str(key).startswith(_CLAIMS):
+        if name == "queryParams":
+            pass  # a parameter may have any name
+        elif str(key).startswith(_CLAIMS):
             text = "is not honoured: claims of a token are known where it is checked; it never holds here"
             given.draft.note(given.place(str(key)), text, "ignored")
         elif str(key).startswith(":") and (name != "headers" or key not in _PSEUDO):
-            text = f"is not honoured: of what is no header {', '.join(_PSEUDO)} can be told, under 'headers'"
+            known = ", ".join(_PSEUDO)
+            text = f"is not honoured: of what is no header {known} can be told, under 'headers'; it never holds here"
             given.draft.note(given.place(str(key)), text, "ignored")
         if given.data[key] is None:
             given.skip(key)
@@ -122,8 +123,12 @@ def native_match(match: Mapping[str, Any]) -> dict[str, Any] | None:
         headers[name] = _value(condition)
     for name, condition in match.get("withoutHeaders", {}).items():
         if str(name).startswith((_CLAIMS, ":")):
-            continue
-        headers.setdefault(name, _absent(condition))
+            return None
+        if name in headers:
+            # Both have to hold: what does not meet it is excepted.
+            native.setdefault("unless", []).append({"unless": [{"headers": {name: _absent(condition)}}]})
+        else:
+            headers[name] = _absent(condition)
     if headers:
         native["headers"] = headers
     if match.get("queryParams"):

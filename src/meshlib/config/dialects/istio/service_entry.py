@@ -70,7 +70,7 @@ def read_service_entry(draft: Draft, resource: Resource) -> ServiceEntry | None:
     labels = None
     if selector is not None:
         labels = selector.entries("labels")
-        selector.rest()
+        selector.narrowing().rest()
         if endpoints:
             reader.wrong(None, "has endpoints and a workloadSelector: one of them is expected")
     export_to = reader.texts("exportTo")

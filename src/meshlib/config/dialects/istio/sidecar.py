@@ -68,7 +68,7 @@ def read_sidecar(draft: Draft, resource: Resource) -> Sidecar:
     labels = None
     if selector is not None:
         labels = selector.entries("labels")
-        selector.rest()
+        selector.narrowing().rest()
     egress = [_listener(each) for each in reader.maps("egress")]
     outbound = reader.map("outboundTrafficPolicy")
     refuses = None

@@ -165,7 +165,7 @@ def _rules(
 def _match(reader: Reader) -> tuple[dict[str, Any], Rank]:
     match: dict[str, Any] = {}
     length: float = 1
-    path = reader.map("path")
+    path = reader.narrowing().map("path")
     if path is not None:
         kind, value = path.text("type") or "PathPrefix", path.text("value") or "/"
         path.rest()

@@ -112,7 +112,7 @@ def _read_route(draft: Draft, reader: Reader, profile: Profile) -> None:
     if condition is None:
         reader.wrong("condition", "is required")
         return
-    matches = _matches(condition)
+    matches = _matches(condition.narrowing())
     route: dict[str, Any] = {"name": name or "route"}
     if matches is not None:
         route["match"] = matches
@@ -157,7 +157,7 @@ def _matches(reader: Reader, depth: int = 0) -> list[dict[str, Any]] | None:
     if path:
         pattern = path.strip()
         parts.append([{"path": {"regex": pattern.removeprefix("^").removesuffix("$")}}])
-    if not parts and not {"all", "any"} & set(reader.data):
+    if not parts and "all" not in reader and "any" not in reader:
         reader.wrong(None, "has to have one of all, any, not, pathRegex and method")
     reader.rest()
     found: list[dict[str, Any]] | None = None
@@ -200,7 +200,7 @@ def _failing(route: Reader) -> frozenset[int]:
         if condition is None:
             reader.wrong("condition", "is required")
         else:
-            classes.append((_response(condition), is_failure))
+            classes.append((_response(condition.narrowing()), is_failure))
         reader.rest()
     if classes:
         route.different("responseClasses", "say what is retried, but not what counts as a failure for anything else")
