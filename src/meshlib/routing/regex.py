@@ -17,6 +17,9 @@ _MAX_PROGRAM = 32_768
 """RE2's instructions of one pattern, at most: what Istio lets Envoy have (``re2.max_program_size.error_level``)."""
 
 
+_MAX_PATTERN: Final = 65_536
+"""The length of a pattern, at most: to find out that one is too large takes RE2 memory, too."""
+
 _MAX_SUBSTITUTION: Final = 1024
 """Its length, at most: each group in it may be as long as the text that is rewritten."""
 
@@ -67,6 +70,8 @@ def compile_regex(text: str) -> CompiledRegex:
     Raises:
         RegexError: if it is none, or if only RE2 could match it safely and is not installed.
     """
+    if len(text) > _MAX_PATTERN:
+        raise RegexError(f"is longer than {_MAX_PATTERN} characters")
     try:
         pattern = text.encode("utf-8")
     except UnicodeEncodeError:
