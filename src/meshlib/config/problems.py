@@ -23,7 +23,8 @@ Found: TypeAlias = Iterator[tuple[Path, str, frozenset[str]]]
 """Of each contradiction the path of the field to change, what is wrong, and the fields that it rests on."""
 
 _SECRET = re.compile(
-    r"token(?!s)|key_file|secret|passw|credential|auth(?!ority)|cookie|session(?!_)|signature|api.?key|-key$", re.IGNORECASE
+    r"token(?!s)|key_file|secret|passw|credential|auth(?!ority)|cookie|session(?!_)|signature|api.?key|-key$",
+    re.IGNORECASE,
 )
 _USERINFO = re.compile(r"(?<=//).*@|^[^/]*:.*@", re.DOTALL)
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
