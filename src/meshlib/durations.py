@@ -55,7 +55,7 @@ def parse_duration(value: Duration) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Return `seconds` as a person would write it: ``1.5s``, ``250ms``, ``2m``."""
+    """Return `seconds` as a person would write it: ``1.5s``, ``250ms``, ``2m``, ``24h``."""
     if seconds < 0:
         return f"-{format_duration(-seconds)}"
     for unit, per_s in (("us", 1e6), ("ms", 1e3)):
@@ -64,4 +64,4 @@ def format_duration(seconds: float) -> str:
             return f"{amount:g}{unit}"
     if seconds < 60 or seconds % 60:
         return f"{seconds:.4g}s" if seconds < 1000 else f"{seconds:.0f}s"
-    return f"{seconds / 60:.0f}m"
+    return f"{seconds / 60:.0f}m" if seconds % 3600 else f"{seconds / 3600:.0f}h"

@@ -107,7 +107,7 @@ def test_a_route_with_high_priority_has_places_of_its_own(limits: dict[str, Any]
         with mesh_of(*servers, **options) as mesh, mesh.client("orders") as client, ThreadPoolExecutor(1) as pool:
             slow = pool.submit(client.get, "/slow")
             wait_until(lambda: origin.seen, "it is under way")
-            with pytest.raises(LimitExceeded, match=r"1 calls to orders are in flight \(max_in_flight\)"):
+            with pytest.raises(LimitExceeded, match=r"1 call to orders is in flight \(max_in_flight\)"):
                 client.get("/other")
             assert client.get("/pay").status_code == 200
             release.set()

@@ -110,7 +110,7 @@ def test_a_part_of_a_bulkhead_that_is_full_is_told_as_such(told: Told) -> None:
     assert limit.take("all")
     Drive(NullObserver(told.changes), a_call(cluster), [])
     (event,) = told.events
-    assert event.text == "calls are refused by its bulkhead: 1 are in flight and 0 wait in line"
+    assert event.text == "calls are refused by its bulkhead: 1 in flight, 0 waiting in line"
 
 
 def test_a_gate_that_refuses_is_told_of_once_until_it_was_quiet(told: Told) -> None:

@@ -173,8 +173,10 @@ class InFlightLimit:
 
     def full(self, call: Placement) -> LimitExceeded:
         """The error of a call that found no place, not even in the line."""
-        line = f"{self.pending} wait in line (max_pending)" if self.max_pending else "nobody may wait (max_pending: 0)"
-        text = f"{self.in_flight} calls to {_cluster(call)} are in flight (max_in_flight) and {line}"
+        line = f"{self.pending} {_wait(self.pending)} in line (max_pending)" if self.max_pending else "nobody may wait (max_pending: 0)"
+        count = self.in_flight
+        calls, are = ("call", "is") if count == 1 else ("calls", "are")
+        text = f"{count} {calls} to {_cluster(call)} {are} in flight (max_in_flight) and {line}"
         return LimitExceeded(text, gate=self.name, service=call.facts.service)
 
     def decide(self, now: float, call: Placement, token: Ready, late: bool) -> MeshError | None:
@@ -202,7 +204,7 @@ class InFlightLimit:
         """Whether it is reached."""
         if self.maximum is None or self.in_flight < self.maximum:
             return None
-        return f"{self.in_flight} of {self.maximum} calls are in flight, {self.pending} wait in line"
+        return f"{self.in_flight} of {self.maximum} calls are in flight, {self.pending} {_wait(self.pending)} in line"
 
     def _give_back(self) -> None:
         try:
@@ -225,6 +227,10 @@ class InFlightLimit:
         self._lock = threading.Lock()
         self._waiting.clear()
         self._taken = []
+
+
+def _wait(count: int) -> str:
+    return "waits" if count == 1 else "wait"
 
 
 def _cluster(call: Placement) -> str:

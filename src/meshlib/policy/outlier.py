@@ -219,7 +219,8 @@ class OutlierDetector:
         threshold = self.settings.consecutive_errors
         if health.ejected or not 0 < threshold <= health.consecutive:
             return None
-        return self._detect(health, now, "consecutive_errors", f"{health.consecutive} failures in a row")
+        failures = "failure" if health.consecutive == 1 else "failures"
+        return self._detect(health, now, "consecutive_errors", f"{health.consecutive} {failures} in a row")
 
     def _detect(
         self, health: EndpointHealth, now: float, rule: str, because: str, percent: float = 100.0

@@ -230,13 +230,15 @@ class SweepingDetector(OutlierDetector):
         tally.consecutive_gateway_failure = tally.consecutive_gateway_failure + 1 if status in _GATEWAY else 0
         if tally.consecutive_gateway_failure == settings.consecutive_gateway_failure > 0 and not health.ejected:
             tally.consecutive_gateway_failure = 0
-            because = f"{settings.consecutive_gateway_failure} gateway failures in a row"
+            failures = "failure" if settings.consecutive_gateway_failure == 1 else "failures"
+            because = f"{settings.consecutive_gateway_failure} gateway {failures} in a row"
             percent = settings.enforcing_consecutive_gateway_failure_percent
             out = self._detect(health, now, "consecutive_gateway_failure", because, percent)
         tally.consecutive_5xx += 1
         if tally.consecutive_5xx == settings.consecutive_5xx and not health.ejected:
             tally.consecutive_5xx = 0
-            because = f"{settings.consecutive_5xx} answers of 5xx in a row"
+            answers = "answer" if settings.consecutive_5xx == 1 else "answers"
+            because = f"{settings.consecutive_5xx} {answers} of 5xx in a row"
             percent = settings.enforcing_consecutive_5xx_percent
             out = self._detect(health, now, "consecutive_5xx", because, percent) or out
         return out

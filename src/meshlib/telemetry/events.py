@@ -122,7 +122,7 @@ class Ejected(_OfEndpoint):
 
     @property
     def why(self) -> str:
-        return self.reason or f"{self.failures} failures in a row"
+        return self.reason or f"{self.failures} failure{'' if self.failures == 1 else 's'} in a row"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +228,7 @@ class LimitReached(_OfCluster):
     family: ClassVar[str] = "limit"
     level: ClassVar[int] = logging.WARNING
     says: ClassVar[str] = (
-        "calls are refused by its {event.gate}: {event.in_flight} are in flight and {event.pending} wait in line"
+        "calls are refused by its {event.gate}: {event.in_flight} in flight, {event.pending} waiting in line"
     )
 
     in_flight: int
