@@ -173,7 +173,11 @@ class InFlightLimit:
 
     def full(self, call: Placement) -> LimitExceeded:
         """The error of a call that found no place, not even in the line."""
-        line = f"{self.pending} {_wait(self.pending)} in line (max_pending)" if self.max_pending else "nobody may wait (max_pending: 0)"
+        line = (
+            f"{self.pending} {_wait(self.pending)} in line (max_pending)"
+            if self.max_pending
+            else "nobody may wait (max_pending: 0)"
+        )
         count = self.in_flight
         calls, are = ("call", "is") if count == 1 else ("calls", "are")
         text = f"{count} {calls} to {_cluster(call)} {are} in flight (max_in_flight) and {line}"
