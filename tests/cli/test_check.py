@@ -82,6 +82,66 @@ def test_variables_may_be_given(run: Run, tmp_path: Path) -> None:
     assert run("check", "mesh.yaml", "--set", "T").exit_code == 2
 
 
+def test_a_service_that_is_nearly_declared_is_a_hint_and_no_error(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mesh.yaml").write_text("""services:
+  orders:
+    routes:
+      - mirror: {service: ordrs}
+        backends:
+          - {service: order}
+          - {service: orders-v2}
+          - {service: stock}
+route_sets:
+  a:
+    - mirror:
+        - {service: oders}
+""")
+
+    result = run("check", "mesh.yaml", "--strict")
+
+    route = "services.orders.routes[0]"
+    assert (result.exit_code, result.output.splitlines()) == (
+        0,
+        [
+            f"hint      mesh.yaml:6: {route}.backends[0].service: "
+            "the service 'order' is not declared; did you mean 'orders'?",
+            f"hint      mesh.yaml:4: {route}.mirror.service: "
+            "the service 'ordrs' is not declared; did you mean 'orders'?",
+            "hint      mesh.yaml:12: route_sets.a[0].mirror[0].service: "
+            "the service 'oders' is not declared; did you mean 'orders'?",
+            "1 file, 1 service, 1 route: 0 errors, 3 hints",
+        ],
+    )
+    assert "::notice file=mesh.yaml,line=4::" in run("check", "mesh.yaml", "--format", "github").output
+
+
+def test_a_file_of_something_else_is_one_error(run: Run, tmp_path: Path) -> None:
+    values = "replicaCount: 1\nimage: {tag: x}\nservice: {type: ClusterIP}\ningress: {}\nnodeSelector: {}\ntolerations: []\n"
+    (tmp_path / "values.yaml").write_text(values)
+    (tmp_path / "mesh.yaml").write_text("services: {}\none: 1\ntwo: 2\nthree: 3\n")
+
+    assert run("check", "values.yaml").output.splitlines() == [
+        "error     values.yaml:1: has fields that no configuration has, "
+        "'replicaCount', 'image', 'nodeSelector' and 1 more: is this file meant?",
+        "1 file, 0 services, 0 routes: 1 error",
+    ]
+    assert run("check", "mesh.yaml").output.count("unknown field") == 3
+
+
+def test_files_are_named_without_detours(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "b" / "..", target_is_directory=True)
+    (tmp_path / "a" / "mesh.yaml").write_text("include: [../b/x.yaml, '../link/y.yaml']\n")
+    (tmp_path / "b" / "x.yaml").write_text("mode: maybe\n")
+    (tmp_path / "y.yaml").write_text("egress: maybe\n")
+
+    told = run("check", "a/mesh.yaml").output
+
+    assert "error     b/x.yaml:1: mode" in told
+    assert "error     link/y.yaml:1: egress" in told
+
+
 def test_a_file_that_is_not_there_is_a_wrong_call(run: Run) -> None:
     assert run("check", "nothing.yaml").exit_code == 2
     nothing_to_check = run("check")

@@ -106,6 +106,27 @@ def test_what_is_not_written_down_needs_discovery(told: Callable[..., list[str]]
     assert "endpoint  none is written down; --live asks discovery" in told("GET", "http://stock/")
 
 
+def test_a_name_that_is_nearly_declared_is_told_with_the_nearest(told: Callable[..., list[str]]) -> None:
+    assert "note      'ordres' is not declared; did you mean 'orders'?" in told("GET", "http://ordres/")
+    for other in ("orders-v2", "stock"):
+        assert not any("did you mean" in line for line in told("GET", f"http://{other}/"))
+
+
+def test_a_route_that_takes_a_share_by_chance_is_told_to_do_so(run: Run, tmp_path: Path) -> None:
+    routes = """
+  - {name: some, match: [{percent: 10, path: {prefix: /a}}, {percent: 30}, {path: {exact: /all}}]}
+  - {name: set, match: [{percent: 40}], delegate: list}"""
+    (tmp_path / "mesh.yaml").write_text(
+        f"route_sets: {{list: [{{name: in, match: [{{percent: 50}}]}}]}}\nservices:\n orders:\n  routes: {routes}\n"
+    )
+    with Mesh("mesh.yaml") as mesh:
+        share = "  route some takes 30 % of such requests, by chance; the others try the next one"
+        assert share in str(mesh.plan("GET", "http://orders/a")).splitlines()
+        assert "by chance" not in str(mesh.plan("GET", "http://orders/all"))
+    (tmp_path / "mesh.yaml").write_text((tmp_path / "mesh.yaml").read_text().replace("percent: 30", "percent: 0"))
+    assert "takes 40 % of such requests" in run("explain", "GET", "http://orders/b").output
+
+
 def test_json_has_all_of_it_and_no_secret(told: Callable[..., list[str]]) -> None:
     text = "\n".join(told("GET", "http://orders/v2/x", "-H", "authorization: other", "--json"))
     plan = json.loads(text)

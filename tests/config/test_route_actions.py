@@ -125,7 +125,8 @@ def test_values_of_headers_are_sent_in_utf_8_as_by_envoy() -> None:
         ({"sticky": {"header": "x", "cookie": "y"}, "backends": [{}, {}]}, "sticky", "has header and cookie"),
         ({"headers": {"request": {"add": {"host": "x"}}}}, "headers", "edits host"),
         ({"headers": {"request": {"set": {"no good": "x"}}}}, "headers.request.set", "is not the name of a header"),
-        ({"mirror": {"subset": "v9"}}, "mirror[0].subset", "those of 'orders' are: v1"),
+        ({"mirror": {"subset": "v9"}}, "mirror.subset", "those of 'orders' are: v1"),
+        ({"mirror": [{"subset": "v9"}]}, "mirror[0].subset", "those of 'orders' are: v1"),
         ({"delegate": "tea"}, "delegate", "did you mean 'team'?"),
     ],
 )

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from meshlib.adapters.doings import doings
 from meshlib.adapters.options import overrides_of
 from meshlib.adapters.plane import DEFAULT_PORTS, DataPlane, RequestFacts, by_metadata
-from meshlib.adapters.reasons import Candidate, candidates, routes_not_taken
+from meshlib.adapters.reasons import Candidate, candidates, routes_not_taken, share_of, undeclared_note
 from meshlib.balance.cluster import Cluster
 from meshlib.config.settings import Mode
 from meshlib.config.words import match_words, plain
@@ -144,6 +144,11 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
     )()
     now = plane.clock.now()
     notes = [note for cluster in clusters for note in _notes(cluster, now)]
+    if not any(cluster.members for cluster in clusters) and (note := undeclared_note(service, plane.settings)):
+        notes.append(note)
+    share = share_of(taken, facts.view())
+    if share < 100.0:
+        notes.append(f"route {taken.name} takes {share:g} % of such requests, by chance; the others try the next one")
     if not view.state.budget.may_retry(now):
         notes.append("the retry budget is used up: nothing would be retried")
     if policy.fault is not None:

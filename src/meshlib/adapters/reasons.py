@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 
 from meshlib.balance.balancer import OUTSIDE, Member
 from meshlib.balance.cluster import Cluster
+from meshlib.config.settings import MeshSettings
 from meshlib.dataclass import dataclass
 from meshlib.durations import format_duration
 from meshlib.policy.traits import Traits
-from meshlib.routing.match import RequestView
+from meshlib.routing.match import RequestView, RouteMatch
 from meshlib.routing.route import Route
 
-__all__ = ["Candidate", "candidates", "explain", "explain_traits", "routes_not_taken"]
+__all__ = ["Candidate", "candidates", "explain", "explain_traits", "routes_not_taken", "share_of", "undeclared_note"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +112,24 @@ def _out(cluster: Cluster, member: Member, now: float) -> str:
         return f"ejected for another {format_duration(left_s)}{why}"
     by_sweep = outlier is not None and outlier.settings.return_by == "sweep"
     return f"ejected; {'the next sweep takes it back' if by_sweep else 'the next call probes it'}{why}"
+
+
+def share_of(route: Route, request: RequestView) -> float:
+    """The share of requests such as this one that a route takes by chance, in percent; 100 where none is left to it."""
+    return max((_percent(match) for match in route.matches if match.matches(request)), default=100.0)
+
+
+def _percent(match: RouteMatch) -> float:
+    # One number is drawn for a request, so that of several shares the least holds.
+    return match.percent if match.also is None else min(match.percent, _percent(match.also))
+
+
+def undeclared_note(service: str, settings: MeshSettings) -> str | None:
+    """What to say of a service that may be a slip for one that is declared; None if there is nothing to say."""
+    if service in settings.services or any(each.each_host for each in settings.services.values()):
+        return None
+    from meshlib.config.undeclared import meant
+
+    names = [name for each in settings.services.values() for name in (each.name, *each.hosts)]
+    nearest = meant(service, names)
+    return None if nearest is None else f"{service!r} is not declared; did you mean {nearest!r}?"

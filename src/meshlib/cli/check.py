@@ -17,11 +17,12 @@ from meshlib.dataclass import dataclass
 
 if TYPE_CHECKING:
     from meshlib.config.gather import Gathered
+    from meshlib.config.problems import Problem
 
 __all__ = ["Remark", "check", "remarks"]
 
-_COLOURS: Final = {"error": "red", "ignored": "yellow", "different": "cyan", "passed": None}
-_COMMANDS: Final = {"error": "error", "ignored": "warning", "different": "notice", "passed": "notice"}
+_COLOURS: Final = {"error": "red", "ignored": "yellow", "different": "cyan", "hint": "cyan", "passed": None}
+_COMMANDS: Final = {"error": "error", "ignored": "warning", "different": "notice", "hint": "notice", "passed": "notice"}
 _WORDS: Final = {"ignored": "not honoured", "different": "honoured differently", "passed": "not about calls"}
 
 
@@ -30,8 +31,8 @@ class Remark:
     """One thing to say of a file.
 
     Attributes:
-        kind: ``error``; ``ignored``: not honoured; ``different``: honoured, but not to the letter; ``passed``: a
-            document that does not say how calls are made.
+        kind: ``error``; ``ignored``: not honoured; ``different``: honoured, but not to the letter; ``hint``: what
+            may be a slip, and may be right; ``passed``: a document that does not say how calls are made.
         file: where.
         line: in it, from 1; None where it is not known.
         text: with the field or the document.
@@ -90,16 +91,20 @@ def check(files: tuple[Path, ...], strict: bool, everything: bool, form: str, va
 
 
 def remarks(gathered: Gathered) -> Iterator[Remark]:
-    """All that there is to say: errors first, then what is not honoured, then what is honoured differently."""
-    for problem in gathered.problems:
-        text = str(problem).removeprefix(problem.file if problem.line is None else f"{problem.file}:{problem.line}")
-        yield Remark("error", problem.file, problem.line, text.removeprefix(": "))
+    """All that there is to say: errors, then what is not honoured, then what is honoured differently, then hints."""
+    yield from (_remark("error", problem) for problem in gathered.problems)
     said = {(problem.file, problem.line, problem.text) for problem in gathered.problems}
     for kind in ("ignored", "different", "passed"):
         for note in gathered.notes:
             text = f"{note.place.what}: {note.text}"
             if note.effect == kind and (note.place.file, note.place.line, text) not in said:
                 yield Remark(kind, note.place.file, note.place.line, text)
+    yield from (_remark("hint", hint) for hint in gathered.hints)
+
+
+def _remark(kind: str, problem: Problem) -> Remark:
+    text = str(problem).removeprefix(problem.file if problem.line is None else f"{problem.file}:{problem.line}")
+    return Remark(kind, problem.file, problem.line, text.removeprefix(": "))
 
 
 def _own() -> tuple[Path, ...]:
@@ -146,6 +151,7 @@ def _property(text: str) -> str:
 def _summary(gathered: Gathered, counted: Counter[str]) -> str:
     services, routes = _size(gathered)
     said = [f"{counted[kind]} {words}" for kind, words in _WORDS.items() if counted[kind]]
+    said += [plural(counted["hint"], "hint")] if counted["hint"] else []
     outcome = ", ".join([plural(counted["error"], "error"), *said])
     return f"{plural(len(gathered.files), 'file')}, {plural(services, 'service')}, {plural(routes, 'route')}: {outcome}"
 

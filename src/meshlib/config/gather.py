@@ -16,6 +16,7 @@ from meshlib.config.documents import MAX_BYTES, Document, DocumentError, parse, 
 from meshlib.config.load import Loading
 from meshlib.config.model import MeshConfig
 from meshlib.config.problems import Path, Problem, refuse
+from meshlib.config.undeclared import undeclared
 from meshlib.dataclass import dataclass, field
 from meshlib.errors import ConfigError
 
@@ -39,6 +40,7 @@ class Gathered:
         config: the configuration; None if nothing is left of it without its faults.
         problems: everything that is wrong, in the order of files and lines.
         notes: what documents of other meshes say that is not done, or not to the letter.
+        hints: what may be a slip, and may be right.
         files: that were read.
         native: all of it in the native form, as `config` was made of, with variables as they are written.
     """
@@ -46,6 +48,7 @@ class Gathered:
     config: MeshConfig | None
     problems: tuple[Problem, ...]
     notes: tuple[Note, ...]
+    hints: tuple[Problem, ...]
     files: tuple[str, ...]
     native: dict[str, Any]
     _loading: Loading = field(repr=False)
@@ -111,6 +114,7 @@ def gather(paths: Iterable[str | os.PathLike[str]], *, environ: Mapping[str, str
         config,
         tuple(problems),
         notes,
+        () if config is None else tuple(loading.problem(path, text) for path, text in undeclared(config)),
         tuple(name for name in loading.names if not os.path.isdir(name)),
         native,
         loading,

@@ -17,8 +17,9 @@ from meshlib.config.documents import FORMATS, Document, DocumentError, check_bou
 from meshlib.config.file_watch import searched
 from meshlib.config.find import nearest_file
 from meshlib.config.model import MeshConfig
-from meshlib.config.problems import Path, Problem, dotted, problems_of, refuse
-from meshlib.config.search import globbed, walked
+from meshlib.config.problems import Path, Problem, dotted, problems_of, refuse, written_path
+from meshlib.config.search import globbed, plainly, walked
+from meshlib.config.strangers import strangers
 from meshlib.config.substitute import substitute
 from meshlib.config.yaml12 import MAX_VALUES, SourceError
 from meshlib.dataclass import dataclass, field
@@ -161,6 +162,9 @@ class Loading:
                 helm = "; a chart of Helm is read as `helm template` prints it" if missing == "kind" else ""
                 self._note(document, (), f"has {there!r} and no {missing!r}: no document of another mesh{helm}")
                 return
+        if chain and (others := strangers(document.data)):
+            self._note(document, (), f"{others}: is this file meant?")
+            return
         filled, faults = substitute(document.data, self.environ)
         self._refuse(document, faults)
         self.faulty.update(faults)
@@ -227,7 +231,7 @@ class Loading:
         for found in self._matching(document, place, pattern):
             real = os.path.realpath(document.directory / found)
             # From the same directory as the including file's own name, so that an error names both alike.
-            name = os.path.join(os.path.dirname(document.name), found) if chain else found
+            name = plainly(os.path.join(os.path.dirname(document.name), found) if chain else found)
             if real in chain:
                 way = " -> ".join([*names[chain.index(real) :], name])
                 self._note(document, place, f"a file includes itself: {way}")
@@ -338,7 +342,7 @@ class Loading:
         services = data.get("services")
         if isinstance(services, Mapping) and len(services) > MAX_SERVICES:
             text = f"{len(services)} services are more than {MAX_SERVICES}, which is the limit"
-            self.problems.append(self._problem(("services",), text))
+            self.problems.append(self.problem(("services",), text))
             return None
         for attempt in range(8):
             try:
@@ -350,17 +354,19 @@ class Loading:
                 touched[_scope(path)] |= names | _lost_with(path)
                 # What shows only once other fields are left out may be no fault at all.
                 if attempt == 0 and not any(path[: len(faulty)] == faulty for faulty in self.faulty):
-                    self.problems.append(self._problem(path, text))
+                    self.problems.append(self.problem(path, text))
             data = _without(data, [path for path, _, _ in found])
         if config is not None:
             for fault in contradictions(config):
                 unsure = set().union(*(touched[scope] for scope in ("", _scope(fault.path), *fault.services)))
                 if not fault.needs & unsure:
                     also = "" if fault.other is None else self._also(fault.path, fault.other)
-                    self.problems.append(self._problem(fault.path, fault.text + also))
+                    self.problems.append(self.problem(fault.path, fault.text + also))
         return config
 
-    def _problem(self, path: Path, text: str) -> Problem:
+    def problem(self, path: Path, text: str) -> Problem:
+        """What is to be said of a native field, at its place."""
+        path = written_path(path, self.data)
         place = self.place_of(path)
         if place is not None:
             # What the translation made of it comes after: the field by which a document says it may be another.

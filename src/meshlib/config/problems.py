@@ -16,7 +16,18 @@ from meshlib.config.fields import MAP_OR_FALSE, Part, closest
 from meshlib.dataclass import dataclass
 from meshlib.errors import ConfigError
 
-__all__ = ["MAX_TOLD", "Found", "Path", "Problem", "dotted", "from_code", "on_one_line", "problems_of", "refuse"]
+__all__ = [
+    "MAX_TOLD",
+    "Found",
+    "Path",
+    "Problem",
+    "dotted",
+    "from_code",
+    "on_one_line",
+    "problems_of",
+    "refuse",
+    "written_path",
+]
 
 Path: TypeAlias = tuple[str | int, ...]
 Found: TypeAlias = Iterator[tuple[Path, str, frozenset[str]]]
@@ -100,6 +111,20 @@ def dotted(path: Path) -> str:
             shown = part if plain else _quoted(part)
             text += f".{shown}" if text else shown
     return text
+
+
+def written_path(path: Path, data: Any) -> Path:
+    """`path` as a user knows it: of a list of one thing, written as that thing, without the place in the list."""
+    found: list[str | int] = []
+    for part in path:
+        if isinstance(part, int) and isinstance(data, Mapping):
+            continue
+        found.append(part)
+        try:
+            data = data[part]
+        except (LookupError, TypeError):
+            data = None
+    return tuple(found)
 
 
 def on_one_line(text: str, longest: int = 2000) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-__all__ = ["MAX_DIRECTORIES", "globbed", "walked"]
+__all__ = ["MAX_DIRECTORIES", "globbed", "plainly", "walked"]
 
 MAX_DIRECTORIES: Final = 10_000
 """So many directories are looked through, at most."""
@@ -40,3 +40,9 @@ def globbed(base: str, pattern: str) -> Iterator[str]:
             below = os.path.normpath(os.path.join(start, os.path.relpath(root, top)))
             inner = os.path.join(glob.escape(below), *tail) if below != os.curdir else os.path.join(*tail)
             yield from glob.iglob(inner, root_dir=base)
+
+
+def plainly(name: str) -> str:
+    """A path without its detours, unless links make it another file then."""
+    plain = os.path.normpath(name)
+    return plain if os.path.realpath(plain) == os.path.realpath(name) else name
