@@ -116,8 +116,8 @@ route_sets:
 
 
 def test_a_file_of_something_else_is_one_error(run: Run, tmp_path: Path) -> None:
-    values = "replicaCount: 1\nimage: {tag: x}\nservice: {type: ClusterIP}\ningress: {}\nnodeSelector: {}\ntolerations: []\n"
-    (tmp_path / "values.yaml").write_text(values)
+    values = ["replicaCount: 1", "image: {tag: x}", "service: {}", "ingress: {}", "nodeSelector: {}", "tolerations: []"]
+    (tmp_path / "values.yaml").write_text("\n".join(values))
     (tmp_path / "mesh.yaml").write_text("services: {}\none: 1\ntwo: 2\nthree: 3\n")
 
     assert run("check", "values.yaml").output.splitlines() == [

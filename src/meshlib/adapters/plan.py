@@ -144,8 +144,8 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
     )()
     now = plane.clock.now()
     notes = [note for cluster in clusters for note in _notes(cluster, now)]
-    if not any(cluster.members for cluster in clusters) and (note := undeclared_note(service, plane.settings)):
-        notes.append(note)
+    if not any(cluster.members for cluster in clusters) and (slip := undeclared_note(service, plane.settings)):
+        notes.append(slip)
     share = share_of(taken, facts.view())
     if share < 100.0:
         notes.append(f"route {taken.name} takes {share:g} % of such requests, by chance; the others try the next one")

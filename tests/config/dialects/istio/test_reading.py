@@ -10,6 +10,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from meshlib.config.documents import DocumentError
 from meshlib.config.settings import ServiceSettings
 from meshlib.errors import ConfigError
 from tests.config.dialects.istio.support import (
@@ -147,5 +148,6 @@ def test_whatever_a_field_holds_is_read_or_told_of(field: tuple[str, str], junk:
     documents = list(yaml.safe_load_all(sample(message, None)))
     documents[0]["spec"] = placed(documents[0]["spec"], WHERE[message][1], {name: junk})
     text = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=False)
-    with contextlib.suppress(ConfigError):
+    # What PyYAML writes without quotes is no text to all of YAML 1.2: `0E0` as a key is refused.
+    with contextlib.suppress(ConfigError, DocumentError):
         load(text)
