@@ -195,7 +195,7 @@ def _backends(
         hosts = [edits[side][cluster].host or "as it is" for side in (0, 1)]
         if hosts[0] != hosts[1]:
             path = f"backends.{cluster}.headers.request.set.host"
-            yield _changed(service, route, path, *hosts, f"the host for {cluster}")
+            yield _changed(service, route, path, hosts[0], hosts[1], f"the host for {cluster}")
         for field in ("request_edits", "response_edits"):
             old_edits, new_edits = getattr(edits[0][cluster], field), getattr(edits[1][cluster], field)
             path = f"backends.{cluster}.{written_name(field)}"
