@@ -65,9 +65,7 @@ class ChainWatch:
         take: what is told of each change.
     """
 
-    def __init__(
-        self, service: str, settings: ConsulSettings, http: ConsulHttp, slots: Slots, take: TakeChain
-    ) -> None:
+    def __init__(self, service: str, settings: ConsulSettings, http: ConsulHttp, slots: Slots, take: TakeChain) -> None:
         self._service = service
         self._settings = settings
         self._http = http
