@@ -17,14 +17,13 @@ from meshlib.dataclass import replace
 from meshlib.routing.override import (
     MAX_LENGTH,
     MAX_PAIRS,
-    AllowedOverride,
-    OverrideSettings,
     address_of,
     overriding,
     permits,
     read_override,
     sign_override,
 )
+from meshlib.routing.override_settings import AllowedOverride, OverrideSettings
 
 KEY, OTHER = "a" * 32, "b" * 32
 NOW = 1_700_000_000.0
