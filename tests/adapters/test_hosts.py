@@ -107,15 +107,20 @@ def test_services_at_two_ports_of_one_host_are_two() -> None:
         assert [mesh._wiring.plane.mode_of(f"a.example.com:{port}") for port in (80, 443)] == ["on", "observe"]
 
 
-def test_there_are_only_so_many_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_are_only_so_many_of_them_and_that_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(planes, "MAX_OWN", 2)
     config = {"egress": "refuse", "services": {"any": {"hosts": ["*.example.com"], "endpoints": ["*:80"]}}}
     with noted(config) as (_, client, wire):
         for host in "abab":
             client.get(f"http://{host}.example.com/")
-        with pytest.raises(EgressRefused):
-            client.get("http://c.example.com/")
+        with caplog.at_level("WARNING", "meshlib"):
+            for host in "cd":
+                with pytest.raises(EgressRefused):
+                    client.get(f"http://{host}.example.com/")
         assert len(wire.sent) == 4
+    assert sum("outside the mesh: 2 hosts of any are called" in message for message in caplog.messages) == 1
 
 
 def test_what_is_written_of_them_is_found_and_compared() -> None:

@@ -143,6 +143,7 @@ class DataPlane:
         self.observer = observer
         self.closed = False
         self.mirrors: Callable[[], Mirrors] | None = None
+        self._crowded: set[str] = set()
         self.abandoned: deque[tuple[Call, int]] = deque()
         self._use = use
         self.hosts: object = None
@@ -222,7 +223,10 @@ class DataPlane:
         services = self.snapshots.current.services
         if name in services or len(services) < len(self.settings.services) + MAX_OWN:
             return name
-        _log.warning("%s is taken for a host outside the mesh: %d hosts of %s are called", host, MAX_OWN, service)
+        if service not in self._crowded:  # who sends requests names the hosts, and is not to fill the log
+            self._crowded.add(service)
+            text = "%s, as any other from now on, is taken for a host outside the mesh: %d hosts of %s are called"
+            _log.warning(text, host, MAX_OWN, service)
         return None
 
     def mode_of(self, service: str) -> Mode:
