@@ -187,7 +187,8 @@ class Mesh:
         return make_plan(self._wiring.plane, method, url, headers)
 
     async def ready(self, *services: str, timeout: Duration = "30s") -> None:
-        """Wait until each of `services` (by default, each that the configuration names) has a healthy endpoint.
+        """Wait until each of `services` (by default, each that the configuration names) has a healthy endpoint, or who
+        its routes lead to.
 
         Raises:
             DeadlineExceeded: if it takes longer than `timeout`; the message says what is missing.

@@ -331,6 +331,30 @@ def test_ready_says_what_is_missing(tmp_path: Path) -> None:
             mesh.wait_ready("orders", timeout=1)
 
 
+def test_ready_follows_the_routes(tmp_path: Path) -> None:
+    config = {
+        **local_config(tmp_path / "registry"),
+        "services": {
+            "shop": {"routes": [{"backends": [{"service": "orders"}]}]},
+            "site": {
+                "routes": [
+                    {"match": [{"path": {"prefix": "/"}}], "backends": [{"service": "orders"}]},
+                    {"direct_response": {"status": 404}},
+                ]
+            },
+            "closed": {"routes": [{"direct_response": {"status": 410}}]},
+            "partners": {"hosts": ["*.partner.example"], "endpoints": ["*:443"]},
+        },
+    }
+    with Mesh(config) as mesh:
+        mesh.wait_ready("closed", "partners", timeout="100ms")
+        for name in ("shop", "site"):
+            with pytest.raises(meshlib.DeadlineExceeded, match=f"{name}: no healthy endpoint of orders within 0.1s"):
+                mesh.wait_ready(name, timeout="100ms")
+        with servers(local_config(tmp_path / "registry"), "a"):
+            mesh.wait_ready(timeout="5s")
+
+
 def test_ready_waits_for_health_and_not_for_presence(consul: Consul) -> None:
     check = {"CheckID": "c1", "TTL": "60s", "Status": "critical"}
     consul.put(
