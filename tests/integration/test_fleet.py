@@ -163,15 +163,15 @@ def test_a_redis_that_was_never_there(free_port: Any) -> None:
 
 def test_a_breaker_that_one_process_opens_is_open_for_all(redis_server: Redis) -> None:
     broken = ["503 Down"] * 3 + ["200 OK"]
-    breaker = {"fail_max": 3, "reset_timeout": "2s", "success_threshold": 1}
+    breaker = {"fail_max": 3, "reset_timeout": "4s", "success_threshold": 1}
     with serving(script_of(broken)) as server:
         with process(redis_server, address(server), circuit_breaker=breaker) as (one, _):
             with process(redis_server, address(server), circuit_breaker=breaker) as (two, _):
                 assert calls(one, 3) == ["503"] * 3
-                wait_until(lambda: calls(two, 1) == ["CircuitOpen"], "the other one to see it", timeout=0.9)
+                wait_until(lambda: calls(two, 1) == ["CircuitOpen"], "the other one to see it", timeout=3.0)
                 with pytest.raises(meshlib.CircuitOpen, match="circuit breaker 'orders' is open") as caught:
                     one.client("orders").get("/")
-                assert 0 < caught.value.retry_after_s <= 2
+                assert 0 < caught.value.retry_after_s <= 4
                 assert type(caught.value.__cause__).__name__ == "CircuitBreakerError"
                 wait_until(lambda: calls(two, 1) == ["200"], "a call is let through")
                 wait_until(lambda: calls(one, 1) == ["200"], "it is closed for all")
