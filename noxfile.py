@@ -110,8 +110,8 @@ def tests(session: nox.Session) -> None:
     _install(session, "test")
     options = list(session.posargs)
     if not any(re.match(r"-n|--numprocesses|--dist|--pdb|-p", option) for option in options):
-        # One more than there are cores: many tests wait for servers rather than for a core.
-        options = ["-n", str(1 + min(os.cpu_count() or 1, 8)), "--dist", "loadgroup", *options]
+        # Real servers and real time, which the primary Python alone tests, want a core to themselves.
+        options = ["-n", "2" if session.python == PRIMARY else "3", "--dist", "loadgroup", *options]
     codes = [0]
     if session.python == PRIMARY:
         if not session.posargs:
