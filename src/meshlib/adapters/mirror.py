@@ -128,7 +128,7 @@ class Mirrors:
                 if isinstance(body, bytes):
                     self._send(copy, body)
                 elif isinstance(body, (BufferedBody, AsyncBufferedBody)) and request.trailers is None:
-                    body.when_known(lambda whole, copy=copy: self._send(copy, whole))  # type: ignore[misc]
+                    body.when_known(partial(self._send, copy))
                 else:
                     self.counts.add(mirror.cluster, "body")
         except Exception:
