@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from meshlib.discovery.registration import Registration
     from meshlib.discovery.source import Instance
     from meshlib.propagation import Ignored
+    from meshlib.server.serving import Serving
     from meshlib.status import MeshStatus
     from meshlib.telemetry.events import Event
 
@@ -69,6 +70,7 @@ class Mesh:
     def _assemble(self, settings: MeshSettings, parts: MeshParts) -> None:
         self._wiring = Wiring(settings, parts)
         self._registrations: list[Registration] = []
+        self._serving: Serving | None = None
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], *, watch: bool | None = None) -> Self:
@@ -141,15 +143,15 @@ class Mesh:
         return AsyncMeshTransport(self._wiring.plane, stock=fallback)
 
     def attach(self, client: T) -> T:
-        """Let the calls of an existing `httpx.Client` or `httpx.AsyncClient` go through the mesh; returns it.
+        """Let the calls of an existing client go through the mesh, as of `httpx.Client` or `httpx.AsyncClient`; returns
+        it.
 
         Raises:
-            TypeError: if it is neither.
+            TypeError: if it is no client of a library that the mesh knows.
         """
-        from meshlib.adapters.httpx import attach
+        from meshlib.adapters.attach import attach
 
-        attach(self._wiring.plane, client)  # type: ignore[type-var]
-        return client
+        return attach(self._wiring.plane, client)
 
     # Policy, planning, watching
 
@@ -216,6 +218,16 @@ class Mesh:
         from meshlib.status import make_status
 
         return make_status(self._wiring.settings, self._wiring.plane, self._wiring.view)
+
+    @property
+    def serving(self) -> Serving:
+        """What this process serves: the requests in flight and how they ended, for all middlewares of this mesh."""
+        serving = self._serving
+        if serving is None:
+            from meshlib.server.serving import Serving
+
+            serving = self._serving = Serving(self)
+        return serving
 
     def report_ignored(self, counts: Ignored) -> None:
         """Have telemetry report what a middleware of this mesh leaves out of incoming headers; the middleware asks."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from meshlib.balance.endpoint import Endpoint, Locality
 from meshlib.balance.settings import LoadBalancing
+from meshlib.config.server_settings import ServerSettings
 from meshlib.dataclass import dataclass, field
 from meshlib.policy.settings import (
     BreakerSettings,
@@ -178,29 +179,6 @@ class RegisterSettings:
     metadata: dict[str, str] = field(default_factory=dict)
     check_path: str | None = None
     check_interval_s: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """What the callee's side believes of an incoming request.
-
-    Attributes:
-        trusted_peers: networks (CIDR) whose deadline, criticality and baggage are taken in; anybody else's are ignored.
-            The default trusts loopback and private networks.
-        min_remaining_s: a request with less time left than this is refused as expired.
-    """
-
-    trusted_peers: tuple[str, ...] = (
-        "127.0.0.0/8",
-        "::1/128",
-        "10.0.0.0/8",
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        "fc00::/7",
-        "fe80::/10",
-        "100.64.0.0/10",
-    )
-    min_remaining_s: float = 0.001
 
 
 @dataclass(frozen=True, slots=True)

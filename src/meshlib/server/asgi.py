@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from opentelemetry import context as otel_context
 
-from meshlib.context import ServedRequest
 from meshlib.errors import MeshError
 from meshlib.propagation import INCOMING, Headers
-from meshlib.server.intake import KEY, UNIX, HasSettings, Intake, IntakeCounts
+from meshlib.server.intake import KEY, UNIX, HasSettings, IntakeCounts
 from meshlib.server.refusal import EXPIRED, OVERLOADED, Refusal, asks_for_peace, refusal_for
+from meshlib.server.serving import Served, serving_of
 
 if TYPE_CHECKING:
     from meshlib.server.intake import Arrival
@@ -66,20 +66,20 @@ class MeshMiddleware:
     ) -> None:
         self.app = app
         self._load = load
-        self._intake = Intake(mesh)
+        self._serving = serving_of(mesh)
         self._map_errors = map_errors
 
     @property
     def counts(self) -> IntakeCounts:
         """What was not taken as it came."""
-        return self._intake.counts
+        return self._serving.intake.counts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection of `scope`, as ASGI has it."""
         if scope["type"] != "http" or KEY in scope:
             await self.app(scope, receive, send)
             return
-        arrival = self._intake.take(_peer(scope), _AsgiHeaders(scope["headers"]))
+        arrival = self._serving.intake.take(_peer(scope), _AsgiHeaders(scope["headers"]))
         if arrival is None:
             await self.app(scope, receive, send)
         elif arrival.expired:
@@ -90,21 +90,22 @@ class MeshMiddleware:
     async def _serve(self, arrival: Arrival, scope: Scope, receive: Receive, send: Send) -> None:
         if self._load is not None:
             send = self._load.watch_asgi(send, arrival.trusted)
-        response = _Response(send, arrival.request)
+        served = self._serving.begin(arrival)
+        response = _Response(send, served)
         scope[KEY] = arrival
         attached = None if arrival.trace is None else otel_context.attach(arrival.trace)
         try:
             with arrival.scope():
                 await self.app(scope, receive, response.send)
         except MeshError as error:
-            if response.started or not self._map_errors:
+            if response.status or not self._map_errors:
                 raise
             refusal = refusal_for(error, trusted=arrival.trusted)
             if refusal is None:
                 raise
             await _answer(response.send, scope, refusal)
         finally:
-            arrival.request.close()
+            served.end()
             if attached is not None:
                 otel_context.detach(attached)
 
@@ -112,20 +113,21 @@ class MeshMiddleware:
 class _Response:
     """Watches the messages of a response go by, and closes the request behind its last byte."""
 
-    __slots__ = ("_request", "_send", "_trailers", "started")
+    __slots__ = ("_send", "_served", "_trailers", "status")
 
-    def __init__(self, send: Send, request: ServedRequest) -> None:
-        self.started = False
+    def __init__(self, send: Send, served: Served) -> None:
+        self.status = 0
         self._send = send
-        self._request = request
+        self._served = served
         self._trailers = False
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
         if kind == "http.response.start":
-            self.started = True
+            self.status = message["status"]
+            request = self._served.arrival.request
             self._trailers = bool(message.get("trailers"))
-            if self._request.overloaded and asks_for_peace(message["status"], self._request):
+            if request.overloaded and asks_for_peace(self.status, request):
                 headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != _OVERLOADED[0]]
                 message = {**message, "headers": [*headers, _OVERLOADED]}
         await self._send(message)
@@ -136,7 +138,7 @@ class _Response:
         else:
             last = False
         if last:
-            self._request.close()
+            self._served.end(self.status)
 
 
 _BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.response.pathsend"})

@@ -172,6 +172,11 @@ class Intake:
         if isinstance(reporting, Reports):
             reporting.report_ignored(self.counts)
 
+    @property
+    def settings(self) -> MeshSettings:
+        """The configuration of now."""
+        return self._settings if self._mesh is None else self._mesh.settings
+
     def take(self, peer: str | None, headers: ReceivedHeaders) -> Arrival | None:
         """What the request brings along; None if it is to pass untouched, by the mode of now.
 
@@ -179,7 +184,7 @@ class Intake:
             peer: its address, `UNIX`, or None if not known.
             headers: the request's.
         """
-        settings = self._settings if self._mesh is None else self._mesh.settings
+        settings = self.settings
         if settings.mode == "off":
             return None
         if settings.server is not self._server:  # the configuration was read anew

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from opentelemetry import context as otel_context
 
-from meshlib.context import HeldScope, ServedRequest
+from meshlib.context import HeldScope
 from meshlib.errors import MeshError
 from meshlib.propagation import INCOMING, Headers
-from meshlib.server.intake import KEY, UNIX, Arrival, HasSettings, Intake, IntakeCounts
+from meshlib.server.intake import KEY, UNIX, Arrival, HasSettings, IntakeCounts
 from meshlib.server.refusal import EXPIRED, OVERLOADED, Refusal, asks_for_peace, refusal_for
+from meshlib.server.serving import Served, serving_of
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -67,19 +68,19 @@ class MeshMiddleware:
     ) -> None:
         self.app = app
         self._load = load
-        self._intake = Intake(mesh)
+        self._serving = serving_of(mesh)
         self._map_errors = map_errors
 
     @property
     def counts(self) -> IntakeCounts:
         """What was not taken as it came."""
-        return self._intake.counts
+        return self._serving.intake.counts
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request, as PEP 3333 has it."""
         if KEY in environ:
             return self.app(environ, start_response)
-        arrival = self._intake.take(_peer(environ), _WsgiHeaders(environ))
+        arrival = self._serving.intake.take(_peer(environ), _WsgiHeaders(environ))
         if arrival is None:
             return self.app(environ, start_response)
         if arrival.expired:
@@ -88,16 +89,17 @@ class MeshMiddleware:
         if self._load is not None:
             start_response = self._load.watch_wsgi(start_response, arrival.trusted)
         pieces = _Pieces(arrival)
-        start_response = _telling(start_response, arrival.request)
+        served = self._serving.begin(arrival)
+        answer = _Answer(start_response, served)
 
         def refuse(error: MeshError) -> bytes | None:
             refusal = refusal_for(error, trusted=arrival.trusted) if self._map_errors else None
-            return None if refusal is None else _answer(start_response, environ, refusal, sys.exc_info())
+            return None if refusal is None else _answer(answer.start, environ, refusal, sys.exc_info())
 
         try:
-            response = pieces.run(self.app, environ, start_response)
+            response = pieces.run(self.app, environ, answer.start)
         except BaseException as error:
-            arrival.request.close()
+            answer.end(failed=True)
             body = pieces.run(refuse, error) if isinstance(error, MeshError) else None
             if body is None:
                 raise
@@ -105,22 +107,34 @@ class MeshMiddleware:
         if _runs_nothing(response, environ):
             # Given on as it is, since the server sees from it what it may do: a list has a length, a file may go out
             # by sendfile().
-            arrival.request.close()
+            answer.end()
             return response
-        return _Response(pieces, response, arrival.request, refuse)
+        return _Response(pieces, response, answer, refuse)
 
 
-def _telling(start_response: StartResponse, request: ServedRequest) -> StartResponse:
-    """`start_response`, with what callers are told of overload."""
+class _Answer:
+    """Watches ``start_response``: tells callers of overload, and remembers the status for the end of the request."""
+
+    __slots__ = ("_served", "_start_response", "_status")
+
+    def __init__(self, start_response: StartResponse, served: Served) -> None:
+        self._start_response = start_response
+        self._served = served
+        self._status = 0
 
     def start(
-        status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
+        self, status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
     ) -> Callable[[bytes], object]:
-        if request.overloaded and status[:3].isdigit() and asks_for_peace(int(status[:3]), request):
+        self._status = int(status[:3]) if status[:3].isdigit() else 0
+        request = self._served.arrival.request
+        if request.overloaded and asks_for_peace(self._status, request):
             headers = [pair for pair in headers if pair[0].lower() != OVERLOADED[0]] + [OVERLOADED]
-        return start_response(status, headers) if exc_info is None else start_response(status, headers, exc_info)
+        if exc_info is None:
+            return self._start_response(status, headers)
+        return self._start_response(status, headers, exc_info)
 
-    return start
+    def end(self, *, failed: bool = False) -> None:
+        self._served.end(0 if failed else self._status)
 
 
 class _Pieces:
@@ -146,13 +160,13 @@ class _Pieces:
 class _Response:
     """Iterates the application's response piece by piece, and closes the request behind its end."""
 
-    __slots__ = ("_begun", "_chunks", "_close", "_pieces", "_refuse", "_request")
+    __slots__ = ("_answer", "_begun", "_chunks", "_close", "_pieces", "_refuse")
 
-    def __init__(self, pieces: _Pieces, response: Iterable[bytes], request: ServedRequest, refuse: Refuse) -> None:
+    def __init__(self, pieces: _Pieces, response: Iterable[bytes], answer: _Answer, refuse: Refuse) -> None:
         self._pieces = pieces
         self._chunks: Iterator[bytes] = pieces.run(iter, response)
         self._close: Callable[[], object] | None = getattr(response, "close", None)
-        self._request = request
+        self._answer = answer
         self._refuse = refuse
         self._begun = False
 
@@ -162,23 +176,26 @@ class _Response:
     def __next__(self) -> bytes:
         try:
             chunk = self._pieces.run(next, self._chunks)
+        except StopIteration:
+            self._answer.end()
+            raise
         except MeshError as error:
-            self._request.close()
+            self._answer.end(failed=True)
             # Until there was a chunk, the server has sent nothing and takes another status.
             body = None if self._begun else self._pieces.run(self._refuse, error)
             if body is None:
                 raise
             self._chunks, self._begun = iter(()), True
             return body
-        except BaseException:  # StopIteration, the end, among them
-            self._request.close()
+        except BaseException:
+            self._answer.end(failed=True)
             raise
         self._begun = self._begun or bool(chunk)
         return chunk
 
     def close(self) -> None:
         # First the request: what an application does on closing comes behind its response, as a background task does.
-        self._request.close()
+        self._answer.end()
         if self._close is not None:
             self._pieces.run(self._close)
 

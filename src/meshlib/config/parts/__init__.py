@@ -56,7 +56,7 @@ from meshlib.config.parts.places import (
     SubsetSelector,
     ZoneAware,
 )
-from meshlib.config.parts.process import Documents, Redis, Register, Server, Watch
+from meshlib.config.parts.process import Documents, Redis, Register, Watch
 from meshlib.config.parts.retry import (
     Backoff,
     HeaderCondition,
@@ -65,6 +65,7 @@ from meshlib.config.parts.retry import (
     Retry,
     RetryBudget,
 )
+from meshlib.config.parts.server import Server
 from meshlib.config.parts.shadow import Shadow
 from meshlib.config.parts.sources import Consul, Local
 

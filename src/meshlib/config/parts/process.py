@@ -1,4 +1,4 @@
-"""What this process is to others, as it is written: its entry in the registry, its own callers, what it shares."""
+"""What this process is to others, as it is written: its entry in the registry, what it shares and follows."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from meshlib.config.fields import Cidr, Flag, Interval, Many, Name, Part, Port, Positive, RedisUrl, Span, Text, UrlPath
-from meshlib.config.settings import DocumentSettings, RedisSettings, ServerSettings, WatchSettings
+from meshlib.config.fields import Flag, Interval, Name, Part, Port, Positive, RedisUrl, Text, UrlPath
+from meshlib.config.settings import DocumentSettings, RedisSettings, WatchSettings
 
-__all__ = ["Documents", "Redis", "Register", "Server", "Watch"]
+__all__ = ["Documents", "Redis", "Register", "Watch"]
 
-_SERVER = ServerSettings()
 _REDIS = RedisSettings("")
 _WATCH = WatchSettings()
 _DOCUMENTS = DocumentSettings()
@@ -54,18 +53,6 @@ class Redis(Part):
     url: RedisUrl = Field(repr=False)
     max_wait: Interval = _REDIS.max_wait_s
     prefix: Text = _REDIS.prefix
-
-
-class Server(Part):
-    """What the callee's side believes of an incoming request.
-
-    Attributes:
-        trusted_peers: networks whose deadline, criticality and baggage are taken in.
-        min_remaining: a request with less time left than this is refused as expired.
-    """
-
-    trusted_peers: Many[Cidr] = _SERVER.trusted_peers
-    min_remaining: Span = _SERVER.min_remaining_s
 
 
 class Documents(Part):
