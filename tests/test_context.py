@@ -402,6 +402,19 @@ async def test_a_context_executor_as_the_executor_of_a_loop(clock: Clock) -> Non
         assert await asyncio.get_running_loop().run_in_executor(pool, remaining) == 2.0
 
 
+async def test_a_context_executor_as_the_default_of_a_loop(clock: Clock) -> None:
+    loop = asyncio.get_running_loop()
+    with timeout("2s"):
+        assert await loop.run_in_executor(None, remaining) is None
+        pool = ContextExecutor.install(loop, max_workers=1)
+        assert await loop.run_in_executor(None, remaining) == 2.0
+        assert await asyncio.to_thread(remaining) == 2.0
+    assert await loop.run_in_executor(None, remaining) is None
+    await loop.shutdown_default_executor()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(remaining)
+
+
 def test_a_copied_context_has_the_scope_and_keeps_its_changes_to_itself(clock: Clock) -> None:
     def leave_open() -> float | None:
         timeout("1s").__enter__()
@@ -444,6 +457,22 @@ def test_what_a_piece_leaves_open_holds_in_the_next_and_ends_there(clock: Clock)
             assert remaining() == 9.0
     assert seen == [5.0, 1.0, 1.0, 5.0]
     assert remaining() is None
+
+
+async def test_an_async_piece_goes_on_where_the_one_before_it_left_off(clock: Clock) -> None:
+    async def chunks() -> AsyncIterator[float | None]:
+        with timeout("1s"):
+            yield remaining()
+            await asyncio.sleep(0)
+            yield remaining()
+        yield remaining()
+
+    held, values = HeldScope(timeout("5s")), chunks()
+    with timeout("9s"):
+        assert [await held.run_async(anext, values) for _ in range(3)] == [1.0, 1.0, 5.0]
+        with pytest.raises(StopAsyncIteration):
+            await held.run_async(anext, values)
+        assert remaining() == 9.0
 
 
 def test_a_piece_that_fails_leaves_nothing_behind() -> None:

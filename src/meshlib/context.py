@@ -16,14 +16,17 @@ import enum
 import functools
 import inspect
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from types import MappingProxyType, TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from meshlib.dataclass import dataclass, field, replace
 from meshlib.durations import Duration, parse_duration
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = [
     "ContextExecutor",
@@ -373,6 +376,18 @@ class HeldScope:
             _scope.set(scope)
             _entered.set(entered)
 
+    async def run_async(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do what `run` does, with a coroutine function."""
+        scope, entered = _scope.get(), _entered.get()
+        _scope.set(self._scope)
+        _entered.set(self._entered)
+        try:
+            return await function(*args, **kwargs)
+        finally:
+            self._scope, self._entered = _scope.get(), _entered.get()
+            _scope.set(scope)
+            _entered.set(entered)
+
 
 def carry(function: Callable[P, T]) -> Callable[P, T]:
     """Bind `function` to the context of here and now, for a thread or an executor that does not inherit it.
@@ -389,7 +404,26 @@ def carry(function: Callable[P, T]) -> Callable[P, T]:
 
 
 class ContextExecutor(ThreadPoolExecutor):
-    """A thread pool whose tasks run in the context of their submitter: deadline, trace and baggage included."""
+    """A thread pool whose tasks run in the context of their submitter: deadline, trace and baggage included.
+
+    There is none of processes: a context cannot be sent to another process. What a task in one needs of it
+    (`current()`) is an argument to give it.
+    """
+
+    @classmethod
+    def install(cls, loop: AbstractEventLoop, max_workers: int | None = None) -> Self:
+        """Make a pool the default executor of `loop`, so that ``loop.run_in_executor(None, ...)`` inherits.
+
+        (`asyncio.to_thread`, and the thread pool of Starlette and FastAPI, do so by themselves.) The loop shuts it down
+        when it ends, as it does its own.
+
+        Args:
+            loop: whose default executor it is from now on; mostly ``asyncio.get_running_loop()``.
+            max_workers: threads; None for as many as `concurrent.futures.ThreadPoolExecutor` has by default.
+        """
+        executor = cls(max_workers, "meshlib-context")
+        loop.set_default_executor(executor)
+        return executor
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run ``fn(*args, **kwargs)`` in a copy of the context of here and now."""
