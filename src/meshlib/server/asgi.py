@@ -79,7 +79,7 @@ class MeshMiddleware:
         if scope["type"] != "http" or KEY in scope:
             await self.app(scope, receive, send)
             return
-        arrival = self._serving.intake.take(_peer(scope), _AsgiHeaders(scope["headers"]))
+        arrival = self._serving.intake.take(peer_of(scope), _AsgiHeaders(scope["headers"]))
         if arrival is None:
             await self.app(scope, receive, send)
         elif arrival.expired:
@@ -166,7 +166,8 @@ class _AsgiHeaders:
         return [name.decode("latin-1") for name, _ in self._raw]
 
 
-def _peer(scope: Scope) -> str | None:
+def peer_of(scope: Scope) -> str | None:
+    """The address of the peer, `UNIX`, or None if not known."""
     client = scope.get("client")
     if client:
         return str(client[0])

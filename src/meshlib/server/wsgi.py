@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from opentelemetry import context as otel_context
-
-from meshlib.context import HeldScope
 from meshlib.errors import MeshError
 from meshlib.propagation import INCOMING, Headers
-from meshlib.server.intake import KEY, UNIX, Arrival, HasSettings, IntakeCounts
+from meshlib.server.intake import KEY, UNIX, HasSettings, IntakeCounts
+from meshlib.server.pieces import Pieces
 from meshlib.server.refusal import EXPIRED, OVERLOADED, Refusal, asks_for_peace, refusal_for
 from meshlib.server.serving import Served, serving_of
 
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["MeshMiddleware"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Refuse: TypeAlias = Callable[[MeshError], "bytes | None"]
 
 _ENVIRON = {name: "HTTP_" + name.upper().replace("-", "_") for name in INCOMING}
@@ -80,7 +76,7 @@ class MeshMiddleware:
         """Serve one request, as PEP 3333 has it."""
         if KEY in environ:
             return self.app(environ, start_response)
-        arrival = self._serving.intake.take(_peer(environ), _WsgiHeaders(environ))
+        arrival = self._serving.intake.take(peer_of(environ), WsgiHeaders(environ))
         if arrival is None:
             return self.app(environ, start_response)
         if arrival.expired:
@@ -88,7 +84,7 @@ class MeshMiddleware:
         environ[KEY] = arrival
         if self._load is not None:
             start_response = self._load.watch_wsgi(start_response, arrival.trusted)
-        pieces = _Pieces(arrival)
+        pieces = Pieces(arrival)
         served = self._serving.begin(arrival)
         answer = _Answer(start_response, served)
 
@@ -137,32 +133,12 @@ class _Answer:
         self._served.end(0 if failed else self._status)
 
 
-class _Pieces:
-    """Runs the pieces of one request, each with the scope and the trace that the one before it left."""
-
-    __slots__ = ("_scope", "_trace")
-
-    def __init__(self, arrival: Arrival) -> None:
-        self._scope = HeldScope(arrival.scope())
-        self._trace = arrival.trace
-
-    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        if self._trace is None:
-            return self._scope.run(function, *args, **kwargs)
-        token = otel_context.attach(self._trace)
-        try:
-            return self._scope.run(function, *args, **kwargs)
-        finally:
-            self._trace = otel_context.get_current()
-            otel_context.detach(token)
-
-
 class _Response:
     """Iterates the application's response piece by piece, and closes the request behind its end."""
 
     __slots__ = ("_answer", "_begun", "_chunks", "_close", "_pieces", "_refuse")
 
-    def __init__(self, pieces: _Pieces, response: Iterable[bytes], answer: _Answer, refuse: Refuse) -> None:
+    def __init__(self, pieces: Pieces, response: Iterable[bytes], answer: _Answer, refuse: Refuse) -> None:
         self._pieces = pieces
         self._chunks: Iterator[bytes] = pieces.run(iter, response)
         self._close: Callable[[], object] | None = getattr(response, "close", None)
@@ -200,7 +176,9 @@ class _Response:
             self._pieces.run(self._close)
 
 
-class _WsgiHeaders:
+class WsgiHeaders:
+    """The headers of an environ."""
+
     __slots__ = ("_environ",)
 
     def __init__(self, environ: WSGIEnvironment) -> None:
@@ -217,7 +195,8 @@ class _WsgiHeaders:
         return [key[5:].replace("_", "-").lower() for key in self._environ if key.startswith("HTTP_")]
 
 
-def _peer(environ: WSGIEnvironment) -> str | None:
+def peer_of(environ: WSGIEnvironment) -> str | None:
+    """The address of the peer, `UNIX`, or None if not known."""
     address: Any = environ.get("REMOTE_ADDR")
     if address is None:
         return None
