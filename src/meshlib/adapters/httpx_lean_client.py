@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from meshlib.adapters.httpx_lean import METHODS, LeanCall, LeanHeaders, encode_body, encode_pairs
-from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
+from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallBlock, CallOptions
 from meshlib.dataclass import replace
 
 __all__ = ["COMPLETE", "completing", "functions", "lean_call", "lean_send", "limited"]
@@ -47,7 +47,7 @@ def lean_call(
     else:
         if extensions is None:
             extensions = {}
-        elif type(extensions) is not dict:
+        elif type(extensions) is not CallBlock and type(extensions) is not dict:
             return None
         given = extensions.get(EXTENSION, NO_OPTIONS)
         if len(extensions) > (EXTENSION in extensions) or type(given) is not CallOptions:

@@ -8,12 +8,12 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from meshlib.context import decorate
-from meshlib.dataclass import dataclass, field
+from meshlib.dataclass import dataclass, field, replace
 from meshlib.durations import LONGEST_S, Duration, parse_duration
 from meshlib.policy.settings import CallPolicy
 from meshlib.routing.route import Route
 
-__all__ = ["EXTENSION", "NO_OPTIONS", "CallOptions", "PolicyBlock", "call", "overrides_of"]
+__all__ = ["EXTENSION", "NO_OPTIONS", "CallBlock", "CallOptions", "PolicyBlock", "call", "in_force", "overrides_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,8 +58,9 @@ def call(
     explain: bool = False,
     hash_key: str | None = None,
     metadata_match: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
-    """Options for one call, to be given as ``extensions=meshlib.call(...)``.
+) -> CallBlock:
+    """Options for one call, to be given as ``extensions=meshlib.call(...)``; or for the calls in a block, with any
+    client: ``with meshlib.call(...):``, or as a decorator. What a call is given itself comes first.
 
     Args:
         idempotent: whether the request may be repeated although it may have been processed. True for a POST that the
@@ -86,7 +87,8 @@ def call(
         if not all(isinstance(text, str) for pair in metadata_match.items() for text in pair):
             raise TypeError("metadata_match is to be a map of text to text, as metadata are: {'version': 'v2'}")
         match = tuple(sorted(metadata_match.items()))
-    return {EXTENSION: CallOptions(idempotent, timeout_s, route, explain, hash_key=hash_key, metadata_match=match)}
+    options = CallOptions(idempotent, timeout_s, route, explain, hash_key=hash_key, metadata_match=match)
+    return CallBlock({EXTENSION: options})
 
 
 Override = Callable[[CallPolicy], CallPolicy]
@@ -94,9 +96,10 @@ Override = Callable[[CallPolicy], CallPolicy]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Overrides:
-    """The overrides in force, innermost last, and the policies they made of each route's."""
+    """The overrides in force, innermost last, and the policies they made of each route's; and options of calls."""
 
     chain: tuple[tuple[object, Override], ...] = ()
+    options: CallOptions = NO_OPTIONS
     made: dict[int, tuple[Route, CallPolicy]] = field(default_factory=dict)
 
     def apply(self, mesh: object, route: Route) -> CallPolicy:
@@ -123,19 +126,40 @@ def overrides_of(mesh: object, route: Route) -> CallPolicy:
     return route.policy if overrides is None else overrides.apply(mesh, route)
 
 
-class PolicyBlock:
-    """Changes the policy of every call made inside: ``with``, ``async with``, or a decorator, sync and async."""
+def in_force(mesh: object, route: Route, options: CallOptions) -> tuple[CallPolicy, CallOptions]:
+    """The route's policy and the options of a call, with what the blocks around it say."""
+    overrides = _overrides.get()
+    if overrides is None:
+        return route.policy, options
+    return overrides.apply(mesh, route), _within(overrides.options, options)
 
-    __slots__ = ("_mesh", "_override")
 
-    def __init__(self, mesh: object, override: Override) -> None:
-        self._mesh = mesh
-        self._override = override
+def _within(outer: CallOptions, inner: CallOptions) -> CallOptions:
+    """Options, and where they leave something open what was said around them."""
+    if outer is NO_OPTIONS:
+        return inner
+    return replace(
+        inner,
+        idempotent=outer.idempotent if inner.idempotent is None else inner.idempotent,
+        timeout_s=outer.timeout_s if inner.timeout_s is None else inner.timeout_s,
+        route=outer.route if inner.route is None else inner.route,
+        explain=outer.explain or inner.explain,
+        hash_key=outer.hash_key if inner.hash_key is None else inner.hash_key,
+        metadata_match=tuple(sorted({**dict(outer.metadata_match), **dict(inner.metadata_match)}.items())),
+    )
+
+
+class _Block:
+    """Holds for every call made inside: ``with``, ``async with``, or a decorator, sync and async."""
+
+    __slots__ = ()
+
+    def _inside(self, outer: _Overrides) -> _Overrides:
+        raise NotImplementedError
 
     def __enter__(self) -> Self:
-        outer = _overrides.get()
-        chain = (*(outer.chain if outer is not None else ()), (self._mesh, self._override))
-        _entered.set((*_entered.get(), _overrides.set(_Overrides(chain))))
+        inside = self._inside(_overrides.get() or _Overrides())
+        _entered.set((*_entered.get(), _overrides.set(inside)))
         return self
 
     def __exit__(
@@ -159,3 +183,25 @@ class PolicyBlock:
 
     def __call__(self, function: F) -> F:
         return decorate(function, lambda: self)
+
+
+class PolicyBlock(_Block):
+    """Changes the policy of every call made inside: ``with``, ``async with``, or a decorator, sync and async."""
+
+    __slots__ = ("_mesh", "_override")
+
+    def __init__(self, mesh: object, override: Override) -> None:
+        self._mesh = mesh
+        self._override = override
+
+    def _inside(self, outer: _Overrides) -> _Overrides:
+        return _Overrides((*outer.chain, (self._mesh, self._override)), outer.options)
+
+
+class CallBlock(dict[str, Any], _Block):
+    """What `call` gives: ``extensions`` of one request, or a block whose calls have these options."""
+
+    __slots__ = ()
+
+    def _inside(self, outer: _Overrides) -> _Overrides:
+        return _Overrides(outer.chain, _within(outer.options, self[EXTENSION]))

@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from meshlib.adapters.clock import Clock
-from meshlib.adapters.options import CallOptions, overrides_of
+from meshlib.adapters.options import CallOptions, in_force
 from meshlib.adapters.reasons import explain, explain_traits
 from meshlib.balance.cluster import Cluster, Known
 from meshlib.config.settings import MeshSettings, Mode
@@ -305,6 +305,7 @@ class DataPlane:
             overridden, replacement = self.replacements.of(view, route, scope.override)
             if replacement is not None:
                 route = replacement.route
+        policy, options = in_force(self, route, options)
         safe = options.idempotent
         if safe is None:
             safe = method in IDEMPOTENT_METHODS or "idempotency-key" in request.headers or None
@@ -313,7 +314,6 @@ class DataPlane:
             timeout_s = request.client_timeout_s if timeout_s is None else min(timeout_s, request.client_timeout_s)
         # An observed call is judged by its headers; the body belongs to the caller alone.
         complete_body = options.complete_body and not observe
-        policy = overrides_of(self, route)
         # By identity: to hash a route is to hash its policy. What is kept holds the route, so the id stays its own.
         key = (
             id(route),
