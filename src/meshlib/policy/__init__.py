@@ -35,6 +35,9 @@ The policies, in the order in which a call meets them:
     shadow, comparison          policies that run beside and decide nothing, and what is counted of them:
                                 `shadow_breaker`, `shadow_gate`, `shadow_outlier`
 
-`rolling` counts over a sliding window. What each is set to is in `settings`, `admission_settings` (the gates) and
-`retry_settings`.
+At the callee's side, `serving_queue` decides who is served, who waits and who is refused: `serving_lane` is fair among
+callers, `codel` says how long one may wait.
+
+`rolling` counts over a sliding window. What each is set to is in `settings`, `admission_settings` (the gates),
+`retry_settings` and `serving_settings`.
 """
