@@ -75,7 +75,7 @@ def test_many_readers_at_once_do_not_take_each_other_for_the_owner(directory: Pa
     folder = Path(files.prepare(str(directory), "orders"))
     for _ in range(30):
         held = enter(directory, entry())
-        files._close(held.descriptor)
+        files.close_own(held.descriptor)
         barrier = threading.Barrier(8)
         found: list[object] = []
 
@@ -251,7 +251,7 @@ def test_a_forked_child_does_not_keep_its_parents_entry_alive(directory: Path) -
     os.close(reading)
     try:
         assert not files.is_dead(held.path)
-        files._close(held.descriptor)  # as the kernel does when the parent dies
+        files.close_own(held.descriptor)  # as the kernel does when the parent dies
         until(lambda: files.is_dead(held.path), what="the child lets go as soon as it runs")
     finally:
         os.close(writing)

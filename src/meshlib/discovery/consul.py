@@ -64,10 +64,12 @@ class ConsulSource:
     """
 
     name = "consul"
+    notice_s = 1.0
 
     def __init__(self, settings: ConsulSettings) -> None:
         self._settings = settings
         self._http = ConsulHttp(settings)
+        self.place = str(self._http.address)
         self._agent = ConsulAgent(settings, self._http)
         self._slots = Slots(BLOCKING_WATCHES)
         self._take_chain: TakeChain | None = None
@@ -131,6 +133,14 @@ class ConsulSource:
     async def deregister(self, instance: Instance) -> None:
         """Remove `instance` from the agent."""
         await self._agent.deregister(instance)
+
+    async def hand_over(self, instance: Instance) -> None:
+        """Look after `instance` no more; the agent keeps it."""
+        await self._agent.hand_over(instance)
+
+    async def clear(self, instance: Instance) -> None:
+        """Remove `instance`, whoever registered it."""
+        await self._agent.clear(instance)
 
     async def own_host(self) -> str:
         """Return the address under which others reach this host: the one that leads to the agent, or the agent's own.

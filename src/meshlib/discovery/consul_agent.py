@@ -58,10 +58,18 @@ class ConsulAgent:
 
     async def deregister(self, instance: Instance) -> None:
         """See `ConsulSource.deregister`."""
+        if await self.hand_over(instance):
+            await self.clear(instance)
+
+    async def hand_over(self, instance: Instance) -> bool:
+        """See `ConsulSource.hand_over`. Returns whether it was looked after here."""
         kept = self._kept.pop(instance.instance_id, None)
-        if kept is None:
-            return
-        await kept.end()
+        if kept is not None:
+            await kept.end()
+        return kept is not None
+
+    async def clear(self, instance: Instance) -> None:
+        """See `ConsulSource.clear`."""
         try:
             await asyncio.to_thread(self._call, lambda consul: consul.agent.service.deregister(instance.instance_id))
         except RegistrationFailed as error:

@@ -40,6 +40,7 @@ _UNSETTLED_S = 2.0
 _TESTS_PER_POLL = 200
 """Locks tested per look, in turns: a long directory costs no more than a short one, and only sees a death later."""
 _KEEP_S = 1.0
+_MARGIN_S = 0.4
 _STARTING_S = 0.25
 _IGNORABLE = frozenset({errno.ELOOP, errno.ENXIO, errno.EACCES, errno.EPERM, errno.EISDIR})
 
@@ -54,7 +55,9 @@ class LocalRegistry:
     name = "local"
 
     def __init__(self, settings: LocalSettings) -> None:
-        self.directory = os.path.abspath(settings.directory or files.default_directory())
+        self.directory = self.place = os.path.abspath(settings.directory or files.default_directory())
+        # One look of a caller, and one that came late.
+        self.notice_s = 2.0 * settings.poll_interval_s + _MARGIN_S
         self._poll_interval_s = settings.poll_interval_s
         self._kept: dict[tuple[str, str], _Kept] = {}
         renew_in_child(self)
@@ -117,6 +120,13 @@ class LocalRegistry:
         kept = self._kept.pop((instance.service, instance.instance_id), None)
         if kept is not None:
             await kept.end()
+
+    async def hand_over(self, instance: Instance) -> None:
+        """Remove this process's file: the other's is there already."""
+        await self.deregister(instance)
+
+    async def clear(self, instance: Instance) -> None:
+        """Do nothing: what nobody holds is not there."""
 
     async def own_host(self) -> str:
         """Return the address under which instances on this machine reach each other."""

@@ -38,12 +38,15 @@ __all__ = [
     "Entry",
     "Held",
     "RegistryUnusable",
+    "close_own",
     "default_directory",
     "enter",
     "folder_of",
     "is_dead",
     "names",
+    "open_own",
     "prepare",
+    "prepare_folders",
     "read",
     "root_of",
 ]
@@ -53,7 +56,7 @@ _MAX_NAME = 120
 _TEMPORARY = ".new-"
 _ABANDONED_AFTER_S = 10.0
 _READ = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0)
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL
 
 _guard = native_lock()
 _locked: set[int] = set()
@@ -95,7 +98,7 @@ class Held:
     def remove(self) -> None:
         """Remove the entry: the name first, so that no reader finds it unlocked. Without the lock it is dead anyway."""
         _remove(self.path)
-        _close(self.descriptor)
+        close_own(self.descriptor)
         try:
             os.rmdir(os.path.dirname(self.path))
         except OSError:
@@ -133,17 +136,26 @@ def prepare(directory: str, service: str) -> str:
     Raises:
         OSError: if it cannot be made; `RegistryUnusable` if it would not be this user's alone.
     """
+    folder = os.path.join(directory, "v1")
+    prepare_folders(directory, folder, folder_of(folder, service))
+    return folder_of(folder, service)
+
+
+def prepare_folders(directory: str, *folders: str) -> None:
+    """Make `directory`, and `folders` in it, each above the next, for their owner alone.
+
+    Raises:
+        OSError: if one cannot be made; `RegistryUnusable` if it would not be this user's alone.
+    """
     if sys.platform == "win32":
         raise RegistryUnusable("the local registry needs file locks of the POSIX kind; use another discovery source")
     os.makedirs(directory, mode=0o700, exist_ok=True)
     _verify(directory)
-    folder = os.path.join(directory, "v1")
-    for path in (folder, folder_of(folder, service)):
+    for path in folders:
         try:
             os.mkdir(path, 0o700)
         except FileExistsError:
             _verify(path)
-    return folder_of(folder, service)
 
 
 def folder_of(root: str, service: str) -> str:
@@ -159,9 +171,7 @@ def enter(folder: str, entry: Entry) -> Held:
     """
     temporary = os.path.join(folder, f"{_TEMPORARY}{os.urandom(8).hex()}")
     final = os.path.join(folder, f"{_file_name(entry.instance_id)}.{os.urandom(6).hex()}.json")
-    with _guard:
-        descriptor = os.open(temporary, _CREATE, 0o600)
-        _locked.add(descriptor)
+    descriptor = open_own(temporary, _CREATE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         body = json.dumps({name: getattr(entry, name) for name in Entry.__slots__}).encode()
@@ -171,7 +181,7 @@ def enter(folder: str, entry: Entry) -> Held:
             body = body[os.write(descriptor, body) :]
         os.rename(temporary, final)
     except BaseException:
-        _close(descriptor)
+        close_own(descriptor)
         _remove(temporary)
         raise
     return Held(final, descriptor)
@@ -320,7 +330,20 @@ def _sweep(item: os.DirEntry[str]) -> None:
         pass
 
 
-def _close(descriptor: int) -> None:
+def open_own(path: str, flags: int) -> int:
+    """Open a file of this process's own, to lock it: a forked child gives the descriptor up at once.
+
+    Raises:
+        OSError: if it cannot be opened.
+    """
+    with _guard:
+        descriptor = os.open(path, flags | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0), 0o600)
+        _locked.add(descriptor)
+    return descriptor
+
+
+def close_own(descriptor: int) -> None:
+    """Close what `open_own` opened, if this process still has it."""
     with _guard:
         if descriptor in _locked:
             _locked.remove(descriptor)

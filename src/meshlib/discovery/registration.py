@@ -1,4 +1,4 @@
-"""This process's own entry in a registry, from `start` to `close`, and not a moment longer."""
+"""This process's own entry in a registry, from `start` to `close`, and not a moment longer; see `entry`."""
 
 from __future__ import annotations
 
@@ -11,30 +11,18 @@ import socket
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol, runtime_checkable
 
 from meshlib.config.settings import RegisterSettings
-from meshlib.dataclass import replace
 from meshlib.discovery.control import ControlPlane
-from meshlib.discovery.source import Instance, Registrar, Source
+from meshlib.discovery.entry import Entry, KnowsOwnHost
+from meshlib.discovery.source import Instance, Registrar, SharedRegistrar, Source
 from meshlib.errors import ConfigError, MeshClosed, RegistrationFailed
 
 __all__ = ["KnowsOwnHost", "Registration", "find_registrar", "make_instance"]
 
 _log = logging.getLogger("meshlib")
 
-
-@runtime_checkable
-class KnowsOwnHost(Protocol):
-    """A registrar that can tell under which address others reach this process."""
-
-    async def own_host(self) -> str:
-        """Return it.
-
-        Raises:
-            RegistrationFailed: if it cannot be told.
-        """
-        ...
+_NOTICE_S = 1.0
 
 
 def find_registrar(sources: Sequence[Source], name: str | None = None) -> Registrar:
@@ -82,7 +70,9 @@ def make_instance(settings: RegisterSettings, service: str) -> Instance:
 class Registration:
     """An entry of this process in a registry. Use it with ``with`` or ``async with``, or `start` and `close`.
 
-    It is removed at `close`, and at exit at the latest. A forked child removes nothing: the entry is its parent's.
+    It is removed at `close`, and at exit at the latest. Of the processes of this machine that serve the same port
+    under the same name, one holds the entry for all; when it ends, however it does, another takes it over, and only the
+    last one removes it. A forked child removes nothing: the entry is its parent's.
 
     Args:
         control: where it is kept up.
@@ -94,23 +84,50 @@ class Registration:
     def __init__(
         self, control: ControlPlane, registrar: Registrar, instance: Instance, *, timeout_s: float = 5.0
     ) -> None:
-        self.instance = instance
+        self._instance = instance
         self._control = control
         self._registrar = registrar
         self._timeout_s = timeout_s
         self._pid: int | None = None
+        self._entry: Entry | None = None
 
     def __repr__(self) -> str:
-        state = "entered" if self.active else "not entered"
+        state = "entered" if self.held else "stands by" if self.active else "not entered"
         return f"<Registration {self.instance.instance_id} {self.instance.host}:{self.instance.port} [{state}]>"
 
     @property
+    def instance(self) -> Instance:
+        """What is entered: with its host and the id in the registry, as far as they are known yet."""
+        return self._instance if self._entry is None else self._entry.instance
+
+    @property
     def active(self) -> bool:
-        """Whether this process holds the entry."""
+        """Whether this process has part in the entry: it holds it, stands by, or waits for its port to answer."""
         return self._pid == os.getpid()
 
+    @property
+    def held(self) -> bool:
+        """Whether this process holds the entry."""
+        return self.active and self._entry is not None and self._entry.entered
+
+    @property
+    def notice_s(self) -> float:
+        """How long it takes until callers have heard that the entry has gone."""
+        return self._registrar.notice_s if isinstance(self._registrar, SharedRegistrar) else _NOTICE_S
+
+    def begin(self) -> Registration:
+        """Enter the instance as soon as its port answers; does not wait for that. Does nothing if it is active."""
+        if not self.active:
+            entry = self._take_part()
+
+            async def begin() -> None:
+                entry.begin()
+
+            self._control.submit(begin)
+        return self
+
     def start(self, timeout_s: float | None = None) -> Registration:
-        """Enter the instance, and return this registration. Does nothing if it is entered already.
+        """Enter the instance, and return this registration. Does nothing if it is active already.
 
         Args:
             timeout_s: how long it may take, in seconds; None for the one given at construction.
@@ -120,15 +137,18 @@ class Registration:
         """
         if not self.active:
             limit_s = self._timeout_s if timeout_s is None else timeout_s
-            self._entered(self._control.run_sync(lambda: self._enter(limit_s), limit_s + 1.0))
+            entry = Entry(self._registrar, self._instance)
+            self._control.run_sync(lambda: _enter(entry, limit_s), limit_s + 1.0)
+            self._take_part(entry)
         return self
 
     async def astart(self, timeout_s: float | None = None) -> Registration:
         """Do what `start` does, in an event loop."""
         if not self.active:
             limit_s = self._timeout_s if timeout_s is None else timeout_s
-            future = self._control.submit(lambda: self._enter(limit_s), log_errors=False)
-            self._entered(await asyncio.wrap_future(future))
+            entry = Entry(self._registrar, self._instance)
+            await asyncio.wrap_future(self._control.submit(lambda: _enter(entry, limit_s), log_errors=False))
+            self._take_part(entry)
         return self
 
     def close(self, timeout_s: float = 5.0) -> None:
@@ -137,20 +157,22 @@ class Registration:
         Args:
             timeout_s: how long to wait; a registry that does not answer removes the entry by itself later.
         """
-        if self._leave():
+        entry = self._leave()
+        if entry is not None:
             try:
-                self._control.run_sync(lambda: self._registrar.deregister(self.instance), timeout_s)
+                self._control.run_sync(entry.leave, timeout_s)
             except (TimeoutError, MeshClosed) as error:
-                _log.warning("%s could not be removed from the registry: %s", self.instance.instance_id, error)
+                self._not_removed(error)
 
     async def aclose(self, timeout_s: float = 5.0) -> None:
         """Do what `close` does, in an event loop."""
-        if self._leave():
+        entry = self._leave()
+        if entry is not None:
             try:
-                future = self._control.submit(lambda: self._registrar.deregister(self.instance), log_errors=False)
+                future = self._control.submit(entry.leave, log_errors=False)
                 await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
             except (TimeoutError, MeshClosed) as error:
-                _log.warning("%s could not be removed from the registry: %s", self.instance.instance_id, error)
+                self._not_removed(error)
 
     def __enter__(self) -> Registration:
         return self.start()
@@ -168,30 +190,30 @@ class Registration:
     ) -> None:
         await self.aclose()
 
-    async def _enter(self, timeout_s: float) -> Instance:
-        instance = self.instance
-        try:
-            async with asyncio.timeout(timeout_s):
-                if not instance.host:
-                    if not isinstance(self._registrar, KnowsOwnHost):
-                        raise RegistrationFailed("this registry needs a `host` to register", service=instance.service)
-                    instance = replace(instance, host=await self._registrar.own_host())
-                await self._registrar.register(instance)
-        except TimeoutError as error:
-            text = f"the registry did not take the registration within {timeout_s:g} s"
-            raise RegistrationFailed(text, service=instance.service) from error
-        return instance
-
-    def _entered(self, instance: Instance) -> None:
-        self.instance = instance
-        self._pid = os.getpid()
+    def _take_part(self, entry: Entry | None = None) -> Entry:
+        entry = Entry(self._registrar, self._instance) if entry is None else entry
+        self._entry, self._pid = entry, os.getpid()
         # After the control plane's own handler, so that it runs before it.
         atexit.register(_close_at_exit, weakref.ref(self))
+        return entry
 
-    def _leave(self) -> bool:
-        mine = self.active
-        self._pid = None
-        return mine
+    def _leave(self) -> Entry | None:
+        self._instance = self.instance
+        entry = self._entry if self.active else None
+        self._pid = self._entry = None
+        return entry
+
+    def _not_removed(self, error: Exception) -> None:
+        _log.warning("%s could not be removed from the registry: %s", self.instance.instance_id, error)
+
+
+async def _enter(entry: Entry, timeout_s: float) -> None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            await entry.enter()
+    except TimeoutError as error:
+        text = f"the registry did not take the registration within {timeout_s:g} s"
+        raise RegistrationFailed(text, service=entry.instance.service) from error
 
 
 def _close_at_exit(reference: weakref.ref[Registration]) -> None:

@@ -19,7 +19,7 @@ from typing import Final, Protocol, TypeAlias, runtime_checkable
 from meshlib.balance.endpoint import Endpoint
 from meshlib.dataclass import dataclass, field
 
-__all__ = ["UNKNOWN", "Answer", "Instance", "Registrar", "Source", "Unknown", "Written", "is_host"]
+__all__ = ["UNKNOWN", "Answer", "Instance", "Registrar", "SharedRegistrar", "Source", "Unknown", "Written", "is_host"]
 
 _HOST = re.compile(r"[0-9A-Za-z_.:%-]{1,253}")
 
@@ -109,4 +109,23 @@ class Registrar(Protocol):
 
     async def deregister(self, instance: Instance) -> None:
         """Remove `instance`. Does nothing if it is not there."""
+        ...
+
+
+@runtime_checkable
+class SharedRegistrar(Registrar, Protocol):
+    """A registrar whose entries the processes that serve one port hold one after another, under one id."""
+
+    place: str
+    """Which registry it is: two of one place are the same."""
+
+    notice_s: float
+    """How long it takes, with a margin, until callers have heard that an instance has gone."""
+
+    async def hand_over(self, instance: Instance) -> None:
+        """Look after `instance` no more, but leave it there: another process has entered it, under the same id."""
+        ...
+
+    async def clear(self, instance: Instance) -> None:
+        """Remove what a process that was killed has left behind. Does nothing if it cannot."""
         ...

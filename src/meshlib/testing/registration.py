@@ -14,8 +14,23 @@ class InertRegistration(Registration):
     """What `MeshFixture.register` returns: it says of itself whether it holds, and enters nothing anywhere."""
 
     def __init__(self, instance: Instance) -> None:
-        self.instance = instance
+        self._instance = instance
+        self._entry = None
         self._pid: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether it holds."""
+        return self.active
+
+    @property
+    def notice_s(self) -> float:
+        """Nobody has to hear of it."""
+        return 0.0
+
+    def begin(self) -> InertRegistration:
+        """Hold."""
+        return self.start()
 
     def start(self, timeout_s: float | None = None) -> InertRegistration:
         """Hold."""
