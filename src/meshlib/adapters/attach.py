@@ -16,6 +16,7 @@ T = TypeVar("T")
 ATTACH: Mapping[str, str] = MappingProxyType(
     {
         "httpx": "meshlib.adapters.httpx:attach",
+        "requests": "meshlib.adapters.requests:attach",
     }
 )
 """By the package that a client's class comes from: what attaches it, a function of the plane and the client."""

@@ -1,0 +1,55 @@
+"""A response that the caller reads: tells the call how its body ends, also if nobody ever reads or closes it."""
+
+from __future__ import annotations
+
+from meshlib.adapters.exchange import Exchange
+from meshlib.errors import MeshError
+
+__all__ = ["Reading"]
+
+
+class Reading:
+    """The body of a call's response, from the call's point of view.
+
+    Args:
+        exchange: the call; its last attempt is the one whose response is read.
+
+    Attributes:
+        exchange: it.
+        open: whether the body has not ended yet, nor was given up.
+    """
+
+    __slots__ = ("_n", "exchange", "open")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.open = True
+        self._n = len(exchange.call.attempts)
+
+    def ended(self) -> None:
+        """The body was read to its end."""
+        if self.open:
+            self.open = False
+            self.exchange.call.body_end(self.exchange.plane.clock.now(), self._n)
+
+    def left(self) -> None:
+        """Nobody wants the rest."""
+        if self.open:
+            self.open = False
+            self.exchange.call.cancelled(self.exchange.plane.clock.now(), self._n)
+
+    def broken(self, error: MeshError) -> MeshError:
+        """The body broke off; returns the error, with all that is known of the call."""
+        exchange = self.exchange
+        error.name_service(exchange.call.facts.service)
+        if self.open:
+            self.open = False
+            exchange.call.error(exchange.plane.clock.now(), self._n, error, "body")
+        error.record = exchange.record()
+        exchange.forget_frames()
+        return error
+
+    def __del__(self) -> None:
+        # The collector runs at any moment, perhaps while this very thread holds a lock that ending the call needs.
+        if self.open:
+            self.exchange.plane.abandoned.append((self.exchange.call, self._n))

@@ -1,0 +1,47 @@
+"""The bodies of requests, as the mesh sends them, and whether they can be had again."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from meshlib.adapters.body import BufferedBody, FileBody
+
+__all__ = ["body_of"]
+
+_CHUNK_BYTES = 65536
+
+
+def body_of(body: Any) -> Any:
+    """What to send for a `requests.PreparedRequest.body`: bytes, or something that yields them."""
+    if body is None:
+        return b""
+    if isinstance(body, bytes):
+        return body
+    if isinstance(body, str):
+        return body.encode("utf-8")
+    if isinstance(body, (bytearray, memoryview)):
+        return bytes(body)
+    if not hasattr(body, "read"):
+        return BufferedBody(_encoded(iter(body)))
+    if not isinstance(body, io.TextIOBase) and _can_go_back(body):
+        return FileBody(body)
+    return BufferedBody(_encoded(iter(lambda: body.read(_CHUNK_BYTES) or b"", b"")))
+
+
+def _can_go_back(body: Any) -> bool:
+    if not hasattr(body, "seek") or not hasattr(body, "tell"):
+        return False
+    if not getattr(body, "seekable", lambda: True)():
+        return False
+    try:
+        body.tell()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _encoded(chunks: Iterator[Any]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield chunk.encode("utf-8") if isinstance(chunk, str) else chunk

@@ -1,0 +1,95 @@
+"""Which way a request goes, into the mesh or outside, for adapters of any client library."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from meshlib.adapters.exchange import Exchange
+from meshlib.adapters.observe import Shadow
+from meshlib.adapters.plane import DEFAULT_PORTS, DataPlane
+from meshlib.config.settings import Mode
+from meshlib.context import current_scope
+from meshlib.errors import DeadlineExceeded, EgressRefused, MeshError, UnknownService
+
+__all__ = ["Ways"]
+
+_log = logging.getLogger("meshlib")
+
+
+class Ways:
+    """Tells where the requests of one client go.
+
+    Args:
+        plane: the mesh's data plane.
+        service: a name that is a service of the mesh whatever its form; None for none.
+
+    Attributes:
+        plane: it.
+    """
+
+    __slots__ = ("_host", "_service", "plane")
+
+    def __init__(self, plane: DataPlane, service: str | None = None) -> None:
+        self.plane = plane
+        self._host = None if service is None else service.lower()
+        self._service = None if service is None else plane.locate(service, None) or service.lower()
+
+    def of(self, host: str, port: int | None, scheme: str) -> tuple[str | None, Mode]:
+        """The service that a URL means, and what to do with the request; None is a host outside the mesh.
+
+        Raises:
+            EgressRefused: if nothing may go outside.
+        """
+        plane = self.plane
+        if self._service is not None and host.lower() == self._host:
+            service: str | None = self._service
+        else:
+            service = plane.locate(host, port or DEFAULT_PORTS.get(scheme))
+        if service is not None:
+            return service, plane.mode_of(service)
+        if plane.mode == "on" and plane.settings.egress == "refuse":
+            text = f"{host} is outside the mesh, and the configuration says `egress: refuse`; name it under `services`"
+            raise EgressRefused(text)
+        return None, plane.mode
+
+    def failed(self, error: MeshError, service: str) -> MeshError | None:
+        """What to raise for a failed call; None where the request is to go outside the mesh after all.
+
+        A name that no source knows may be a host outside, unless somebody called it a service.
+        """
+        settings = self.plane.settings
+        if not isinstance(error, UnknownService) or service == self._service or service in settings.services:
+            return error
+        if settings.egress != "refuse":
+            return None
+        text = f"no discovery source knows {service}, and the configuration says `egress: refuse`"
+        return EgressRefused(text, service=service, record=error.record)
+
+    def left_s(self, host: str) -> float | None:
+        """How long a request to a host outside may take, by a deadline that was set or inherited; None for no limit.
+
+        Raises:
+            DeadlineExceeded: if it has passed.
+        """
+        deadline = current_scope().deadline
+        if deadline is None or self.plane.mode != "on":
+            return None
+        left_s = deadline - self.plane.clock.now()
+        if left_s <= 0:
+            raise DeadlineExceeded(f"the deadline had passed before the request to {host} began", limit="deadline")
+        return left_s
+
+    @property
+    def withheld(self) -> str | None:
+        """The header that hosts outside are not to see; None for none."""
+        overrides = self.plane.settings.overrides
+        return overrides.header if overrides is not None and self.plane.mode == "on" else None
+
+    def shadow(self, service: str, make: Callable[[], Exchange]) -> Shadow | None:
+        """What would have been done with a call; None where that cannot be told, which must not disturb the call."""
+        try:
+            return Shadow(make())
+        except Exception as error:
+            _log.warning("a call to %s was not observed: %s", service, error, exc_info=not isinstance(error, MeshError))
+            return None
