@@ -55,7 +55,7 @@ MAX_LINES = 450
 NOT_IMPORTED_EARLY = (
     *("httpx", "httpx2", "httpcore", "httpcore2", "h11", "h2", "httptools", "anyio"),
     *("pydantic", "yaml", "tenacity", "opentelemetry", "pybreaker", "consul", "requests", "aiohttp"),
-    *("fastapi", "starlette", "flask", "uvicorn", "gunicorn", "click", "rich", "pytest"),
+    *("fastapi", "starlette", "flask", "django", "asgiref", "uvicorn", "gunicorn", "click", "rich", "pytest"),
 )
 """What `import meshlib` leaves alone: every dependency, needed or optional."""
 

@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 __all__ = [
     "BAGGAGE",
+    "CALLER",
     "CRITICALITY",
     "DEADLINE_MS",
     "ENVOY_TIMEOUT_MS",
@@ -40,6 +41,7 @@ __all__ = [
     "Ignored",
     "Names",
     "Values",
+    "as_caller",
     "extract_trace",
     "format_baggage",
     "format_deadline_ms",
@@ -55,6 +57,9 @@ ENVOY_TIMEOUT_MS: Final = "x-envoy-expected-rq-timeout-ms"
 GRPC_TIMEOUT: Final = "grpc-timeout"
 CRITICALITY: Final = "x-meshlib-criticality"
 BAGGAGE: Final = "baggage"
+
+CALLER: Final = "meshlib.caller"
+"""Where the caller's trace stands in a context of OpenTelemetry's, if it is not that of a current span."""
 
 REFUSED: Final = "x-meshlib-refused"
 """On a response that the service's mesh gave in the place of the service: why (``expired``)."""
@@ -214,6 +219,18 @@ def extract_trace(values: Values, names: Names, ignored: Ignored | None = None) 
     return None
 
 
+def as_caller(context: Context) -> Context:
+    """The current context, with the trace of `context` as that of the caller, and not as a current span.
+
+    For where an instrumentation of the framework is about to look whether it is the first: one that finds a span makes
+    its own an internal one. Calls through the mesh take the caller's trace where there is no span.
+    """
+    from opentelemetry import context as otel_context
+    from opentelemetry import trace
+
+    return otel_context.set_value(CALLER, trace.get_current_span(context), otel_context.get_current())
+
+
 @functools.lru_cache(maxsize=4)
 def _trace_headers(propagator: TextMapPropagator) -> tuple[str, ...]:
     return tuple(sorted(name.lower() for name in propagator.fields if name.lower() not in (BAGGAGE, "tracestate")))
@@ -285,9 +302,13 @@ def inject_trace(headers: dict[str, str], context: Context | None = None) -> Non
 
     Its baggage and the mesh's travel in the same header; where both know a key, the mesh's value holds.
     """
-    from opentelemetry import propagate
+    from opentelemetry import context as otel_context
+    from opentelemetry import propagate, trace
 
     ours = headers.get(BAGGAGE)
+    caller = otel_context.get_value(CALLER, context)
+    if isinstance(caller, trace.Span) and trace.get_current_span(context) is trace.INVALID_SPAN:
+        context = trace.set_span_in_context(caller, context)
     propagate.inject(headers, context=context)
     theirs = headers.get(BAGGAGE)
     if ours is not None and theirs is not None and theirs != ours:

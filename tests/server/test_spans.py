@@ -8,9 +8,16 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import httpx
 import pytest
+from django.conf import settings
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
+from django.test import override_settings
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from opentelemetry import propagate, trace
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware as AsgiInstrumentation
+from opentelemetry.instrumentation.django import DjangoInstrumentor
+from opentelemetry.instrumentation.wsgi import OpenTelemetryMiddleware as WsgiInstrumentation
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -106,12 +113,33 @@ def instrumented_inside(tracing: Tracing) -> Any:
     return app
 
 
+def instrumented_outside_by_contrib(tracing: Tracing) -> Any:
+    app = starlette_app()
+    app.add_middleware(MeshMiddleware, mesh=StandInMesh())
+    return AsgiInstrumentation(app, tracer_provider=tracing.provider, exclude_spans=["send", "receive"])
+
+
+def instrumented_inside_by_contrib(tracing: Tracing) -> Any:
+    app = starlette_app()
+    inside = AsgiInstrumentation(app, tracer_provider=tracing.provider, exclude_spans=["send", "receive"])
+    return MeshMiddleware(inside, StandInMesh())
+
+
 def client(app: Any, peer: str = "127.0.0.1") -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app, client=(peer, 1), raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://callee")
 
 
-@pytest.mark.parametrize("make", [instrumented_by_fastapi, instrumented_outside, instrumented_inside])
+@pytest.mark.parametrize(
+    "make",
+    [
+        instrumented_by_fastapi,
+        instrumented_outside,
+        instrumented_inside,
+        instrumented_outside_by_contrib,
+        instrumented_inside_by_contrib,
+    ],
+)
 async def test_there_is_one_server_span_and_calls_lie_beneath_it(make: Any, tracing: Tracing) -> None:
     async with client(make(tracing)) as http:
         sent = (await http.get("/", headers=CALLER)).json()
@@ -237,3 +265,68 @@ def test_a_span_that_a_streamed_response_keeps_open_is_current_in_its_next_chunk
     with wsgi_client(server) as http:
         assert http.get("/", headers=CALLER).text == "xx"
     assert current == ["page", "page"]
+
+
+def test_an_instrumentation_inside_of_wsgi_still_makes_the_server_span(tracing: Tracing) -> None:
+    app = WSGIMiddleware(WsgiInstrumentation(wsgi_app, tracer_provider=tracing.provider))
+    with wsgi_client(app) as http:
+        sent = http.get("/", headers=CALLER).text.split()
+    check_one_server_span(tracing, sent[0])
+
+
+def check_one_server_span(tracing: Tracing, sent: str) -> None:
+    (span,) = tracing.server_spans
+    assert span.context is not None
+    assert span.parent is not None
+    assert f"{span.parent.span_id:016x}" == SPAN_ID
+    assert sent == f"00-{TRACE_ID}-{span.context.span_id:016x}-01"
+
+
+async def test_where_an_instrumentation_leaves_a_request_out_calls_have_the_callers_trace(tracing: Tracing) -> None:
+    inside = AsgiInstrumentation(starlette_app(), tracer_provider=tracing.provider, excluded_urls="callee")
+    async with client(MeshMiddleware(inside, StandInMesh())) as http:
+        sent = (await http.get("/", headers=CALLER)).json()
+    assert (sent["traceparent"], sent["tracestate"]) == (CALLER["traceparent"], CALLER["tracestate"])
+    assert tracing.server_spans == []
+
+
+# Django
+
+
+@pytest.fixture
+def instrumented_django(tracing: Tracing) -> Iterator[list[str]]:
+    """Django's middlewares, with that of the instrumentation first, as it puts itself."""
+    from tests.server import django_project  # it has to be configured by then
+
+    assert django_project.urlpatterns
+    DjangoInstrumentor().instrument(tracer_provider=tracing.provider)
+    yield list(settings.MIDDLEWARE)
+    DjangoInstrumentor().uninstrument()
+
+
+@pytest.mark.parametrize("around", [False, True], ids=["middleware", "around the application"])
+@pytest.mark.parametrize("interface", ["wsgi", "asgi"])
+async def test_django_has_one_server_span(
+    tracing: Tracing, instrumented_django: list[str], interface: str, around: bool
+) -> None:
+    mesh = StandInMesh()
+    with override_settings(MIDDLEWARE=instrumented_django, MESHLIB_MESH=mesh):
+        if interface == "wsgi":
+            app: Any = WSGIMiddleware(WSGIHandler(), mesh) if around else WSGIHandler()
+            with wsgi_client(app) as http:
+                sent = http.get("/trace", headers=CALLER).json()
+        else:
+            app = MeshMiddleware(ASGIHandler(), mesh) if around else ASGIHandler()
+            async with client(app) as asked:
+                sent = (await asked.get("/trace", headers=CALLER)).json()
+    check_one_server_span(tracing, sent["traceparent"])
+
+
+def test_django_without_instrumentation_passes_the_callers_trace_on(tracing: Tracing) -> None:
+    from tests.server import django_project
+
+    with override_settings(MESHLIB_MESH=django_project.MESH), wsgi_client(WSGIHandler()) as http:
+        sent = http.get("/trace", headers=CALLER).json()
+        assert "traceparent" not in http.get("/trace").json()
+    assert (sent["traceparent"], sent["tracestate"]) == (CALLER["traceparent"], CALLER["tracestate"])
+    assert not trace.get_current_span().get_span_context().is_valid

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from opentelemetry import context as otel_context
 from opentelemetry import propagate, trace
 from opentelemetry.propagators.textmap import TextMapPropagator, default_setter
 from opentelemetry.sdk.trace import TracerProvider
@@ -18,6 +19,7 @@ from meshlib.balance.endpoint import Endpoint
 from meshlib.errors import ConnectFailed
 from meshlib.policy.settings import CallPolicy
 from meshlib.policy.traits import Traits
+from meshlib.propagation import as_caller
 from meshlib.routing.actions import DirectResponse, Redirect
 from meshlib.routing.answer import answer_of
 from meshlib.routing.match import RequestView
@@ -191,6 +193,23 @@ def test_an_attempt_carries_its_own_trace(sdk: Sdk) -> None:
         assert value.startswith(f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}-".encode())
         assert is_sampled(value)
     assert handler.name == "handler"
+
+
+def test_an_attempt_lies_beneath_the_caller_unless_a_span_is_current(sdk: Sdk) -> None:
+    caller = propagate.extract({"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"})
+    token = otel_context.attach(as_caller(caller))
+    try:
+        Drive(sdk.observer(), a_call(), [200])
+        with sdk.tracers.get_tracer("app").start_as_current_span("handler", context=caller) as handler:
+            Drive(sdk.observer(), a_call(), [200])
+    finally:
+        otel_context.detach(token)
+
+    first, second, _ = sdk.spans()
+    assert first.parent is not None
+    assert f"{first.parent.trace_id:032x}-{first.parent.span_id:016x}" == f"{'a' * 32}-{'b' * 16}"
+    assert second.parent is not None
+    assert second.parent.span_id == handler.get_span_context().span_id
 
 
 def is_sampled(traceparent: bytes) -> bool:

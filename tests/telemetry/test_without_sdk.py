@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from opentelemetry import context as otel_context
-from opentelemetry import propagate
+from opentelemetry import propagate, trace
 from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.trace import NoOpTracerProvider
 
+from meshlib.propagation import as_caller
 from meshlib.telemetry.observer import NullObserver, Observer
 from tests.telemetry.calls import Drive, a_call
 
@@ -112,6 +113,19 @@ def test_a_trace_that_came_in_goes_on_unchanged() -> None:
         otel_context.detach(token)
 
     # Baggage is the driver's matter: the mesh's own has to be merged in.
+    expected = [(b"traceparent", PARENT.encode()), (b"tracestate", b"a=b")]
+    assert drive.sent == [expected, expected]
+
+
+def test_a_callers_trace_that_is_no_current_span_goes_on_unchanged() -> None:
+    observer = Observer(tracer_provider=NoOpTracerProvider(), meter_provider=NoOpMeterProvider())
+    token = otel_context.attach(as_caller(propagate.extract({"traceparent": PARENT, "tracestate": "a=b"})))
+    try:
+        assert trace.get_current_span() is trace.INVALID_SPAN
+        drive = Drive(observer, a_call(), [503, 200])
+    finally:
+        otel_context.detach(token)
+
     expected = [(b"traceparent", PARENT.encode()), (b"tracestate", b"a=b")]
     assert drive.sent == [expected, expected]
 

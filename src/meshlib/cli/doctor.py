@@ -40,6 +40,7 @@ _OPTIONAL = (
     ("cli", "rich"),
     ("fastapi", "fastapi"),
     ("flask", "flask"),
+    ("django", "Django"),
 )
 """Extras, each with the distribution that shows whether it is there."""
 

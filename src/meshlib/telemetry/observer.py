@@ -261,7 +261,8 @@ class Observer:
                     spans.adopt(current, call, start, self._zone(start.member))
                     span = current
             if span is None and not suppressed:
-                span = spans.start(call, start, self._zone(start.member))
+                parent = self._trace_headers.parent_in(context) if context else None
+                span = spans.start(call, start, self._zone(start.member), parent)
         if suppressed and not adopted:
             return None
         if span is None:

@@ -29,6 +29,7 @@ from meshlib.routing.actions import Redirect
 from meshlib.telemetry import semconv
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer
     from opentelemetry.util.types import AttributeValue
 
@@ -76,8 +77,11 @@ class Spans:
         self._status = Status
         self._error = StatusCode.ERROR
 
-    def start(self, call: Call, start: Start, zone: str = "") -> Span:
-        """The span of an attempt, a child of the current one; not made current. `zone` as of `semconv.zone_of`."""
+    def start(self, call: Call, start: Start, zone: str = "", parent: Context | None = None) -> Span:
+        """The span of an attempt, a child of the current one, or of that in `parent`; not made current.
+
+        `zone` is as of `semconv.zone_of`.
+        """
         shape, attributes = self._described(call)
         if call.traits is not None and call.traits.rewritten is not None:
             attributes[semconv.SENT_PATH] = call.traits.rewritten
@@ -89,7 +93,7 @@ class Spans:
             attributes[semconv.RESEND_COUNT] = start.n - 1
             if call.attempts[start.n - 1].hedge:
                 attributes[semconv.HEDGE] = True
-        return self._tracer.start_span(shape.name, kind=self._client, attributes=attributes)
+        return self._tracer.start_span(shape.name, parent, kind=self._client, attributes=attributes)
 
     def reply(self, call: Call) -> None:
         """The span of an answer that the route gave itself: it has no attempt that could have one."""

@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from meshlib.propagation import CALLER
+
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
     from opentelemetry.propagators.textmap import TextMapPropagator
     from opentelemetry.trace import Span, SpanContext
 
@@ -33,6 +36,7 @@ class TraceHeaders:
         "_invalid",
         "_known",
         "_plain",
+        "_span",
         "_with_span",
         "current_context",
     )
@@ -43,6 +47,7 @@ class TraceHeaders:
         self.current_context = _context_reader()
         self._current_span = trace.get_current_span
         self._invalid = trace.INVALID_SPAN
+        self._span = trace.Span
         self._with_span = trace.set_span_in_context
         self._get_propagator = propagate.get_global_textmap
         self._inject = propagate.inject
@@ -55,11 +60,24 @@ class TraceHeaders:
 
     def pass_on(self, headers: list[tuple[bytes, bytes]]) -> None:
         """Add the current trace, if there is one, as it is."""
-        if not self.current_context():
+        context = self.current_context()
+        if not context:
             return
         current = self._current_span()
+        if current is self._invalid:
+            caller = context.get(CALLER)
+            current = caller if isinstance(caller, self._span) else current
         if current is not self._invalid and current.get_span_context().is_valid:
             self.add(headers, current)
+
+    def parent_in(self, context: Mapping[str, object]) -> Context | None:
+        """The context for a span made in `context`, where its parent is the caller's span and no current one; or
+        None.
+        """
+        caller = context.get(CALLER)
+        if caller is None or not isinstance(caller, self._span) or self._current_span() is not self._invalid:
+            return None
+        return self._with_span(caller)
 
     def add(self, headers: list[tuple[bytes, bytes]], span: Span) -> None:
         """Add the trace with `span` as the parent of what the callee does."""

@@ -1,0 +1,224 @@
+"""For Django, sync and async: ``MIDDLEWARE = ["meshlib.server.django.MeshMiddleware", ...]``, as the first.
+
+The mesh is the one that ``settings.MESHLIB_MESH`` names: a `meshlib.Mesh`, a function that makes one, or the dotted
+path of either; without it, ``meshlib.Mesh()``. `mesh` returns it to views.
+
+Under ASGI, Django runs what is sync in threads, and under WSGI what is async in a loop of the thread. Both carry the
+context (asgiref), there and back.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.conf import settings
+from django.core.signals import got_request_exception, setting_changed
+from django.http import HttpResponse
+from django.utils.module_loading import import_string
+
+from meshlib.errors import MeshError
+from meshlib.server import asgi, wsgi
+from meshlib.server.intake import KEY
+from meshlib.server.pieces import Pieces
+from meshlib.server.refusal import EXPIRED, OVERLOADED, Refusal, asks_for_peace, refusal_for
+from meshlib.server.serving import Served, serving_of
+
+if TYPE_CHECKING:
+    from meshlib.mesh import Mesh
+    from meshlib.server.intake import Arrival
+
+__all__ = ["MeshMiddleware", "mesh"]
+
+_SETTING, _MAP_ERRORS = "MESHLIB_MESH", "MESHLIB_MAP_ERRORS"
+_FAILED = "meshlib.failed"
+
+
+@functools.cache
+def mesh() -> Mesh:
+    """The mesh of this Django project, made at the first call; views take their clients from it."""
+    given: Any = getattr(settings, _SETTING, "meshlib.Mesh")
+    if isinstance(given, str):
+        given = import_string(given)
+    made: Mesh = given() if callable(given) else given
+    return made
+
+
+class MeshMiddleware:
+    """Lets every meshed call inside a view inherit what came with the request being served.
+
+    What `meshlib.server.asgi.MeshMiddleware` does. Around a project that has that one, or `meshlib.server.wsgi`'s,
+    about its whole application it answers errors alone: those of the mesh that a view or another middleware lets pass,
+    which Django would turn into 500 before they got so far. ``settings.MESHLIB_MAP_ERRORS = False`` leaves them alone.
+
+    Raises:
+        ConfigError: if the configuration of the mesh is wrong.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[Any], Any]) -> None:
+        self.get_response = get_response
+        self._serving = serving_of(mesh())
+        self._map_errors = bool(getattr(settings, _MAP_ERRORS, True))
+        if iscoroutinefunction(get_response):
+            markcoroutinefunction(self)
+
+    def __call__(self, request: Any) -> Any:
+        """Serve one request; in an async project, a coroutine that does."""
+        if iscoroutinefunction(self):
+            return self._serve_async(request)
+        begun = self._begin(request)
+        if begun is None:
+            return self._answer(request, self.get_response(request))
+        if isinstance(begun, Refusal):
+            return _response_of(begun)
+        try:
+            response = begun.pieces.run(self.get_response, request)
+        except BaseException:
+            begun.served.end()
+            raise
+        return begun.end_with(self._answer(request, response))
+
+    async def _serve_async(self, request: Any) -> Any:
+        begun = self._begin(request)
+        if begun is None:
+            return self._answer(request, await self.get_response(request))
+        if isinstance(begun, Refusal):
+            return _response_of(begun)
+        try:
+            response = await begun.pieces.run_async(self.get_response, request)
+        except BaseException:
+            begun.served.end()
+            raise
+        return begun.end_with(self._answer(request, response))
+
+    def process_exception(self, request: Any, error: Exception) -> Any:
+        """Answer an error of a view that neither it nor a middleware inside of this one took."""
+        refusal = self._refusal_for(request, error)
+        return None if refusal is None else _response_of(refusal)
+
+    def _begin(self, request: Any) -> _Begun | Refusal | None:
+        store = _store(request)
+        if KEY in store:
+            return None
+        peer = wsgi.peer_of(store) if store is request.META else asgi.peer_of(store)
+        arrival = self._serving.intake.take(peer, wsgi.WsgiHeaders(request.META))
+        if arrival is None:
+            return None
+        if arrival.expired:
+            return EXPIRED
+        store[KEY] = arrival
+        return _Begun(arrival, self._serving.begin(arrival))
+
+    def _refusal_for(self, request: Any, error: BaseException) -> Refusal | None:
+        arrival = _store(request).get(KEY)
+        return refusal_for(error, trusted=arrival.trusted) if arrival is not None and self._map_errors else None
+
+    def _answer(self, request: Any, response: Any) -> Any:
+        """`response`, or what takes its place where Django made it of an error of the mesh."""
+        error = _store(request).pop(_FAILED, None)
+        if error is None or response.status_code != 500:
+            return response
+        refusal = self._refusal_for(request, error)
+        return response if refusal is None else _response_of(refusal)
+
+
+class _Begun:
+    """One request in flight."""
+
+    __slots__ = ("arrival", "pieces", "served")
+
+    def __init__(self, arrival: Arrival, served: Served) -> None:
+        self.arrival = arrival
+        self.served = served
+        self.pieces = Pieces(arrival)
+
+    def end_with(self, response: Any) -> Any:
+        """Tell the caller of overload; and end, where there is nothing left to run, or with the end of the stream."""
+        if asks_for_peace(response.status_code, self.arrival.request):
+            response.headers[OVERLOADED[0]] = OVERLOADED[1]
+        if not response.streaming or getattr(response, "file_to_stream", None) is not None:
+            self.served.end(response.status_code)
+        elif response.is_async:
+            response.streaming_content = _AsyncStream(self, response)
+        else:
+            response.streaming_content = _Stream(self, response)
+        return response
+
+
+class _Ending:
+    """What ends the request of a stream: its end, its failure, its being closed, or its being dropped by others."""
+
+    def __init__(self, begun: _Begun, response: Any) -> None:
+        self._begun = begun
+        self._status: int = response.status_code
+        self._chunks = response.streaming_content
+
+    def close(self) -> None:
+        # Django calls it with the response's own `close`, behind that of the application's generator.
+        self._begun.served.end(self._status)
+
+    __del__ = close
+
+
+class _Stream(_Ending):
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        try:
+            chunk: bytes = self._begun.pieces.run(next, self._chunks)
+        except StopIteration:
+            self.close()
+            raise
+        except BaseException:
+            self._begun.served.end()
+            raise
+        return chunk
+
+
+class _AsyncStream(_Ending):
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            chunk: bytes = await self._begun.pieces.run_async(anext, self._chunks)
+        except StopAsyncIteration:
+            self.close()
+            raise
+        except BaseException:
+            self._begun.served.end()
+            raise
+        return chunk
+
+
+def _store(request: Any) -> Any:
+    """Where the arrival of a request stands: its ASGI scope or its WSGI environ."""
+    scope = getattr(request, "scope", None)
+    return request.META if scope is None else scope
+
+
+def _response_of(refusal: Refusal) -> Any:
+    return HttpResponse(refusal.body, status=refusal.status.value, headers=dict(refusal.headers))
+
+
+def _note_failure(*, request: Any = None, **_: object) -> None:
+    # What a middleware lets pass reaches no `process_exception`, and nothing but this signal tells of it.
+    error = sys.exc_info()[1]
+    if isinstance(error, MeshError) and request is not None:
+        _store(request)[_FAILED] = error
+
+
+def _forget(*, setting: str, **_: object) -> None:
+    if setting == _SETTING:
+        mesh.cache_clear()
+
+
+got_request_exception.connect(_note_failure, dispatch_uid="meshlib")
+setting_changed.connect(_forget, dispatch_uid="meshlib")  # a test overrides it
