@@ -39,6 +39,7 @@ PUBLIC = [
     "DiscoveryUnavailable",
     "Distribute",
     "Documents",
+    "Drain",
     "EgressRefused",
     "Endpoint",
     "FailoverRegion",

@@ -2,9 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Final, Literal, TypeAlias
+
 from meshlib.dataclass import dataclass
 
-__all__ = ["ServerSettings"]
+__all__ = ["ACCEPTED", "Accepted", "Cancel", "DrainSettings", "ServerSettings"]
+
+Accepted: TypeAlias = Literal["deadline", "criticality", "baggage", "trace"]
+Cancel: TypeAlias = Literal["off", "safe_methods", "all"]
+
+ACCEPTED: Final[tuple[Accepted, ...]] = ("deadline", "criticality", "baggage", "trace")
+"""All that a request may bring along."""
+
+
+@dataclass(frozen=True, slots=True)
+class DrainSettings:
+    """How a process that serves comes to its end.
+
+    Attributes:
+        notice_s: how long it goes on serving after it has left the registry; None for as long as the registry needs to
+            tell callers, and no time where the process is in none.
+        timeout_s: how long what is in flight then has to finish.
+    """
+
+    notice_s: float | None = None
+    timeout_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +36,11 @@ class ServerSettings:
     Attributes:
         trusted_peers: networks (CIDR) whose deadline, criticality and baggage are taken in; anybody else's are ignored.
             The default trusts loopback and private networks.
+        accept: what is taken in of them.
         min_remaining_s: a request with less time left than this is refused as expired.
+        cancel: which handlers end when their caller goes away, or its deadline passes: those of ``safe_methods`` (GET,
+            HEAD, OPTIONS, TRACE), ``all``, or none (``off``).
+        drain: how the process ends.
     """
 
     trusted_peers: tuple[str, ...] = (
@@ -27,4 +53,7 @@ class ServerSettings:
         "fe80::/10",
         "100.64.0.0/10",
     )
+    accept: tuple[Accepted, ...] = ACCEPTED
     min_remaining_s: float = 0.001
+    cancel: Cancel = "safe_methods"
+    drain: DrainSettings = DrainSettings()

@@ -65,7 +65,7 @@ from meshlib.config.parts.retry import (
     Retry,
     RetryBudget,
 )
-from meshlib.config.parts.server import Server
+from meshlib.config.parts.server import Drain, Server
 from meshlib.config.parts.shadow import Shadow
 from meshlib.config.parts.sources import Consul, Local
 
@@ -81,6 +81,7 @@ __all__ = [
     "DirectResponse",
     "Distribute",
     "Documents",
+    "Drain",
     "FailoverRegion",
     "FailoverTarget",
     "FailurePercentage",

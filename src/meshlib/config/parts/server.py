@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from meshlib.config.fields import Cidr, Many, Part, Span
-from meshlib.config.server_settings import ServerSettings
+from typing import ClassVar
 
-__all__ = ["Server"]
+from pydantic import Field
+
+from meshlib.config.fields import Cidr, Interval, Many, Part, Span
+from meshlib.config.server_settings import Accepted, Cancel, DrainSettings, ServerSettings
+
+__all__ = ["Drain", "Server"]
 
 _SERVER = ServerSettings()
+_DRAIN = DrainSettings()
+
+
+class Drain(Part):
+    """How this process ends: see `meshlib.server.draining`.
+
+    Attributes:
+        notice: how long it goes on serving after it has left the registry, until callers have heard; unless given, as
+            long as the registry needs for that, and no time where this process is in none.
+        timeout: how long what is in flight then has to finish.
+    """
+
+    compiles_to: ClassVar = DrainSettings
+
+    notice: Span | None = None
+    timeout: Interval = _DRAIN.timeout_s
 
 
 class Server(Part):
@@ -15,8 +35,14 @@ class Server(Part):
 
     Attributes:
         trusted_peers: networks whose deadline, criticality and baggage are taken in.
+        accept: what is taken in of them: ``deadline``, ``criticality``, ``baggage``, ``trace``.
         min_remaining: a request with less time left than this is refused as expired.
+        cancel: whose handlers end when the caller goes away or its deadline passes: ``off``, ``safe_methods``, ``all``.
+        drain: how this process ends.
     """
 
     trusted_peers: Many[Cidr] = _SERVER.trusted_peers
+    accept: Many[Accepted] = _SERVER.accept
     min_remaining: Span = _SERVER.min_remaining_s
+    cancel: Cancel = _SERVER.cancel
+    drain: Drain = Field(default_factory=Drain)
