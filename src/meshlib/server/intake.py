@@ -10,6 +10,7 @@ of which nothing is known is not trusted.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
@@ -24,6 +25,7 @@ from meshlib.errors import ConfigError
 from meshlib.propagation import (
     Headers,
     Ignored,
+    as_caller,
     extract_trace,
     parse_baggage,
     parse_criticality,
@@ -41,6 +43,12 @@ KEY: Final = "meshlib.arrival"
 
 UNIX: Final = "unix"
 """The peer at the other end of a Unix socket."""
+
+_INSTRUMENTATIONS = tuple(
+    f"opentelemetry.instrumentation.{name}"
+    for name in ("asgi", "django", "falcon", "flask", "pyramid", "tornado", "wsgi")
+)
+"""Those of OpenTelemetry that make a server span only where no span is current; others go over one of these."""
 
 _LOOPBACK = "127.0.0.1"
 _REMEMBERED_PEERS = 4096
@@ -159,6 +167,7 @@ class Intake:
 
     Attributes:
         counts: what was not taken as it came.
+        server: the settings that held for the last request.
     """
 
     def __init__(self, mesh: HasSettings | None) -> None:
@@ -166,8 +175,8 @@ class Intake:
         self._overrides = OverrideReader(self.counts)
         self._mesh = mesh
         self._settings = MeshSettings() if mesh is None else mesh.settings
-        self._server: ServerSettings = self._settings.server
-        self._trusted = TrustedPeers(self._server.trusted_peers)
+        self.server: ServerSettings = self._settings.server
+        self._trusted = TrustedPeers(self.server.trusted_peers)
         reporting: object = mesh
         if isinstance(reporting, Reports):
             reporting.report_ignored(self.counts)
@@ -187,9 +196,9 @@ class Intake:
         settings = self.settings
         if settings.mode == "off":
             return None
-        if settings.server is not self._server:  # the configuration was read anew
+        if settings.server is not self.server:  # the configuration was read anew
             self._trusted = TrustedPeers(settings.server.trusted_peers)
-            self._server = settings.server
+            self.server = settings.server
         known = headers.known()
         if peer is None or peer not in self._trusted:
             if known:
@@ -227,7 +236,13 @@ class Intake:
         # the handler does belongs beneath it. A second server span is never started.
         if trace.get_current_span().get_span_context().is_valid:
             return None
-        return extract_trace(headers.values, headers.names, self.counts)
+        found = extract_trace(headers.values, headers.names, self.counts)
+        return as_caller(found) if found is not None and _is_instrumented() else found
+
+
+def _is_instrumented() -> bool:
+    """Whether an instrumentation may stand between this middleware and the handler, and start the server span there."""
+    return any(name in sys.modules for name in _INSTRUMENTATIONS)
 
 
 def _address(peer: str | None) -> str:
