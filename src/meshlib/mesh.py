@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Mesh", "MeshParts"]
 
+B = TypeVar("B")
 T = TypeVar("T")
 S = TypeVar("S", bound="Callable[[Event], object]")
 
@@ -152,6 +153,41 @@ class Mesh:
         from meshlib.adapters.attach import attach
 
         return attach(self._wiring.plane, client)
+
+    def bind(
+        self,
+        shape: Callable[..., B],
+        service: str,
+        *,
+        prefix: str = "",
+        headers: Mapping[str, str] | None = None,
+        auth: Any = None,
+        timeout: Duration | None = None,
+        follow_redirects: bool = False,
+    ) -> B:
+        """An object of a class whose methods are declared as calls; see `meshlib.adapters.declarative`.
+
+        Make it once, and keep it: it may be used by all threads and event loops.
+
+        Args:
+            shape: the class: a Protocol, an abstract class, or any other; of a generic one, ``Crud[Order]``.
+            service: that is called.
+            prefix: of all paths: ``/v2``.
+            headers: that each call has.
+            auth: of httpx.
+            timeout: of each call as a whole; None for the configuration's.
+            follow_redirects: whether redirects are followed.
+
+        Raises:
+            TypeError, ValueError: if a call cannot be made of a method; the message names class, method and parameter.
+        """
+        from meshlib.adapters.declarative.binding import Clients, bind
+
+        options: dict[str, Any] = {"headers": headers, "auth": auth, "follow_redirects": follow_redirects}
+        if timeout is not None:
+            options["timeout"] = parse_duration(timeout)
+        made: B = bind(shape, Clients(self.client, self.async_client, service, prefix, options))
+        return made
 
     # Policy, planning, watching
 
