@@ -6,22 +6,24 @@ a response only when its background tasks have ended.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from opentelemetry import context as otel_context
 
-from meshlib.errors import MeshError
+from meshlib.errors import DeadlineExceeded, MeshError
 from meshlib.propagation import INCOMING, Headers
+from meshlib.server.cancellation import Cancellation
 from meshlib.server.intake import KEY, UNIX, HasSettings, IntakeCounts
 from meshlib.server.refusal import EXPIRED, OVERLOADED, Refusal, asks_for_peace, refusal_for
 from meshlib.server.serving import Served, serving_of
 
 if TYPE_CHECKING:
+    from meshlib.server.cancellation import Reason
     from meshlib.server.intake import Arrival
     from meshlib.server.load import LoadReporter
 
-__all__ = ["ASGIApp", "MeshMiddleware", "Message", "Receive", "Scope", "Send"]
+__all__ = ["ASGIApp", "MeshMiddleware", "Message", "Receive", "Response", "Scope", "Send"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -37,10 +39,10 @@ class MeshMiddleware:
     """Lets every meshed call inside a handler inherit what came with the request being served.
 
     From trusted peers it takes in deadline, criticality, baggage and trace; it answers 504 to a request whose deadline
-    has passed, without calling the application; and it ends the deadline with the last byte of the response, so that a
-    streamed body keeps it and a background task has none. An answer of 429 or from 500 to a request for which a meshed
-    call failed by overload bears ``x-envoy-overloaded``, so that callers do not repeat it. Anything but HTTP passes
-    through untouched.
+    has passed, without calling the application; it cancels handlers that nobody waits for (`ServerSettings.cancel`);
+    and it ends the deadline with the last byte of the response, so that a streamed body keeps it and a background task
+    has none. An answer of 429 or from 500 to a request for which a meshed call failed by overload bears
+    ``x-envoy-overloaded``, so that callers do not repeat it. Anything but HTTP passes through untouched.
 
     ``app.add_middleware(MeshMiddleware, mesh=mesh)``
 
@@ -83,7 +85,8 @@ class MeshMiddleware:
         if arrival is None:
             await self.app(scope, receive, send)
         elif arrival.expired:
-            await _answer(send, scope, EXPIRED)
+            self._serving.refuse("expired")
+            await _answer(send, scope["method"], EXPIRED)
         else:
             await self._serve(arrival, scope, receive, send)
 
@@ -91,56 +94,109 @@ class MeshMiddleware:
         if self._load is not None:
             send = self._load.watch_asgi(send, arrival.trusted)
         served = self._serving.begin(arrival)
-        response = _Response(send, served)
+        response = Response(send, served)
+        cancellation = None
+        if self._serving.cancels(scope["method"]):
+            cancellation = Cancellation.begin(scope, receive, response, arrival.request)
+            if cancellation is not None:
+                receive = cancellation.receive
         scope[KEY] = arrival
         attached = None if arrival.trace is None else otel_context.attach(arrival.trace)
         try:
             with arrival.scope():
                 await self.app(scope, receive, response.send)
-        except MeshError as error:
-            if response.status or not self._map_errors:
-                raise
-            refusal = refusal_for(error, trusted=arrival.trusted)
-            if refusal is None:
-                raise
-            await _answer(response.send, scope, refusal)
+        except BaseException as error:
+            if cancellation is None or not await cancellation.ended(error):
+                refusal = self._refusal_for(error, arrival, response)
+                if refusal is None:
+                    served.end(0, "" if isinstance(error, Exception) else "server")
+                    raise
+                await _answer(response.send, scope["method"], refusal)
+        else:
+            if cancellation is not None:
+                await cancellation.ended()
         finally:
-            served.end()
+            if cancellation is not None:
+                cancellation.leave()
+            # Where the end of a response that had begun was not sent, its caller had gone.
+            served.end(response.status, response.cut or ("disconnect" if response.status else ""))
             if attached is not None:
                 otel_context.detach(attached)
 
+    def _refusal_for(self, error: BaseException, arrival: Arrival, response: Response) -> Refusal | None:
+        if response.status or not self._map_errors or not isinstance(error, MeshError):
+            return None
+        return refusal_for(error, trusted=arrival.trusted)
 
-class _Response:
-    """Watches the messages of a response go by, and closes the request behind its last byte."""
 
-    __slots__ = ("_send", "_served", "_trailers", "status")
+class Response:
+    """Watches the messages of a response go by, and ends the request behind its last byte.
+
+    Attributes:
+        status: once the response has begun; 0 before.
+        complete: whether the application has sent its last byte.
+        cut: why nobody waits for it any more; empty while somebody does. To go on streaming is an error then.
+    """
+
+    __slots__ = ("_answered", "_broken_off", "_send", "_served", "_trailers", "complete", "cut", "status")
 
     def __init__(self, send: Send, served: Served) -> None:
         self.status = 0
+        self.complete = False
+        self.cut: Reason = ""
+        self._answered = False
+        self._broken_off: DeadlineExceeded | None = None
         self._send = send
         self._served = served
         self._trailers = False
 
     async def send(self, message: Message) -> None:
+        """Pass on what the application sends.
+
+        Raises:
+            DeadlineExceeded: if more is to follow, and nobody waits for it.
+        """
         kind = message["type"]
+        last = False
         if kind == "http.response.start":
-            self.status = message["status"]
-            request = self._served.arrival.request
+            if not self._answered:
+                self.status = message["status"]
             self._trailers = bool(message.get("trailers"))
+            request = self._served.arrival.request
             if request.overloaded and asks_for_peace(self.status, request):
                 headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != _OVERLOADED[0]]
                 message = {**message, "headers": [*headers, _OVERLOADED]}
-        await self._send(message)
-        if kind == "http.response.trailers":
-            last = not message.get("more_trailers")
         elif kind in _BODIES:
-            last = not message.get("more_body") and not self._trailers
-        else:
-            last = False
+            more = message.get("more_body")
+            if more and self.cut:
+                raise self.broken_off
+            last = not more and not self._trailers
+        elif kind == "http.response.trailers":
+            last = not message.get("more_trailers")
+        if not self._answered:
+            await self._send(message)
         if last:
-            self._served.end(self.status)
+            self.complete = True
+            self._served.end(self.status, self.cut)
+
+    @property
+    def broken_off(self) -> DeadlineExceeded:
+        """The error that ends a response of which a part is out."""
+        if self._broken_off is None:
+            self._broken_off = DeadlineExceeded(_WHY[self.cut], limit="deadline")
+        return self._broken_off
+
+    def answer(self, refusal: Refusal, method: str) -> Coroutine[Any, Any, None]:
+        """Answer in the place of the application, whose own response is dropped from now on."""
+        self._answered = True
+        self.status = refusal.status.value
+        return _answer(self._send, method, refusal)
 
 
+_WHY: dict[Reason, str] = {
+    "deadline": "the deadline of the caller passed before the response was complete; it was broken off",
+    "disconnect": "the caller went away before the response was complete",
+}
 _BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.response.pathsend"})
 
 
@@ -176,7 +232,7 @@ def peer_of(scope: Scope) -> str | None:
     return UNIX if server and server[1] is None else None
 
 
-async def _answer(send: Send, scope: Scope, refusal: Refusal) -> None:
+async def _answer(send: Send, method: str, refusal: Refusal) -> None:
     headers = [(name.encode(), value.encode()) for name, value in refusal.headers]
     await send({"type": "http.response.start", "status": refusal.status.value, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else refusal.body})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else refusal.body})

@@ -15,7 +15,7 @@ from meshlib.dataclass import dataclass
 from meshlib.errors import CircuitOpen, DeadlineExceeded, LimitExceeded, MeshError, NoEndpoint
 from meshlib.propagation import REFUSED
 
-__all__ = ["EXPIRED", "OVERLOADED", "Refusal", "asks_for_peace", "refusal_for"]
+__all__ = ["EXPIRED", "LATE", "OVERLOADED", "Refusal", "asks_for_peace", "refusal_for"]
 
 _log = logging.getLogger("meshlib.server")
 
@@ -53,6 +53,13 @@ EXPIRED = _refusal(
     (REFUSED, "expired"),
 )
 """For a request whose caller no longer waits. The application was not called."""
+
+LATE = _refusal(
+    HTTPStatus.GATEWAY_TIMEOUT,
+    "The deadline that came with the request passed while it was being served.",
+    (REFUSED, "deadline"),
+)
+"""For a request whose caller waits no longer than now. The application was called, and may have done its work."""
 
 
 OVERLOADED: Final = ("x-envoy-overloaded", "true")

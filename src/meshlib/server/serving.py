@@ -9,17 +9,20 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from meshlib import context
 from meshlib.net.fork import after_fork
+from meshlib.server.cancellation import SAFE_METHODS
 from meshlib.server.intake import HasSettings, Intake
 
 if TYPE_CHECKING:
     from meshlib.config.settings import MeshSettings
     from meshlib.server.intake import Arrival
 
-__all__ = ["HasServing", "Served", "Serving", "serving_of"]
+__all__ = ["HasServing", "Outcome", "Served", "Serving", "serving_of"]
+
+Outcome: TypeAlias = Literal["ok", "error", "refused", "cancelled"]
 
 _ERROR = 500
 
@@ -30,6 +33,7 @@ class Serving:
     Attributes:
         intake: reads what they bring along.
         in_flight: how many are being served, streamed responses included.
+        busy_s: how long all requests together took that have ended, from when they were begun to their last byte.
         draining: whether this process is about to leave: it serves what comes, and says that it is not ready.
 
     Args:
@@ -45,7 +49,9 @@ class Serving:
         self.in_flight = 0
         self.draining = False
         self.clock = clock or context.monotonic
-        self._ended: Counter[str] = Counter()
+        self.busy_s = 0.0
+        self._outcomes: Counter[tuple[Outcome, str]] = Counter()
+        self._life = object()
         self._lock = threading.Lock()
         after_fork(self)
 
@@ -55,10 +61,28 @@ class Serving:
         return self.intake.settings
 
     @property
-    def ended(self) -> Mapping[str, int]:
-        """How many requests ended how: ``ok``, ``error`` (from 500, or an error that the application let pass)."""
+    def outcomes(self) -> Mapping[tuple[Outcome, str], int]:
+        """How many requests ended how, and why.
+
+        ok: the application answered, below 500. error: it answered from 500, or let an error pass. refused: it was not
+        called; why is in ``x-meshlib-refused`` (``expired``, ...). cancelled: nobody waited for the answer any more, as
+        the ``deadline`` had passed, the caller had gone (``disconnect``), or the ``server`` gave the request up.
+        """
         with self._lock:
-            return dict(self._ended)
+            return dict(self._outcomes)
+
+    @property
+    def ended(self) -> Mapping[Outcome, int]:
+        """How many requests ended how, whatever the reason."""
+        ended: Counter[Outcome] = Counter()
+        for (outcome, _), count in self.outcomes.items():
+            ended[outcome] += count
+        return ended
+
+    def cancels(self, method: str) -> bool:
+        """Whether a handler of this method ends when nobody waits for it any more."""
+        cancel = self.intake.server.cancel
+        return method in SAFE_METHODS if cancel == "safe_methods" else cancel == "all"
 
     def begin(self, arrival: Arrival) -> Served:
         """A request is served from now on."""
@@ -66,15 +90,25 @@ class Serving:
             self.in_flight += 1
         return Served(self, arrival)
 
-    def _end(self, outcome: str) -> None:
+    def refuse(self, reason: str) -> None:
+        """A request is not served, for a reason that its caller is told."""
         with self._lock:
-            self.in_flight -= 1
-            self._ended[outcome] += 1
+            self._outcomes["refused", reason] += 1
+
+    def _end(self, served: Served, outcome: Outcome, reason: str) -> None:
+        took_s = self.clock() - served.began_at
+        with self._lock:
+            if served.life is self._life:
+                self.in_flight -= 1
+                self._outcomes[outcome, reason] += 1
+                self.busy_s += took_s if took_s > 0.0 else 0.0
 
     def after_fork_in_child(self) -> None:
         """What the parent serves is the parent's."""
         self._lock = threading.Lock()
-        self.in_flight = 0
+        self._life = object()
+        self._outcomes.clear()
+        self.in_flight, self.busy_s = 0, 0.0
 
 
 class Served:
@@ -83,26 +117,32 @@ class Served:
     Attributes:
         arrival: what it brought along.
         began_at: on the clock of its `Serving`.
+        life: of the process that began it, which may have forked since.
     """
 
-    __slots__ = ("_open", "_serving", "arrival", "began_at")
+    __slots__ = ("_open", "_serving", "arrival", "began_at", "life")
 
     def __init__(self, serving: Serving, arrival: Arrival) -> None:
         self.arrival = arrival
         self.began_at = serving.clock()
+        self.life = serving._life
         self._serving = serving
         self._open = True
 
-    def end(self, status: int = 0) -> None:
+    def end(self, status: int = 0, cancelled: str = "") -> None:
         """The last byte has gone out, or nothing more will. Once more does nothing.
 
         Args:
             status: of the response; 0 where there was none.
+            cancelled: why nobody waited for it any more; empty where somebody did.
         """
         if self._open:
             self._open = False
             self.arrival.request.close()
-            self._serving._end("ok" if 0 < status < _ERROR else "error")
+            if cancelled:
+                self._serving._end(self, "cancelled", cancelled)
+            else:
+                self._serving._end(self, "ok" if 0 < status < _ERROR else "error", "")
 
 
 @runtime_checkable

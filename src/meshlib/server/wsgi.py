@@ -80,6 +80,7 @@ class MeshMiddleware:
         if arrival is None:
             return self.app(environ, start_response)
         if arrival.expired:
+            self._serving.refuse("expired")
             return [_answer(start_response, environ, EXPIRED)]
         environ[KEY] = arrival
         if self._load is not None:
