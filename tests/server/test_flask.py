@@ -12,7 +12,8 @@ from flask import Flask, Response, stream_with_context
 from meshlib.context import current, current_scope
 from meshlib.errors import CircuitOpen, ConfigError, DeadlineExceeded, MeshError, NoEndpoint, UnknownService
 from meshlib.propagation import DEADLINE_MS
-from meshlib.server.flask import MeshExtension
+from meshlib.server.flask import MeshExtension, current_mesh
+from meshlib.testing import MeshFixture
 from tests.server.standin import StandInMesh
 
 LEFT = {DEADLINE_MS: "5000", "baggage": "tenant=t1"}
@@ -144,3 +145,58 @@ def test_an_error_handler_of_the_application_comes_first(kind: type[Exception]) 
 def test_mapping_errors_can_be_turned_off_and_is_off_with_the_mesh() -> None:
     for mesh in (MeshExtension(map_errors=False), MeshExtension(StandInMesh(mode="off"))):
         assert application(mesh).test_client().get("/fails/deadline").status_code == 500
+
+
+# The mesh and its clients
+
+
+def calling(mesh: MeshExtension) -> Flask:
+    app = application(mesh)
+
+    @app.get("/order/<number>")
+    def order(number: str) -> Any:
+        return mesh.client("orders").get(f"/orders/{number}").json()
+
+    @app.get("/by-the-mesh")
+    def by_the_mesh() -> Any:
+        return current_mesh.client("orders").get("/orders/7").json()
+
+    return app
+
+
+@pytest.fixture
+def mesh() -> Iterator[MeshFixture]:
+    with MeshFixture() as mesh:
+        mesh.serve("orders", lambda request: {"id": request.url.path})
+        yield mesh
+
+
+def test_views_take_clients_from_the_extension_and_the_current_mesh(mesh: MeshFixture) -> None:
+    client = calling(MeshExtension(mesh)).test_client()
+    for _ in range(2):
+        assert client.get("/order/42", headers=LEFT).json == {"id": "/orders/42"}
+    assert client.get("/by-the-mesh").json == {"id": "/orders/7"}
+    assert 0 < int(mesh.calls("orders")[0].headers[DEADLINE_MS]) <= 5000
+
+
+def test_an_application_brings_its_own_mesh_by_its_config(mesh: MeshFixture) -> None:
+    extension = MeshExtension(StandInMesh(mode="off"))
+    app = Flask(__name__)
+    app.config["MESHLIB_MESH"] = mesh
+    extension.init_app(app)
+    with app.app_context():
+        assert current_mesh == mesh
+        assert extension.client("orders").get("/orders/1").json() == {"id": "/orders/1"}
+        assert extension.client("orders") is extension.client("orders")
+    with application(extension).app_context():
+        assert current_mesh != mesh
+
+
+def test_without_a_mesh_there_are_no_clients() -> None:
+    extension = MeshExtension()
+    with application(extension).app_context():
+        assert not current_mesh
+        with pytest.raises(RuntimeError, match="no mesh to make calls by"):
+            extension.client("orders")
+    with pytest.raises(RuntimeError, match="outside of application context"):
+        current_mesh.client("orders")

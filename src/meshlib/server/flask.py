@@ -1,32 +1,42 @@
-"""For Flask: ``MeshExtension(mesh).init_app(app)``, with an application factory or without."""
+"""For Flask: ``MeshExtension(mesh).init_app(app)``, with an application factory or without.
+
+In views, `current_mesh` is the mesh of the application that serves the request.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask import request
+from flask import current_app, request
+from werkzeug.local import LocalProxy
 
 from meshlib.server.intake import KEY, HasSettings
 from meshlib.server.refusal import refusal_for
 from meshlib.server.wsgi import MeshMiddleware
 
 if TYPE_CHECKING:
+    import httpx
     from flask import Flask, Response
 
+    from meshlib.mesh import Mesh
     from meshlib.server.load import LoadReporter
 
-__all__ = ["MeshExtension"]
+__all__ = ["MeshExtension", "current_mesh"]
 
-_NAME = "meshlib"
+_NAME, _SETTING, _CLIENTS = "meshlib", "MESHLIB_MESH", "meshlib.clients"
+
+current_mesh: Mesh = LocalProxy(lambda: current_app.config.get(_SETTING))  # type: ignore[assignment]
+"""The mesh of the application whose context this is; falsy where its extension has none."""
 
 
 class MeshExtension:
     """Lets every meshed call inside a view, sync or async, inherit what came with the request being served.
 
     It puts `meshlib.server.wsgi.MeshMiddleware` around ``app.wsgi_app`` and itself into ``app.extensions["meshlib"]``.
+    An application whose ``config["MESHLIB_MESH"]`` is a mesh has that one: a test brings its own so.
 
     Args:
-        mesh: whose settings hold; None for the defaults.
+        mesh: whose settings hold, of applications without one of their own; None for the defaults.
         app: initialized at once, where there is no application factory.
         map_errors: answer 504 or 503 for a deadline, an open breaker, no endpoint or a limit reached that no error
             handler of the application took, instead of 500.
@@ -59,12 +69,30 @@ class MeshExtension:
             return
         if present is not None:
             raise RuntimeError(f"{app!r} has a MeshExtension already; one application belongs to one mesh")
+        mesh = app.config.get(_SETTING)
+        if mesh is None:
+            mesh = app.config[_SETTING] = self.mesh
         app.wsgi_app = MeshMiddleware(  # type: ignore[method-assign]
-            app.wsgi_app, self.mesh, map_errors=self._map_errors, load=self._load
+            app.wsgi_app, mesh, map_errors=self._map_errors, load=self._load
         )
         if self._map_errors:
             _answer_uncaught(app)
         app.extensions[_NAME] = self
+
+    def client(self, service: str) -> httpx.Client:
+        """The client of a service, by the mesh of the current application: one for all its requests.
+
+        Raises:
+            RuntimeError: without an application context, or where the application has no mesh.
+        """
+        clients: dict[str, httpx.Client] = current_app.extensions.setdefault(_CLIENTS, {})
+        client = clients.get(service)
+        if client is None:
+            mesh: Mesh | None = current_app.config.get(_SETTING)
+            if mesh is None:
+                raise RuntimeError(f"{current_app!r} has no mesh to make calls by: MeshExtension(Mesh())")
+            client = clients[service] = mesh.client(service)
+        return client
 
 
 def _answer_uncaught(app: Flask) -> None:
