@@ -16,7 +16,9 @@ T = TypeVar("T")
 ATTACH: Mapping[str, str] = MappingProxyType(
     {
         "httpx": "meshlib.adapters.httpx:attach",
+        "httpx2": "meshlib.adapters.httpx2:attach",
         "requests": "meshlib.adapters.requests:attach",
+        "aiohttp": "meshlib.adapters.aiohttp:attach",
     }
 )
 """By the package that a client's class comes from: what attaches it, a function of the plane and the client."""

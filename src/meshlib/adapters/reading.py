@@ -49,7 +49,14 @@ class Reading:
         exchange.forget_frames()
         return error
 
-    def __del__(self) -> None:
-        # The collector runs at any moment, perhaps while this very thread holds a lock that ending the call needs.
+    def forget(self) -> None:
+        """Nobody wants the rest; the mesh settles that at its next turn.
+
+        A finalizer may say so: it runs at any moment, perhaps while this very thread holds a lock that ending the call
+        needs.
+        """
         if self.open:
+            self.open = False
             self.exchange.plane.abandoned.append((self.exchange.call, self._n))
+
+    __del__ = forget

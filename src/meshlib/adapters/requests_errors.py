@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from requests import PreparedRequest, exceptions
 
@@ -21,6 +21,10 @@ class _WithRequest:
     # What `requests.RequestException` has: the request, which does not travel, and no response.
     _request: PreparedRequest | None = None
     response: Any = None
+
+    def __new__(cls, *args: Any, **state: Any) -> Self:
+        return OSError.__new__(cls, *args)  # type: ignore[type-var]
+
     if TYPE_CHECKING:
         request: Any
     else:
