@@ -288,7 +288,8 @@ def _limits(timeout: ClientTimeout) -> tuple[float | None, PhaseCaps]:
 def _note(request: ClientRequest, error: Any) -> None:
     """Note an error that aiohttp takes for that of a stale connection: it would send the request once more."""
     if isinstance(error, aiohttp.ServerDisconnectedError) and request.method in IDEMPOTENT_METHODS:
-        _failed.set((getattr(request, "_timer", None), error.without_frames()))
+        kept: Any = error  # which is a MeshError as well
+        _failed.set((getattr(request, "_timer", None), kept.without_frames()))
 
 
 def _raise_again(request: ClientRequest) -> None:

@@ -144,6 +144,7 @@ class _Protocol:
     """What a stream of aiohttp asks to pause and to go on. The mesh's wire is read as the stream is."""
 
     connected = True
+    _reading_paused = False  # what the streams of aiohttp 3.12 look at
 
     def pause_reading(self) -> None:
         pass
