@@ -16,6 +16,7 @@ from meshlib.config.checks_keys import unmatched, unnamed
 from meshlib.config.checks_places import place_faults
 from meshlib.config.checks_retry import budget_faults, fault_faults, retry_faults
 from meshlib.config.checks_routes import delegations, endless, placed_routes, route_faults, subset_faults
+from meshlib.config.checks_server import server_faults
 from meshlib.config.checks_shadow import as_policy, shadow_faults
 from meshlib.config.compile import Levels, consul_settings, levels_of
 from meshlib.config.compile_routes import route_policy
@@ -75,6 +76,7 @@ def contradictions(config: written.MeshConfig) -> Iterator[Contradiction]:
     yield from starmap(Contradiction, unnamed(config))
     yield from starmap(Contradiction, unmatched(config))
     yield from starmap(Contradiction, uncheckable(config))
+    yield from starmap(Contradiction, server_faults(config))
     for index, source in enumerate(config.discovery):
         if isinstance(source, written.Consul):
             settings = consul_settings(source)

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from meshlib.config.fields import Part
 from meshlib.config.problems import Found, Path
-from meshlib.policy.admission_settings import RateLimitSettings
+from meshlib.policy.admission_settings import AdaptiveSettings, RateLimitSettings
 from meshlib.policy.settings import BreakerSettings
 
 if TYPE_CHECKING:
     from meshlib.config import model as written
     from meshlib.config.settings import ClusterSettings
 
-__all__ = ["admission_faults", "fleet_faults"]
+__all__ = ["adaptive_faults", "admission_faults", "fleet_faults"]
 
 
 def admission_faults(path: Path, policy: written.Policy, cluster: ClusterSettings) -> Found:
@@ -47,22 +47,25 @@ def _limit_faults(path: Path, policy: written.Policy, cluster: ClusterSettings) 
         if part.max_pending and not (limits.max_in_flight or limits.adaptive):
             yield (*path, "max_pending"), text, frozenset({"max_pending", "max_in_flight", "adaptive"})
     adaptive = limits.adaptive
-    if not isinstance(part.adaptive, Part) or adaptive is None:
-        return
+    if isinstance(part.adaptive, Part) and adaptive is not None:
+        yield from adaptive_faults((*path, "adaptive"), part.adaptive, adaptive, limits.max_in_flight)
+
+
+def adaptive_faults(path: Path, part: written.Adaptive, adaptive: AdaptiveSettings, most: int | None) -> Found:
+    """Those of a limit that finds itself and may not exceed `most`; `adaptive` is what it compiles to."""
     least = getattr(adaptive, "min_limit", 1)
-    if limits.max_in_flight is not None and least > limits.max_in_flight and part.adaptive.min_limit is not None:
-        text = f"is above max_in_flight ({limits.max_in_flight}), which is the most that an algorithm may find"
-        yield (*path, "adaptive", "min_limit"), text, frozenset({"min_limit", "max_in_flight", "adaptive"})
+    if most is not None and least > most and part.min_limit is not None:
+        text = f"is above max_in_flight ({most}), which is the most that an algorithm may find"
+        yield (*path, "min_limit"), text, frozenset({"min_limit", "max_in_flight", "adaptive"})
     start = getattr(adaptive, "initial_limit", least)
-    here = (*path, "adaptive")
     for low, below, high, above in (
         ("min_limit", least, "max_limit", adaptive.max_limit),
         ("initial_limit", start, "max_limit", adaptive.max_limit),
         ("min_limit", least, "initial_limit", start),
     ):
         if below > above:
-            field = low if low in part.adaptive.model_fields_set else high
-            yield (*here, field), f"{low} ({below}) is above {high} ({above})", frozenset({low, high})
+            field = low if low in part.model_fields_set else high
+            yield (*path, field), f"{low} ({below}) is above {high} ({above})", frozenset({low, high})
             return
 
 

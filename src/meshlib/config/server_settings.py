@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final, Literal, TypeAlias
 
+from meshlib.config.health_settings import HealthSettings
 from meshlib.dataclass import dataclass
+from meshlib.policy.serving_settings import AdmissionSettings
 
 __all__ = ["ACCEPTED", "Accepted", "Cancel", "DrainSettings", "ServerSettings"]
 
@@ -41,6 +43,8 @@ class ServerSettings:
         cancel: which handlers end when their caller goes away, or its deadline passes: those of ``safe_methods`` (GET,
             HEAD, OPTIONS, TRACE), ``all``, or none (``off``).
         drain: how the process ends.
+        admission: how many requests are served at once; None for any number.
+        health: the endpoints that say how this process is; None for none.
     """
 
     trusted_peers: tuple[str, ...] = (
@@ -57,3 +61,5 @@ class ServerSettings:
     min_remaining_s: float = 0.001
     cancel: Cancel = "safe_methods"
     drain: DrainSettings = DrainSettings()
+    admission: AdmissionSettings | None = None
+    health: HealthSettings | None = None

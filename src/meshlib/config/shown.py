@@ -32,6 +32,7 @@ __all__ = [
     "PATH",
     "PERCENTILE",
     "REDIS_URL",
+    "SENDERS",
     "SPAN",
     "STATUSES",
     "TEMPLATE",
@@ -78,6 +79,7 @@ FLAG = WithJsonSchema(
 METHODS = WithJsonSchema({"anyOf": [_METHOD, {"type": "array", "items": _METHOD, "minItems": 1}]})
 CONDITION = WithJsonSchema({"anyOf": [{"enum": list(CONDITIONS)}, _STATUS]})
 CODE = WithJsonSchema({"type": "null", "description": "In code only."})
+SENDERS = WithJsonSchema({"type": "string", "pattern": rf"^(?:peer|header:{_TOKEN})$|{VARIABLE}"})
 CALLERS = WithJsonSchema(
     {
         "anyOf": [

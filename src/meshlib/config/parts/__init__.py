@@ -30,7 +30,7 @@ from meshlib.config.parts.admission import (
     RateLimit,
     Throttle,
 )
-from meshlib.config.parts.balancers import Aperture, LeastRequest, ServerWeights, Subsetting
+from meshlib.config.parts.balancers import Aperture, LeastRequest, Prequal, ServerWeights, Subsetting
 from meshlib.config.parts.balancing import LoadBalancing
 from meshlib.config.parts.connection import Pool, TcpKeepalive, Tls
 from meshlib.config.parts.fault import Fault, FaultAbort, FaultDelay
@@ -66,12 +66,15 @@ from meshlib.config.parts.retry import (
     RetryBudget,
 )
 from meshlib.config.parts.server import Drain, Server
+from meshlib.config.parts.serving import Admission, AdmissionShares, Health
 from meshlib.config.parts.shadow import Shadow
 from meshlib.config.parts.sources import Consul, Local
 
 __all__ = [
     "Accrual",
     "Adaptive",
+    "Admission",
+    "AdmissionShares",
     "Aperture",
     "Backoff",
     "BreakerOrFalse",
@@ -96,6 +99,7 @@ __all__ = [
     "HeaderCondition",
     "HeaderEdit",
     "HeaderEdits",
+    "Health",
     "HealthCheck",
     "Hedge",
     "HighLimits",
@@ -110,6 +114,7 @@ __all__ = [
     "OverrideAllowed",
     "Overrides",
     "Pool",
+    "Prequal",
     "Rate",
     "RateLimit",
     "RateLimitedBackoff",

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from meshlib.config.fields import Cidr, Interval, Many, Part, Span
+from meshlib.config.fields import Cidr, Interval, Many, OrFalse, Part, Span
+from meshlib.config.parts.serving import Admission, Health
 from meshlib.config.server_settings import Accepted, Cancel, DrainSettings, ServerSettings
 
 __all__ = ["Drain", "Server"]
@@ -39,6 +40,8 @@ class Server(Part):
         min_remaining: a request with less time left than this is refused as expired.
         cancel: whose handlers end when the caller goes away or its deadline passes: ``off``, ``safe_methods``, ``all``.
         drain: how this process ends.
+        admission: how many requests are served at once, and what becomes of the others; null or false for no limit.
+        health: endpoints by which others ask how this process is; null or false for none.
     """
 
     trusted_peers: Many[Cidr] = _SERVER.trusted_peers
@@ -46,3 +49,5 @@ class Server(Part):
     min_remaining: Span = _SERVER.min_remaining_s
     cancel: Cancel = _SERVER.cancel
     drain: Drain = Field(default_factory=Drain)
+    admission: OrFalse[Admission] | None = None
+    health: OrFalse[Health] | None = None
