@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from meshlib.adapters.options import PolicyBlock
 from meshlib.config.choose import MODES, reader_of, register_settings
 from meshlib.config.settings import MeshSettings, Mode
+from meshlib.discovery.living import living
 from meshlib.durations import Duration, parse_duration
 from meshlib.errors import ConfigError
 from meshlib.wiring import MeshParts, Wiring
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from meshlib.discovery.registration import Registration
     from meshlib.discovery.source import Instance
     from meshlib.propagation import Ignored
+    from meshlib.server.lifecycle import Lifecycle
     from meshlib.server.serving import Serving
     from meshlib.status import MeshStatus
     from meshlib.telemetry.events import Event
@@ -72,6 +74,8 @@ class Mesh:
         self._wiring = Wiring(settings, parts)
         self._registrations: list[Registration] = []
         self._serving: Serving | None = None
+        self._lifecycle: Lifecycle | None = None
+        living.add(self)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], *, watch: bool | None = None) -> Self:
@@ -115,17 +119,19 @@ class Mesh:
         Raises:
             ValueError: if `service` cannot be a name.
         """
+        from meshlib.adapters.httpx import MeshClient
         from meshlib.adapters.httpx_clients import make_client
 
-        return make_client(self._wiring.plane, service, options)
+        return make_client(MeshClient, self._wiring.plane, service, options)
 
     def async_client(self, service: str | None = None, **options: Any) -> httpx.AsyncClient:
         """An `httpx.AsyncClient` whose calls go through the mesh; see `client`. It may be used by one event loop after
         another.
         """
-        from meshlib.adapters.httpx_clients import make_async_client
+        from meshlib.adapters.httpx import AsyncMeshClient
+        from meshlib.adapters.httpx_clients import make_client
 
-        return make_async_client(self._wiring.plane, service, options)
+        return make_client(AsyncMeshClient, self._wiring.plane, service, options)
 
     def transport(self, *, fallback: httpx.BaseTransport | None = None) -> httpx.BaseTransport:
         """A transport for an `httpx.Client` of one's own.
@@ -265,6 +271,18 @@ class Mesh:
             serving = self._serving = Serving(self)
         return serving
 
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """How this process comes and goes: in the registry while its port answers, and drained before it ends."""
+        lifecycle = self._lifecycle
+        if lifecycle is None:
+            from meshlib.server.lifecycle import Lifecycle
+
+            wiring, made = self._wiring, self._registrations
+            lifecycle = Lifecycle(self.serving, wiring.control, wiring.bus.emit, self._register_as_written, made)
+            self._lifecycle = lifecycle
+        return lifecycle
+
     def report_ignored(self, counts: Ignored) -> None:
         """Have telemetry report what a middleware of this mesh leaves out of incoming headers; the middleware asks."""
         self._wiring.view.served.append(counts)
@@ -341,6 +359,9 @@ class Mesh:
         registration = self._registration(make_instance(settings, self._wiring.settings.service))
         self._registrations.append(registration)
         return registration
+
+    def _register_as_written(self) -> Registration | None:
+        return None if self._wiring.settings.register is None else self.register()
 
     def _registration(self, instance: Instance) -> Registration:
         from meshlib.discovery.registration import Registration, find_registrar

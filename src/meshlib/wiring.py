@@ -37,7 +37,7 @@ from meshlib.telemetry.changes import Changes
 from meshlib.telemetry.observer import Observer
 
 if TYPE_CHECKING:
-    from meshlib.adapters.httpx_wire import AsyncStockWire, MirrorStockWire, StockWire
+    from meshlib.adapters.httpx_wire import MirrorStockWire
     from meshlib.adapters.mirror import Mirrors
     from meshlib.balance.balancer import Member
     from meshlib.discovery.health_checks import HealthChecks
@@ -156,12 +156,9 @@ class Wiring:
         sync_wire: SyncWire = parts.sync_wire or engine
         async_wire = parts.async_wire
         use = parts.use or self._use
-        self._stock: tuple[StockWire, AsyncStockWire] | None = None
         self._mirror_stock: MirrorStockWire | None = None
-        if settings.wire == "stock" and parts.sync_wire is None:
-            from meshlib.adapters.httpx_wire import AsyncStockWire, StockWire
-
-            self._stock = sync_wire, async_wire = StockWire(clock.now), AsyncStockWire(clock.now)
+        stock = settings.wire == "stock" and parts.sync_wire is None
+        if stock:
             use = self._use_as_named
         self.plane = DataPlane(
             settings,
@@ -174,6 +171,7 @@ class Wiring:
             observer=self._observer,
         )
         self.plane.mirrors = self._open_mirrors
+        self.plane.stock = {} if stock else None
         self.view.copied, self.view.replaced = self._copied, self.plane.replaced
         _live.add(self)
 
@@ -243,8 +241,8 @@ class Wiring:
             self.fleet.close()
         for engine in self.engines:
             engine.close()
-        if self._stock is not None:
-            self._stock[0].close()
+        for sync_wire, _ in (self.plane.stock or {}).values():
+            sync_wire.close()
         self._observer.close()
         _live.discard(self)
 
@@ -252,8 +250,8 @@ class Wiring:
         """Close the connections of the running event loop."""
         if self._async_engine is not None:
             await self._async_engine.aclose()
-        if self._stock is not None:
-            await self._stock[1].aclose()
+        for _, async_wire in (self.plane.stock or {}).values():
+            await async_wire.aclose()
 
     # What the control plane tells
 
@@ -342,12 +340,16 @@ class Wiring:
 
     def _mirror_wire(self) -> AsyncWire:
         """The last hop of copies, which go where the mesh says and not where the caller's URL does."""
-        if self._stock is None:
+        if self.plane.stock is None:
             return self.plane.async_wire
-        from meshlib.adapters.httpx_wire import MirrorStockWire
-
         if self._mirror_stock is None:
-            self._mirror_stock = MirrorStockWire(self.clock.now)
+            from importlib import import_module
+
+            from meshlib.adapters.httpx_wire import MirrorStockWire
+
+            name = "httpx2" if "httpx2" in self.plane.stock and "httpx" not in self.plane.stock else "httpx"
+            library = import_module(f"meshlib.adapters.{name}").LIBRARY
+            self._mirror_stock = MirrorStockWire(library, self.clock.now)
         return self._mirror_stock
 
     def _use(self, name: str) -> None:

@@ -6,7 +6,7 @@ import gzip
 import threading
 from typing import Any
 
-from meshlib.adapters.httpx_clients import MeshClient
+from meshlib.adapters.httpx import MeshClient
 from meshlib.adapters.httpx_lean_client import COMPLETE, lean_send
 from tests.adapters.support import Origin, mesh_of, ok, origins
 

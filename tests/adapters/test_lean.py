@@ -16,10 +16,9 @@ import pytest
 
 import meshlib
 from meshlib import Mesh
-from meshlib.adapters.httpx import MeshTransport
-from meshlib.adapters.httpx_clients import AsyncMeshClient, MeshClient
+from meshlib.adapters.httpx import LIBRARY, AsyncMeshClient, MeshClient, MeshTransport
 from meshlib.adapters.httpx_lean import supported
-from meshlib.adapters.httpx_lean_response import LeanResponse, Replayed
+from meshlib.adapters.httpx_lean_response import LeanResponse
 from tests.adapters.support import AsyncCaller, Chunks, Origin, RawServer, SyncCaller, address, mesh_of, ok, origins
 
 Caller = SyncCaller | AsyncCaller
@@ -55,7 +54,7 @@ def opened(caller: Caller, mesh: Mesh, **options: Any) -> Any:
 
 
 def test_the_installed_httpx_is_one_that_lean_calls_know() -> None:
-    assert supported()
+    assert supported(LIBRARY)
 
 
 @pytest.mark.parametrize(
@@ -344,14 +343,14 @@ def test_a_redirect_took_as_long_as_its_call(mesh: Mesh, monkeypatch: pytest.Mon
 
     with origins(Origin(answer)) as (_, [server]), mesh_of(server) as mesh, mesh.client("orders") as client:
         ticks = itertools.count(0, 1000)
-        monkeypatch.setattr("meshlib.adapters.httpx.perf_counter", lambda: float(next(ticks)))
+        monkeypatch.setattr("meshlib.adapters.httpx_transport.perf_counter", lambda: float(next(ticks)))
         response = client.get("/start", follow_redirects=True)
         assert response.history[0].elapsed.total_seconds() == 1000
         assert response.elapsed.total_seconds() < 1000
 
 
 def test_a_replayed_body_does_not_hold_its_response() -> None:
-    stream = Replayed(b"x", 1.0)
+    stream = LIBRARY.replayed(b"x", 1.0)
     response = stream.belongs_to(httpx.Response(200, stream=stream))
     assert b"".join(response.iter_raw()) == b"x"
     assert response.elapsed.total_seconds() == 1.0

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from meshlib.adapters.httpx import LIBRARY
 from meshlib.adapters.httpx_lean_url import MAX_LENGTH, MAX_ORIGINS, Origins, Place
 
 ANY = httpx.URL("")
@@ -26,7 +27,7 @@ bases = st.builds(str.__add__, st.sampled_from(STARTS), paths)
 
 
 def origins() -> Origins:
-    return Origins(lambda host, port, scheme: host)
+    return Origins(LIBRARY, lambda host, port, scheme: host)
 
 
 REFUSALS = (httpx.InvalidURL, UnicodeError)  # IDNA's errors are of the latter kind

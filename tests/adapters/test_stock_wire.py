@@ -14,6 +14,7 @@ import respx
 
 import meshlib
 from meshlib import Mesh
+from meshlib.adapters.httpx import LIBRARY
 from meshlib.adapters.httpx_wire import AsyncStockTransport, StockTransport
 from tests.adapters.support import address, ok, origins
 
@@ -219,7 +220,7 @@ def test_real_connections_are_reused_and_closed_with_the_mesh() -> None:
 
 def test_transports_serve_one_loop_after_another_and_can_be_used_after_close() -> None:
     with origins(lambda seen, number: ok(), lambda seen, number: ok()) as (_, [one, other]):
-        stock, async_stock = StockTransport(), AsyncStockTransport()
+        stock, async_stock = StockTransport(LIBRARY), AsyncStockTransport(LIBRARY)
 
         async def get(url: str) -> int:
             response = await async_stock.handle_async_request(httpx.Request("GET", url))

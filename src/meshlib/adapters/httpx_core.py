@@ -1,4 +1,4 @@
-"""What the transports for httpx share: which way a request goes, and the call that is made of it."""
+"""What the transports share: which way a request goes, and the call that is made of it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import partial
 from types import MappingProxyType
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from meshlib.adapters.exchange import NO_CAPS, Exchange, PhaseCaps
 from meshlib.adapters.httpx_errors import as_httpx, from_httpx
 from meshlib.adapters.httpx_lean import LeanCall
-from meshlib.adapters.httpx_lean_response import Replayed
 from meshlib.adapters.httpx_lean_url import Origins
+from meshlib.adapters.httpx_library import NO_TIMEOUTS
 from meshlib.adapters.httpx_streams import ResponseStream
 from meshlib.adapters.observe import Shadow
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
@@ -27,14 +25,16 @@ from meshlib.errors import DeadlineExceeded, EgressRefused, MeshError, Reset, Un
 from meshlib.net.wire import AsyncWireResponse, Headers, SyncWireResponse
 from meshlib.routing.fields import HeaderFields
 
+if TYPE_CHECKING:
+    import httpx
+
+    from meshlib.adapters.httpx_library import Library
+
 __all__ = ["NO_PLAIN_OPTIONS", "OUTSIDE", "Core", "again", "delivered", "failed_outside", "hand_over", "handed_over"]
 
 _log = logging.getLogger("meshlib")
 
-_NO_TIMEOUTS = httpx.Timeout(None).as_dict()
-"""What httpx tells a transport where no timeout is set."""
-
-_PHASES = tuple(_NO_TIMEOUTS)
+_PHASES = tuple(NO_TIMEOUTS)
 
 OUTSIDE = object()
 """What a call gave whose request goes outside the mesh."""
@@ -55,15 +55,22 @@ def _locate(
 
 
 class Core:
-    """What the sync and the async transport share: which way a request goes, and the call that is made of it."""
+    """What the sync and the async transport share: which way a request goes, and the call that is made of it.
+
+    Attributes:
+        library: whose transport it is.
+    """
+
+    library: Library  # of the class; each has it again, as it is found sooner there
 
     def __init__(self, plane: DataPlane, service: str | None, plain_timeout_s: float | None) -> None:
+        self.library = type(self).library
         self._plane = plane
         self._host = None if service is None else service.lower()
         self._service = None if service is None else plane.locate(service, None) or service.lower()
         self._plain_timeout_s = plain_timeout_s
         self._service_at = partial(_locate, plane, self._host, self._service)
-        self.origins = Origins(self._service_at, plane)
+        self.origins = Origins(self.library, self._service_at, plane)
 
     def is_meshed(self, service: str | None) -> bool:
         """Whether calls to the service are made by the mesh, and not just watched or let through."""
@@ -98,7 +105,7 @@ class Core:
             headers=HeaderFields(headers),
         )
         caps, timeout = NO_CAPS, request.extensions.get("timeout")
-        if timeout is not None and timeout != _NO_TIMEOUTS:
+        if timeout is not None and timeout != NO_TIMEOUTS:
             caps = PhaseCaps(timeout.get("connect"), timeout.get("read"), timeout.get("write"), timeout.get("pool"))
         try:
             view = plane.service(service)
@@ -115,7 +122,7 @@ class Core:
             caps=caps,
             secure=url.scheme == "https",
             server_name=request.extensions.get("sni_hostname"),
-            preview=lambda status, headers: httpx.Response(status, headers=headers, request=request),
+            preview=lambda status, headers: self.library.httpx.Response(status, headers=headers, request=request),
             url=url,
             trailers=request.extensions.get("trailers"),
         )
@@ -146,7 +153,7 @@ class Core:
             given = [each for each in (options.timeout_s, options.plain_timeout_s) if each is not None]
             limit_s = min(given, default=limit_s)
         if limit_s is not None and not any((request.extensions.get("timeout") or {}).values()) and limit_s < math.inf:
-            request.extensions["timeout"] = httpx.Timeout(limit_s).as_dict()
+            request.extensions["timeout"] = self.library.httpx.Timeout(limit_s).as_dict()
         deadline = current_scope().deadline
         if deadline is not None and self._plane.mode == "on":
             self._bound(request, deadline - self._plane.clock.now())
@@ -179,9 +186,11 @@ class Core:
         return service != self._service and service not in self._plane.settings.services
 
 
-def delivered(exchange: Exchange, response: SyncWireResponse | AsyncWireResponse, stream: Any) -> httpx.Response:
+def delivered(
+    library: Library, exchange: Exchange, response: SyncWireResponse | AsyncWireResponse, stream: Any
+) -> httpx.Response:
     """The response as httpx has it, with the route's edits, and the call for whoever asks for its record."""
-    made = httpx.Response(
+    made: httpx.Response = library.httpx.Response(
         response.status,
         headers=exchange.edited(response.headers),
         stream=stream,
@@ -193,6 +202,7 @@ def delivered(exchange: Exchange, response: SyncWireResponse | AsyncWireResponse
 
 
 def again(
+    library: Library,
     exchange: Exchange,
     response: SyncWireResponse | AsyncWireResponse,
     headers: Headers,
@@ -200,9 +210,10 @@ def again(
     elapsed_s: float,
 ) -> httpx.Response:
     """A response that was delivered, for httpx to take as if it were just coming in."""
-    stream = Replayed(content, elapsed_s)
+    stream = library.replayed(content, elapsed_s)
     extensions = {**response.extensions, EXTENSION: exchange}
-    return stream.belongs_to(httpx.Response(response.status, headers=headers, stream=stream, extensions=extensions))
+    made = library.httpx.Response(response.status, headers=headers, stream=stream, extensions=extensions)
+    return stream.belongs_to(made)
 
 
 def hand_over(request: httpx.Request, given: Any) -> None:
@@ -219,8 +230,9 @@ def handed_over(request: httpx.Request) -> Any:
     return noted[1]
 
 
-def failed_outside(shadow: Shadow, error: BaseException) -> None:
+def failed_outside(library: Library, shadow: Shadow, error: BaseException) -> None:
     """Tell an observed call that what was done in its place failed."""
+    httpx = library.httpx
     if isinstance(error, httpx.HTTPError):
         connecting = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
         shadow.failed(from_httpx(error, ""), "connect" if connecting else "headers")

@@ -1,127 +1,87 @@
-"""The mesh's errors as httpx's: each is also the exception that a user of httpx already catches, with ``.request`` set.
+"""The mesh's errors as httpx's or httpx2's: each is also the exception that a user of the library already catches,
+with ``.request`` set.
 
-All are module-level classes, so they can be pickled; the request does not travel with them.
+The classes are made when they are first raised, and are found by name in the library's adapter: so they can be pickled.
+The request does not travel with them.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from meshlib import errors
 
-__all__ = ["as_httpx", "from_httpx"]
+if TYPE_CHECKING:
+    import httpx
 
+__all__ = ["as_httpx", "from_httpx", "raised_class"]
 
-class _WithRequest:
-    # What `httpx.RequestError.request` reads; the class's value serves errors that were unpickled.
-    _request: httpx.Request | None = None
+LIBRARIES = ("httpx", "httpx2")
 
-
-class AttemptTimeout(_WithRequest, errors.AttemptTimeout, httpx.ReadTimeout):
-    """Also an `httpx.ReadTimeout`."""
-
-
-class BodyBroken(_WithRequest, errors.BodyBroken, httpx.RemoteProtocolError):
-    """Also an `httpx.RemoteProtocolError`."""
-
-
-class CircuitOpen(_WithRequest, errors.CircuitOpen, httpx.ConnectError):
-    """Also an `httpx.ConnectError`."""
-
-
-class ConnectFailed(_WithRequest, errors.ConnectFailed, httpx.ConnectError):
-    """Also an `httpx.ConnectError`."""
-
-
-class ConnectTimeout(_WithRequest, errors.ConnectTimeout, httpx.ConnectTimeout):
-    """Also an `httpx.ConnectTimeout`."""
-
-
-class DeadlineExceeded(_WithRequest, errors.DeadlineExceeded, httpx.ReadTimeout):
-    """Also an `httpx.ReadTimeout`, and so an `httpx.TimeoutException`."""
-
-
-class DiscoveryUnavailable(_WithRequest, errors.DiscoveryUnavailable, httpx.ConnectError):
-    """Also an `httpx.ConnectError`."""
-
-
-class EgressRefused(_WithRequest, errors.EgressRefused, httpx.ConnectError):
-    """Also an `httpx.ConnectError`."""
-
-
-class LimitExceeded(_WithRequest, errors.LimitExceeded, httpx.PoolTimeout):
-    """Also an `httpx.PoolTimeout`, which is what httpx raises where too many calls wait."""
-
-
-class MeshClosed(_WithRequest, errors.MeshClosed, httpx.TransportError):
-    """Also an `httpx.TransportError`."""
-
-
-class NoEndpoint(_WithRequest, errors.NoEndpoint, httpx.ConnectError):
-    """Also an `httpx.ConnectError`."""
-
-
-class PoolTimeout(_WithRequest, errors.PoolTimeout, httpx.PoolTimeout):
-    """Also an `httpx.PoolTimeout`."""
-
-
-class ProtocolError(_WithRequest, errors.ProtocolError, httpx.RemoteProtocolError):
-    """Also an `httpx.RemoteProtocolError`."""
-
-
-class RateLimited(_WithRequest, errors.RateLimited, httpx.PoolTimeout):
-    """Also an `httpx.PoolTimeout`, as every `LimitExceeded`."""
-
-
-class RequestBodyError(_WithRequest, errors.RequestBodyError, httpx.LocalProtocolError, httpx.WriteError):
-    """Also an `httpx.LocalProtocolError`, as which httpx refuses such requests, and an `httpx.WriteError`."""
-
-
-class Reset(_WithRequest, errors.Reset, httpx.ReadError):
-    """Also an `httpx.ReadError`."""
-
-
-class TLSFailed(_WithRequest, errors.TLSFailed, httpx.ConnectError):
-    """Also an `httpx.ConnectError`."""
-
-
-class UnknownService(_WithRequest, errors.UnknownService, httpx.ConnectError):
-    """Also an `httpx.ConnectError`, which is what httpx raises where a name does not resolve."""
-
-
-_AS_HTTPX: Mapping[type[errors.MeshError], type[errors.MeshError]] = MappingProxyType(
+_ALSO: Mapping[type[errors.MeshError], tuple[str, ...]] = MappingProxyType(
     {
-        errors.AttemptTimeout: AttemptTimeout,
-        errors.BodyBroken: BodyBroken,
-        errors.CircuitOpen: CircuitOpen,
-        errors.ConnectFailed: ConnectFailed,
-        errors.ConnectTimeout: ConnectTimeout,
-        errors.DeadlineExceeded: DeadlineExceeded,
-        errors.DiscoveryUnavailable: DiscoveryUnavailable,
-        errors.EgressRefused: EgressRefused,
-        errors.LimitExceeded: LimitExceeded,
-        errors.MeshClosed: MeshClosed,
-        errors.NoEndpoint: NoEndpoint,
-        errors.PoolTimeout: PoolTimeout,
-        errors.ProtocolError: ProtocolError,
-        errors.RateLimited: RateLimited,
-        errors.RequestBodyError: RequestBodyError,
-        errors.Reset: Reset,
-        errors.TLSFailed: TLSFailed,
-        errors.UnknownService: UnknownService,
+        errors.AttemptTimeout: ("ReadTimeout",),
+        errors.BodyBroken: ("RemoteProtocolError",),
+        errors.CircuitOpen: ("ConnectError",),
+        errors.ConnectFailed: ("ConnectError",),
+        errors.ConnectTimeout: ("ConnectTimeout",),
+        errors.DeadlineExceeded: ("ReadTimeout",),
+        errors.DiscoveryUnavailable: ("ConnectError",),
+        errors.EgressRefused: ("ConnectError",),
+        errors.LimitExceeded: ("PoolTimeout",),  # which the library raises where too many calls wait
+        errors.MeshClosed: ("TransportError",),
+        errors.NoEndpoint: ("ConnectError",),
+        errors.PoolTimeout: ("PoolTimeout",),
+        errors.ProtocolError: ("RemoteProtocolError",),
+        errors.RateLimited: ("PoolTimeout",),
+        # The first is what the library refuses such requests with.
+        errors.RequestBodyError: ("LocalProtocolError", "WriteError"),
+        errors.Reset: ("ReadError",),
+        errors.TLSFailed: ("ConnectError",),
+        errors.UnknownService: ("ConnectError",),  # which the library raises where a name does not resolve
     }
 )
+"""Which of the library's exceptions each error is, too."""
+
+_BY_NAME: Mapping[str, type[errors.MeshError]] = MappingProxyType({cls.__name__: cls for cls in _ALSO})
+
+_raised: dict[tuple[str, str], type[errors.MeshError]] = {}
+
+
+def raised_class(library: str, name: str) -> type[errors.MeshError]:
+    """The class that is an error of the mesh and one of a library.
+
+    Args:
+        library: ``httpx`` or ``httpx2``.
+        name: of the mesh's error.
+
+    Raises:
+        AttributeError: if there is none of that name.
+    """
+    key = library, name
+    made = _raised.get(key)
+    if made is None:
+        home = f"{__package__}.{library}"
+        cls = _BY_NAME.get(name)
+        if cls is None:
+            raise AttributeError(f"module {home!r} has no attribute {name!r}")
+        theirs = [getattr(sys.modules[library], each) for each in _ALSO[cls]]
+        doc = "Also an " + " and an ".join(f"`{library}.{each}`" for each in _ALSO[cls]) + "."
+        # The class's own request serves errors that were unpickled.
+        names = {"__module__": home, "__doc__": doc, "_request": None}
+        made = _raised.setdefault(key, type(name, (cls, *theirs), names))  # of two threads, both get the same
+    return made
 
 
 def as_httpx(error: errors.MeshError, request: httpx.Request) -> errors.MeshError:
-    """The same error, as the exception that a user of httpx catches. Its cause is that of `error`."""
-    cls = _AS_HTTPX.get(type(error))
-    if cls is None:
+    """The same error, as the exception that a user of the request's library catches. Its cause is that of `error`."""
+    kind = type(error)
+    if kind not in _ALSO:
         return error
+    cls = raised_class(_library_of(request), kind.__name__)
     translated = cls.__new__(cls, *error.args)
     translated.args = error.args
     state: dict[str, Any] = {**error.__dict__, "_request": request}
@@ -132,8 +92,9 @@ def as_httpx(error: errors.MeshError, request: httpx.Request) -> errors.MeshErro
 
 
 def from_httpx(error: httpx.HTTPError, endpoint: str) -> errors.MeshError:
-    """What an exception of an httpx transport means to the mesh."""
+    """What an exception of a library's transport means to the mesh."""
     text = str(error) or type(error).__name__
+    httpx: Any = sys.modules[_library_of(error)]
     match error:
         case httpx.ConnectTimeout():
             return errors.ConnectTimeout(text, endpoint=endpoint)
@@ -150,3 +111,12 @@ def from_httpx(error: httpx.HTTPError, endpoint: str) -> errors.MeshError:
             return errors.ProtocolError(text, endpoint=endpoint)
         case _:
             return errors.Reset(text, endpoint=endpoint)
+
+
+def _library_of(thing: object) -> str:
+    """The library that a request or an exception is of, which may be of a subclass of one's own."""
+    for cls in type(thing).__mro__:
+        package = cls.__module__.partition(".")[0]
+        if package in LIBRARIES:
+            return package
+    raise TypeError(f"{type(thing).__name__} is of neither {' nor '.join(LIBRARIES)}")

@@ -17,21 +17,23 @@ import json
 import logging
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from meshlib.adapters.exchange import NO_CAPS, Exchange, PhaseCaps
 from meshlib.adapters.httpx_lean_response import ATTRIBUTES
 from meshlib.adapters.httpx_lean_url import Origins, Place
+from meshlib.adapters.httpx_library import NO_TIMEOUTS
 from meshlib.adapters.options import EXTENSION, CallOptions
 from meshlib.adapters.plane import DataPlane, RequestFacts
 from meshlib.net.wire import Headers
 from meshlib.routing.fields import HeaderFields
 
-__all__ = ["METHODS", "LeanCall", "LeanHeaders", "encode_body", "encode_pairs", "log_call", "supported"]
+if TYPE_CHECKING:
+    import httpx
 
-_log = logging.getLogger("httpx")
+    from meshlib.adapters.httpx_library import Library
+
+__all__ = ["METHODS", "LeanCall", "LeanHeaders", "encode_body", "encode_pairs", "log_call", "supported"]
 
 METHODS = {
     name: method
@@ -44,8 +46,6 @@ _AS_BYTES = {method: method.encode("ascii") for method in METHODS.values()}
 
 _WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
 """Methods with which httpx announces an empty body."""
-
-_NO_TIMEOUTS = httpx.Timeout(None).as_dict()
 
 _DEFAULT_JSON = json.JSONEncoder()
 _COMPACT_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -63,6 +63,8 @@ class LeanCall:
         timeouts: on the phases of each attempt, as httpx writes them; None for none.
         default_encoding: of the response's text.
     """
+
+    library: ClassVar[Library]
 
     __slots__ = ("_request", "body", "default_encoding", "headers", "method", "options", "place", "timeouts")
 
@@ -90,12 +92,13 @@ class LeanCall:
     def request(self) -> httpx.Request:
         """The request that the caller made; without, the one that httpx would have made."""
         if self._request is None:
-            timeouts = _NO_TIMEOUTS if self.timeouts is None else self.timeouts
-            request = httpx.Request(
+            timeouts = NO_TIMEOUTS if self.timeouts is None else self.timeouts
+            library = self.library.httpx
+            request: httpx.Request = library.Request(
                 self.method,
                 self.place.url,
                 headers=self.headers,
-                stream=httpx.ByteStream(self.body),
+                stream=library.ByteStream(self.body),
                 extensions={"timeout": dict(timeouts), EXTENSION: self.options},
             )
             request.read()
@@ -123,7 +126,8 @@ class LeanCall:
         return Exchange(plane, call, method, place.target, headers, self.body, caps, secure, None, self._preview, place)
 
     def _preview(self, status: int, headers: Headers) -> httpx.Response:
-        return httpx.Response(status, headers=headers, request=self.request)
+        response: httpx.Response = self.library.httpx.Response(status, headers=headers, request=self.request)
+        return response
 
 
 class LeanHeaders:
@@ -186,31 +190,32 @@ def encode_pairs(given: Any) -> Headers | None:
     return pairs
 
 
-def encode_body(content: bytes | str | None, json: Any) -> tuple[bytes, Headers]:
-    """The body, and the headers that describe it, as the installed httpx writes them."""
+def encode_body(library: Library, content: bytes | str | None, json: Any) -> tuple[bytes, Headers]:
+    """The body, and the headers that describe it, as the library that is installed writes them."""
     if content is not None:
         body = content if isinstance(content, bytes) else content.encode("utf-8")
         return body, [(b"Content-Length", b"%d" % len(body))] if body else []
     if json is None:
         return b"", []
-    body = _json_encoder().encode(json).encode("utf-8")
+    body = _json_encoder(library).encode(json).encode("utf-8")
     return body, [(b"Content-Length", b"%d" % len(body)), (b"Content-Type", b"application/json")]
 
 
 @functools.cache
-def _json_encoder() -> json.JSONEncoder:
+def _json_encoder(library: Library) -> json.JSONEncoder:
     # httpx 0.28 made it compact.
-    sent = httpx.Request("POST", "http://h/", json=_SAMPLE).content
+    sent = library.httpx.Request("POST", "http://h/", json=_SAMPLE).content
     return _COMPACT_JSON if _COMPACT_JSON.encode(_SAMPLE).encode() == sent else _DEFAULT_JSON
 
 
 _SAMPLE = {"ä": [1, None]}
 
 
-def log_call(call: LeanCall, response: httpx.Response) -> None:
-    """The line that httpx logs for each request."""
-    if _log.isEnabledFor(logging.INFO):
-        _log.info(
+def log_call(library: Library, call: LeanCall, response: httpx.Response) -> None:
+    """The line that the library logs for each request."""
+    log = library.log
+    if log.isEnabledFor(logging.INFO):
+        log.info(
             'HTTP Request: %s %s "%s %d %s"',
             call.method,
             call.place.url,
@@ -221,15 +226,16 @@ def log_call(call: LeanCall, response: httpx.Response) -> None:
 
 
 @functools.cache
-def supported() -> bool:
-    """Whether lean calls are what the installed httpx does, as far as can be told from some of them."""
+def supported(library: Library) -> bool:
+    """Whether lean calls are what the library that is installed does, as far as can be told from some of them."""
+    httpx = library.httpx
     client = httpx.Client(transport=httpx.BaseTransport(), base_url="http://h:1/a")
     if not all(hasattr(client, name) for name in ("_transport", "_mounts", "_send_single_request")):
         return False
     response = httpx.Response(200, stream=httpx.ByteStream(b""))
     response.read()
     response.elapsed = timedelta(0)
-    return vars(response).keys() == ATTRIBUTES and all(_agrees(client, *sample) for sample in _SAMPLES)
+    return vars(response).keys() == ATTRIBUTES and all(_agrees(library, client, *sample) for sample in _SAMPLES)
 
 
 _SAMPLES: tuple[tuple[str, str, dict[str, str] | None, Any], ...] = (
@@ -239,11 +245,13 @@ _SAMPLES: tuple[tuple[str, str, dict[str, str] | None, Any], ...] = (
 )
 
 
-def _agrees(client: httpx.Client, method: str, url: str, headers: dict[str, str] | None, value: Any) -> bool:
-    place = Origins(lambda host, port, scheme: None).place(url, client.base_url)
+def _agrees(
+    library: Library, client: httpx.Client, method: str, url: str, headers: dict[str, str] | None, value: Any
+) -> bool:
+    place = Origins(library, lambda host, port, scheme: None).place(url, client.base_url)
     if place is None:
         return False
-    body, fields = encode_body(None, value)
+    body, fields = encode_body(library, None, value)
     added = None if headers is None else encode_pairs(headers)
     merged = LeanHeaders(client.headers.raw).of_call(method, place.origin.host_header, added, fields)
     theirs = client.build_request(method, url, headers=headers, json=value)

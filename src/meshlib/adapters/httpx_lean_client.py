@@ -7,19 +7,17 @@ tests do; then every call has to pass there.
 
 from __future__ import annotations
 
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from meshlib.adapters.httpx_lean import METHODS, LeanCall, LeanHeaders, encode_body, encode_pairs
+from meshlib.adapters.httpx_library import NO_TIMEOUTS
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallBlock, CallOptions
 from meshlib.dataclass import replace
 
+if TYPE_CHECKING:
+    import httpx
+
 __all__ = ["COMPLETE", "completing", "functions", "lean_call", "lean_send", "limited"]
-
-_NO_PHASES = httpx.Timeout(None)
-
-_NO_TIMEOUTS = _NO_PHASES.as_dict()
 
 _PATCHED = ("send", "build_request", "_send_single_request")
 """Methods that tests and tools replace on a client of their own."""
@@ -42,7 +40,8 @@ def lean_call(
         return None
     if content is not None and type(content) is not bytes and type(content) is not str:
         return None
-    if extensions is None and timeout is httpx.USE_CLIENT_DEFAULT:
+    library = client.library
+    if extensions is None and timeout is library.unset:
         options, phases = client._complete, client.timeout
     else:
         if extensions is None:
@@ -54,11 +53,11 @@ def lean_call(
             return None
         total_s, plain_s, phases = client._times(timeout)
         options = limited(completing(given, True), total_s, plain_s)
-        if phases is httpx.USE_CLIENT_DEFAULT:
+        if phases is library.unset:
             phases = client.timeout
         elif phases is None:
-            phases = _NO_PHASES
-        elif type(phases) is not httpx.Timeout:
+            phases = library.no_phases
+        elif type(phases) is not library.httpx.Timeout:
             return None
     unlimited = phases.connect is None and phases.read is None and phases.write is None and phases.pool is None
     transport: Any = client._transport
@@ -68,7 +67,7 @@ def lean_call(
     added = None if headers is None else encode_pairs(headers)
     if added is None and headers is not None:
         return None
-    body, fields = encode_body(content, json)
+    body, fields = encode_body(library, content, json)
     raw = client.headers.raw
     known = client._lean_headers
     if raw != known.raw:
@@ -76,15 +75,17 @@ def lean_call(
     method = METHODS[method]
     merged = known.of_call(method, place.origin.host_header, added, fields)
     timeouts = None if unlimited else phases.as_dict()
-    return LeanCall(method, place, merged, body, options, timeouts, client._text_encoding)
+    made: LeanCall = library.lean_call(method, place, merged, body, options, timeouts, client._text_encoding)
+    return made
 
 
 def lean_send(client: Any, request: httpx.Request, options: CallOptions, auth: Any) -> LeanCall | None:
     """The same for a request that is made already."""
-    given = request.extensions
-    if len(given) != 2 or "timeout" not in given or (auth is not httpx.USE_CLIENT_DEFAULT and auth is not None):
+    library, given = client.library, request.extensions
+    if len(given) != 2 or "timeout" not in given or (auth is not library.unset and auth is not None):
         return None
-    stream = request.stream
+    stream: Any = request.stream
+    httpx = library.httpx
     if type(request) is not httpx.Request or type(stream) is not httpx.ByteStream or not _is_untouched(client):
         return None
     transport: Any = client._transport
@@ -92,10 +93,12 @@ def lean_send(client: Any, request: httpx.Request, options: CallOptions, auth: A
     if place is None or not transport.is_meshed(place.origin.service):
         return None
     timeouts = given["timeout"]
-    if timeouts == _NO_TIMEOUTS:
+    if timeouts == NO_TIMEOUTS:
         timeouts = None
     headers, body = request.headers.raw, b"".join(stream)
-    return LeanCall(request.method, place, headers, body, options, timeouts, client._text_encoding, request)
+    encoding = client._text_encoding
+    made: LeanCall = library.lean_call(request.method, place, headers, body, options, timeouts, encoding, request)
+    return made
 
 
 def _is_untouched(client: Any) -> bool:
@@ -131,7 +134,7 @@ def completing(options: CallOptions, complete_body: bool) -> CallOptions:
 
 def functions(client: type[Any], transport: type[Any]) -> tuple[Any, ...]:
     """What a call of httpx's passes through, and where tools that record, trace or replay calls put themselves in."""
-    own = client._httpx
+    own = client._own
     return (
         getattr(transport, client._handle, None),
         client.send,

@@ -9,19 +9,21 @@ from __future__ import annotations
 import datetime
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import httpx
-
+from meshlib.adapters.httpx_library import Foreign
 from meshlib.adapters.names import Lookout
 from meshlib.adapters.options import EXTENSION
 from meshlib.net.wire import Headers
 
 if TYPE_CHECKING:
+    import httpx
+
     from meshlib.adapters.exchange import Exchange
     from meshlib.adapters.httpx_lean import LeanCall
+    from meshlib.adapters.httpx_library import Library
 
-__all__ = ["AsyncLeanResponse", "LeanResponse", "Replayed", "to_be_replayed"]
+__all__ = ["AsyncLeanResponse", "AsyncSpent", "LeanResponse", "Replayed", "Spent", "to_be_replayed"]
 
 _for_httpx = Lookout(b"content-encoding", b"set-cookie")
 _redirects = Lookout(b"location")
@@ -32,7 +34,7 @@ def to_be_replayed(status: int, headers: Headers) -> bool:
     return _for_httpx.sees_any(headers) or (300 <= status < 400 and _redirects.sees_any(headers))
 
 
-class _Spent(httpx.SyncByteStream):
+class Spent:
     """The stream of a response whose content has been read."""
 
     def __init__(self, content: bytes) -> None:
@@ -42,7 +44,9 @@ class _Spent(httpx.SyncByteStream):
         yield self._content
 
 
-class _AsyncSpent(httpx.AsyncByteStream):
+class AsyncSpent:
+    """The same of a call from an event loop."""
+
     def __init__(self, content: bytes) -> None:
         self._content = content
 
@@ -50,7 +54,7 @@ class _AsyncSpent(httpx.AsyncByteStream):
         yield self._content
 
 
-class LeanResponse(httpx.Response):
+class LeanResponse(Foreign):
     """What a lean call gave.
 
     Args:
@@ -63,12 +67,13 @@ class LeanResponse(httpx.Response):
         elapsed_s: from the call to the end of the body.
     """
 
+    library: ClassVar[Library]
+
     # What httpx sets on every response that has been read. Class and instance look the same to who reads them.
     next_request = None
     is_closed = True
     is_stream_consumed = True
     default_encoding: str | Callable[[bytes], str] = "utf-8"
-    _spent: Callable[[bytes], httpx.SyncByteStream | httpx.AsyncByteStream] = _Spent
 
     def __init__(
         self,
@@ -99,9 +104,14 @@ class LeanResponse(httpx.Response):
     def plain(self) -> httpx.Response:
         """The same as a plain `httpx.Response`."""
         made = {name: getattr(self, name) for name in (*_LATE, *_FIXED)}
-        response = httpx.Response.__new__(httpx.Response)
+        cls = self.library.httpx.Response
+        response: httpx.Response = cls.__new__(cls)
         response.__dict__.update({name: value for name, value in {**made, **self.__dict__}.items() if name != "_lean"})
         return response
+
+    def _stream(self) -> Any:
+        """A stream of what has been read."""
+        return self.library.spent(self._content)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.plain().__reduce_ex__(0)  # the later protocols insist on one class for both
@@ -110,7 +120,8 @@ class LeanResponse(httpx.Response):
 class AsyncLeanResponse(LeanResponse):
     """The same of a call from an event loop."""
 
-    _spent = _AsyncSpent
+    def _stream(self) -> Any:
+        return self.library.async_spent(self._content)
 
 
 _FIXED = ("next_request", "is_closed", "is_stream_consumed", "default_encoding")
@@ -122,10 +133,10 @@ def _extensions(response: LeanResponse) -> dict[str, Any]:
 
 
 _LATE: dict[str, Callable[[LeanResponse], Any]] = {
-    "headers": lambda response: httpx.Headers(response._lean[2]),
+    "headers": lambda response: response.library.httpx.Headers(response._lean[2]),
     "extensions": _extensions,
     "history": lambda response: [],
-    "stream": lambda response: type(response)._spent(response._content),
+    "stream": lambda response: response._stream(),
     "_request": lambda response: response._lean[0].request,
     "_elapsed": lambda response: datetime.timedelta(seconds=response._lean[4]),
     "_num_bytes_downloaded": lambda response: len(response._content),
@@ -135,7 +146,7 @@ ATTRIBUTES = frozenset({*_LATE, *_FIXED, "status_code", "_content", "_decoder"})
 """What the attributes of an `httpx.Response` that has been read must be, for a lean one to stand in for it."""
 
 
-class Replayed(httpx.SyncByteStream, httpx.AsyncByteStream):
+class Replayed:
     """The content of a response that was delivered, and goes through httpx's own path now.
 
     httpx will measure how long that took; what counts is how long the call did.

@@ -3,18 +3,21 @@
 Nearly every URL in a program is one that httpx leaves as it is: an absolute one, or a path below the client's
 ``base_url``, of characters that need no escape and without ``.`` and ``..``. One regular expression says so. Origins,
 which are few, are read by httpx itself and remembered, so that ports, cases, IDNA and IPv6 are its own matter; any
-other URL goes through `httpx.URL` as a whole.
+other URL goes through the library's `URL` as a whole.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Protocol
-
-import httpx
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from meshlib.dataclass import dataclass
+
+if TYPE_CHECKING:
+    import httpx
+
+    from meshlib.adapters.httpx_library import Library
 
 __all__ = ["Located", "Origin", "Origins", "Place"]
 
@@ -78,6 +81,7 @@ class Place:
     """
 
     __slots__ = ("_text", "_url", "origin", "path", "query", "target")
+    library: ClassVar[Library]
 
     def __init__(self, origin: Origin, path: str, query: str, target: bytes, text: str, url: httpx.URL | None) -> None:
         self.origin = origin
@@ -91,7 +95,7 @@ class Place:
     def url(self) -> httpx.URL:
         """The URL, absolute."""
         if self._url is None:
-            self._url = httpx.URL(self._text)
+            self._url = self.library.httpx.URL(self._text)
         return self._url
 
 
@@ -114,10 +118,10 @@ class _Memory:
 
     __slots__ = ("base", "hosts", "origins", "places")
 
-    def __init__(self, hosts: object) -> None:
+    def __init__(self, hosts: object, no_url: httpx.URL) -> None:
         self.hosts = hosts
         self.origins: dict[str, Origin | None] = {}
-        self.base = _Base(httpx.URL(""), None, None, "")
+        self.base = _Base(no_url, None, None, "")
         # Of the base that it is for. A pair, so that threads never see one without the other.
         self.places: tuple[httpx.URL, dict[str, Place]] = (self.base.url, {})
 
@@ -126,14 +130,26 @@ class Origins:
     """Reads the URLs of a client's calls.
 
     Args:
+        library: whose URLs they are.
         locate: the service that a host and a port mean; None for a host outside the mesh.
         located: says when these are others.
     """
 
-    def __init__(self, locate: Callable[[str, int | None, str], str | None], located: Located | None = None) -> None:
+    def __init__(
+        self,
+        library: Library,
+        locate: Callable[[str, int | None, str], str | None],
+        located: Located | None = None,
+    ) -> None:
+        self._url = library.httpx.URL
+        self._invalid = library.httpx.InvalidURL
+        self._place = library.place
         self._locate = locate
         self._located = located = located or _ForEver()
-        self._memory = _Memory(located.hosts)
+        self._memory = self._remember()
+
+    def _remember(self) -> _Memory:
+        return _Memory(self._located.hosts, self._url(""))
 
     def place(self, url: httpx.URL | str, base_url: httpx.URL) -> Place | None:
         """Where a call goes; None where httpx has to say, or to refuse it.
@@ -144,7 +160,7 @@ class Origins:
         if type(url) is str and len(url) <= MAX_LENGTH:
             memory = self._memory
             if memory.hosts is not self._located.hosts:
-                memory = self._memory = _Memory(self._located.hosts)
+                memory = self._memory = self._remember()
             base, places = memory.places
             if base is not base_url:
                 places = {}
@@ -161,7 +177,7 @@ class Origins:
                             places.clear()
                         places[url] = place
                     return place
-        parsed = httpx.URL(url)
+        parsed = self._url(url)
         if parsed.is_relative_url:
             parsed = base_url.copy_with(raw_path=base_url.raw_path + parsed.raw_path.lstrip(b"/"))
         return self.place_of(parsed)
@@ -173,7 +189,7 @@ class Origins:
             return None
         target = url.raw_path
         path, _, query = target.decode("ascii").partition("?")
-        return Place(origin, path, query, target, "", url)
+        return self._place(origin, path, query, target, "", url)
 
     def _plain(self, memory: _Memory, url: str, parts: re.Match[str], base_url: httpx.URL) -> Place | None:
         """A URL of plain characters; None where they are not all that matters."""
@@ -197,8 +213,8 @@ class Origins:
         if origin is None:
             return None
         if query is None:
-            return Place(origin, path, "", path.encode("ascii"), text, None)
-        return Place(origin, path, query[1:], (path + query).encode("ascii"), text, None)
+            return self._place(origin, path, "", path.encode("ascii"), text, None)
+        return self._place(origin, path, query[1:], (path + query).encode("ascii"), text, None)
 
     def _read_base(self, url: httpx.URL) -> _Base:
         base, url = url, url.copy_with(raw_path=url.raw_path)  # as a join does, which may normalize once more
@@ -215,8 +231,8 @@ class Origins:
         except KeyError:
             pass
         try:
-            origin = self._make(httpx.URL(text))
-        except httpx.InvalidURL:
+            origin = self._make(self._url(text))
+        except self._invalid:
             return None
         if len(known) >= MAX_ORIGINS:
             known.clear()

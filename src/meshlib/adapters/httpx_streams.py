@@ -1,11 +1,9 @@
-"""The bodies of meshed responses and requests, as httpx streams."""
+"""The bodies of meshed responses and requests, as streams; `Library` makes each library's own."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from meshlib.adapters.body import FileBody
 from meshlib.adapters.exchange import Exchange
@@ -13,10 +11,13 @@ from meshlib.adapters.httpx_errors import as_httpx
 from meshlib.errors import MeshError
 from meshlib.net.wire import AsyncWireResponse, SyncWireResponse
 
-__all__ = ["AsyncResponseStream", "FileStream", "ResponseStream", "SyncResponseStream"]
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["AsyncResponseStream", "AsyncUpload", "FileStream", "ResponseStream", "SyncResponseStream", "SyncUpload"]
 
 
-class FileStream(httpx.SyncByteStream, httpx.AsyncByteStream):
+class FileStream:
     """A request's body that is read from a file, from the offset at which it was handed over, as often as needed."""
 
     def __init__(self, body: FileBody) -> None:
@@ -72,7 +73,7 @@ class ResponseStream:
             self._exchange.plane.abandoned.append((self._exchange.call, self._n))
 
 
-class SyncResponseStream(ResponseStream, httpx.SyncByteStream):
+class SyncResponseStream(ResponseStream):
     """The body of a response to a call from a thread."""
 
     def __init__(self, exchange: Exchange, n: int, request: httpx.Request, response: SyncWireResponse) -> None:
@@ -92,7 +93,7 @@ class SyncResponseStream(ResponseStream, httpx.SyncByteStream):
         self._leave()
 
 
-class AsyncResponseStream(ResponseStream, httpx.AsyncByteStream):
+class AsyncResponseStream(ResponseStream):
     """The body of a response to a call from an event loop."""
 
     def __init__(self, exchange: Exchange, n: int, request: httpx.Request, response: AsyncWireResponse) -> None:
@@ -113,3 +114,24 @@ class AsyncResponseStream(ResponseStream, httpx.AsyncByteStream):
             await self._response.aclose()
         finally:
             self._leave()
+
+
+class SyncUpload:
+    """A request's body, of an attempt that is sent through a transport of the library."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+
+class AsyncUpload:
+    """The same for an event loop."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        iterator: AsyncIterator[bytes] = aiter(self._body)
+        return iterator

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from meshlib.adapters.clock import Clock
 from meshlib.adapters.options import CallOptions, in_force
@@ -105,6 +105,10 @@ class DataPlane:
         hosts: another object whenever hosts mean other services.
         mirrors: sends copies of requests; None where nothing is mirrored.
         amends: whether requests are changed before any route is looked at: their path, or what overrides them.
+        stock: with ``wire: stock``, the wires (for threads, for event loops) that go through a client library's own
+            transport, by the library's name: each adapter adds its own, the mesh closes them. None without.
+        outside: gives the transports (for threads, for event loops) of a client library for hosts outside the mesh,
+            in place of its own: a fixture has no network. None for its own.
         abandoned: calls whose response nobody read or closed before it was collected; see `settle`.
     """
 
@@ -143,6 +147,8 @@ class DataPlane:
         self.observer = observer
         self.closed = False
         self.mirrors: Callable[[], Mirrors] | None = None
+        self.stock: dict[str, tuple[Any, Any]] | None = None
+        self.outside: Callable[[Any], tuple[Any, Any]] | None = None
         self._crowded: set[str] = set()
         self.abandoned: deque[tuple[Call, int]] = deque()
         self._use = use

@@ -6,12 +6,9 @@ import math
 import os
 import random
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
-import httpx
-
-from meshlib.adapters.httpx import attach
-from meshlib.adapters.httpx_clients import AsyncMeshClient, MeshClient, make_async_client, make_client
+from meshlib.adapters.httpx_library import Library
 from meshlib.adapters.httpx_wire import AsyncStockTransport, StockTransport
 from meshlib.balance.cluster import Known
 from meshlib.balance.endpoint import Endpoint
@@ -35,8 +32,6 @@ if TYPE_CHECKING:
     from meshlib.config.model import MeshConfig
 
 __all__ = ["MeshFixture"]
-
-T = TypeVar("T")
 
 
 class MeshFixture(Mesh):
@@ -82,11 +77,10 @@ class MeshFixture(Mesh):
         async_wire = AsyncFixtureWire(self._registry, self.clock)
         parts = MeshParts(self.clock, self._rng, sync_wire, async_wire, (), self._use, self._loops.beside)
         self._assemble(settings, parts)
-        plane = self._wiring.plane
-        self._outside = Outside(plane, self._registry, sync_wire, StockTransport() if network else None)
-        self._async_outside = AsyncOutside(
-            plane, self._registry, async_wire, AsyncStockTransport() if network else None
-        )
+        self._wires = sync_wire, async_wire
+        self._network = network
+        self._ways_outside: dict[Library, tuple[Outside, AsyncOutside]] = {}
+        self._wiring.plane.outside = self._way_outside
 
     # Services
 
@@ -291,34 +285,20 @@ class MeshFixture(Mesh):
         """What the code under test registered, in order; whether each holds is its `active`."""
         return list(self._registrations)
 
-    # Clients whose way outside does not lead into the network
+    # The way outside, which does not lead into the network
 
-    def client(self, service: str | None = None, **options: Any) -> MeshClient:
-        """As `Mesh.client`."""
-        return make_client(self._wiring.plane, service, options, stock=self._outside)
-
-    def async_client(self, service: str | None = None, **options: Any) -> AsyncMeshClient:
-        """As `Mesh.async_client`."""
-        return make_async_client(self._wiring.plane, service, options, stock=self._async_outside)
-
-    def transport(self, *, fallback: httpx.BaseTransport | None = None) -> httpx.BaseTransport:
-        """As `Mesh.transport`; without a `fallback`, hosts outside the mesh are those that are served."""
-        return super().transport(fallback=self._outside if fallback is None else fallback)
-
-    def async_transport(self, *, fallback: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncBaseTransport:
-        """As `Mesh.async_transport`; without a `fallback`, hosts outside the mesh are those that are served."""
-        return super().async_transport(fallback=self._async_outside if fallback is None else fallback)
-
-    def attach(self, client: T) -> T:
-        """As `Mesh.attach`. The client's own transport serves what is outside the mesh, but a stock one of httpx."""
-        own = getattr(client, "_transport", None)
-        if isinstance(client, httpx.Client) and type(own) is httpx.HTTPTransport:
-            own.close()
-            client._transport = self._outside
-        elif isinstance(client, httpx.AsyncClient) and type(own) is httpx.AsyncHTTPTransport:
-            client._transport = self._async_outside
-        attach(self._wiring.plane, client)  # type: ignore[type-var]
-        return client
+    def _way_outside(self, library: Library) -> tuple[Outside, AsyncOutside]:
+        ways = self._ways_outside.get(library)
+        if ways is None:
+            plane, registry, (sync_wire, async_wire) = self._wiring.plane, self._registry, self._wires
+            network = StockTransport(library) if self._network else None
+            async_network = AsyncStockTransport(library) if self._network else None
+            ways = (
+                Outside(library, plane, registry, sync_wire, network),
+                AsyncOutside(library, plane, registry, async_wire, async_network),
+            )
+            self._ways_outside[library] = ways
+        return ways
 
     # Lifecycle
 
@@ -336,11 +316,13 @@ class MeshFixture(Mesh):
         self.clock.uninstall()
         super().close()
         self._loops.close()
-        self._outside.close()
+        for outside, _ in self._ways_outside.values():
+            outside.close()
 
     async def aclose(self) -> None:
         """Do what `close` does, in an event loop."""
-        await self._async_outside.aclose()
+        for _, outside in self._ways_outside.values():
+            await outside.aclose()
         self.close()
 
 

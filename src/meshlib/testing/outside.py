@@ -6,9 +6,7 @@ A fixture has no network, so they go to what is served under the host's name, to
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
 
 from meshlib.adapters.httpx_errors import as_httpx
 from meshlib.adapters.plane import DataPlane
@@ -27,11 +25,18 @@ from meshlib.net.wire import (
 )
 from meshlib.testing.services import Registry
 
+if TYPE_CHECKING:
+    import httpx
+
+    from meshlib.adapters.httpx_library import Library
+    from meshlib.adapters.httpx_wire import AsyncStockTransport, StockTransport
+
 __all__ = ["AsyncOutside", "Outside"]
 
 
 class _Way:
-    def __init__(self, plane: DataPlane, registry: Registry) -> None:
+    def __init__(self, library: Library, plane: DataPlane, registry: Registry) -> None:
+        self._library = library
         self._plane = plane
         self._registry = registry
 
@@ -48,21 +53,26 @@ class _Way:
         target = Target(endpoint, TlsSettings() if url.scheme == "https" else None)
         return target, WireRequest(request.method.encode("ascii"), url.raw_path, request.headers.raw, body), limits
 
+    def _response(self, answer: SyncWireResponse | AsyncWireResponse, body: Any) -> httpx.Response:
+        made: httpx.Response = self._library.httpx.Response(answer.status, headers=answer.headers, stream=body)
+        return made
+
     def _nobody(self, request: httpx.Request) -> MeshError:
         host = request.url.host
         text = f"no network in a MeshFixture ({self._registry.described()}); mesh.serve({host!r}, ...) answers for it"
         return as_httpx(UnknownService(text, service=host), request)
 
 
-class Outside(_Way, httpx.BaseTransport):
-    """For an `httpx.Client`. `network` is used for what is not served; None to refuse it."""
+class Outside(_Way):
+    """For a client of threads. `network` is used for what is not served; None to refuse it."""
 
     def __init__(
-        self, plane: DataPlane, registry: Registry, wire: SyncWire, network: httpx.BaseTransport | None
+        self, library: Library, plane: DataPlane, registry: Registry, wire: SyncWire, network: StockTransport | None
     ) -> None:
-        super().__init__(plane, registry)
+        super().__init__(library, plane, registry)
         self._wire = wire
         self._network = network
+        self._body = library.own(_Body, library.httpx.SyncByteStream)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Have the request answered by what is served under its host."""
@@ -75,7 +85,7 @@ class Outside(_Way, httpx.BaseTransport):
             answer = self._wire.send(*self._attempt(request, endpoint, request.read()), Progress())
         except MeshError as error:
             raise as_httpx(error, request) from error.__cause__
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer, request))
+        return self._response(answer, self._body(answer, request))
 
     def close(self) -> None:
         """Close the network."""
@@ -83,15 +93,21 @@ class Outside(_Way, httpx.BaseTransport):
             self._network.close()
 
 
-class AsyncOutside(_Way, httpx.AsyncBaseTransport):
-    """For an `httpx.AsyncClient`; see `Outside`."""
+class AsyncOutside(_Way):
+    """For a client of event loops; see `Outside`."""
 
     def __init__(
-        self, plane: DataPlane, registry: Registry, wire: AsyncWire, network: httpx.AsyncBaseTransport | None
+        self,
+        library: Library,
+        plane: DataPlane,
+        registry: Registry,
+        wire: AsyncWire,
+        network: AsyncStockTransport | None,
     ) -> None:
-        super().__init__(plane, registry)
+        super().__init__(library, plane, registry)
         self._wire = wire
         self._network = network
+        self._body = library.own(_AsyncBody, library.httpx.AsyncByteStream)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Have the request answered by what is served under its host."""
@@ -104,7 +120,7 @@ class AsyncOutside(_Way, httpx.AsyncBaseTransport):
             answer = await self._wire.send(*self._attempt(request, endpoint, await request.aread()), Progress())
         except MeshError as error:
             raise as_httpx(error, request) from error.__cause__
-        return httpx.Response(answer.status, headers=answer.headers, stream=_AsyncBody(answer, request))
+        return self._response(answer, self._body(answer, request))
 
     async def aclose(self) -> None:
         """Close the network."""
@@ -112,7 +128,7 @@ class AsyncOutside(_Way, httpx.AsyncBaseTransport):
             await self._network.aclose()
 
 
-class _Body(httpx.SyncByteStream):
+class _Body:
     def __init__(self, answer: SyncWireResponse, request: httpx.Request) -> None:
         self._answer = answer
         self._request = request
@@ -127,7 +143,7 @@ class _Body(httpx.SyncByteStream):
         self._answer.close()
 
 
-class _AsyncBody(httpx.AsyncByteStream):
+class _AsyncBody:
     def __init__(self, answer: AsyncWireResponse, request: httpx.Request) -> None:
         self._answer = answer
         self._request = request
