@@ -15,7 +15,7 @@ import math
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
 from meshlib.context import Criticality, Scope
@@ -35,6 +35,7 @@ __all__ = [
     "GRPC_TIMEOUT",
     "IGNORED_KINDS",
     "INCOMING",
+    "LOAD",
     "MAX_TIMEOUT_S",
     "REFUSED",
     "Headers",
@@ -64,7 +65,10 @@ CALLER: Final = "meshlib.caller"
 REFUSED: Final = "x-meshlib-refused"
 """On a response that the service's mesh gave in the place of the service: why (``expired``)."""
 
-INCOMING: Final = (DEADLINE_MS, ENVOY_TIMEOUT_MS, GRPC_TIMEOUT, CRITICALITY, BAGGAGE)
+LOAD: Final = "x-meshlib-load"
+"""On a request: in which forms its caller reads how loaded the service is. On a response: what is in flight there."""
+
+INCOMING: Final = (DEADLINE_MS, ENVOY_TIMEOUT_MS, GRPC_TIMEOUT, CRITICALITY, BAGGAGE, LOAD)
 """The headers that this module reads by itself; those of the trace are the propagator's own matter."""
 
 MAX_TIMEOUT_S: Final = 86_400.0
@@ -86,6 +90,9 @@ _log = logging.getLogger("meshlib.propagation")
 _MILLISECONDS = re.compile(r"[0-9]{1,12}")
 _GRPC = re.compile(r"([0-9]{1,8})([HMSmun])")
 _GRPC_UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_W3C = frozenset({"traceparent", "tracestate", BAGGAGE})
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _OCTETS = re.compile(r"(?:%[0-9A-Fa-f]{2}|[!#$&-+\--:<-\[\]-~])*")
@@ -199,13 +206,18 @@ def extract_trace(values: Values, names: Names, ignored: Ignored | None = None) 
     Returns:
         The context to attach, or None where the headers name no trace.
     """
-    from opentelemetry import context as otel_context
-    from opentelemetry import propagate, trace
-
-    # Asking the propagators costs more than all the rest of a request's intake, and most often there is nothing.
-    if not any(values(name) for name in _trace_headers(propagate.get_global_textmap())):
+    propagate, trace, otel_context = _opentelemetry()
+    # Asking the propagators costs more than all the rest of a request's intake, and most often there is nothing, or
+    # one well-formed `traceparent`.
+    named, is_w3c = _trace_headers(propagate.get_global_textmap())
+    if not any(map(values, named)):
         return None
     parents = values("traceparent")
+    if is_w3c and len(parents) == 1 and (match := _TRACEPARENT.fullmatch(parents[0])):
+        trace_id, span_id = int(match[1], 16), int(match[2], 16)
+        if trace_id and span_id and not values("tracestate") and not values(BAGGAGE):
+            span = trace.SpanContext(trace_id, span_id, True, trace.TraceFlags(int(match[3], 16)))
+            return trace.set_span_in_context(trace.NonRecordingSpan(span), otel_context.get_current())
     if len(set(parents)) <= 1:
         try:
             context = propagate.extract((values, names), context=otel_context.get_current(), getter=_getter())
@@ -231,9 +243,22 @@ def as_caller(context: Context) -> Context:
     return otel_context.set_value(CALLER, trace.get_current_span(context), otel_context.get_current())
 
 
+@functools.cache
+def _opentelemetry() -> tuple[Any, Any, Any]:
+    # Imported when it is used; and the statement would cost as much as what is done with it.
+    from opentelemetry import context, propagate, trace
+
+    return propagate, trace, context
+
+
 @functools.lru_cache(maxsize=4)
-def _trace_headers(propagator: TextMapPropagator) -> tuple[str, ...]:
-    return tuple(sorted(name.lower() for name in propagator.fields if name.lower() not in (BAGGAGE, "tracestate")))
+def _trace_headers(propagator: TextMapPropagator) -> tuple[tuple[str, ...], bool]:
+    """The headers that say whether there is a trace, and whether it is written as by W3C Trace Context.
+
+    What the fields of a propagator say is what it reads; a third-party one of the same fields would read the same.
+    """
+    fields = {name.lower() for name in propagator.fields}
+    return tuple(sorted(fields - {BAGGAGE, "tracestate"})), fields <= _W3C
 
 
 @functools.cache

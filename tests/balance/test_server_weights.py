@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from meshlib.balance.balancer import Member
 from meshlib.balance.load_report import LoadReport, parse_binary, parse_report
+from meshlib.balance.reported import Reported
 from meshlib.balance.server_weights import ReportedWeight, ServerWeights, weight_of
 from meshlib.balance.settings import ServerWeightSettings
 from meshlib.balance.static_stride import StaticStride
@@ -194,6 +195,12 @@ def test_whatever_the_weights_each_has_its_turn(weights: list[float], start: int
     assert set(picks(weights, 400 * len(weights), start)) == set(range(len(weights)))
 
 
+def weighed() -> tuple[Reported, ReportedWeight]:
+    found, weight = Reported(), ReportedWeight(SETTINGS)
+    found.weigh(weight)
+    return found, weight
+
+
 def tell(member: Member, qps: float, now: float) -> None:
     assert member.load.reported is not None
     member.load.reported.report(LoadReport(cpu_utilization=0.5, rps_fractional=qps), now)
@@ -256,10 +263,10 @@ def test_one_that_cannot_be_used_is_passed_over() -> None:
     ids=["text", "json", "binary"],
 )
 def test_reports_come_with_the_headers_of_responses(headers: list[tuple[bytes, bytes]]) -> None:
-    found = ReportedWeight(SETTINGS)
+    found, weight = weighed()
     for second in range(11):
         found.read([(b"server", b"x"), *headers], NOW + second)
-    assert found.value(NOW + 11) == 200.0
+    assert weight.value(NOW + 11) == 200.0
 
 
 @pytest.mark.parametrize(
@@ -268,9 +275,9 @@ def test_reports_come_with_the_headers_of_responses(headers: list[tuple[bytes, b
     ids=["bytes", "none", "bin", "1 MB"],
 )
 def test_headers_that_are_no_reports_change_nothing(value: bytes) -> None:
-    found = ReportedWeight(SETTINGS)
+    found, weight = weighed()
     for second in range(11):
         found.read([(b"endpoint-load-metrics", b"TEXT cpu_utilization=0.5,rps_fractional=100")], NOW + second)
     for name in (b"endpoint-load-metrics", b"endpoint-load-metrics-bin", b"endpoint"):
         found.read([(name, value)], NOW + 11)
-    assert found.value(NOW + 12) == 200.0
+    assert weight.value(NOW + 12) == 200.0

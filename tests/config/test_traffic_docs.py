@@ -75,6 +75,7 @@ NAMED: Mapping[str, type[Part]] = {
     "limits": model.Limits,
     "load_balancing": model.LoadBalancing,
     "retry_budget": model.RetryBudget,
+    "prequal": model.Prequal,
     "server_weights": model.ServerWeights,
     "session_affinity": model.SessionAffinity,
     "shadow": model.Shadow,

@@ -17,6 +17,7 @@ from meshlib.balance.health import ActiveHealth
 from meshlib.balance.load_report import LoadReport
 from meshlib.balance.priority_set import PrioritySet
 from meshlib.balance.random import random_choice
+from meshlib.balance.reported import Reported
 from meshlib.balance.server_weights import ReportedWeight
 from meshlib.balance.settings import (
     ApertureSettings,
@@ -208,7 +209,8 @@ def test_every_number_is_read_when_a_reader_asks(sdk: Sdk) -> None:
 
 def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     cluster = a_cluster()
-    cluster.members[0].load.reported = ReportedWeight(ServerWeightSettings())
+    cluster.members[0].load.reported = Reported()
+    cluster.members[0].load.reported.weigh(ReportedWeight(ServerWeightSettings()))
     cluster.members[0].load.reported.report(LoadReport(cpu_utilization=0.5, rps_fractional=100.0), 0.0)
     cluster.state.active = ActiveHealth()
     cluster.state.sessions = Sessions(SessionAffinity())

@@ -24,6 +24,8 @@ Balancers, and what they are made of:
     server_weights              by what servers say of their load (`load_report`), with the schedule `static_stride`
     edf, fair_share             the schedule for unequal weights; bounded corrections to them
     aperture                    a part of a large fleet, the same for each server
+    prequal                     by probes of what servers have in flight: the pool of answers `probe_pool`, what servers
+                                say with answers to calls `reported`, who is to be asked `probing`
     ring_hash, maglev           by a hash: `hash_policy` of the call, `hashing` the functions, `consistent_hash` what
                                 both share, `bounded_load` how they pass calls on, `ahead` their tables made in time
     affinity, cookies           sessions that stay at one endpoint; reading and writing their cookies

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING
 from meshlib.balance.cells import CELLS, give_back, take
 
 if TYPE_CHECKING:
-    from meshlib.balance.server_weights import ReportedWeight
+    from meshlib.balance.reported import Reported
 
 __all__ = ["FAILURE_FACTOR", "PENALTY_DECAY_S", "EndpointNode", "Load"]
 
@@ -140,7 +140,7 @@ class Load:
         self.penalty_at = now
         self.penalty_hold_until = now
         self.censored_s = 0.0
-        self.reported: ReportedWeight | None = None
+        self.reported: Reported | None = None
         self._samples = 0
         self._score()
 

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
 from meshlib.balance.balancer import RESAMPLES, Balancer, Member, Usable
-from meshlib.balance.load_report import BINARY_HEADER, HEADER, LONGEST, LoadReport, parse_binary, parse_report
+from meshlib.balance.load_report import LoadReport
+from meshlib.balance.reported import Reported
 from meshlib.balance.settings import LoadBalancing, ServerWeightSettings
 from meshlib.balance.static_stride import StaticStride
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["ReportedWeight", "ServerWeights", "server_weights", "weight_of"]
 
 _LARGEST = 2.0**32 - 1
-_HEADER, _BINARY_HEADER = HEADER.encode(), BINARY_HEADER.encode()
 
 
 def weight_of(report: LoadReport, settings: ServerWeightSettings) -> float:
@@ -48,29 +48,13 @@ def weight_of(report: LoadReport, settings: ServerWeightSettings) -> float:
 class ReportedWeight:
     """The weight of one endpoint in one cluster, by its reports. Threads may overlap: the last report counts."""
 
-    __slots__ = ("_last", "_reported_at", "_settings", "_since", "_weight")
+    __slots__ = ("_reported_at", "_settings", "_since", "_weight")
 
     def __init__(self, settings: ServerWeightSettings) -> None:
         self._settings = settings
         self._weight = 0.0
         self._reported_at = 0.0
         self._since: float | None = None
-        self._last: tuple[bytes, LoadReport | None] = (b"", None)
-
-    def read(self, headers: Iterable[tuple[bytes, bytes]], now: float) -> None:
-        """A response has these headers, perhaps a report among them. Never raises."""
-        for name, value in headers:
-            if name[:21].lower() == _HEADER:
-                binary = name.lower() == _BINARY_HEADER
-                if not binary and len(name) > len(_HEADER):
-                    continue
-                if value != self._last[0]:
-                    text = value.decode("latin-1") if len(value) <= LONGEST else ""
-                    self._last = value, parse_binary(text) if binary else parse_report(text)
-                report = self._last[1]
-                if report is not None:
-                    self.report(report, now)
-                return
 
     @property
     def latest(self) -> float:
@@ -114,8 +98,12 @@ class ServerWeights:
         for member in members:
             reported = member.load.reported
             if reported is None:
-                reported = member.load.reported = ReportedWeight(settings)
-            self._reported.append(reported)
+                reported = member.load.reported = Reported()
+            weight = reported.weight
+            if weight is None:
+                weight = ReportedWeight(settings)
+                reported.weigh(weight)
+            self._reported.append(weight)
         # next() of a count is atomic. It starts anywhere, so that many clients are not in step.
         self._next = itertools.count(rng.getrandbits(24)).__next__
         self._lock = threading.Lock()

@@ -23,6 +23,7 @@ __all__ = [
     "HashOn",
     "LeastRequestSettings",
     "LoadBalancing",
+    "PrequalSettings",
     "RingSettings",
     "ServerWeightSettings",
     "SessionAffinity",
@@ -40,6 +41,7 @@ BalancerName: TypeAlias = Literal[
     "random",
     "server_weights",
     "aperture",
+    "prequal",
     "ring_hash",
     "maglev",
 ]
@@ -80,6 +82,34 @@ class ServerWeightSettings:
     update_s: float = 1.0
     error_penalty: float = 1.0
     metrics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PrequalSettings:
+    """How servers are probed, see `meshlib.balance.prequal`. The defaults are the paper's, but for the last two.
+
+    Attributes:
+        probes: for each call, of servers drawn by chance; need not be whole.
+        removals: for each call, of answers from the pool.
+        pool_size: how many answers are kept.
+        max_age_s: for how long.
+        delta: by how much an answer is used more often than would keep the pool as full as it is.
+        hot_percent: the quantile of the requests in flight above which a server is hot; 0 goes by those alone, 100 by
+            latency alone.
+        timeout_s: of a probe.
+        min_endpoints: with fewer than these there are no probes, and the balancer is ``peak_ewma``.
+        max_probes_per_s: of one cluster by this process, however many calls there are.
+    """
+
+    probes: float = 3.0
+    removals: float = 1.0
+    pool_size: int = 16
+    max_age_s: float = 1.0
+    delta: float = 1.0
+    hot_percent: float = 84.0
+    timeout_s: float = 1.0
+    min_endpoints: int = 10
+    max_probes_per_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +323,7 @@ class LoadBalancing:
         distribute: what share of the calls goes where, by where they come from.
         zone_aware: how calls stay in their zone; None if they need not.
         subset: how the metadata of a call choose among endpoints; None if they do not.
-        least_request, server_weights, aperture: of the balancers of these names.
+        least_request, server_weights, aperture, prequal: of the balancers of these names.
         subsetting: which of the endpoints this client knows at all; None for all.
         ring: of ``ring_hash``.
         table_size: of ``maglev``, a prime.
@@ -320,6 +350,7 @@ class LoadBalancing:
     least_request: LeastRequestSettings = LeastRequestSettings()
     server_weights: ServerWeightSettings = ServerWeightSettings()
     aperture: ApertureSettings = ApertureSettings()
+    prequal: PrequalSettings = PrequalSettings()
     subsetting: SubsettingSettings | None = None
     ring: RingSettings = RingSettings()
     table_size: int = 65537

@@ -22,6 +22,7 @@ BALANCERS: Mapping[BalancerName, str] = MappingProxyType(
         "random": "random:random_choice",
         "server_weights": "server_weights:server_weights",
         "aperture": "aperture:aperture",
+        "prequal": "prequal:prequal",
         "ring_hash": "ring_hash:ring_hash",
         "maglev": "maglev:maglev",
     }

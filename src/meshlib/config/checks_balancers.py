@@ -8,7 +8,7 @@ from meshlib.config.problems import Found, Path
 
 __all__ = ["balancer_faults"]
 
-_OWN = ("least_request", "server_weights", "aperture")
+_OWN = ("least_request", "server_weights", "aperture", "prequal")
 
 
 def balancer_faults(path: Path, part: LoadBalancing, balancing: settings.LoadBalancing) -> Found:

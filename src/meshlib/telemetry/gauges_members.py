@@ -39,9 +39,9 @@ def _endpoint_in_flight(_: Observing, observed: Observed) -> Iterator[Reading]:
 def _endpoint_weights(_: Observing, observed: Observed) -> Iterator[Reading]:
     for cluster in observed.clusters():
         for member in cluster.members if len(cluster.members) <= MAX_ENDPOINTS else ():
-            reported = member.load.reported
-            if reported is not None and reported.latest > 0.0:
-                yield (*of_cluster(cluster), *semconv.peer_attributes(member.endpoint)), reported.latest
+            weight = None if member.load.reported is None else member.load.reported.weight
+            if weight is not None and weight.latest > 0.0:
+                yield (*of_cluster(cluster), *semconv.peer_attributes(member.endpoint)), weight.latest
 
 
 def _used(_: Observing, observed: Observed) -> Iterator[Reading]:

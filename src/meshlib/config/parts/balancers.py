@@ -10,13 +10,14 @@ from pydantic import BeforeValidator, Field
 
 from meshlib.balance import settings
 from meshlib.config import shown
-from meshlib.config.fields import Amount, Count, Interval, Many, Part, Span, Text, reject
+from meshlib.config.fields import Amount, Count, Interval, Many, Part, Percent, Positive, Span, Text, reject
 
-__all__ = ["Aperture", "LeastRequest", "ServerWeights", "Subsetting"]
+__all__ = ["Aperture", "LeastRequest", "Prequal", "ServerWeights", "Subsetting"]
 
 _LEAST = settings.LeastRequestSettings()
 _WEIGHTS = settings.ServerWeightSettings()
 _APERTURE = settings.ApertureSettings()
+_PREQUAL = settings.PrequalSettings()
 _SUBSETTING = settings.SubsettingSettings()
 _ORDINAL = re.compile(r"-(\d{1,9})$", re.ASCII)
 _METRIC = re.compile(r"(?:application|cpu|mem)_utilization|(?:named_metrics|utilization)\..+")
@@ -100,6 +101,34 @@ class Aperture(Part):
     of: Annotated[Count, Field(ge=1)] | None = _APERTURE.of
     size: Annotated[Count, Field(ge=2)] = _APERTURE.size
     load: Literal["least_request", "peak_ewma"] = _APERTURE.load
+
+
+class Prequal(Part):
+    """Of the balancer ``prequal``.
+
+    Attributes:
+        probes: for each call, of endpoints drawn by chance; need not be whole.
+        removals: for each call, of answers from the pool.
+        pool_size: how many answers are kept.
+        max_age: for how long.
+        delta: by how much an answer is used more often than would keep the pool as full as it is.
+        hot_percent: the quantile of the requests in flight above which an endpoint is hot.
+        timeout: of a probe.
+        min_endpoints: with fewer than these the balancer is ``peak_ewma``.
+        max_probes_per_s: of one cluster by this process, however many calls there are.
+    """
+
+    compiles_to: ClassVar = settings.PrequalSettings
+
+    probes: Annotated[Positive, Field(le=16)] = _PREQUAL.probes
+    removals: Annotated[Amount, Field(le=16)] = _PREQUAL.removals
+    pool_size: Annotated[Count, Field(ge=2, le=1000)] = _PREQUAL.pool_size
+    max_age: Interval = _PREQUAL.max_age_s
+    delta: Amount = _PREQUAL.delta
+    hot_percent: Percent = _PREQUAL.hot_percent
+    timeout: Interval = _PREQUAL.timeout_s
+    min_endpoints: Annotated[Count, Field(ge=2)] = _PREQUAL.min_endpoints
+    max_probes_per_s: Positive = _PREQUAL.max_probes_per_s
 
 
 class Subsetting(Part):

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from meshlib.balance import settings
 from meshlib.config.fields import Amount, Flag, Interval, Many, OrFalse, OrNone, Part, Percent, Positive, Text
-from meshlib.config.parts.balancers import Aperture, LeastRequest, ServerWeights, Subsetting
+from meshlib.config.parts.balancers import Aperture, LeastRequest, Prequal, ServerWeights, Subsetting
 from meshlib.config.parts.hashing import HashBalance, Ring, SessionAffinity, TableSize
 from meshlib.config.parts.places import Distribute, FailoverOrFlag, MetadataSubsets, Place, SlowStart, ZoneAware
 
@@ -23,7 +23,7 @@ class LoadBalancing(Part):
 
     Attributes:
         policy: the balancer: ``peak_ewma``, ``least_request``, ``round_robin``, ``random``, ``ring_hash``, ``maglev``,
-            ``server_weights`` or ``aperture``.
+            ``server_weights``, ``aperture`` or ``prequal``.
         decay: of the moving average of latency.
         default_latency: what an endpoint is thought to take before it has answered.
         panic_percent: with fewer healthy endpoints than this, all are used; 0 for never.
@@ -37,7 +37,7 @@ class LoadBalancing(Part):
         zone_aware: calls stay in their zone; see its class.
         slow_start: newcomers begin with a part of their weight; see its class.
         subset: metadata of calls choose among endpoints; see `MetadataSubsets`.
-        least_request, server_weights, aperture: of the balancers of these names; see their classes.
+        least_request, server_weights, aperture, prequal: of the balancers of these names; see their classes.
         ring: of ``ring_hash``; see its class.
         table_size: of ``maglev``, a prime.
         hash_key: what these two hash of an endpoint: its ``address`` or its ``hostname``; its metadata ``hash_key``
@@ -66,6 +66,7 @@ class LoadBalancing(Part):
     least_request: LeastRequest = LeastRequest()
     server_weights: ServerWeights = ServerWeights()
     aperture: Aperture = Aperture()
+    prequal: Prequal = Prequal()
     ring: Ring = Ring()
     table_size: TableSize = _BALANCING.table_size
     hash_key: Literal["address", "hostname"] = _BALANCING.hash_key
