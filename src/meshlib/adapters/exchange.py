@@ -33,6 +33,7 @@ OURS = Lookout(
     b"x-envoy-attempt-count",
     b"x-meshlib-criticality",
     b"x-meshlib-hedge",
+    b"x-meshlib-load",
     OVERRIDE_HEADER.encode("ascii"),
 )
 """Headers that the mesh alone sets: what a handler copied over from the request it serves is replaced."""
@@ -199,6 +200,8 @@ class Exchange:
         destination = start.member.target
         assert isinstance(destination, Destination)
         added = start.headers
+        if (reported := start.member.load.reported) is not None:
+            added.append((b"x-meshlib-load", reported.asks))
         always = len(added)  # names in `OURS`, which were left out from the start
         shaping = self._shaping
         if shaping is not None and shaping.for_backend(self.call):
