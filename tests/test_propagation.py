@@ -20,6 +20,7 @@ from opentelemetry.propagators.textmap import (
     default_setter,
 )
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from meshlib.context import Criticality, Scope
 from meshlib.propagation import (
@@ -343,8 +344,21 @@ def test_a_propagator_that_fails_ends_no_request(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("opentelemetry.propagate.extract", fail)
     ignored = Ignored()
-    assert _extract({"traceparent": [TRACEPARENT]}, ignored) is None
+    assert _extract({"traceparent": [TRACEPARENT], "tracestate": ["a=1"]}, ignored) is None
     assert ignored.trace == 1
+
+
+@given(
+    st.one_of(
+        st.from_regex(r"[ \t]?[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}[ \t]?", fullmatch=True),
+        st.from_regex(r"00-(0{32}|[0-9a-f]{32})-(0{16}|[0-9a-fA-F]{16})-[0-9a-f]{2}(-x)?", fullmatch=True),
+    )
+)
+def test_a_plain_trace_is_read_as_the_propagator_reads_it(parent: str) -> None:
+    theirs = trace.get_current_span(TraceContextTextMapPropagator().extract({"traceparent": parent}))
+    context = _extract({"traceparent": [parent]})
+    ours = trace.INVALID_SPAN if context is None else trace.get_current_span(context)
+    assert ours.get_span_context() == theirs.get_span_context()
 
 
 @pytest.fixture

@@ -160,3 +160,23 @@ def test_a_request_knows_its_peer_where_that_has_an_address(peer: str | None, kn
     arrival = Intake(None).take(peer, HeadersOf())
     assert arrival is not None
     assert arrival.request.peer == known
+
+
+@pytest.mark.parametrize("accepted", ["deadline", "criticality", "baggage", "trace"])
+def test_only_what_is_accepted_is_taken_in(accepted: Any) -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    headers = HeadersOf({**ALL.given, "traceparent": [parent]})
+    mesh = StandInMesh(accept=(accepted,))
+    arrival = Intake(mesh).take("10.0.0.1", headers)
+    assert arrival is not None
+    taken = {
+        "deadline": arrival.request.deadline,
+        "criticality": arrival.criticality,
+        "baggage": arrival.baggage,
+        "trace": arrival.trace,
+    }
+    assert [name for name, value in taken.items() if value] == [accepted]
+    mesh.settings = replace(mesh.settings, server=ServerSettings(accept=()))
+    nothing = Intake(mesh).take("10.0.0.1", HeadersOf({**headers.given, DEADLINE_MS: ["0"]}))
+    assert nothing is not None
+    assert not nothing.expired

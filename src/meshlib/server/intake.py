@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 from opentelemetry import trace
 
 from meshlib import context
+from meshlib.config.server_settings import ACCEPTED
 from meshlib.config.settings import MeshSettings, ServerSettings
 from meshlib.context import Criticality, Override, ServedRequest, scoped, serving
 from meshlib.dataclass import dataclass
@@ -135,7 +136,7 @@ class TrustedPeers:
         return any(address in network for network in self._networks)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which would take as long to make as all that is in it to read
 class Arrival:
     """One request, as it was taken in.
 
@@ -175,8 +176,7 @@ class Intake:
         self._overrides = OverrideReader(self.counts)
         self._mesh = mesh
         self._settings = MeshSettings() if mesh is None else mesh.settings
-        self.server: ServerSettings = self._settings.server
-        self._trusted = TrustedPeers(self.server.trusted_peers)
+        self._go_by(self._settings.server)
         reporting: object = mesh
         if isinstance(reporting, Reports):
             reporting.report_ignored(self.counts)
@@ -185,6 +185,11 @@ class Intake:
     def settings(self) -> MeshSettings:
         """The configuration of now."""
         return self._settings if self._mesh is None else self._mesh.settings
+
+    def _go_by(self, server: ServerSettings) -> None:
+        self._trusted = TrustedPeers(server.trusted_peers)
+        self._deadline, self._criticality, self._baggage, self._traces = (kind in server.accept for kind in ACCEPTED)
+        self.server = server
 
     def take(self, peer: str | None, headers: ReceivedHeaders) -> Arrival | None:
         """What the request brings along; None if it is to pass untouched, by the mode of now.
@@ -197,8 +202,7 @@ class Intake:
         if settings.mode == "off":
             return None
         if settings.server is not self.server:  # the configuration was read anew
-            self._trusted = TrustedPeers(settings.server.trusted_peers)
-            self.server = settings.server
+            self._go_by(settings.server)
         known = headers.known()
         if peer is None or peer not in self._trusted:
             if known:
@@ -208,7 +212,7 @@ class Intake:
             return Arrival(ServedRequest(None, _address(peer)), override=self._override(settings, headers, False))
 
         now = context.monotonic()
-        deadline = parse_deadline(known, now, self.counts) if known else None
+        deadline = parse_deadline(known, now, self.counts) if known and self._deadline else None
         expired = deadline is not None and deadline - now <= settings.server.min_remaining_s + _ROUNDING_S
         if expired:
             self.counts.add("expired")
@@ -217,13 +221,18 @@ class Intake:
         arrival = Arrival(
             ServedRequest(deadline, _address(peer)),
             trusted=True,
-            criticality=parse_criticality(known, self.counts) if known else None,
-            baggage=parse_baggage(known, self.counts) if known else None,
+            criticality=parse_criticality(known, self.counts) if known and self._criticality else None,
+            baggage=parse_baggage(known, self.counts) if known and self._baggage else None,
             override=self._override(settings, headers, True),
-            trace=self._trace(headers),
             expired=expired,
         )
-        _enrich(arrival, now)
+        span = trace.get_current_span()
+        if span is trace.INVALID_SPAN or not span.get_span_context().is_valid:
+            arrival.trace = self._trace(headers) if self._traces else None
+        else:
+            # Started by an instrumentation of the framework, from the same headers: what the handler does belongs
+            # beneath it. A second server span is never started.
+            _enrich(span, arrival, now)
         return arrival
 
     def _override(self, settings: MeshSettings, headers: ReceivedHeaders, trusted: bool) -> Override | None:
@@ -232,10 +241,6 @@ class Intake:
         return self._overrides.read(settings.overrides, headers, trusted)
 
     def _trace(self, headers: ReceivedHeaders) -> Context | None:
-        # A span that is current here was started by an instrumentation of the framework, from the same headers: what
-        # the handler does belongs beneath it. A second server span is never started.
-        if trace.get_current_span().get_span_context().is_valid:
-            return None
         found = extract_trace(headers.values, headers.names, self.counts)
         return as_caller(found) if found is not None and _is_instrumented() else found
 
@@ -250,9 +255,8 @@ def _address(peer: str | None) -> str:
     return "" if peer is None or peer == UNIX else peer
 
 
-def _enrich(arrival: Arrival, now: float) -> None:
+def _enrich(span: trace.Span, arrival: Arrival, now: float) -> None:
     """Say on the framework's span what the request came with."""
-    span = trace.get_current_span()
     if not span.is_recording():
         return
     if arrival.request.deadline is not None:
