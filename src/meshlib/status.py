@@ -135,15 +135,19 @@ class MeshStatus:
         mode: ``off``, ``observe`` or ``on``.
         services: those in use.
         pools: of connections.
+        sidecar: whose proxy stands beside this process (``Istio``, ``Linkerd``); empty where none was found.
     """
 
     service: str
     mode: str
     services: tuple[ServiceStatus, ...]
     pools: tuple[PoolStats, ...]
+    sidecar: str = ""
 
     def __str__(self) -> str:
         lines = [f"mesh {self.service or '(unnamed)'}, mode {self.mode}"]
+        if self.sidecar:
+            lines.append(f"  beside a sidecar of {self.sidecar}")
         for service in self.services:
             age = f", age {format_duration(service.age_s)}" if service.age_s else ""
             source = f" by {service.source}" if service.source else ""
@@ -171,12 +175,14 @@ class MeshView:
     Attributes:
         directory: what discovery knows.
         served: what each middleware counts.
+        sidecar: whose proxy stands beside this process; empty where none was found.
         copied, replaced: read what became of copies for mirrors, and of calls with an override.
     """
 
     def __init__(self, snapshots: Snapshots, directory: Directory, engines: Sequence[SyncEngine | AsyncEngine]) -> None:
         self.directory = directory
         self.served: list[Ignored] = []
+        self.sidecar = ""
         self.copied: Callable[[], Mapping[tuple[str, str], int]] = dict
         self.replaced: Callable[[], Mapping[tuple[str, str], int]] = dict
         self._snapshots = snapshots
@@ -265,7 +271,7 @@ def make_status(settings: MeshSettings, plane: DataPlane, view: MeshView) -> Mes
                 clusters=tuple(_cluster(cluster, now) for cluster in service.clusters.values()),
             )
         )
-    return MeshStatus(settings.service, plane.mode, tuple(services), tuple(view.pools()))
+    return MeshStatus(settings.service, plane.mode, tuple(services), tuple(view.pools()), view.sidecar)
 
 
 def _cluster(cluster: Cluster, now: float) -> ClusterStatus:

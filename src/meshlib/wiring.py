@@ -23,6 +23,7 @@ from meshlib.config.snapshot import Snapshots
 from meshlib.dataclass import dataclass
 from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.resolver import Resolution, ResolutionState
+from meshlib.discovery.sidecar import in_a_pod, wait_for_sidecar
 from meshlib.discovery.source import Source
 from meshlib.discovery.static import StaticSource
 from meshlib.discovery.watch import Directory
@@ -135,6 +136,7 @@ class Wiring:
             self.sources, self.control, self._publish, clock=clock.now, rng=parts.rng, on_event=self._discovered
         )
         # Who brings a wire of his own (a test, a simulation) wants no network.
+        self._own_wire = parts.sync_wire is None
         self.fleet = None if parts.sync_wire is not None else fleet_of(settings, self.fleet_changed)
         self.snapshots = Snapshots(
             settings,
@@ -359,6 +361,14 @@ class Wiring:
             self._keeping_house = True
             self.reloading.follow()
             self.control.call_every(_HOUSEKEEPING_S, self._keep_house)
+            if self._own_wire and self.settings.sidecar == "warn" and in_a_pod():
+                self.control.submit(self._look_for_sidecar)
+
+    async def _look_for_sidecar(self) -> None:
+        found = await wait_for_sidecar()
+        if found is not None:
+            self.view.sidecar = found.proxy
+            self.bus.emit(events.SidecarFound(proxy=found.proxy, evidence=found.evidence))
 
     def _use_callers(self) -> None:
         """See that services are watched whose endpoints say where the callers of others are."""

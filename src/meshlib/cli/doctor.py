@@ -19,6 +19,7 @@ from meshlib.balance.endpoint import Locality
 from meshlib.config.choose import choose_settings
 from meshlib.config.find import find_file
 from meshlib.config.settings import ConsulSettings, DiscoverySettings, LocalSettings, MeshSettings, RedisSettings
+from meshlib.discovery.sidecar import find_sidecar, in_a_pod
 from meshlib.errors import ConfigError, DiscoveryUnavailable, MeshError
 
 __all__ = ["Finding", "examine"]
@@ -75,7 +76,7 @@ def examine() -> list[Finding]:
     # It says the same as the findings, and would come in between.
     log.setLevel(logging.CRITICAL)
     try:
-        return [*_versions(), *_optional(), *_namesake(), *_configuration()]
+        return [*_versions(), *_optional(), *_namesake(), *_configuration(), *_sidecar()]
     finally:
         log.setLevel(level)
 
@@ -104,6 +105,16 @@ def _namesake() -> Iterator[Finding]:
             f"the distribution 'meshlib' {version} (3-D geometry) is installed here too and has the same import name; "
             "the two overwrite each other: pip uninstall meshlib meshlib-http && pip install meshlib-http",
         )
+
+
+def _sidecar() -> Iterator[Finding]:
+    found = asyncio.run(find_sidecar()) if in_a_pod() else None
+    if found is not None:
+        text = (
+            f"{found.proxy}: {found.evidence}; its retries multiply with those of the mesh, and TLS may be done twice: "
+            "leave one of the two out, or write `sidecar: ignore`"
+        )
+        yield Finding("warning", "sidecar", text)
 
 
 def _configuration() -> Iterator[Finding]:

@@ -146,6 +146,7 @@ def compile_config(config: written.MeshConfig) -> MeshSettings:
         redis=None if config.redis is None else lay_over(RedisSettings(""), config.redis),
         overrides=None if config.overrides is None else lay_over(OverrideSettings(), config.overrides),
         watch=None if config.watch is None else lay_over(WatchSettings(), config.watch),
+        sidecar=config.sidecar,
         sources=config.sources,
         notes=config.notes,
         security_documents=config.security_documents,

@@ -362,6 +362,7 @@ class MeshConfig(Part):
         redis: what a fleet shares limits over; null for none.
         overrides: what single requests may ask for, for development; null for nothing.
         watch: whether the files are followed, and read again when they change; null or false for not.
+        sidecar: whether a sidecar of another mesh is looked for, in a pod, and told of: ``warn`` or ``ignore``.
         route_sets: lists of routes by name, for routes that delegate to them.
         documents: how the documents of other meshes are read.
         include: further files, as paths and globs relative to this one.
@@ -389,6 +390,7 @@ class MeshConfig(Part):
     redis: Redis | None = None
     overrides: OrNone[Overrides] = None
     watch: OrNone[Watch] = None
+    sidecar: Literal["warn", "ignore"] = _MESH.sidecar
     route_sets: Mapping[Name, Many[Route]] = Field(default_factory=dict)
     documents: Documents = Documents()
     include: Many[Text] = ()

@@ -344,6 +344,7 @@ class MeshSettings:
         namespace, labels: of this workload.
         path_normalization: what is done to paths before routes see them (`meshlib.routing.normalize`).
         watch: None where its files are not followed.
+        sidecar: whether a sidecar of another mesh is looked for, in a pod, and told of: ``warn`` or ``ignore``.
         sources: the files that this was read from.
         notes: what documents of other meshes say that is not honoured, or not to the letter: each a `Note` of
             `meshlib.config.dialects.draft`.
@@ -368,6 +369,7 @@ class MeshSettings:
     redis: RedisSettings | None = None
     overrides: OverrideSettings | None = None
     watch: WatchSettings | None = None
+    sidecar: Literal["warn", "ignore"] = "warn"
     sources: tuple[str, ...] = ()
     notes: tuple[Any, ...] = ()
     security_documents: tuple[Any, ...] = ()

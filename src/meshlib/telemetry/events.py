@@ -7,10 +7,10 @@ one line to the logger ``meshlib``, which therefore tells of trouble also where 
 from __future__ import annotations
 
 import logging
-import time
 from typing import ClassVar
 
-from meshlib.dataclass import dataclass, field
+from meshlib.dataclass import dataclass
+from meshlib.telemetry.event import Event
 
 __all__ = [
     "BreakerClosed",
@@ -39,51 +39,13 @@ __all__ = [
     "ServiceForgotten",
     "ServiceUnknown",
     "ShadowDiffers",
+    "SidecarFound",
     "from_discovery",
 ]
 
 
 _SHOWN = 10
 """How many changes of a configuration a log line tells."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """Something changed.
-
-    Attributes:
-        kind: a word for what it is; one per class.
-        family: a word for what changed; of the events of one family about one subject, the last one says how things
-            are.
-        level: of the log line.
-        says: the sentence, with the event's fields to be filled in.
-        about: the fields that name the subject.
-        service: that it is about; empty for the mesh as a whole.
-        time: when, in seconds since the epoch.
-    """
-
-    kind: ClassVar[str] = "event"
-    family: ClassVar[str] = ""
-    level: ClassVar[int] = logging.INFO
-    says: ClassVar[str] = ""
-    about: ClassVar[tuple[str, ...]] = ("service",)
-
-    service: str = ""
-    time: float = field(default_factory=time.time)
-
-    @property
-    def subject(self) -> str:
-        """What the event is about, as narrowly as it goes: its service, a cluster of it, or one endpoint."""
-        return " ".join(getattr(self, name) for name in self.about)
-
-    @property
-    def text(self) -> str:
-        """What happened, in a sentence."""
-        return self.says.format(event=self).strip()
-
-    def __str__(self) -> str:
-        where = getattr(self, "cluster", self.service)
-        return f"{where}: {self.text}" if where else self.text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -434,3 +396,19 @@ class RegistrationRestored(Event):
     says: ClassVar[str] = "this process is registered again {event.detail}"
 
     detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidecarFound(Event):
+    """A proxy of another mesh stands beside this process: ``Istio`` or ``Linkerd``."""
+
+    kind: ClassVar[str] = "sidecar_found"
+    family: ClassVar[str] = "sidecar"
+    level: ClassVar[int] = logging.WARNING
+    says: ClassVar[str] = (
+        "a sidecar of {event.proxy} stands beside this process ({event.evidence}): its retries multiply with those of "
+        "the mesh, and TLS may be done twice; leave one of the two out, or write `sidecar: ignore`"
+    )
+
+    proxy: str
+    evidence: str = ""

@@ -1,0 +1,36 @@
+"""Events of a process that serves: how it goes."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from meshlib.dataclass import dataclass
+from meshlib.telemetry.events import Event
+
+__all__ = ["DrainingBegan", "DrainingEnded"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainingBegan(Event):
+    """This process is about to end: it is ready no more, leaves the registry, and goes on serving for `notice_s`."""
+
+    kind: ClassVar[str] = "draining_began"
+    family: ClassVar[str] = "draining"
+    says: ClassVar[str] = (
+        "this process drains: {event.in_flight} requests in flight; it takes more for {event.notice_s:g} s"
+    )
+
+    in_flight: int
+    notice_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainingEnded(Event):
+    """This process has served what it had, or gave up what is still in flight, and ends."""
+
+    kind: ClassVar[str] = "draining_ended"
+    family: ClassVar[str] = "draining"
+    says: ClassVar[str] = "this process is drained after {event.took_s:g} s, with {event.in_flight} requests in flight"
+
+    in_flight: int
+    took_s: float
