@@ -59,6 +59,11 @@ class Entry:
         self._claim: Claim | None = None
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def known(self) -> bool:
+        """Whether callers may have heard of the port by it."""
+        return self.entered or self._claim is not None
+
     def begin(self) -> None:
         """Enter as soon as the port answers, and try until it succeeds."""
         task = asyncio.get_running_loop().create_task(self._enter_when_it_answers(), name="meshlib register")

@@ -111,6 +111,11 @@ class Registration:
         return self.active and self._entry is not None and self._entry.entered
 
     @property
+    def known(self) -> bool:
+        """Whether callers may have heard of this process by it."""
+        return self.active and self._entry is not None and self._entry.known
+
+    @property
     def notice_s(self) -> float:
         """How long it takes until callers have heard that the entry has gone."""
         return self._registrar.notice_s if isinstance(self._registrar, SharedRegistrar) else _NOTICE_S
@@ -189,6 +194,12 @@ class Registration:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+    async def withdraw(self) -> None:
+        """Do what `close` does, on the control plane's loop."""
+        entry = self._leave()
+        if entry is not None:
+            await entry.leave()
 
     def _take_part(self, entry: Entry | None = None) -> Entry:
         entry = Entry(self._registrar, self._instance) if entry is None else entry

@@ -14,6 +14,7 @@ from opentelemetry import context as otel_context
 from meshlib.errors import DeadlineExceeded, MeshError
 from meshlib.propagation import INCOMING, Headers
 from meshlib.server.cancellation import Cancellation
+from meshlib.server.closing import closing
 from meshlib.server.intake import KEY, UNIX, HasSettings, IntakeCounts
 from meshlib.server.refusal import EXPIRED, OVERLOADED, Refusal, asks_for_peace, refusal_for
 from meshlib.server.serving import Served, serving_of
@@ -81,19 +82,51 @@ class MeshMiddleware:
         if scope["type"] != "http" or KEY in scope:
             await self.app(scope, receive, send)
             return
-        arrival = self._serving.intake.take(peer_of(scope), _AsgiHeaders(scope["headers"]))
-        if arrival is None:
+        if self._serving.closing:
+            send = closing(scope, send)
+        serving, headers = self._serving, _AsgiHeaders(scope["headers"])
+        arrival = serving.intake.take(peer_of(scope), headers)
+        if serving.endpoints is not None and serving.endpoints.has(scope["method"], scope["path"]):
+            answer = await serving.endpoints.answer(scope["path"], serving.intake.trusts(peer_of(scope)))
+            await _answer(send, scope["method"], answer)
+        elif arrival is None:
+            if serving.admission is not None and serving.settings.mode == "observe":
+                send = _observed(send, serving.admission.observe(serving.intake.glance(peer_of(scope), headers), headers))
             await self.app(scope, receive, send)
         elif arrival.expired:
-            self._serving.refuse("expired")
+            serving.refuse("expired")
             await _answer(send, scope["method"], EXPIRED)
-        else:
+        elif serving.admission is None:
             await self._serve(arrival, scope, receive, send)
+        else:
+            await self._admit(serving.admission, headers, arrival, scope, receive, send)
 
-    async def _serve(self, arrival: Arrival, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _admit(
+        self,
+        admission: Admission,
+        headers: _AsgiHeaders,
+        arrival: Arrival,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        departure = Departure(scope, receive)
+        try:
+            ticket = await admission.enter(arrival, headers, departure)
+            if isinstance(ticket, Refusal):
+                self._serving.refuse(ticket.reason)
+                await _answer(send, scope["method"], ticket)
+            else:
+                await self._serve(arrival, scope, departure.receive if departure.begun else receive, send, ticket)
+        finally:
+            departure.close()
+
+    async def _serve(
+        self, arrival: Arrival, scope: Scope, receive: Receive, send: Send, ticket: Ticket | None = None
+    ) -> None:
         if self._load is not None:
             send = self._load.watch_asgi(send, arrival.trusted)
-        served = self._serving.begin(arrival)
+        served = self._serving.begin(arrival, ticket)
         response = Response(send, served)
         cancellation = None
         if self._serving.cancels(scope["method"]):

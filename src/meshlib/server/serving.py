@@ -12,13 +12,18 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from meshlib import context
+from meshlib.durations import Duration, parse_duration
 from meshlib.net.fork import after_fork
 from meshlib.server.cancellation import SAFE_METHODS
+from meshlib.server.health import CheckFunction, Checks
 from meshlib.server.intake import HasSettings, Intake
 
 if TYPE_CHECKING:
-    from meshlib.config.settings import MeshSettings
+    from meshlib.config.settings import MeshSettings, ServerSettings
+    from meshlib.server.admission import Admission, Ticket
+    from meshlib.server.endpoints import Endpoints
     from meshlib.server.intake import Arrival
+    from meshlib.telemetry.events import Event
 
 __all__ = ["HasServing", "Outcome", "Served", "Serving", "serving_of"]
 
@@ -35,25 +40,74 @@ class Serving:
         in_flight: how many are being served, streamed responses included.
         busy_s: how long all requests together took that have ended, from when they were begun to their last byte.
         draining: whether this process is about to leave: it serves what comes, and says that it is not ready.
+        closing: whether callers have heard of that, and those who keep a connection are to go elsewhere.
+        mesh: whose they are; None for none.
+        admission: what lets requests in; None where any number is served.
+        endpoints: what the mesh answers itself; None for nothing.
+        checks: of the user's, by which it is ready or not.
 
     Args:
         mesh: whose settings hold; None for the defaults.
         clock: in seconds, monotonic.
+        tell: called with what happens.
 
     Raises:
         ConfigError: if a trusted peer is not written as CIDR.
     """
 
-    def __init__(self, mesh: HasSettings | None = None, *, clock: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        mesh: HasSettings | None = None,
+        *,
+        clock: Callable[[], float] | None = None,
+        tell: Callable[[Event], object] | None = None,
+    ) -> None:
+        self.mesh = mesh
         self.intake = Intake(mesh)
         self.in_flight = 0
-        self.draining = False
+        self.draining = self.closing = False
         self.clock = clock or context.monotonic
         self.busy_s = 0.0
         self._outcomes: Counter[tuple[Outcome, str]] = Counter()
         self._life = object()
         self._lock = threading.Lock()
+        self._tell = tell
+        self.checks = Checks(self.clock)
+        self.admission: Admission | None = None
+        self.endpoints: Endpoints | None = None
+        self._follow(self.intake.server)
+        self.intake.on_change = self._follow
         after_fork(self)
+
+    def _follow(self, server: ServerSettings) -> None:
+        """Go by these settings from now on. Loaded here, not above: most processes have neither."""
+        if server.admission is None:
+            self.admission = None  # who waits there gets its turn as the others end
+        elif self.admission is not None:
+            self.admission.change(server.admission)
+        else:
+            from meshlib.server.admission import Admission
+
+            self.admission = Admission(server.admission, clock=self.clock, tell=self._tell)
+        if server.health is None:
+            self.endpoints = None
+        else:
+            from meshlib.server.endpoints import Endpoints
+
+            self.endpoints = Endpoints(self, server.health)
+
+    def add_check(self, name: str, check: CheckFunction, *, timeout: Duration | None = None) -> None:
+        """Have this process be ready only while `check` passes: see `meshlib.server.health`.
+
+        Args:
+            name: for those who read why it is not; a check of the same name is replaced.
+            check: sync or async. It fails if it raises or returns False.
+            timeout: how long it may take; ``check_timeout`` of the configuration unless given.
+
+        Raises:
+            ValueError: if `timeout` is not a duration.
+        """
+        self.checks.add(name, check, None if timeout is None else parse_duration(timeout))
 
     @property
     def settings(self) -> MeshSettings:
@@ -84,11 +138,11 @@ class Serving:
         cancel = self.intake.server.cancel
         return method in SAFE_METHODS if cancel == "safe_methods" else cancel == "all"
 
-    def begin(self, arrival: Arrival) -> Served:
-        """A request is served from now on."""
+    def begin(self, arrival: Arrival, ticket: Ticket | None = None) -> Served:
+        """A request is served from now on, in its place if there is admission."""
         with self._lock:
             self.in_flight += 1
-        return Served(self, arrival)
+        return Served(self, arrival, ticket)
 
     def refuse(self, reason: str) -> None:
         """A request is not served, for a reason that its caller is told."""
@@ -109,6 +163,9 @@ class Serving:
         self._life = object()
         self._outcomes.clear()
         self.in_flight, self.busy_s = 0, 0.0
+        self.checks.renew_locks()
+        if self.admission is not None:
+            self.admission.after_fork_in_child()
 
 
 class Served:
@@ -120,13 +177,14 @@ class Served:
         life: of the process that began it, which may have forked since.
     """
 
-    __slots__ = ("_open", "_serving", "arrival", "began_at", "life")
+    __slots__ = ("_open", "_serving", "_ticket", "arrival", "began_at", "life")
 
-    def __init__(self, serving: Serving, arrival: Arrival) -> None:
+    def __init__(self, serving: Serving, arrival: Arrival, ticket: Ticket | None = None) -> None:
         self.arrival = arrival
         self.began_at = serving.clock()
         self.life = serving._life
         self._serving = serving
+        self._ticket = ticket
         self._open = True
 
     def end(self, status: int = 0, cancelled: str = "") -> None:
@@ -139,10 +197,11 @@ class Served:
         if self._open:
             self._open = False
             self.arrival.request.close()
-            if cancelled:
-                self._serving._end(self, "cancelled", cancelled)
-            else:
-                self._serving._end(self, "ok" if 0 < status < _ERROR else "error", "")
+            outcome: Outcome = "cancelled" if cancelled else "ok" if 0 < status < _ERROR else "error"
+            self._serving._end(self, outcome, cancelled)
+            if self._ticket is not None:
+                # An error may come early, and a caller that goes away at any time: neither says how long work takes.
+                self._ticket.release(True if outcome == "ok" else False if cancelled == "deadline" else None)
 
 
 @runtime_checkable

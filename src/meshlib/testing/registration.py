@@ -28,6 +28,15 @@ class InertRegistration(Registration):
         """Nobody has to hear of it."""
         return 0.0
 
+    @property
+    def known(self) -> bool:
+        """Whether it holds."""
+        return self.active
+
+    async def withdraw(self) -> None:
+        """Hold no more."""
+        self._pid = None
+
     def begin(self) -> InertRegistration:
         """Hold."""
         return self.start()
