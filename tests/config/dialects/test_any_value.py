@@ -105,7 +105,7 @@ def changed(sample: dict[str, Any], path: tuple[Any, ...], value: Any) -> dict[s
 FIELDS = [(index, path) for index, sample in enumerate(SAMPLES) for path in places(sample)]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.sampled_from(FIELDS), VALUES)
 def test_any_value_in_any_field_of_a_document_is_read_or_told_of(
     field: tuple[int, tuple[Any, ...]], value: Any
