@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextvars import ContextVar
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 try:
     import aiohttp
@@ -38,6 +38,9 @@ from meshlib.net.wire import AsyncWire, Headers
 from meshlib.policy.retry import IDEMPOTENT_METHODS
 from meshlib.routing.fields import HeaderFields
 
+if TYPE_CHECKING:
+    from meshlib.mesh import Mesh
+
 __all__ = ["MeshMiddleware", "attach", "middleware", "session"]
 
 _WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
@@ -48,7 +51,7 @@ _SLACK_S = 0.01
 _failed: ContextVar[tuple[object, MeshError] | None] = ContextVar("meshlib.aiohttp.failed", default=None)
 
 
-def middleware(mesh: Any) -> MeshMiddleware:
+def middleware(mesh: Mesh) -> MeshMiddleware:
     """Make a client middleware for a session of one's own: ``aiohttp.ClientSession(middlewares=[middleware(mesh)])``.
 
     Args:
@@ -57,7 +60,7 @@ def middleware(mesh: Any) -> MeshMiddleware:
     return MeshMiddleware(plane_of(mesh))
 
 
-def session(mesh: Any, service: str | None = None, **options: Any) -> ClientSession:
+def session(mesh: Mesh, service: str | None = None, **options: Any) -> ClientSession:
     """An `aiohttp.ClientSession` whose calls go through the mesh. It belongs to the running loop, as any of aiohttp's.
 
     Args:

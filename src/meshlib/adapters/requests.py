@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from copy import copy
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
 try:
@@ -38,13 +38,16 @@ from meshlib.errors import ConnectFailed, MeshError, Reset
 from meshlib.net.wire import Headers, SyncWire
 from meshlib.routing.fields import HeaderFields
 
+if TYPE_CHECKING:
+    from meshlib.mesh import Mesh
+
 __all__ = ["MeshAdapter", "MeshSession", "adapter", "attach", "session"]
 
 _COMPLETE = replace(NO_OPTIONS, complete_body=True)
 _Times = float | tuple[float | None, float | None] | Timeout | None
 
 
-def adapter(mesh: Any, *, fallback: BaseAdapter | None = None) -> MeshAdapter:
+def adapter(mesh: Mesh, *, fallback: BaseAdapter | None = None) -> MeshAdapter:
     """Make an adapter for a `requests.Session` of one's own, to be mounted at ``http://`` and ``https://``.
 
     Args:
@@ -54,7 +57,7 @@ def adapter(mesh: Any, *, fallback: BaseAdapter | None = None) -> MeshAdapter:
     return MeshAdapter(plane_of(mesh), fallback=fallback)
 
 
-def session(mesh: Any, service: str | None = None) -> MeshSession:
+def session(mesh: Mesh, service: str | None = None) -> MeshSession:
     """A `requests.Session` whose calls go through the mesh.
 
     Keep it for the life of the application, or make many: each is cheap, and connections belong to the mesh.
