@@ -62,6 +62,7 @@ PUBLIC = [
     "HealthCheck",
     "Hedge",
     "HighLimits",
+    "Hopeless",
     "HttpCheck",
     "LeastRequest",
     "LimitExceeded",

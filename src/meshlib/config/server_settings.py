@@ -32,6 +32,21 @@ class DrainSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class HopelessSettings:
+    """When a request is refused because it cannot finish in time; see `meshlib.server.hopeless`.
+
+    Attributes:
+        percentile: of the times that requests of its kind took of late: a request with less time left is refused.
+        min_samples: with fewer of them none is.
+        probe_interval_s: so often one is served all the same, of each kind.
+    """
+
+    percentile: float = 5.0
+    min_samples: int = 20
+    probe_interval_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
     """What the callee's side believes of an incoming request.
 
@@ -42,6 +57,7 @@ class ServerSettings:
         min_remaining_s: a request with less time left than this is refused as expired.
         cancel: which handlers end when their caller goes away, or its deadline passes: those of ``safe_methods`` (GET,
             HEAD, OPTIONS, TRACE), ``all``, or none (``off``).
+        hopeless: whether a request is refused that cannot finish in time; None for not.
         drain: how the process ends.
         admission: how many requests are served at once; None for any number.
         health: the endpoints that say how this process is; None for none.
@@ -60,6 +76,7 @@ class ServerSettings:
     accept: tuple[Accepted, ...] = ACCEPTED
     min_remaining_s: float = 0.001
     cancel: Cancel = "safe_methods"
+    hopeless: HopelessSettings | None = None
     drain: DrainSettings = DrainSettings()
     admission: AdmissionSettings | None = None
     health: HealthSettings | None = None

@@ -65,7 +65,7 @@ from meshlib.config.parts.retry import (
     Retry,
     RetryBudget,
 )
-from meshlib.config.parts.server import Drain, Server
+from meshlib.config.parts.server import Drain, Hopeless, Server
 from meshlib.config.parts.serving import Admission, AdmissionShares, Health
 from meshlib.config.parts.shadow import Shadow
 from meshlib.config.parts.sources import Consul, Local
@@ -103,6 +103,7 @@ __all__ = [
     "HealthCheck",
     "Hedge",
     "HighLimits",
+    "Hopeless",
     "HttpCheck",
     "LeastRequest",
     "Limits",
