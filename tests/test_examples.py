@@ -399,6 +399,35 @@ def test_one_request_reaches_a_developers_instance_two_hops_away(tmp_path: Path)
     ]
 
 
+def test_a_fastapi_service_takes_its_clients_as_dependencies(tmp_path: Path) -> None:
+    assert what_it_prints("server/fastapi_app.py", tmp_path) == [
+        "called: {'item': 42, 'in_time': True}",
+        "declared: {'item': 43, 'in_time': True}",
+        "too late: 504",
+        "replaced: {'fake': '/items/42'}",
+    ]
+
+
+def test_a_flask_service_takes_its_clients_from_the_extension(tmp_path: Path) -> None:
+    assert what_it_prints("server/flask_app.py", tmp_path) == [
+        "called: {'item': {'path': '/items/42'}, 'left': True}",
+        "the catalogue was told of the caller's deadline: True",
+        "too late: 504",
+        "the catalogue is slow: 504",
+        "in production: on",
+    ]
+
+
+def test_a_django_project_is_in_the_mesh_by_one_line(tmp_path: Path) -> None:
+    assert what_it_prints("server/django_app.py", tmp_path) == [
+        "wsgi: {'item': 42}",
+        "asgi: {'item': 43}",
+        "the catalogue was told of the caller's deadline: True",
+        "too late: 504",
+        "the catalogue is slow: 504",
+    ]
+
+
 def test_each_example_is_in_the_index() -> None:
     index = (EXAMPLES / "README.md").read_text()
 
