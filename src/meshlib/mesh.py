@@ -268,7 +268,7 @@ class Mesh:
         if serving is None:
             from meshlib.server.serving import Serving
 
-            serving = self._serving = Serving(self)
+            serving = self._serving = Serving(self, tell=self._wiring.bus.emit)
         return serving
 
     @property

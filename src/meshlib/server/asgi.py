@@ -15,11 +15,13 @@ from meshlib.errors import DeadlineExceeded, MeshError
 from meshlib.propagation import INCOMING, Headers
 from meshlib.server.cancellation import Cancellation
 from meshlib.server.closing import closing
+from meshlib.server.departure import Departure
 from meshlib.server.intake import KEY, UNIX, HasSettings, IntakeCounts
-from meshlib.server.refusal import EXPIRED, OVERLOADED, Refusal, asks_for_peace, refusal_for
+from meshlib.server.refusal import OVERLOADED, Refusal, asks_for_peace, refusal_for
 from meshlib.server.serving import Served, serving_of
 
 if TYPE_CHECKING:
+    from meshlib.server.admission import Admission, Ticket
     from meshlib.server.cancellation import Reason
     from meshlib.server.intake import Arrival
     from meshlib.server.load import LoadReporter
@@ -84,18 +86,20 @@ class MeshMiddleware:
             return
         if self._serving.closing:
             send = closing(scope, send)
-        serving, headers = self._serving, _AsgiHeaders(scope["headers"])
-        arrival = serving.intake.take(peer_of(scope), headers)
+        serving, peer, headers = self._serving, peer_of(scope), _AsgiHeaders(scope["headers"])
+        arrival = serving.intake.take(peer, headers)
         if serving.endpoints is not None and serving.endpoints.has(scope["method"], scope["path"]):
-            answer = await serving.endpoints.answer(scope["path"], serving.intake.trusts(peer_of(scope)))
+            answer = await serving.endpoints.answer(scope["path"], serving.intake.trusts(peer))
             await _answer(send, scope["method"], answer)
         elif arrival is None:
-            if serving.admission is not None and serving.settings.mode == "observe":
-                send = _observed(send, serving.admission.observe(serving.intake.glance(peer_of(scope), headers), headers))
-            await self.app(scope, receive, send)
-        elif arrival.expired:
-            serving.refuse("expired")
-            await _answer(send, scope["method"], EXPIRED)
+            ticket = serving.observe(peer, headers)
+            try:
+                await self.app(scope, receive, send if ticket is None else _observed(send, ticket))
+            finally:
+                if ticket is not None:
+                    ticket.release(None)
+        elif (refusal := serving.refusal(arrival, scope["method"], scope["path"], scope)) is not None:
+            await _answer(send, scope["method"], refusal)
         elif serving.admission is None:
             await self._serve(arrival, scope, receive, send)
         else:
@@ -263,6 +267,17 @@ def peer_of(scope: Scope) -> str | None:
     server = scope.get("server")
     # ASGI writes the address of a Unix socket as its path and no port.
     return UNIX if server and server[1] is None else None
+
+
+def _observed(send: Send, ticket: Ticket) -> Send:
+    """`send`, with the place given back behind the last byte."""
+
+    async def watched(message: Message) -> None:
+        await send(message)
+        if message["type"] in _BODIES and not message.get("more_body"):
+            ticket.release()
+
+    return watched
 
 
 async def _answer(send: Send, method: str, refusal: Refusal) -> None:

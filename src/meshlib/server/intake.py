@@ -11,9 +11,9 @@ of which nothing is known is not trusted.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from opentelemetry import trace
 
@@ -148,6 +148,8 @@ class Arrival:
         override: what replaces services for it.
         trace: the OpenTelemetry context to attach; None where a span is current already, or the caller sent none.
         expired: there is not enough time left to begin.
+        kind: of what is timed, see `meshlib.server.hopeless`; empty where nothing is.
+        source: the ASGI scope or the WSGI environ, where it is timed.
     """
 
     request: ServedRequest
@@ -157,6 +159,8 @@ class Arrival:
     override: Override | None = None
     trace: Context | None = None
     expired: bool = False
+    kind: str = ""
+    source: Mapping[str, Any] | None = None
 
     def scope(self) -> scoped:
         """The scope in which the application runs."""
@@ -169,6 +173,7 @@ class Intake:
     Attributes:
         counts: what was not taken as it came.
         server: the settings that held for the last request.
+        on_change: called with them when the configuration was read anew.
     """
 
     def __init__(self, mesh: HasSettings | None) -> None:
@@ -176,6 +181,7 @@ class Intake:
         self._overrides = OverrideReader(self.counts)
         self._mesh = mesh
         self._settings = MeshSettings() if mesh is None else mesh.settings
+        self.on_change: Callable[[ServerSettings], object] | None = None
         self._go_by(self._settings.server)
         reporting: object = mesh
         if isinstance(reporting, Reports):
@@ -190,6 +196,23 @@ class Intake:
         self._trusted = TrustedPeers(server.trusted_peers)
         self._deadline, self._criticality, self._baggage, self._traces = (kind in server.accept for kind in ACCEPTED)
         self.server = server
+        if self.on_change is not None:
+            self.on_change(server)
+
+    def trusts(self, peer: str | None) -> bool:
+        """Whether what this peer says is believed."""
+        return peer is not None and peer in self._trusted
+
+    def glance(self, peer: str | None, headers: ReceivedHeaders) -> Arrival:
+        """What of a request counts for admission, where nothing of it is taken in (mode ``observe``)."""
+        request = ServedRequest(None, _address(peer))
+        if not self.trusts(peer):
+            return Arrival(request)
+        known = headers.known()
+        if self._deadline:
+            request.deadline = parse_deadline(known, context.monotonic(), Ignored())
+        criticality = parse_criticality(known, Ignored()) if self._criticality else None
+        return Arrival(request, trusted=True, criticality=criticality)
 
     def take(self, peer: str | None, headers: ReceivedHeaders) -> Arrival | None:
         """What the request brings along; None if it is to pass untouched, by the mode of now.
@@ -199,10 +222,10 @@ class Intake:
             headers: the request's.
         """
         settings = self.settings
-        if settings.mode == "off":
-            return None
         if settings.server is not self.server:  # the configuration was read anew
             self._go_by(settings.server)
+        if settings.mode == "off":
+            return None
         known = headers.known()
         if peer is None or peer not in self._trusted:
             if known:

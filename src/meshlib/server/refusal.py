@@ -15,7 +15,7 @@ from meshlib.dataclass import dataclass
 from meshlib.errors import CircuitOpen, DeadlineExceeded, LimitExceeded, MeshError, NoEndpoint
 from meshlib.propagation import REFUSED
 
-__all__ = ["EXPIRED", "LATE", "OVERLOADED", "Refusal", "asks_for_peace", "refusal_for"]
+__all__ = ["EXPIRED", "HOPELESS", "LATE", "OVERLOADED", "Refusal", "asks_for_peace", "overload", "refusal_for"]
 
 _log = logging.getLogger("meshlib.server")
 
@@ -39,6 +39,11 @@ class Refusal:
         """``504 Gateway Timeout``, as WSGI wants it."""
         return f"{self.status.value} {self.status.phrase}"
 
+    @property
+    def reason(self) -> str:
+        """What its header `REFUSED` says; empty without."""
+        return next((value for name, value in self.headers if name == REFUSED), "")
+
 
 def _refusal(status: HTTPStatus, detail: str, *extra: tuple[str, str]) -> Refusal:
     problem = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail}
@@ -54,6 +59,13 @@ EXPIRED = _refusal(
 )
 """For a request whose caller no longer waits. The application was not called."""
 
+HOPELESS = _refusal(
+    HTTPStatus.GATEWAY_TIMEOUT,
+    "Requests of this kind take longer than the deadline that came with this one leaves; it was not begun.",
+    (REFUSED, "hopeless"),
+)
+"""For a request that would not be done in time. The application was not called."""
+
 LATE = _refusal(
     HTTPStatus.GATEWAY_TIMEOUT,
     "The deadline that came with the request passed while it was being served.",
@@ -64,6 +76,18 @@ LATE = _refusal(
 
 OVERLOADED: Final = ("x-envoy-overloaded", "true")
 """Envoy's header for: do not repeat this request, it was refused because there is too much to do."""
+
+
+def overload(detail: str, retry_after_s: float, *, final: bool) -> Refusal:
+    """For a request of which there are too many. The application was not called.
+
+    Args:
+        detail: why it is this one.
+        retry_after_s: how long to wait before it is repeated.
+        final: whether it is not to be repeated, here or anywhere.
+    """
+    extra = [(REFUSED, "overload"), ("retry-after", str(max(1, math.ceil(retry_after_s))))]
+    return _refusal(HTTPStatus.SERVICE_UNAVAILABLE, detail, *extra, *([OVERLOADED] if final else []))
 
 
 def asks_for_peace(status: int, request: ServedRequest) -> bool:

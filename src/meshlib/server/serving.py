@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from meshlib import context
 from meshlib.durations import Duration, parse_duration
@@ -17,12 +17,15 @@ from meshlib.net.fork import after_fork
 from meshlib.server.cancellation import SAFE_METHODS
 from meshlib.server.health import CheckFunction, Checks
 from meshlib.server.intake import HasSettings, Intake
+from meshlib.server.refusal import EXPIRED, HOPELESS
 
 if TYPE_CHECKING:
     from meshlib.config.settings import MeshSettings, ServerSettings
     from meshlib.server.admission import Admission, Ticket
     from meshlib.server.endpoints import Endpoints
-    from meshlib.server.intake import Arrival
+    from meshlib.server.hopeless import Hopeless
+    from meshlib.server.intake import Arrival, ReceivedHeaders
+    from meshlib.server.refusal import Refusal
     from meshlib.telemetry.events import Event
 
 __all__ = ["HasServing", "Outcome", "Served", "Serving", "serving_of"]
@@ -44,6 +47,7 @@ class Serving:
         mesh: whose they are; None for none.
         admission: what lets requests in; None where any number is served.
         endpoints: what the mesh answers itself; None for nothing.
+        hopeless: what knows which requests cannot finish in time; None where none is refused for that.
         checks: of the user's, by which it is ready or not.
 
     Args:
@@ -75,6 +79,7 @@ class Serving:
         self.checks = Checks(self.clock)
         self.admission: Admission | None = None
         self.endpoints: Endpoints | None = None
+        self.hopeless: Hopeless | None = None
         self._follow(self.intake.server)
         self.intake.on_change = self._follow
         after_fork(self)
@@ -89,6 +94,12 @@ class Serving:
             from meshlib.server.admission import Admission
 
             self.admission = Admission(server.admission, clock=self.clock, tell=self._tell)
+        if server.hopeless is None:
+            self.hopeless = None
+        elif self.hopeless is None or self.hopeless.settings != server.hopeless:
+            from meshlib.server.hopeless import Hopeless
+
+            self.hopeless = Hopeless(server.hopeless)
         if server.health is None:
             self.endpoints = None
         else:
@@ -138,6 +149,35 @@ class Serving:
         cancel = self.intake.server.cancel
         return method in SAFE_METHODS if cancel == "safe_methods" else cancel == "all"
 
+    def refusal(self, arrival: Arrival, method: str, path: str, source: Mapping[str, Any]) -> Refusal | None:
+        """The answer to a request that is not worth beginning; None for one that is.
+
+        Args:
+            arrival: the request.
+            method, path: of it.
+            source: the ASGI scope or the WSGI environ.
+        """
+        if arrival.expired:
+            self.refuse("expired")
+            return EXPIRED
+        if self.hopeless is None:
+            return None
+        from meshlib.server.hopeless import path_kind
+
+        arrival.kind, arrival.source = path_kind(method, path), source
+        deadline, now = arrival.request.deadline, self.clock()
+        if deadline is None or not self.hopeless.refuses(arrival.kind, deadline - now, now):
+            return None
+        self.refuse("hopeless")
+        return HOPELESS
+
+    def observe(self, peer: str | None, headers: ReceivedHeaders) -> Ticket | None:
+        """A request passes untouched; in mode ``observe`` admission counts what would become of it otherwise."""
+        admission = self.admission
+        if admission is None or self.settings.mode != "observe":
+            return None
+        return admission.observe(self.intake.glance(peer, headers), headers)
+
     def begin(self, arrival: Arrival, ticket: Ticket | None = None) -> Served:
         """A request is served from now on, in its place if there is admission."""
         with self._lock:
@@ -150,7 +190,11 @@ class Serving:
             self._outcomes["refused", reason] += 1
 
     def _end(self, served: Served, outcome: Outcome, reason: str) -> None:
-        took_s = self.clock() - served.began_at
+        now = self.clock()
+        took_s = now - served.began_at
+        arrival = served.arrival
+        if arrival.source is not None and self.hopeless is not None and outcome == "ok":
+            self.hopeless.took(arrival.kind, template_of(arrival.source), took_s, now)
         with self._lock:
             if served.life is self._life:
                 self.in_flight -= 1

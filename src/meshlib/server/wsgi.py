@@ -19,13 +19,14 @@ from meshlib.errors import MeshError
 from meshlib.propagation import INCOMING, Headers
 from meshlib.server.intake import KEY, UNIX, HasSettings, IntakeCounts
 from meshlib.server.pieces import Pieces
-from meshlib.server.refusal import EXPIRED, OVERLOADED, Refusal, asks_for_peace, refusal_for
+from meshlib.server.refusal import OVERLOADED, Refusal, asks_for_peace, refusal_for
 from meshlib.server.serving import Served, serving_of
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from meshlib.server.admission import Ticket
     from meshlib.server.load import LoadReporter
 
 __all__ = ["MeshMiddleware"]
@@ -76,17 +77,31 @@ class MeshMiddleware:
         """Serve one request, as PEP 3333 has it."""
         if KEY in environ:
             return self.app(environ, start_response)
-        arrival = self._serving.intake.take(peer_of(environ), WsgiHeaders(environ))
+        serving, peer, headers = self._serving, peer_of(environ), WsgiHeaders(environ)
+        arrival = serving.intake.take(peer, headers)
+        if serving.endpoints is not None:
+            path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+            if serving.endpoints.has(environ.get("REQUEST_METHOD", ""), path):
+                own = serving.endpoints.answer_blocking(path, serving.intake.trusts(peer))
+                return [_answer(start_response, environ, own)]
         if arrival is None:
-            return self.app(environ, start_response)
-        if arrival.expired:
-            self._serving.refuse("expired")
-            return [_answer(start_response, environ, EXPIRED)]
+            return self._pass(serving.observe(peer, headers), environ, start_response)
+        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        refusal = serving.refusal(arrival, environ.get("REQUEST_METHOD", ""), path, environ)
+        if refusal is not None:
+            return [_answer(start_response, environ, refusal)]
+        ticket = None
+        if serving.admission is not None:
+            admitted = serving.admission.enter_blocking(arrival, headers)
+            if isinstance(admitted, Refusal):
+                serving.refuse(admitted.reason)
+                return [_answer(start_response, environ, admitted)]
+            ticket = admitted
         environ[KEY] = arrival
         if self._load is not None:
             start_response = self._load.watch_wsgi(start_response, arrival.trusted)
         pieces = Pieces(arrival)
-        served = self._serving.begin(arrival)
+        served = serving.begin(arrival, ticket)
         answer = _Answer(start_response, served)
 
         def refuse(error: MeshError) -> bytes | None:
@@ -107,6 +122,18 @@ class MeshMiddleware:
             answer.end()
             return response
         return _Response(pieces, response, answer, refuse)
+
+    def _pass(self, ticket: Ticket | None, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Leave a request to the application, untouched."""
+        if ticket is None:
+            return self.app(environ, start_response)
+        try:
+            response = self.app(environ, start_response)
+        except BaseException:
+            ticket.release(None)
+            raise
+        ticket.release()  # of what is streamed, the beginning counts
+        return response
 
 
 class _Answer:

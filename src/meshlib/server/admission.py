@@ -1,0 +1,264 @@
+"""Admission: requests wait for a place here, in event loops and in threads, or are refused.
+
+Who gets one is decided by `meshlib.policy.serving_queue`; this waits. All loops and threads of a process share one
+queue. A request that gives up, is cancelled, or whose client goes away, leaves it; a place that it was given at that
+very moment is passed on.
+
+In mode ``observe`` nobody waits and nobody is refused: each request is served at once, while the queue is told of it as
+if it were not, and counts what it would have refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Hashable
+from random import Random
+from typing import TYPE_CHECKING
+
+from meshlib.context import Criticality
+from meshlib.policy.serving_queue import ServingQueue, Shed, Waiter
+from meshlib.server.refusal import EXPIRED, Refusal, overload
+from meshlib.telemetry.serving_events import SheddingBegan, SheddingEnded
+
+if TYPE_CHECKING:
+    from meshlib.policy.serving_settings import AdmissionSettings
+    from meshlib.server.departure import Departure
+    from meshlib.server.intake import Arrival, ReceivedHeaders
+    from meshlib.telemetry.events import Event
+
+__all__ = ["Admission", "Ticket"]
+
+_ATTEMPT = "x-envoy-attempt-count"
+_LONGEST_NAME = 256
+
+
+class Ticket:
+    """A place, until `release`."""
+
+    __slots__ = ("_admission", "_began_at", "_caller", "_life", "_open", "_waiter")
+
+    def __init__(self, admission: Admission, caller: Hashable, waiter: Waiter | None = None) -> None:
+        self._admission = admission
+        self._began_at = admission.clock()
+        self._caller = caller
+        self._life = admission.life
+        self._waiter = waiter
+        self._open = True
+
+    def release(self, ok: bool | None = True) -> None:
+        """The request is over. Once more does nothing.
+
+        Args:
+            ok: False if it took longer than its caller waited; None if nothing is to be learnt of its time.
+        """
+        if self._open:
+            self._open = False
+            if self._life is self._admission.life:
+                self._admission.released(self._began_at, ok, self._caller, self._waiter)
+
+
+class Admission:
+    """The queue of one process, and those who wait in it.
+
+    Attributes:
+        queue: decides; has the numbers.
+        clock: in seconds, monotonic.
+        life: of this process, which begins anew in a forked child.
+
+    Args:
+        settings: as of now; `change` sets others.
+        clock: see above.
+        rng: for what adapts the limit.
+        tell: called when shedding begins and ends.
+    """
+
+    def __init__(
+        self,
+        settings: AdmissionSettings,
+        *,
+        clock: Callable[[], float],
+        rng: Random | None = None,
+        tell: Callable[[Event], object] | None = None,
+    ) -> None:
+        self.clock = clock
+        self.life = object()
+        self.queue = ServingQueue(settings, clock(), rng or Random())
+        self._lock = threading.Lock()
+        self._tell = tell
+        self._told = False
+
+    def change(self, settings: AdmissionSettings) -> None:
+        """Go by other settings from now on."""
+        self.queue.change(settings, self.clock())
+
+    # Entering
+
+    async def enter(
+        self, arrival: Arrival, headers: ReceivedHeaders, departure: Departure | None = None
+    ) -> Ticket | Refusal:
+        """A place for a request, or the answer that it gets instead; in an event loop.
+
+        Args:
+            arrival: the request.
+            headers: its headers.
+            departure: tells whether its client goes away meanwhile.
+        """
+        caller = self._caller(arrival, headers)
+        answer = self._ask(arrival, headers, caller)
+        if isinstance(answer, Waiter):
+            answer = await self._wait(answer, departure)
+        return Ticket(self, caller) if answer is None else _refused(answer)
+
+    def enter_blocking(self, arrival: Arrival, headers: ReceivedHeaders) -> Ticket | Refusal:
+        """A place for a request, or the answer that it gets instead; in a thread or greenlet, which waits."""
+        caller = self._caller(arrival, headers)
+        answer = self._ask(arrival, headers, caller)
+        if isinstance(answer, Waiter):
+            answer = self._wait_blocking(answer)
+        return Ticket(self, caller) if answer is None else _refused(answer)
+
+    def observe(self, arrival: Arrival, headers: ReceivedHeaders) -> Ticket:
+        """Count what would become of a request that is served whatever that is."""
+        caller = self._caller(arrival, headers)
+        self.queue.settle(self.clock())
+        answer = self._ask(arrival, headers, caller)
+        if isinstance(answer, Shed):
+            ticket = Ticket(self, caller)
+            ticket._open = False
+            return ticket
+        return Ticket(self, caller, answer)
+
+    def _caller(self, arrival: Arrival, headers: ReceivedHeaders) -> Hashable:
+        source = self.queue.settings.fair_by
+        if source is None:
+            return None
+        # A stranger could call itself differently with each request, and have a new share each time.
+        values = headers.values(source.name) if source.kind == "header" and arrival.trusted else ()
+        return values[0][:_LONGEST_NAME] if values else ("peer", arrival.request.peer)
+
+    def _ask(self, arrival: Arrival, headers: ReceivedHeaders, caller: Hashable) -> Waiter | Shed | None:
+        criticality = Criticality.CRITICAL if arrival.criticality is None else arrival.criticality
+        retry = None
+        if arrival.trusted and (attempts := headers.values(_ATTEMPT)):
+            retry = attempts[0] != "1"
+        answer = self.queue.enter(self.clock(), criticality, caller, arrival.request.deadline, retry)
+        if (self.queue.shedding_since is not None) is not self._told:
+            self._changed()
+        return answer
+
+    # Waiting
+
+    async def _wait(self, waiter: Waiter, departure: Departure | None) -> Shed | None:
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not over.done():
+                over.set_result(None)
+
+        def wake_from_anywhere() -> None:
+            try:
+                loop.call_soon_threadsafe(wake)
+            except RuntimeError:  # the loop is closed, and nobody there to take the place
+                self._abandon(waiter)
+
+        self.queue.watch(waiter, wake_from_anywhere)
+        timer = loop.call_later(max(0.0, waiter.leaves_at - waiter.came_at), wake)
+        watching = None
+        if departure is not None:
+            watching = loop.create_task(departure.wait())
+            watching.add_done_callback(lambda _: wake() if departure.gone else None)
+        try:
+            await over
+        except BaseException:
+            self._abandon(waiter)
+            raise
+        finally:
+            timer.cancel()
+            if watching is not None:
+                watching.cancel()
+        return self._outcome(waiter, "gone" if departure is not None and departure.gone else "")
+
+    def _wait_blocking(self, waiter: Waiter) -> Shed | None:
+        over = threading.Event()
+        self.queue.watch(waiter, over.set)
+        try:
+            over.wait(max(0.0, waiter.leaves_at - waiter.came_at))
+        except BaseException:  # a greenlet is killed
+            self._abandon(waiter)
+            raise
+        return self._outcome(waiter, "")
+
+    def _outcome(self, waiter: Waiter, reason: str) -> Shed | None:
+        if waiter.granted and not reason:
+            return None
+        # A timer may be a moment early.
+        shed = self.queue.give_up(max(self.clock(), waiter.leaves_at), waiter, reason)
+        if shed is None and reason:
+            self._pass_on(waiter)
+            shed = Shed(reason)
+        if (self.queue.shedding_since is not None) is not self._told:
+            self._changed()
+        return shed
+
+    def _abandon(self, waiter: Waiter) -> None:
+        if self.queue.give_up(self.clock(), waiter, "gone") is None:
+            self._pass_on(waiter)
+
+    def _pass_on(self, waiter: Waiter) -> None:
+        """It has a place, and is not there to take it."""
+        self.queue.end(self.clock(), 0.0, None, waiter.caller)
+
+    # Leaving
+
+    def released(self, began_at: float, ok: bool | None, caller: Hashable, waiter: Waiter | None) -> None:
+        """A request is over: see `Ticket.release`."""
+        now, queue = self.clock(), self.queue
+        if waiter is not None:
+            queue.settle(now)
+            if queue.give_up(now, waiter, "gone") is not None:
+                return
+        queue.end(now, now - began_at, ok, caller)
+        if (queue.shedding_since is not None) is not self._told:
+            self._changed()
+
+    def _changed(self) -> None:
+        """Shedding has begun, or ended. Of threads that see it at once one tells."""
+        queue = self.queue
+        began = queue.shedding_since is not None
+        with self._lock:
+            changed, self._told = began is not self._told, began
+        if not changed or self._tell is None:
+            return
+        if began:
+            event: Event = SheddingBegan(limit=queue.limit, in_flight=queue.in_flight, pending=queue.pending)
+        else:
+            event = SheddingEnded(refused=sum(queue.shed.values()))
+        self._tell(event)
+
+    def after_fork_in_child(self) -> None:
+        """What the parent serves, and who waits there, is the parent's."""
+        self.life = object()
+        self._lock = threading.Lock()
+        self.queue.renew(self.clock())
+        self._told = False
+
+    def __repr__(self) -> str:
+        queue = self.queue
+        return f"<Admission [{queue.in_flight} of {queue.limit} in flight, {queue.pending} waiting]>"
+
+
+def _refused(shed: Shed) -> Refusal:
+    if shed.reason == "expired":
+        return EXPIRED
+    return overload(_DETAILS[shed.reason], shed.retry_after_s, final=shed.final)
+
+
+_DETAILS = {
+    "queue_full": "Too many requests wait to be served; this one was refused.",
+    "queue_timeout": "Too many requests are being served; this one waited for as long as it may.",
+    "outranked": "Too many requests are being served; this one gave way to a more critical one.",
+    "over_share": "Too many requests of this caller are being served or wait.",
+    "gone": "The client went away while its request waited.",
+}
