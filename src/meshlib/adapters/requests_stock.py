@@ -62,7 +62,7 @@ class StockWire:
 
     def _outgoing(self, request: WireRequest) -> PreparedRequest:
         outgoing = self._prepared.copy()
-        fields: CaseInsensitiveDict[str] = CaseInsensitiveDict()
+        fields: CaseInsensitiveDict[Any] = CaseInsensitiveDict()
         for name, value in request.headers:
             fields[name.decode("latin-1")] = value.decode("latin-1")
         if "host" not in {name.lower() for name in self._prepared.headers}:
