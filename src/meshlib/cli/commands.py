@@ -13,6 +13,7 @@ from meshlib.cli.check import check
 from meshlib.cli.convert import convert
 from meshlib.cli.diff import diff
 from meshlib.cli.explain import explain
+from meshlib.cli.generate import generate
 from meshlib.cli.init import init
 from meshlib.cli.override import override
 from meshlib.cli.schema import schema
@@ -28,7 +29,7 @@ def meshlib() -> None:
     """A service mesh as a Python library."""
 
 
-for _command in (check, convert, diff, explain, init, override, schema):
+for _command in (check, convert, diff, explain, generate, init, override, schema):
     meshlib.add_command(_command)
 
 

@@ -97,7 +97,7 @@ class _Builder:
                 self.lines = {}
                 self._anchors, self._sizes, self._number_keys = {}, {}, []
                 value = self._value(next(events), events, ())
-                if self._number_keys and not _is_of_kubernetes(value):
+                if self._number_keys and not _is_of_kubernetes(value) and not _is_openapi(value):
                     raise self._number_keys[0]
                 documents.append((value, self.lines))
         return documents
@@ -178,6 +178,11 @@ class _Builder:
 def _is_of_kubernetes(value: Any) -> bool:
     """Whether it is a document in which a number may be a key, as in ``portLevelMtls: {8080: ...}``, and is text."""
     return isinstance(value, dict) and isinstance(value.get("apiVersion"), str) and isinstance(value.get("kind"), str)
+
+
+def _is_openapi(value: Any) -> bool:
+    """The same of a description of an API, in which statuses are keys."""
+    return isinstance(value, dict) and isinstance(value.get("openapi"), str)
 
 
 def _line(event: Any) -> int:

@@ -10,7 +10,7 @@ binding                          puts them together
 
 from meshlib.adapters.declarative.decoding import ServerSentEvent
 from meshlib.adapters.declarative.errors import InvalidResponse, ResponseError, StatusError
-from meshlib.adapters.declarative.markers import Body, Cookie, File, Form, HashKey, Header, Path, Query
+from meshlib.adapters.declarative.markers import Body, Cookie, File, Form, HashKey, Header, Path, Query, Upload
 from meshlib.adapters.declarative.operation import delete, get, head, options, patch, post, put, request
 from meshlib.adapters.declarative.pagination import ByCursor, ByLink, ByPage, paginated
 from meshlib.adapters.declarative.response import Response
@@ -32,6 +32,7 @@ __all__ = [
     "ResponseError",
     "ServerSentEvent",
     "StatusError",
+    "Upload",
     "delete",
     "get",
     "head",

@@ -150,7 +150,7 @@ def _method(
         raise TypeError(f"{where}: say what it returns; None, if that is nothing")
     returns, pages = hints["return"], getattr(function, PAGES, None)
     how, items = item_type(returns)
-    awaited = inspect.iscoroutinefunction(function)
+    awaited = inspect.iscoroutinefunction(inspect.unwrap(function))
     is_async = awaited or how == "async"
     if how == "sync" and awaited:
         raise TypeError(f"{where}: an async method returns an AsyncIterator, not an Iterator")

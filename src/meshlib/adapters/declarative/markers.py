@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import IO, TypeAlias
+
 from meshlib.dataclass import dataclass
 
-__all__ = ["PLACES", "Body", "Cookie", "File", "Form", "HashKey", "Header", "Path", "Query"]
+__all__ = ["PLACES", "Body", "Cookie", "File", "Form", "HashKey", "Header", "Path", "Query", "Upload"]
+
+Upload: TypeAlias = (
+    bytes | IO[bytes] | tuple[str | None, bytes | IO[bytes]] | tuple[str | None, bytes | IO[bytes], str | None]
+)
+"""A file of a form: what is in it; with its name, and with its media type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +86,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of a form, which makes the form a multipart one: bytes, a binary file, ``(name, content)`` or
-    ``(name, content, media_type)``, or a list of these.
+    """A file of a form, which makes the form a multipart one: an `Upload`, or a list of them.
 
     Args:
         alias: its name in the form; None for the parameter's own.

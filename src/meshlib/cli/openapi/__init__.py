@@ -1,0 +1,9 @@
+"""Python of an OpenAPI document: a Protocol of declared calls, and models of what they take and give.
+
+document      the document, its references, its bounds
+names         names of Python
+expressions   types as text, and how they are laid out
+schemas       JSON Schema into types
+operations    paths into methods
+module        all of it as one file
+"""

@@ -1,0 +1,496 @@
+"""JSON Schema into types: models, unions, literals, lists and maps.
+
+A schema says much that a caller need not know: bounds, patterns, what must not be together. The server checks that;
+here only the shape counts. What has no shape that Python can tell is `Any`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from meshlib.cli.openapi.document import MAX_SCHEMAS, OpenApi, OpenApiError, text_of
+from meshlib.cli.openapi.expressions import NONE, Call, Expression, Name, Subscript, Union, optional, union
+from meshlib.cli.openapi.names import WORDS, Names, as_class, as_variable, literal
+
+__all__ = ["ANY", "Alias", "Field", "Model", "Root", "Types", "names_in"]
+
+ANY: Final = Name("Any")
+
+_COMPONENT: Final = "#/components/schemas/"
+_MAX_DEPTH: Final = 100
+_FIELDS_TAKEN: Final = WORDS | frozenset(dir(BaseModel)) | {"dt", "model_config"}
+
+_SCALARS: Final = ("str", "int", "float", "bool", "UUID", "Decimal", "None")
+
+_FORMATS: Final = {
+    "date-time": Name("dt.datetime"),
+    "date": Name("dt.date"),
+    "time": Name("dt.time"),
+    "duration": Name("dt.timedelta"),
+    "uuid": Name("UUID"),
+    "decimal": Name("Decimal"),
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A field of a model."""
+
+    name: str
+    alias: str
+    type: Expression
+    default: Expression | None
+    description: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A class with fields."""
+
+    name: str
+    description: str
+    fields: tuple[Field, ...]
+    open: bool
+
+
+@dataclass(frozen=True)
+class Root:
+    """A class around a type that holds itself."""
+
+    name: str
+    description: str
+    type: Expression
+
+
+@dataclass(frozen=True)
+class Alias:
+    """Another name of a type."""
+
+    name: str
+    type: Expression
+
+
+@dataclass
+class _Shape:
+    """What a schema and those that it is composed of say of an object."""
+
+    properties: dict[str, Any] = field(default_factory=dict)
+    required: set[str] = field(default_factory=set)
+    extra: Any = None
+    is_object: bool = False
+    others: list[Any] = field(default_factory=list)
+    merged: set[str] = field(default_factory=set)
+
+
+def names_in(expression: Expression) -> Iterator[str]:
+    """The names that an expression uses."""
+    match expression:
+        case Name(text):
+            yield text
+        case Subscript(head, items):
+            yield head
+            for item in items:
+                yield from names_in(item)
+        case Union(items):
+            for item in items:
+                yield from names_in(item)
+        case Call(head, pairs):
+            yield head
+            for _, item in pairs:
+                yield from names_in(item)
+
+
+class Types:
+    """The types of a document, made as they are asked for.
+
+    Args:
+        document: whose.
+        names: of the module.
+
+    Attributes:
+        models: with fields, by name.
+        aliases: all else that has a name.
+    """
+
+    def __init__(self, document: OpenApi, names: Names) -> None:
+        self._document = document
+        self._names = names
+        self._by_ref: dict[str, str] = {}
+        self._told: dict[str, str] = {}
+        self._looking: set[str] = set()
+        self._objects: dict[str, bool] = {}
+        self._depth = 0
+        self.models: dict[str, Model] = {}
+        self.aliases: dict[str, Expression] = {}
+        components = document.section("schemas")
+        if len(components) > MAX_SCHEMAS:
+            raise OpenApiError(f"{document.name}: has more than {MAX_SCHEMAS} schemas")
+        for key in components:
+            ref = _COMPONENT + key.replace("~", "~0").replace("/", "~1")
+            self._by_ref[ref] = names.take(as_class(key))
+        self._waiting: list[tuple[str, str]] = []
+        self._declared: set[str] = set()
+        self._tags: dict[str, dict[str, set[str]]] = {}
+        self._find_tags()
+
+    def of(self, schema: Any, name: str) -> Expression:
+        """The type of a schema.
+
+        Args:
+            schema: it.
+            name: what a model is called, if one comes of it.
+        """
+        made = self._expression(schema, name)
+        while self._waiting:
+            ref, known = self._waiting.pop()
+            self._declare(known, self._document.find(ref), ref)
+        return made
+
+    def named(self, name: str, type_: Expression) -> Expression:
+        """A type, under a name of its own where it is too long to stand in a line with others."""
+        if len(str(type_)) <= 50:
+            return type_
+        taken = self._names.take(as_class(name))
+        self.aliases[taken] = type_
+        return Name(taken)
+
+    def finished(self) -> tuple[list[Model], list[Root], list[Alias]]:
+        """All that was made: classes by name, aliases so that each comes after what it uses.
+
+        Raises:
+            OpenApiError: if a type is nothing but itself.
+        """
+        uses = {
+            name: {each for each in names_in(type_) if each in self.aliases} for name, type_ in self.aliases.items()
+        }
+        order, circular = _sorted(uses)
+        bare = {
+            name: {str(each) for each in _members(self.aliases[name]) if str(each) in circular} for name in circular
+        }
+        for name in sorted(_sorted(bare)[1]):
+            raise OpenApiError(f"{self._document.name}: the schema of {name} is nothing but itself")
+        roots = [Root(name, self._told.get(name, ""), self.aliases[name]) for name in sorted(circular)]
+        aliases = [Alias(name, self.aliases[name]) for name in order]
+        return [self.models[name] for name in sorted(self.models)], roots, aliases
+
+    def shape_of(self, schema: Any) -> dict[str, Any] | None:
+        """The properties of an object; None for what is none."""
+        shape = self._shape(schema, _Shape())
+        return shape.properties if shape.is_object and shape.properties else None
+
+    def is_plain(self, type_: Expression) -> bool:
+        """Whether values of a type have a text, or are lists of what has, or None."""
+        match type_:
+            case Name(text) if text in self.aliases:
+                return text not in self._looking and self._is_plain_alias(text)
+            case Name(text):
+                return text in _SCALARS or text.startswith("dt.")
+            case Subscript("Literal", _):
+                return True
+            case Subscript("list", (item,)):
+                return not self.is_list(item) and self.is_plain(item)
+            case Union(items):
+                return all(self.is_plain(each) for each in items)
+        return False
+
+    def _is_plain_alias(self, name: str) -> bool:
+        self._looking.add(name)
+        try:
+            return self.is_plain(self.aliases[name])
+        finally:
+            self._looking.discard(name)
+
+    def is_list(self, type_: Expression) -> bool:
+        """Whether a type is one of lists, under whatever name."""
+        seen: set[str] = set()
+        while isinstance(type_, Name) and type_.text in self.aliases and type_.text not in seen:
+            seen.add(type_.text)
+            type_ = self.aliases[type_.text]
+        return any(isinstance(each, Subscript) and each.head == "list" for each in _members(type_))
+
+    def scalar(self, type_: Expression) -> Expression:
+        """The type, if its values have a text each; else text."""
+        return type_ if self.is_plain(type_) and not self.is_list(type_) and type_ != NONE else Name("str")
+
+    # Names and references
+
+    def _reference(self, ref: str) -> Name:
+        name = self._by_ref.get(ref)
+        if name is None:
+            self._document.find(ref)  # which says so, if it leads nowhere
+            name = self._by_ref[ref] = self._names.take(as_class(ref.rpartition("/")[2]))
+        if ref not in self._declared:
+            self._declared.add(ref)
+            self._waiting.append((ref, name))
+        return Name(name)
+
+    def _declare(self, name: str, schema: Any, ref: str) -> None:
+        self._document.follow(schema) if isinstance(schema, dict) else None
+        if isinstance(schema, dict):
+            self._told[name] = text_of(schema.get("description")) or text_of(schema.get("title"))
+        if self._is_model(schema) and "$ref" not in schema:
+            self._model(name, schema, self._tags.get(ref, {}))
+        else:
+            self.aliases[name] = self._expression(schema, name + "Value")
+
+    def _is_model(self, schema: Any) -> bool:
+        return isinstance(schema, dict) and not _is_union(schema) and self.shape_of(schema) is not None
+
+    # Schemas
+
+    def _expression(self, schema: Any, name: str) -> Expression:
+        if not isinstance(schema, dict) or not schema:
+            return ANY
+        self._depth += 1
+        try:
+            if self._depth > _MAX_DEPTH:
+                raise OpenApiError(f"{self._document.name}: schemas are nested too deep")
+            made = self._plain(schema, name)
+        finally:
+            self._depth -= 1
+        return optional(made) if schema.get("nullable") is True and made != ANY else made
+
+    def _plain(self, schema: Mapping[str, Any], name: str) -> Expression:
+        ref = schema.get("$ref")
+        if isinstance(ref, str) and not ({"properties", "allOf"} & schema.keys()):
+            return self._reference(ref)
+        if "const" in schema:
+            return _literals([schema["const"]])
+        if isinstance(schema.get("enum"), list):
+            return _literals(schema["enum"])
+        if _is_union(schema):
+            return self._union(schema, name)
+        if self._is_model(schema):
+            taken = self._names.take(as_class(name))
+            self._told[taken] = text_of(schema.get("description"))
+            self._model(taken, schema, {})
+            return Name(taken)
+        if isinstance(schema.get("allOf"), list):
+            shape = self._shape(schema, _Shape())
+            if not shape.is_object:
+                made = [self._expression(each, name) for each in shape.others]
+                return next((each for each in made if each != ANY), ANY)
+        kinds = schema.get("type")
+        if isinstance(kinds, list):
+            return union([self._of_kind(kind, schema, name) for kind in kinds])
+        return self._of_kind(kinds, schema, name)
+
+    def _of_kind(self, kind: Any, schema: Mapping[str, Any], name: str) -> Expression:
+        form = text_of(schema.get("format"))
+        match kind:
+            case "string":
+                return Name("bytes") if form == "binary" else _FORMATS.get(form, Name("str"))
+            case "integer":
+                return Name("int")
+            case "number":
+                return Name("Decimal") if form == "decimal" else Name("float")
+            case "boolean":
+                return Name("bool")
+            case "null":
+                return NONE
+            case "array":
+                return Subscript("list", (self._expression(schema.get("items"), name + "Item"),))
+        if kind == "object" or "additionalProperties" in schema:
+            extra = schema.get("additionalProperties")
+            return Subscript("dict", (Name("str"), self._expression(extra, name + "Value")))
+        return Subscript("list", (self._expression(schema["items"], name + "Item"),)) if "items" in schema else ANY
+
+    def _union(self, schema: Mapping[str, Any], name: str) -> Expression:
+        parts = _parts(schema)
+        made = union([self._expression(each, f"{name}Option{n}") for n, each in enumerate(parts, 1)])
+        known = self._discriminated(schema)
+        members = [each for each in _members(made) if each != NONE]
+        if known is None or len(members) < 2 or len(members) != len(known[1]):
+            return made
+        tagged = Subscript("Annotated", (union(members), Call("Field", (("discriminator=", known[0]),))))
+        return optional(tagged) if len(members) < len(_members(made)) else tagged
+
+    def _discriminated(self, schema: Mapping[str, Any]) -> tuple[Name, list[str]] | None:
+        """The field that tells the members of a union apart, and their references; None if nothing does."""
+        named = schema.get("discriminator")
+        key = text_of(named.get("propertyName")) if isinstance(named, dict) else ""
+        refs = [each.get("$ref") for each in _parts(schema) if isinstance(each, dict) and each.get("type") != "null"]
+        if not key or not all(isinstance(ref, str) for ref in refs):
+            return None
+        seen: set[str] = set()
+        for ref in refs:
+            tags = self._tags.get(str(ref), {}).get(key)
+            if not tags or tags & seen:
+                return None
+            seen |= tags
+        return Name(literal(as_variable(key, "field"))), [str(ref) for ref in refs]
+
+    def _model(self, name: str, schema: Mapping[str, Any], tags: Mapping[str, set[str]]) -> None:
+        # Noted before its fields are looked at: one of them may be of the same type.
+        self.models[name] = Model(name, "", (), False)
+        shape = self._shape(schema, _Shape())
+        names = Names(_FIELDS_TAKEN)
+        # Those whose names stand as they are have them first.
+        order = sorted(shape.properties, key=lambda key: as_variable(key, "field") != key)
+        taken = {key: names.take(as_variable(key, "field")) for key in order}
+        fields = []
+        for key, part in shape.properties.items():
+            needed = key in shape.required
+            type_, default = self._expression(part, name + as_class(key)), None
+            if key in tags:
+                type_, needed = _literals(sorted(tags[key])), True
+            if not needed:
+                default = _default(part, type_)
+                type_, default = (optional(type_), NONE) if default is None else (type_, default)
+            described = text_of(part.get("description")) if isinstance(part, dict) else ""
+            fields.append(Field(taken[key], key, type_, default, described))
+        is_open = shape.extra is True or (isinstance(shape.extra, dict))
+        self.models[name] = Model(name, self._told.get(name, ""), tuple(fields), is_open)
+
+    def _shape(self, schema: Any, shape: _Shape, path: tuple[str, ...] = ()) -> _Shape:
+        """Add what a schema says of an object, and those that it is composed of."""
+        if not isinstance(schema, dict):
+            return shape
+        ref = schema.get("$ref")
+        if isinstance(ref, str):
+            if ref in path:
+                raise OpenApiError(f"{self._document.name}: the schema {ref[:200]!r} is composed of itself")
+            if not self._is_object({"$ref": ref}):
+                shape.others.append({"$ref": ref})
+            elif ref not in shape.merged:
+                shape.merged.add(ref)
+                self._shape(self._document.find(ref), shape, (*path, ref))
+        for part in _all_of(schema):
+            self._shape(part, shape, path)
+        properties = schema.get("properties")
+        if isinstance(properties, dict):
+            for key, value in properties.items():
+                if value or key not in shape.properties:
+                    shape.properties[key] = value
+        required = schema.get("required")
+        shape.required |= {key for key in required if isinstance(key, str)} if isinstance(required, list) else set()
+        shape.extra = schema.get("additionalProperties", shape.extra)
+        if isinstance(properties, dict) or schema.get("type") == "object" or schema.get("type") == ["object", "null"]:
+            shape.is_object = True
+        elif {"type", "enum", "const"} & schema.keys() or _is_union(schema):
+            shape.others.append({key: value for key, value in schema.items() if key != "allOf"})
+        return shape
+
+    def _is_object(self, schema: Any, depth: int = 0) -> bool:
+        """Whether the values of a schema are objects."""
+        if depth > _MAX_DEPTH:
+            raise OpenApiError(f"{self._document.name}: a schema is composed of too many others, or of itself")
+        if not isinstance(schema, dict) or _is_union(schema):
+            return False
+        if isinstance(schema.get("properties"), dict) or schema.get("type") in ("object", ["object", "null"]):
+            return True
+        ref = schema.get("$ref")
+        if isinstance(ref, str):
+            known = self._objects.get(ref)
+            if known is None:
+                known = self._objects[ref] = self._is_object(self._document.find(ref), depth + 1)
+            return known
+        return any(self._is_object(part, depth + 1) for part in _all_of(schema))
+
+    def _find_tags(self) -> None:
+        """Which values of which fields tell apart the members of unions, all over the document."""
+        stack: list[Any] = [self._document.data]
+        while stack:
+            node = stack.pop()
+            stack += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+            named = node.get("discriminator") if isinstance(node, dict) else None
+            if not isinstance(named, dict) or not text_of(named.get("propertyName")):
+                continue
+            key = text_of(named["propertyName"])
+            mapping = named["mapping"] if isinstance(named.get("mapping"), dict) else {}
+            for part in _parts(node):
+                ref = part.get("$ref") if isinstance(part, dict) else None
+                if isinstance(ref, str) and ref.startswith(_COMPONENT):
+                    self._tag(ref, key, mapping)
+
+    def _tag(self, ref: str, key: str, mapping: Mapping[str, Any]) -> None:
+        found = self._document.find(ref)
+        properties = None if _is_union(found) else self.shape_of(found)
+        if properties is None or key not in properties:
+            return
+        part, own = properties[key], ref.removeprefix(_COMPONENT)
+        said = [part["const"]] if "const" in part else part.get("enum")
+        if not isinstance(said, list):
+            said = [tag for tag, goal in mapping.items() if goal in (ref, own)] or [own]
+        if all(isinstance(tag, str) for tag in said):
+            self._tags.setdefault(ref, {}).setdefault(key, set()).update(said)
+
+
+def _is_union(schema: Mapping[str, Any]) -> bool:
+    """Whether a schema is one of several, and not an object of which several combinations are allowed."""
+    parts = _parts(schema)
+    if not parts:
+        return False
+    telling = {"$ref", "type", "properties", "allOf", "oneOf", "anyOf", "enum", "const", "items"}
+    return any(not isinstance(part, dict) or bool(telling & part.keys()) for part in parts) and (
+        not isinstance(schema.get("properties"), dict)
+    )
+
+
+def _all_of(schema: Mapping[str, Any]) -> list[Any]:
+    parts = schema.get("allOf")
+    return parts if isinstance(parts, list) else []
+
+
+def _parts(schema: Mapping[str, Any]) -> list[Any]:
+    return [part for key in ("oneOf", "anyOf") if isinstance(schema.get(key), list) for part in schema[key]]
+
+
+def _members(expression: Expression) -> tuple[Expression, ...]:
+    return expression.items if isinstance(expression, Union) else (expression,)
+
+
+def _literals(values: list[Any]) -> Expression:
+    """The values that are allowed, if a type can say them."""
+    said = [value for value in values if value is None or isinstance(value, (str, int))]
+    if len(said) < len(values) or not said:
+        numbers = all(isinstance(value, (int, float)) for value in values)
+        return Name("float") if numbers and values else ANY
+    known = list(dict.fromkeys(literal(value) for value in said if value is not None))
+    made: list[Expression] = [Subscript("Literal", tuple(Name(text) for text in known))] if known else []
+    return union([*made, NONE] if None in said else made)
+
+
+def _default(schema: Any, type_: Expression) -> Expression | None:
+    """The default of a field that need not be there, if it is a simple one of its type."""
+    value = schema.get("default") if isinstance(schema, dict) else None
+    if not isinstance(value, (str, int, float)) or len(literal(value)) > 30:
+        return None
+    written, kind = Name(literal(value)), type(value).__name__
+    for each in _members(type_):
+        if each == Name(kind) or (isinstance(each, Subscript) and each.head == "Literal" and written in each.items):
+            return written
+        if kind == "int" and each == Name("float"):
+            return Name(literal(float(value)))
+    return None
+
+
+def _sorted(uses: Mapping[str, set[str]]) -> tuple[list[str], set[str]]:
+    """Names, so that each comes after those that it uses; and those left that go in a circle."""
+    users: dict[str, set[str]] = {name: set() for name in uses}
+    for name, used in uses.items():
+        for each in used:
+            users[each].add(name)
+    order, open_ = _peel(uses, users, set(uses))
+    circular = open_ - set(_peel(users, uses, open_)[0])
+    rest, _ = _peel({name: used - circular for name, used in uses.items()}, users, open_ - circular)
+    return order + rest, circular
+
+
+def _peel(uses: Mapping[str, set[str]], users: Mapping[str, set[str]], names: set[str]) -> tuple[list[str], set[str]]:
+    """Of some names those that use none of the others, again and again; and those that are left."""
+    left = {name: len(uses[name] & names) for name in names}
+    ready = sorted((name for name, count in left.items() if not count), reverse=True)
+    order = []
+    while ready:
+        name = ready.pop()
+        order.append(name)
+        for user in sorted(users[name] & names, reverse=True):
+            left[user] -= 1
+            if not left[user]:
+                ready.append(user)
+    return order, names - set(order)
