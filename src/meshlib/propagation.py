@@ -217,10 +217,11 @@ def extract_trace(values: Values, names: Names, ignored: Ignored | None = None) 
         trace_id, span_id = int(match[1], 16), int(match[2], 16)
         if trace_id and span_id and not values("tracestate") and not values(BAGGAGE):
             span = trace.SpanContext(trace_id, span_id, True, trace.TraceFlags(int(match[3], 16)))
-            return trace.set_span_in_context(trace.NonRecordingSpan(span), otel_context.get_current())
+            plain: Context = trace.set_span_in_context(trace.NonRecordingSpan(span), otel_context.get_current())
+            return plain
     if len(set(parents)) <= 1:
         try:
-            context = propagate.extract((values, names), context=otel_context.get_current(), getter=_getter())
+            context: Context = propagate.extract((values, names), context=otel_context.get_current(), getter=_getter())
         except Exception:  # a propagator of the application's choice; a header must not be able to end a request
             _log.debug("the propagator failed on the headers of a request", exc_info=True)
         else:

@@ -16,6 +16,7 @@ from meshlib.propagation import INCOMING, Headers
 from meshlib.server.cancellation import Cancellation
 from meshlib.server.closing import closing
 from meshlib.server.departure import Departure
+from meshlib.server.hopeless import template_of
 from meshlib.server.intake import KEY, UNIX, HasSettings, IntakeCounts
 from meshlib.server.refusal import OVERLOADED, Refusal, asks_for_peace, refusal_for
 from meshlib.server.serving import Served, serving_of
@@ -70,8 +71,9 @@ class MeshMiddleware:
         load: LoadReporter | None = None,
     ) -> None:
         self.app = app
-        self._load = load
         self._serving = serving_of(mesh)
+        if load is not None:
+            self._serving.report_by(load)
         self._map_errors = map_errors
 
     @property
@@ -128,8 +130,9 @@ class MeshMiddleware:
     async def _serve(
         self, arrival: Arrival, scope: Scope, receive: Receive, send: Send, ticket: Ticket | None = None
     ) -> None:
-        if self._load is not None:
-            send = self._load.watch_asgi(send, arrival.trusted)
+        load = self._serving.reporter(arrival)
+        if load is not None:
+            send = load.watch_asgi(send, arrival.asks)
         served = self._serving.begin(arrival, ticket)
         response = Response(send, served)
         cancellation = None
@@ -199,7 +202,10 @@ class Response:
             if not self._answered:
                 self.status = message["status"]
             self._trailers = bool(message.get("trailers"))
-            request = self._served.arrival.request
+            arrival = self._served.arrival
+            request = arrival.request
+            if arrival.source is not None:
+                arrival.template = template_of(arrival.source)
             if request.overloaded and asks_for_peace(self.status, request):
                 headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != _OVERLOADED[0]]
                 message = {**message, "headers": [*headers, _OVERLOADED]}

@@ -1,8 +1,8 @@
 """Refusing at once what cannot finish in time, by how long requests of its kind take.
 
-A request with 20 ms left, of a kind of which only one in twenty is done in 80 ms, will almost surely be work for nobody:
-its caller will have gone before there is an answer. To refuse it costs nothing, and leaves its time to requests that can
-still be answered, which is what brings a service back after it has fallen behind.
+A request with 20 ms left, of a kind of which only one in twenty is done in 80 ms, will almost surely be work for
+nobody: its caller will have gone before there is an answer. To refuse it costs nothing, and leaves its time to requests
+that can still be answered, which is what brings a service back after it has fallen behind.
 
 For each kind the times of the last `SAMPLES` requests that were answered are kept, from their beginning to their last
 byte, and a low percentile of them is the floor: a request with less time left is refused. Only answers count: what was

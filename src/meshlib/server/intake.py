@@ -24,6 +24,7 @@ from meshlib.context import Criticality, Override, ServedRequest, scoped, servin
 from meshlib.dataclass import dataclass
 from meshlib.errors import ConfigError
 from meshlib.propagation import (
+    LOAD,
     Headers,
     Ignored,
     as_caller,
@@ -150,6 +151,8 @@ class Arrival:
         expired: there is not enough time left to begin.
         kind: of what is timed, see `meshlib.server.hopeless`; empty where nothing is.
         source: the ASGI scope or the WSGI environ, where it is timed.
+        template: of the route that it took, where it is timed and the framework has one.
+        asks: in which forms a trusted caller reads how loaded this process is; empty if it did not ask.
     """
 
     request: ServedRequest
@@ -161,6 +164,8 @@ class Arrival:
     expired: bool = False
     kind: str = ""
     source: Mapping[str, Any] | None = None
+    template: str = ""
+    asks: str = ""
 
     def scope(self) -> scoped:
         """The scope in which the application runs."""
@@ -248,6 +253,7 @@ class Intake:
             baggage=parse_baggage(known, self.counts) if known and self._baggage else None,
             override=self._override(settings, headers, True),
             expired=expired,
+            asks=known[LOAD][0] if LOAD in known else "",
         )
         span = trace.get_current_span()
         if span is trace.INVALID_SPAN or not span.get_span_context().is_valid:

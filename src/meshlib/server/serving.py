@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from meshlib import context
 from meshlib.durations import Duration, parse_duration
 from meshlib.net.fork import after_fork
 from meshlib.server.cancellation import SAFE_METHODS
 from meshlib.server.health import CheckFunction, Checks
+from meshlib.server.hopeless import Hopeless, path_kind
 from meshlib.server.intake import HasSettings, Intake
 from meshlib.server.refusal import EXPIRED, HOPELESS
 
@@ -23,14 +24,18 @@ if TYPE_CHECKING:
     from meshlib.config.settings import MeshSettings, ServerSettings
     from meshlib.server.admission import Admission, Ticket
     from meshlib.server.endpoints import Endpoints
-    from meshlib.server.hopeless import Hopeless
     from meshlib.server.intake import Arrival, ReceivedHeaders
+    from meshlib.server.load import LoadReporter
     from meshlib.server.refusal import Refusal
     from meshlib.telemetry.events import Event
 
-__all__ = ["HasServing", "Outcome", "Served", "Serving", "serving_of"]
+__all__ = ["PROBE_PATH", "HasServing", "Outcome", "Served", "Serving", "serving_of"]
 
 Outcome: TypeAlias = Literal["ok", "error", "refused", "cancelled"]
+
+PROBE_PATH: Final = "/.well-known/meshlib/load"
+"""Where a middleware answers probes of load, ahead of all else but health; only to trusted peers that ask by the header
+``x-meshlib-load``. Anybody else's request goes on to the application."""
 
 _ERROR = 500
 
@@ -49,6 +54,7 @@ class Serving:
         endpoints: what the mesh answers itself; None for nothing.
         hopeless: what knows which requests cannot finish in time; None where none is refused for that.
         checks: of the user's, by which it is ready or not.
+        load: tells callers how loaded it is; None as long as nobody has asked.
 
     Args:
         mesh: whose settings hold; None for the defaults.
@@ -77,6 +83,8 @@ class Serving:
         self._lock = threading.Lock()
         self._tell = tell
         self.checks = Checks(self.clock)
+        self.load: LoadReporter | None = None
+        self._tells_load = False
         self.admission: Admission | None = None
         self.endpoints: Endpoints | None = None
         self.hopeless: Hopeless | None = None
@@ -97,8 +105,6 @@ class Serving:
         if server.hopeless is None:
             self.hopeless = None
         elif self.hopeless is None or self.hopeless.settings != server.hopeless:
-            from meshlib.server.hopeless import Hopeless
-
             self.hopeless = Hopeless(server.hopeless)
         if server.health is None:
             self.endpoints = None
@@ -150,20 +156,20 @@ class Serving:
         return method in SAFE_METHODS if cancel == "safe_methods" else cancel == "all"
 
     def refusal(self, arrival: Arrival, method: str, path: str, source: Mapping[str, Any]) -> Refusal | None:
-        """The answer to a request that is not worth beginning; None for one that is.
+        """The answer to a request that is not worth beginning, or is a probe of load; None for any other.
 
         Args:
             arrival: the request.
             method, path: of it.
             source: the ASGI scope or the WSGI environ.
         """
+        if arrival.asks and (answer := self._probed(arrival, path)) is not None:
+            return answer
         if arrival.expired:
             self.refuse("expired")
             return EXPIRED
         if self.hopeless is None:
             return None
-        from meshlib.server.hopeless import path_kind
-
         arrival.kind, arrival.source = path_kind(method, path), source
         deadline, now = arrival.request.deadline, self.clock()
         if deadline is None or not self.hopeless.refuses(arrival.kind, deadline - now, now):
@@ -178,11 +184,48 @@ class Serving:
             return None
         return admission.observe(self.intake.glance(peer, headers), headers)
 
+    def report_by(self, load: LoadReporter) -> None:
+        """Have `load` tell all trusted callers how loaded this process is, unless ``server.load`` is ``off``."""
+        load.occupancy = self._occupancy
+        self.load, self._tells_load = load, True
+
+    def reporter(self, arrival: Arrival) -> LoadReporter | None:
+        """What tells the caller of a request how loaded this process is; None if it is not to be told."""
+        told = self.intake.server.load
+        if not arrival.asks and not self._tells_load and told != "always":
+            return None
+        if not arrival.trusted or told == "off":
+            return None
+        if self.load is None:
+            from meshlib.server.load import LoadReporter
+
+            load = LoadReporter(clock=self.clock)
+            load.occupancy = self._occupancy
+            self.load = load
+        return self.load
+
+    def _probed(self, arrival: Arrival, path: str) -> Refusal | None:
+        """The answer to a request that is a probe of load; None if it is none, or its caller is not told."""
+        if not path.endswith(PROBE_PATH):  # before it may stand where the application is mounted
+            return None
+        load = self.reporter(arrival)
+        return None if load is None else load.answer(arrival.asks)
+
+    def _occupancy(self) -> tuple[int, int, int]:
+        """Requests that are served, and that wait, and how many may be served; 0 for any number."""
+        if self.admission is None:
+            return self.in_flight, 0, 0
+        queue = self.admission.queue
+        return self.in_flight, queue.pending, queue.limit
+
     def begin(self, arrival: Arrival, ticket: Ticket | None = None) -> Served:
         """A request is served from now on, in its place if there is admission."""
         with self._lock:
-            self.in_flight += 1
-        return Served(self, arrival, ticket)
+            found = self.in_flight
+            self.in_flight = found + 1
+        if self.load is not None:
+            self.load.arrived()
+        return Served(self, arrival, found, ticket)
 
     def refuse(self, reason: str) -> None:
         """A request is not served, for a reason that its caller is told."""
@@ -194,12 +237,14 @@ class Serving:
         took_s = now - served.began_at
         arrival = served.arrival
         if arrival.source is not None and self.hopeless is not None and outcome == "ok":
-            self.hopeless.took(arrival.kind, template_of(arrival.source), took_s, now)
+            self.hopeless.took(arrival.kind, arrival.template, took_s, now)
         with self._lock:
             if served.life is self._life:
                 self.in_flight -= 1
                 self._outcomes[outcome, reason] += 1
                 self.busy_s += took_s if took_s > 0.0 else 0.0
+        if self.load is not None:
+            self.load.ended(served.found, took_s, outcome == "error")
 
     def after_fork_in_child(self) -> None:
         """What the parent serves is the parent's."""
@@ -218,13 +263,15 @@ class Served:
     Attributes:
         arrival: what it brought along.
         began_at: on the clock of its `Serving`.
+        found: how many others were in flight by then.
         life: of the process that began it, which may have forked since.
     """
 
-    __slots__ = ("_open", "_serving", "_ticket", "arrival", "began_at", "life")
+    __slots__ = ("_open", "_serving", "_ticket", "arrival", "began_at", "found", "life")
 
-    def __init__(self, serving: Serving, arrival: Arrival, ticket: Ticket | None = None) -> None:
+    def __init__(self, serving: Serving, arrival: Arrival, found: int, ticket: Ticket | None = None) -> None:
         self.arrival = arrival
+        self.found = found
         self.began_at = serving.clock()
         self.life = serving._life
         self._serving = serving

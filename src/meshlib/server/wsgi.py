@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from meshlib.errors import MeshError
 from meshlib.propagation import INCOMING, Headers
+from meshlib.server.hopeless import template_of
 from meshlib.server.intake import KEY, UNIX, HasSettings, IntakeCounts
 from meshlib.server.pieces import Pieces
 from meshlib.server.refusal import OVERLOADED, Refusal, asks_for_peace, refusal_for
@@ -64,8 +65,9 @@ class MeshMiddleware:
         load: LoadReporter | None = None,
     ) -> None:
         self.app = app
-        self._load = load
         self._serving = serving_of(mesh)
+        if load is not None:
+            self._serving.report_by(load)
         self._map_errors = map_errors
 
     @property
@@ -79,15 +81,13 @@ class MeshMiddleware:
             return self.app(environ, start_response)
         serving, peer, headers = self._serving, peer_of(environ), WsgiHeaders(environ)
         arrival = serving.intake.take(peer, headers)
-        if serving.endpoints is not None:
-            path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-            if serving.endpoints.has(environ.get("REQUEST_METHOD", ""), path):
-                own = serving.endpoints.answer_blocking(path, serving.intake.trusts(peer))
-                return [_answer(start_response, environ, own)]
+        method, path = environ.get("REQUEST_METHOD", ""), environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        if serving.endpoints is not None and serving.endpoints.has(method, path):
+            own = serving.endpoints.answer_blocking(path, serving.intake.trusts(peer))
+            return [_answer(start_response, environ, own)]
         if arrival is None:
             return self._pass(serving.observe(peer, headers), environ, start_response)
-        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        refusal = serving.refusal(arrival, environ.get("REQUEST_METHOD", ""), path, environ)
+        refusal = serving.refusal(arrival, method, path, environ)
         if refusal is not None:
             return [_answer(start_response, environ, refusal)]
         ticket = None
@@ -98,8 +98,9 @@ class MeshMiddleware:
                 return [_answer(start_response, environ, admitted)]
             ticket = admitted
         environ[KEY] = arrival
-        if self._load is not None:
-            start_response = self._load.watch_wsgi(start_response, arrival.trusted)
+        load = self._serving.reporter(arrival)
+        if load is not None:
+            start_response = load.watch_wsgi(start_response, arrival.asks)
         pieces = Pieces(arrival)
         served = serving.begin(arrival, ticket)
         answer = _Answer(start_response, served)
@@ -150,7 +151,10 @@ class _Answer:
         self, status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
     ) -> Callable[[bytes], object]:
         self._status = int(status[:3]) if status[:3].isdigit() else 0
-        request = self._served.arrival.request
+        arrival = self._served.arrival
+        request = arrival.request
+        if arrival.source is not None:
+            arrival.template = template_of(arrival.source)  # Flask takes it away before the end
         if request.overloaded and asks_for_peace(self._status, request):
             headers = [pair for pair in headers if pair[0].lower() != OVERLOADED[0]] + [OVERLOADED]
         if exc_info is None:
