@@ -32,7 +32,7 @@ from meshlib.adapters.exchange import NO_CAPS, Exchange, PhaseCaps
 from meshlib.adapters.observe import Shadow
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS
 from meshlib.adapters.plane import DataPlane, RequestFacts
-from meshlib.adapters.ways import Ways
+from meshlib.adapters.ways import Ways, base_of
 from meshlib.errors import ConnectFailed, DeadlineExceeded, MeshError, Reset
 from meshlib.net.wire import AsyncWire, Headers
 from meshlib.policy.retry import IDEMPOTENT_METHODS
@@ -74,9 +74,8 @@ def session(mesh: Mesh, service: str | None = None, **options: Any) -> ClientSes
     """
     host = None
     if service is not None:
-        base = _base(service)
-        host = base.raw_host
-        options["base_url"] = base.join(URL(options.get("base_url") or ""))
+        base, host = base_of(service)
+        options["base_url"] = URL(base).join(URL(options.get("base_url") or ""))
     through = MeshMiddleware(plane_of(mesh), host)
     return ClientSession(**{**options, "middlewares": (*options.get("middlewares", ()), through)})
 
@@ -227,18 +226,6 @@ class _Preview:
         self.status = status
         pairs = [(name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in headers]
         self.headers = CIMultiDictProxy(CIMultiDict(pairs))
-
-
-def _base(service: str) -> URL:
-    try:
-        base = URL(f"http://{service}/")
-        host, _, port = service.partition(":")
-        fits = base.host == host.lower() and base.path == "/" and (port.isdigit() or not port)
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(f"{service!r} is not the name of a service; a session takes one such as 'orders', or none")
-    return base
 
 
 def _headers(request: ClientRequest) -> Headers:

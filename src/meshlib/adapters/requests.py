@@ -32,7 +32,7 @@ from meshlib.adapters.requests_body import body_of
 from meshlib.adapters.requests_errors import as_requests, from_requests
 from meshlib.adapters.requests_raw import Incoming, raw_response
 from meshlib.adapters.requests_stock import StockWire
-from meshlib.adapters.ways import Ways
+from meshlib.adapters.ways import Ways, base_of
 from meshlib.dataclass import replace
 from meshlib.errors import ConnectFailed, MeshError, Reset
 from meshlib.net.wire import Headers, SyncWire
@@ -287,10 +287,7 @@ class MeshSession(requests.Session):
 
     def __init__(self, plane: DataPlane, service: str | None = None) -> None:
         super().__init__()
-        if service is not None and (urlsplit(f"http://{service}").netloc != service or "@" in service):
-            raise ValueError(f"{service!r} is not the name of a service; a session takes one such as 'orders', or none")
-        self._base = None if not service else f"http://{service}/"
-        host = None if service is None else urlsplit(f"http://{service}").hostname
+        self._base, host = (None, None) if service is None else base_of(service)
         through = MeshAdapter(plane, service=host, total=True)
         self.mount("https://", through)
         self.mount("http://", through)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 
 from meshlib.adapters.exchange import Exchange
@@ -12,9 +13,24 @@ from meshlib.config.settings import Mode
 from meshlib.context import current_scope
 from meshlib.errors import DeadlineExceeded, EgressRefused, MeshError, UnknownService
 
-__all__ = ["Ways"]
+__all__ = ["Ways", "base_of"]
 
 _log = logging.getLogger("meshlib")
+
+
+_NAME = re.compile(r"([^\s/?#@:]+)(?::[0-9]+)?")
+
+
+def base_of(service: str) -> tuple[str, str]:
+    """The URL that relative ones of a session's service are joined to, and its host.
+
+    Raises:
+        ValueError: if `service` cannot be a name.
+    """
+    parts = _NAME.fullmatch(service)
+    if parts is None:
+        raise ValueError(f"{service!r} is not the name of a service; a session takes one such as 'orders', or none")
+    return f"http://{service}/", parts[1]
 
 
 class Ways:
