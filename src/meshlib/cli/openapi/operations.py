@@ -187,7 +187,7 @@ class _Operation:
         return template, arguments
 
     def _type(self, parameter: Mapping[str, Any], name: str, *, models: bool = False) -> Expression:
-        if "schema" not in parameter or (not models and self._types.shape_of(parameter["schema"]) is not None):
+        if "schema" not in parameter or (not models and self._types.shapes.properties(parameter["schema"]) is not None):
             return Name("str")
         return self._types.named(name, self._types.of(parameter.get("schema"), name))
 
@@ -218,7 +218,7 @@ class _Operation:
             style = text_of(parameter.get("style"))
             self._notes.append(f"{key[:100]!r} is one text, its values separated {_SEPARATED.get(style, 'by commas')}.")
             return Name("str")
-        if place == "query" and self._types.shape_of(parameter.get("schema")) is not None:
+        if place == "query" and self._types.shapes.properties(parameter.get("schema")) is not None:
             return type_
         return type_ if place == "query" and self._types.is_plain(type_) else self._types.scalar(type_)
 
@@ -251,7 +251,7 @@ class _Operation:
             marker: Call | None = Call("Body", tuple(options)) if options or name != "body" else None
             if str(type_) in ("str", "bytes"):
                 type_ = ANY  # a text by itself would go out as it is, without quotes
-        elif _is_form(kind) and self._types.shape_of(schema) is not None:
+        elif _is_form(kind) and self._types.shapes.properties(schema) is not None:
             type_, marker = self._types.of(schema, f"{self._title}Form"), Call("Form", ())
         else:
             type_ = Name("str") if kind.startswith("text/") or _is_form(kind) else Name("bytes")
@@ -260,7 +260,7 @@ class _Operation:
         return [Argument(name, given if marker is None else _annotated(given, marker), needed, by_name=not needed)]
 
     def _multipart(self, schema: Any) -> list[Argument]:
-        properties = self._types.shape_of(schema) or {}
+        properties = self._types.shapes.properties(schema) or {}
         followed = self._document.follow(schema) if isinstance(schema, dict) else {}
         said = followed.get("required")
         required = said if isinstance(said, list) else []

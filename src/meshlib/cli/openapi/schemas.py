@@ -7,7 +7,7 @@ here only the shape counts. What has no shape that Python can tell is `Any`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -15,13 +15,12 @@ from pydantic import BaseModel
 from meshlib.cli.openapi.document import MAX_SCHEMAS, OpenApi, OpenApiError, text_of
 from meshlib.cli.openapi.expressions import NONE, Call, Expression, Name, Subscript, Union, optional, union
 from meshlib.cli.openapi.names import WORDS, Names, as_class, as_variable, literal
+from meshlib.cli.openapi.shapes import COMPONENT, MAX_DEPTH, Shapes, is_union, parts_of
 
 __all__ = ["ANY", "Alias", "Field", "Model", "Root", "Types", "names_in"]
 
 ANY: Final = Name("Any")
 
-_COMPONENT: Final = "#/components/schemas/"
-_MAX_DEPTH: Final = 100
 _FIELDS_TAKEN: Final = WORDS | frozenset(dir(BaseModel)) | {"dt", "model_config"}
 
 _SCALARS: Final = ("str", "int", "float", "bool", "UUID", "Decimal", "None")
@@ -74,18 +73,6 @@ class Alias:
     type: Expression
 
 
-@dataclass
-class _Shape:
-    """What a schema and those that it is composed of say of an object."""
-
-    properties: dict[str, Any] = field(default_factory=dict)
-    required: set[str] = field(default_factory=set)
-    extra: Any = None
-    is_object: bool = False
-    others: list[Any] = field(default_factory=list)
-    merged: set[str] = field(default_factory=set)
-
-
 def names_in(expression: Expression) -> Iterator[str]:
     """The names that an expression uses."""
     match expression:
@@ -114,6 +101,7 @@ class Types:
     Attributes:
         models: with fields, by name.
         aliases: all else that has a name.
+        shapes: of the objects among the schemas.
     """
 
     def __init__(self, document: OpenApi, names: Names) -> None:
@@ -122,7 +110,6 @@ class Types:
         self._by_ref: dict[str, str] = {}
         self._told: dict[str, str] = {}
         self._looking: set[str] = set()
-        self._objects: dict[str, bool] = {}
         self._depth = 0
         self.models: dict[str, Model] = {}
         self.aliases: dict[str, Expression] = {}
@@ -130,12 +117,11 @@ class Types:
         if len(components) > MAX_SCHEMAS:
             raise OpenApiError(f"{document.name}: has more than {MAX_SCHEMAS} schemas")
         for key in components:
-            ref = _COMPONENT + key.replace("~", "~0").replace("/", "~1")
+            ref = COMPONENT + key.replace("~", "~0").replace("/", "~1")
             self._by_ref[ref] = names.take(as_class(key))
         self._waiting: list[tuple[str, str]] = []
         self._declared: set[str] = set()
-        self._tags: dict[str, dict[str, set[str]]] = {}
-        self._find_tags()
+        self.shapes = Shapes(document)
 
     def of(self, schema: Any, name: str) -> Expression:
         """The type of a schema.
@@ -176,11 +162,6 @@ class Types:
         roots = [Root(name, self._told.get(name, ""), self.aliases[name]) for name in sorted(circular)]
         aliases = [Alias(name, self.aliases[name]) for name in order]
         return [self.models[name] for name in sorted(self.models)], roots, aliases
-
-    def shape_of(self, schema: Any) -> dict[str, Any] | None:
-        """The properties of an object; None for what is none."""
-        shape = self._shape(schema, _Shape())
-        return shape.properties if shape.is_object and shape.properties else None
 
     def is_plain(self, type_: Expression) -> bool:
         """Whether values of a type have a text, or are lists of what has, or None."""
@@ -233,12 +214,12 @@ class Types:
         if isinstance(schema, dict):
             self._told[name] = text_of(schema.get("description")) or text_of(schema.get("title"))
         if self._is_model(schema) and "$ref" not in schema:
-            self._model(name, schema, self._tags.get(ref, {}))
+            self._model(name, schema, self.shapes.tags.get(ref, {}))
         else:
             self.aliases[name] = self._expression(schema, name + "Value")
 
     def _is_model(self, schema: Any) -> bool:
-        return isinstance(schema, dict) and not _is_union(schema) and self.shape_of(schema) is not None
+        return isinstance(schema, dict) and not is_union(schema) and self.shapes.properties(schema) is not None
 
     # Schemas
 
@@ -247,7 +228,7 @@ class Types:
             return ANY
         self._depth += 1
         try:
-            if self._depth > _MAX_DEPTH:
+            if self._depth > MAX_DEPTH:
                 raise OpenApiError(f"{self._document.name}: schemas are nested too deep")
             made = self._plain(schema, name)
         finally:
@@ -262,7 +243,7 @@ class Types:
             return _literals([schema["const"]])
         if isinstance(schema.get("enum"), list):
             return _literals(schema["enum"])
-        if _is_union(schema):
+        if is_union(schema):
             return self._union(schema, name)
         if self._is_model(schema):
             taken = self._names.take(as_class(name))
@@ -270,7 +251,7 @@ class Types:
             self._model(taken, schema, {})
             return Name(taken)
         if isinstance(schema.get("allOf"), list):
-            shape = self._shape(schema, _Shape())
+            shape = self.shapes.of(schema)
             if not shape.is_object:
                 made = [self._expression(each, name) for each in shape.others]
                 return next((each for each in made if each != ANY), ANY)
@@ -300,7 +281,7 @@ class Types:
         return Subscript("list", (self._expression(schema["items"], name + "Item"),)) if "items" in schema else ANY
 
     def _union(self, schema: Mapping[str, Any], name: str) -> Expression:
-        parts = _parts(schema)
+        parts = parts_of(schema)
         made = union([self._expression(each, f"{name}Option{n}") for n, each in enumerate(parts, 1)])
         known = self._discriminated(schema)
         members = [each for each in _members(made) if each != NONE]
@@ -313,12 +294,12 @@ class Types:
         """The field that tells the members of a union apart, and their references; None if nothing does."""
         named = schema.get("discriminator")
         key = text_of(named.get("propertyName")) if isinstance(named, dict) else ""
-        refs = [each.get("$ref") for each in _parts(schema) if isinstance(each, dict) and each.get("type") != "null"]
+        refs = [each.get("$ref") for each in parts_of(schema) if isinstance(each, dict) and each.get("type") != "null"]
         if not key or not all(isinstance(ref, str) for ref in refs):
             return None
         seen: set[str] = set()
         for ref in refs:
-            tags = self._tags.get(str(ref), {}).get(key)
+            tags = self.shapes.tags.get(str(ref), {}).get(key)
             if not tags or tags & seen:
                 return None
             seen |= tags
@@ -327,7 +308,7 @@ class Types:
     def _model(self, name: str, schema: Mapping[str, Any], tags: Mapping[str, set[str]]) -> None:
         # Noted before its fields are looked at: one of them may be of the same type.
         self.models[name] = Model(name, "", (), False)
-        shape = self._shape(schema, _Shape())
+        shape = self.shapes.of(schema)
         names = Names(_FIELDS_TAKEN)
         # Those whose names stand as they are have them first.
         order = sorted(shape.properties, key=lambda key: as_variable(key, "field") != key)
@@ -345,99 +326,6 @@ class Types:
             fields.append(Field(taken[key], key, type_, default, described))
         is_open = shape.extra is True or (isinstance(shape.extra, dict))
         self.models[name] = Model(name, self._told.get(name, ""), tuple(fields), is_open)
-
-    def _shape(self, schema: Any, shape: _Shape, path: tuple[str, ...] = ()) -> _Shape:
-        """Add what a schema says of an object, and those that it is composed of."""
-        if not isinstance(schema, dict):
-            return shape
-        ref = schema.get("$ref")
-        if isinstance(ref, str):
-            if ref in path:
-                raise OpenApiError(f"{self._document.name}: the schema {ref[:200]!r} is composed of itself")
-            if not self._is_object({"$ref": ref}):
-                shape.others.append({"$ref": ref})
-            elif ref not in shape.merged:
-                shape.merged.add(ref)
-                self._shape(self._document.find(ref), shape, (*path, ref))
-        for part in _all_of(schema):
-            self._shape(part, shape, path)
-        properties = schema.get("properties")
-        if isinstance(properties, dict):
-            for key, value in properties.items():
-                if value or key not in shape.properties:
-                    shape.properties[key] = value
-        required = schema.get("required")
-        shape.required |= {key for key in required if isinstance(key, str)} if isinstance(required, list) else set()
-        shape.extra = schema.get("additionalProperties", shape.extra)
-        if isinstance(properties, dict) or schema.get("type") == "object" or schema.get("type") == ["object", "null"]:
-            shape.is_object = True
-        elif {"type", "enum", "const"} & schema.keys() or _is_union(schema):
-            shape.others.append({key: value for key, value in schema.items() if key != "allOf"})
-        return shape
-
-    def _is_object(self, schema: Any, depth: int = 0) -> bool:
-        """Whether the values of a schema are objects."""
-        if depth > _MAX_DEPTH:
-            raise OpenApiError(f"{self._document.name}: a schema is composed of too many others, or of itself")
-        if not isinstance(schema, dict) or _is_union(schema):
-            return False
-        if isinstance(schema.get("properties"), dict) or schema.get("type") in ("object", ["object", "null"]):
-            return True
-        ref = schema.get("$ref")
-        if isinstance(ref, str):
-            known = self._objects.get(ref)
-            if known is None:
-                known = self._objects[ref] = self._is_object(self._document.find(ref), depth + 1)
-            return known
-        return any(self._is_object(part, depth + 1) for part in _all_of(schema))
-
-    def _find_tags(self) -> None:
-        """Which values of which fields tell apart the members of unions, all over the document."""
-        stack: list[Any] = [self._document.data]
-        while stack:
-            node = stack.pop()
-            stack += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-            named = node.get("discriminator") if isinstance(node, dict) else None
-            if not isinstance(named, dict) or not text_of(named.get("propertyName")):
-                continue
-            key = text_of(named["propertyName"])
-            mapping = named["mapping"] if isinstance(named.get("mapping"), dict) else {}
-            for part in _parts(node):
-                ref = part.get("$ref") if isinstance(part, dict) else None
-                if isinstance(ref, str) and ref.startswith(_COMPONENT):
-                    self._tag(ref, key, mapping)
-
-    def _tag(self, ref: str, key: str, mapping: Mapping[str, Any]) -> None:
-        found = self._document.find(ref)
-        properties = None if _is_union(found) else self.shape_of(found)
-        if properties is None or key not in properties:
-            return
-        part, own = properties[key], ref.removeprefix(_COMPONENT)
-        said = [part["const"]] if "const" in part else part.get("enum")
-        if not isinstance(said, list):
-            said = [tag for tag, goal in mapping.items() if goal in (ref, own)] or [own]
-        if all(isinstance(tag, str) for tag in said):
-            self._tags.setdefault(ref, {}).setdefault(key, set()).update(said)
-
-
-def _is_union(schema: Mapping[str, Any]) -> bool:
-    """Whether a schema is one of several, and not an object of which several combinations are allowed."""
-    parts = _parts(schema)
-    if not parts:
-        return False
-    telling = {"$ref", "type", "properties", "allOf", "oneOf", "anyOf", "enum", "const", "items"}
-    return any(not isinstance(part, dict) or bool(telling & part.keys()) for part in parts) and (
-        not isinstance(schema.get("properties"), dict)
-    )
-
-
-def _all_of(schema: Mapping[str, Any]) -> list[Any]:
-    parts = schema.get("allOf")
-    return parts if isinstance(parts, list) else []
-
-
-def _parts(schema: Mapping[str, Any]) -> list[Any]:
-    return [part for key in ("oneOf", "anyOf") if isinstance(schema.get(key), list) for part in schema[key]]
 
 
 def _members(expression: Expression) -> tuple[Expression, ...]:
