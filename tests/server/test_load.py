@@ -33,7 +33,8 @@ def test_rates_are_those_of_the_last_seconds() -> None:
     reporter = times.reporter()
     for number in range(5000):
         times.now += 0.01
-        reporter.count(503 if number % 4 == 0 else 200)
+        reporter.arrived()
+        reporter.ended(0, 0.001, number % 4 == 0)
     found = reporter.report()
     assert found.rps_fractional == pytest.approx(100, rel=0.05)
     assert found.eps == pytest.approx(25, rel=0.05)
@@ -55,11 +56,12 @@ def test_clocks_that_jump_and_a_fork_do_no_harm() -> None:
     times = Times()
     reporter = times.reporter()
     times.now, times.cpu = times.now + 2.0, times.cpu + 1.0
-    reporter.count(200)
+    reporter.arrived()
     reporter.header()
     for now, cpu in ((-1e6, 0.0), (1e9, 0.5), (1e9 + 2, 1.5)):
         times.now, times.cpu = now, cpu
-        reporter.count(200)
+        reporter.arrived()
+        reporter.ended(0, now - 100.0, False)
         assert parse_report(reporter.header().decode()) is not None
     assert reporter.report().cpu_utilization == 0.5
 
@@ -149,7 +151,7 @@ def test_what_is_reported_decides_who_is_called() -> None:
     for _ in range(1200):
         times.now += 0.01
         for member, server in zip(some, servers, strict=True):
-            server.count(200)
+            server.arrived()
             reported = member.load.reported
             assert reported is not None
             reported.read([(HEADER.encode(), server.header())], times.now)

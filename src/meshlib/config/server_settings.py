@@ -8,10 +8,11 @@ from meshlib.config.health_settings import HealthSettings
 from meshlib.dataclass import dataclass
 from meshlib.policy.serving_settings import AdmissionSettings
 
-__all__ = ["ACCEPTED", "Accepted", "Cancel", "DrainSettings", "ServerSettings"]
+__all__ = ["ACCEPTED", "Accepted", "Cancel", "DrainSettings", "LoadReports", "ServerSettings"]
 
 Accepted: TypeAlias = Literal["deadline", "criticality", "baggage", "trace"]
 Cancel: TypeAlias = Literal["off", "safe_methods", "all"]
+LoadReports: TypeAlias = Literal["asked", "always", "off"]
 
 ACCEPTED: Final[tuple[Accepted, ...]] = ("deadline", "criticality", "baggage", "trace")
 """All that a request may bring along."""
@@ -61,6 +62,8 @@ class ServerSettings:
         drain: how the process ends.
         admission: how many requests are served at once; None for any number.
         health: the endpoints that say how this process is; None for none.
+        load: which trusted callers are told how loaded this process is: those that have ``asked``, all (``always``), or
+            none (``off``).
     """
 
     trusted_peers: tuple[str, ...] = (
@@ -80,3 +83,4 @@ class ServerSettings:
     drain: DrainSettings = DrainSettings()
     admission: AdmissionSettings | None = None
     health: HealthSettings | None = None
+    load: LoadReports = "asked"

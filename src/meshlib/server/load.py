@@ -1,24 +1,45 @@
-"""What this server tells its callers of its load, so that they can balance by it (`meshlib.balance.server_weights`).
+"""What this process tells its callers of its load, so that they can balance by it.
 
-    app.add_middleware(MeshMiddleware, mesh=mesh, load=LoadReporter())
+Callers that balance by load ask for it (``x-meshlib-load``), and a trusted one that asks is told with each response:
+``server.load`` says so, or that all trusted ones are told, or none. Nothing is measured before somebody asks.
 
-Each response to a trusted peer then has the header ``endpoint-load-metrics``, an ORCA report: the requests and the
-errors per second, as averages that forget in `window_s`; the CPU time that this process uses, as a share of `cpus`; and
-the application's own measure, if it has one.
+The header ``endpoint-load-metrics`` is an ORCA report, which Envoy and gRPC understand (`meshlib.balance.load_report`),
+written anew ten times a second at most:
+
+    rps_fractional, eps             requests and errors per second, as averages that forget in `window_s`
+    cpu_utilization                 the CPU time of this process, as a share of `cpus`
+    application_utilization         the application's own measure; else, with ``server.admission``, the share of its
+                                    limit that is in use
+    named_metrics.in_flight         requests that are being served or wait to be
+    named_metrics.latency_ms        what those take that find about as many (`meshlib.server.latency_bins`)
+    named_metrics.waiting           of them, those that wait for admission
+    named_metrics.loop_lag_ms       how late the event loop is
+    named_metrics.threads_wanted    what waits for a thread, of anyio's or the loop's (`meshlib.server.loop_lag`)
+
+A figure of 0 is left out. The header ``x-meshlib-load`` has `in_flight` and `latency_ms` of the moment, for Prequal
+(`meshlib.balance.prequal`); and a probe is answered with it (`meshlib.server.serving.PROBE_PATH`).
 
 One process computes on one CPU at a time, as long as Python has its global lock, so a share of 1 is full use. An
 application that waits more than it computes (for a database, for a pool of threads) does better with a measure of its
 own: what share of the scarce thing is in use.
+
+    app.add_middleware(MeshMiddleware, mesh=mesh, load=LoadReporter(lambda: pool.used / pool.size))
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from math import exp, inf, isfinite
 from typing import TYPE_CHECKING, Any
 
 from meshlib.balance.load_report import HEADER, LoadReport
+from meshlib.balance.reported import write_in_flight
+from meshlib.propagation import LOAD
+from meshlib.server.latency_bins import LatencyBins
+from meshlib.server.loop_lag import LoopLag
+from meshlib.server.refusal import Refusal
 
 if TYPE_CHECKING:
     from meshlib.server.asgi import Message, Send
@@ -27,13 +48,21 @@ __all__ = ["LoadReporter"]
 
 _SAMPLE_S = 1.0
 _RENEW_S = 0.1
-_ERROR = 500
+_HEADER, _LOAD = HEADER.encode(), LOAD.encode()
+
+
+def _idle() -> tuple[int, int, int]:
+    return 0, 0, 0
 
 
 class LoadReporter:
     """Measures this process, and writes reports. One for an application.
 
     There is no lock: where threads overlap a request may not be counted, which an average does not notice.
+
+    Attributes:
+        occupancy: gives the requests that are being served, those that wait, and how many may be served at once (0 for
+            any number). The middleware sets it.
 
     Args:
         utilization: the application's own measure, asked ten times a second at most: the share of what it can do that
@@ -52,6 +81,7 @@ class LoadReporter:
         clock: Callable[[], float] = time.monotonic,
         cpu_clock: Callable[[], float] = time.process_time,
     ) -> None:
+        self.occupancy: Callable[[], tuple[int, int, int]] = _idle
         self._utilization = utilization
         self._window_s = window_s
         self._cpus = cpus
@@ -63,52 +93,99 @@ class LoadReporter:
         self._cpu = 0.0
         self._sampled_at, self._cpu_then = now, cpu_clock()
         self._text, self._written_at = b"", -inf
+        self._latencies = LatencyBins()
+        self._loops = LoopLag()
 
-    def count(self, status: int) -> None:
-        """A request was answered."""
+    def arrived(self) -> None:
+        """A request has begun."""
         self._decay(self._clock())
         self._requests_per_s += 1.0 / self._window_s
-        if status >= _ERROR:
+
+    def ended(self, found: int, took_s: float, error: bool) -> None:
+        """A request has ended.
+
+        Args:
+            found: how many others were in flight when it began.
+            took_s: from then to its last byte.
+            error: whether the answer was one.
+        """
+        now = self._clock()
+        if error:
+            # Of its time nothing is noted: who fails at once would look like the fastest of all.
+            self._decay(now)
             self._errors_per_s += 1.0 / self._window_s
+        elif took_s >= 0.0:  # the clock may have gone back
+            self._latencies.note(found, took_s, now)
 
     def report(self) -> LoadReport:
         """How loaded this process is now."""
         now = self._clock()
         self._decay(now)
         self._sample(now)
-        return LoadReport(self._measure(), self._cpu, 0.0, self._requests_per_s, self._errors_per_s)
+        serving, waiting, limit = self.occupancy()
+        own = self._measure()
+        if not own and limit > 0:
+            own = serving / limit
+        named = {
+            "in_flight": float(serving + waiting),
+            "latency_ms": 1000.0 * self._latencies.median(serving + waiting, now),
+            "waiting": float(waiting),
+            "loop_lag_ms": 1000.0 * self._loops.lag_s,
+            "threads_wanted": float(self._loops.threads_wanted),
+        }
+        return LoadReport(own, self._cpu, 0.0, self._requests_per_s, self._errors_per_s, named_metrics=named)
 
     def header(self) -> bytes:
-        """The header's value; empty while there is nothing to say. Written anew ten times a second at most."""
+        """The value of ``endpoint-load-metrics``; empty while there is nothing to say."""
         now = self._clock()
         if not 0.0 <= now - self._written_at < _RENEW_S:
             text = self.report().text()
             self._text, self._written_at = text.encode() if "=" in text else b"", now
         return self._text
 
-    def watch_asgi(self, send: Send, tell: bool) -> Send:
-        """`send` of an ASGI application, with the header on its response, if the peer is to be told."""
+    def in_flight(self) -> bytes:
+        """The value of ``x-meshlib-load``."""
+        serving, waiting, _ = self.occupancy()
+        return write_in_flight(serving + waiting, self._latencies.median(serving + waiting, self._clock()))
+
+    def headers(self, asked: str) -> list[tuple[bytes, bytes]]:
+        """What a response says.
+
+        Args:
+            asked: the value of ``x-meshlib-load`` in the request; empty without one.
+        """
+        found: list[tuple[bytes, bytes]] = []
+        in_flight = "in-flight" in asked
+        if in_flight:
+            found.append((_LOAD, self.in_flight()))
+        if (not in_flight or "orca" in asked) and (value := self.header()):
+            found.append((_HEADER, value))
+        return found
+
+    def watch_asgi(self, send: Send, asked: str) -> Send:
+        """`send` of an ASGI application, for a caller that is told."""
+        self._loops.seen()
 
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self.count(message["status"])
-                if tell and (value := self.header()):
-                    message = {**message, "headers": [*message.get("headers", ()), (HEADER.encode(), value)]}
+                message = {**message, "headers": [*message.get("headers", ()), *self.headers(asked)]}
             await send(message)
 
         return watched
 
-    def watch_wsgi(self, start_response: Callable[..., Any], tell: bool) -> Callable[..., Any]:
+    def watch_wsgi(self, start_response: Callable[..., Any], asked: str) -> Callable[..., Any]:
         """``start_response`` of a WSGI application, likewise."""
 
         def watched(status: str, headers: list[tuple[str, str]], *failed: Any) -> Any:
-            if not failed or failed[0] is None:  # else it takes back one that was counted
-                self.count(int(status[:3]) if status[:3].isdigit() else 0)
-            if tell and (value := self.header()):
-                headers = [*headers, (HEADER, value.decode())]
-            return start_response(status, headers, *failed)
+            told = [(name.decode(), value.decode()) for name, value in self.headers(asked)]
+            return start_response(status, [*headers, *told], *failed)
 
         return watched
+
+    def answer(self, asked: str) -> Refusal:
+        """The response to a probe."""
+        headers = tuple((name.decode(), value.decode()) for name, value in self.headers(asked))
+        return Refusal(HTTPStatus.OK, (("content-length", "0"), ("cache-control", "no-store"), *headers), b"")
 
     def _measure(self) -> float:
         if self._utilization is None:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from meshlib.config.fields import Cidr, Count, Interval, Many, OrFalse, Part, Span
 from meshlib.config.parts.serving import Admission, Health
-from meshlib.config.server_settings import Accepted, Cancel, DrainSettings, HopelessSettings, ServerSettings
+from meshlib.config.server_settings import Accepted, Cancel, DrainSettings, HopelessSettings, LoadReports, ServerSettings
 
 __all__ = ["Drain", "Hopeless", "Server"]
 
@@ -60,6 +60,7 @@ class Server(Part):
         drain: how this process ends.
         admission: how many requests are served at once, and what becomes of the others; null or false for no limit.
         health: endpoints by which others ask how this process is; null or false for none.
+        load: which trusted callers are told how loaded this process is: ``asked``, ``always``, ``off``.
     """
 
     trusted_peers: Many[Cidr] = _SERVER.trusted_peers
@@ -70,3 +71,4 @@ class Server(Part):
     drain: Drain = Field(default_factory=Drain)
     admission: OrFalse[Admission] | None = None
     health: OrFalse[Health] | None = None
+    load: LoadReports = _SERVER.load
