@@ -287,7 +287,10 @@ class MeshSession(requests.Session):
 
     def __init__(self, plane: DataPlane, service: str | None = None) -> None:
         super().__init__()
-        self._base, host = (None, None) if service is None else base_of(service)
+        self._base: str | None = None
+        host = None
+        if service is not None:
+            self._base, host = base_of(service)
         through = MeshAdapter(plane, service=host, total=True)
         self.mount("https://", through)
         self.mount("http://", through)
