@@ -91,13 +91,13 @@ class Check:
             fault = _raised(error)
         return self._judged(fault)
 
-    def run_blocking(self, timeout_s: float) -> str:
-        """Its fault, empty for none; in a thread."""
-        if (known := self.known()) is not None:
-            return known
+    def run_blocking(self, running: Future[str] | None, timeout_s: float) -> str:
+        """Its fault, empty for none; in a thread. None: it does not run, as what it found is fresh."""
+        if running is None:
+            return self._fault
         limit_s = timeout_s if self._timeout_s is None else self._timeout_s
         try:
-            fault = self.begin().result(limit_s)
+            fault = running.result(limit_s)
         except TimeoutError:
             fault = _too_long(limit_s)
         return self._judged(fault)
@@ -169,11 +169,10 @@ class Checks:
 
     def run_blocking(self, timeout_s: float) -> list[str]:
         """Do what `run` does, in a thread."""
-        checks = list(self._checks.values())
-        for check in checks:
-            if check.known() is None:
-                check.begin()
-        return _reasons(checks, [each.run_blocking(timeout_s) for each in checks])
+        begun = [(check, check.begin() if check.known() is None else None) for check in list(self._checks.values())]
+        return _reasons(
+            [check for check, _ in begun], [check.run_blocking(running, timeout_s) for check, running in begun]
+        )
 
     def renew_locks(self) -> None:
         """After a fork, in the child."""
