@@ -53,15 +53,7 @@ class Callee(StandInMesh):
             start_response("404 Not Found", [])
             return []
 
-        script, _, rest = path.rpartition("/")
-        answer = call(
-            wsgi.MeshMiddleware(app, self),
-            peer=peer,
-            REQUEST_METHOD=method,
-            SCRIPT_NAME=script,
-            PATH_INFO=f"/{rest}",
-            **more,
-        )
+        answer = call(wsgi.MeshMiddleware(app, self), peer=peer, REQUEST_METHOD=method, PATH_INFO=path, **more)
         return int(answer.status[:3]), answer.body
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -279,6 +271,16 @@ async def test_in_a_forked_child_a_check_that_ran_in_the_parent_is_begun_anew() 
     callee.serving.after_fork_in_child()
     go.set()
     assert callee.serving.checks._checks["slow"].begin() is not parents
+
+
+async def test_they_are_below_where_the_application_is_mounted() -> None:
+    callee = Callee()
+    app = asgi.MeshMiddleware(callee._app, callee)
+    for root_path, path in (("", "/readyz"), ("/api", "/api/readyz"), ("/api/", "/readyz")):
+        transport = httpx.ASGITransport(app, root_path=root_path)
+        async with httpx.AsyncClient(transport=transport, base_url="http://callee") as client:
+            assert (await client.get(path)).status_code == 200
+    assert callee.get_blocking("/readyz", SCRIPT_NAME="/api")[0] == 200
 
 
 async def test_after_a_reload_the_endpoints_are_where_it_says() -> None:

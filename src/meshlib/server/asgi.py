@@ -90,8 +90,8 @@ class MeshMiddleware:
             send = closing(scope, send)
         serving, peer, headers = self._serving, peer_of(scope), _AsgiHeaders(scope["headers"])
         arrival = serving.intake.take(peer, headers)
-        if serving.endpoints is not None and serving.endpoints.has(scope["method"], scope["path"]):
-            answer = await serving.endpoints.answer(scope["path"], serving.intake.trusts(peer))
+        if serving.endpoints is not None and serving.endpoints.has(scope["method"], path := path_of(scope)):
+            answer = await serving.endpoints.answer(path, serving.intake.trusts(peer))
             await _answer(send, scope["method"], answer)
         elif arrival is None:
             ticket = serving.observe(peer, headers)
@@ -263,6 +263,12 @@ class _AsgiHeaders:
 
     def names(self) -> Sequence[str]:
         return [name.decode("latin-1") for name, _ in self._raw]
+
+
+def path_of(scope: Scope) -> str:
+    """The path below where the application is mounted."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "").rstrip("/")) or "/"
 
 
 def peer_of(scope: Scope) -> str | None:

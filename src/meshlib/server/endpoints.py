@@ -38,7 +38,7 @@ class Endpoints:
         self._paths = {path for path in (settings.live, settings.ready) if path is not None}
 
     def has(self, method: str, path: str) -> bool:
-        """Whether a request is for one of them."""
+        """Whether a request is for one of them; `path` is the one below where the application is mounted."""
         return path in self._paths and method in _METHODS
 
     async def answer(self, path: str, trusted: bool) -> Refusal:

@@ -82,8 +82,8 @@ class MeshMiddleware:
         serving, peer, headers = self._serving, peer_of(environ), WsgiHeaders(environ)
         arrival = serving.intake.take(peer, headers)
         method, path = environ.get("REQUEST_METHOD", ""), environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        if serving.endpoints is not None and serving.endpoints.has(method, path):
-            own = serving.endpoints.answer_blocking(path, serving.intake.trusts(peer))
+        if serving.endpoints is not None and serving.endpoints.has(method, below := environ.get("PATH_INFO", "")):
+            own = serving.endpoints.answer_blocking(below, serving.intake.trusts(peer))
             return [_answer(start_response, environ, own)]
         if arrival is None:
             return self._pass(serving.observe(peer, headers), environ, start_response)
@@ -111,18 +111,18 @@ class MeshMiddleware:
 
         try:
             response = pieces.run(self.app, environ, answer.start)
+            if not _runs_nothing(response, environ):
+                return _Response(pieces, response, answer, refuse)
         except BaseException as error:
             answer.end(failed=True)
             body = pieces.run(refuse, error) if isinstance(error, MeshError) else None
             if body is None:
                 raise
             return [body]
-        if _runs_nothing(response, environ):
-            # Given on as it is, since the server sees from it what it may do: a list has a length, a file may go out
-            # by sendfile().
-            answer.end()
-            return response
-        return _Response(pieces, response, answer, refuse)
+        # Given on as it is, since the server sees from it what it may do: a list has a length, a file may go out by
+        # sendfile().
+        answer.end()
+        return response
 
     def _pass(self, ticket: Ticket | None, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Leave a request to the application, untouched."""
@@ -164,6 +164,10 @@ class _Answer:
     def end(self, *, failed: bool = False) -> None:
         self._served.end(0 if failed else self._status)
 
+    def left(self) -> None:
+        """The server takes no more: its client has gone, unless the end was before."""
+        self._served.end(self._status, "disconnect")
+
 
 class _Response:
     """Iterates the application's response piece by piece, and closes the request behind its end."""
@@ -203,7 +207,7 @@ class _Response:
 
     def close(self) -> None:
         # First the request: what an application does on closing comes behind its response, as a background task does.
-        self._answer.end()
+        self._answer.left()
         if self._close is not None:
             self._pieces.run(self._close)
 
