@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from meshlib import Mesh
+from meshlib.discovery import local_files
 from tests.integration.processes import ROOT, environment
 from tests.peers.process import free_port
 
@@ -103,16 +104,13 @@ def fleet(*instances: Instance) -> Iterator[None]:
         yield
 
 
-def entered(directory: Path) -> dict[int, list[dict[str, Any]]]:
+def entered(directory: Path) -> dict[int, list[local_files.Entry]]:
     """What the local registry has, by port."""
-    found: dict[int, list[dict[str, Any]]] = {}
+    found: dict[int, list[local_files.Entry]] = {}
     for path in directory.glob("v1/orders/*.json"):
-        try:
-            entry = json.loads(path.read_text())
-        except OSError:
-            continue  # it went meanwhile
-        if os.path.exists(f"/proc/{entry['pid']}"):
-            found.setdefault(entry["port"], []).append(entry)
+        entry = local_files.read(str(path))
+        if entry is not None:
+            found.setdefault(entry.port, []).append(entry)
     return found
 
 

@@ -21,8 +21,11 @@ from meshlib.server.wsgi import MeshMiddleware as WsgiMiddleware
 
 WORK_S = 0.02
 
+if slow := os.environ.get("ROLLING_SLOW_START"):
+    with open(slow, "w"):  # so that a test knows
+        time.sleep(1.0)
+
 mesh = Mesh(json.loads(os.environ["ROLLING_MESH"]))
-PID = str(os.getpid()).encode()
 
 
 async def answer(scope: Any, receive: Any, send: Any) -> None:

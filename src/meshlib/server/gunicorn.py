@@ -31,6 +31,8 @@ def post_worker_init(worker: Any) -> None:
     if not found:
         text = "there is no mesh in the application, so nothing is registered and nothing drains"
         logging.getLogger("meshlib.server").warning(text)
+    elif not worker.alive:
+        return  # it was told to end while it loaded
     elif type(worker).__module__.startswith("uvicorn"):
         _by_lifespan(worker)
     else:

@@ -2,7 +2,7 @@
 
 Registers when the port answers, as ``register:`` says, and drains on SIGTERM. The command ``hypercorn`` tells its
 workers to end in its own way, which nobody can put aside; so this starts one process, in the place of the command.
-Several of them share a port where each binds it (Linux: ``SO_REUSEPORT``, which hypercorn sets), and one entry.
+Several can share a port, and then share the entry: give each the same socket (``bind: ["fd://3"]``).
 """
 
 from __future__ import annotations
