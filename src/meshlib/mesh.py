@@ -268,7 +268,8 @@ class Mesh:
         if serving is None:
             from meshlib.server.serving import Serving
 
-            serving = self._serving = Serving(self, tell=self._wiring.bus.emit)
+            serving = Serving(self, tell=self._wiring.bus.emit, look_for_meter=self._wiring.look_for_meter)
+            self._serving = self._wiring.view.requests = serving
         return serving
 
     @property

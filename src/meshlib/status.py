@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from meshlib.policy.fault import ActiveFaults
     from meshlib.policy.hedge import Hedging
     from meshlib.policy.shadow import Shadows
+    from meshlib.server.serving import Serving
 
 __all__ = [
     "ClusterStatus",
@@ -29,6 +30,7 @@ __all__ = [
     "MeshStatus",
     "MeshView",
     "ServiceStatus",
+    "ServingStatus",
     "ShadowStatus",
     "make_status",
 ]
@@ -88,6 +90,7 @@ class ClusterStatus:
         panic: whether so few endpoints are healthy that all are used.
         endpoints: its members.
         shadow: what runs beside its policies and decides nothing.
+        stands_in: what picks in place of the balancer of the configuration, and why; empty where nothing does.
     """
 
     name: str
@@ -97,6 +100,7 @@ class ClusterStatus:
     panic: bool
     endpoints: tuple[EndpointStatus, ...]
     shadow: tuple[ShadowStatus, ...] = ()
+    stands_in: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,34 @@ class ServiceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ServingStatus:
+    """What this process serves.
+
+    Attributes:
+        in_flight: requests that are being served.
+        outcomes: how many ended how, and why: ``("refused", "expired")``; see `meshlib.server.serving.Serving`.
+        mean_s: how long one took, on average since the process began.
+        draining: whether the process is about to leave.
+    """
+
+    in_flight: int
+    outcomes: Mapping[tuple[str, str], int]
+    mean_s: float
+    draining: bool
+
+    def __str__(self) -> str:
+        parts = [f"{self.in_flight} in flight"]
+        for outcome in ("ok", "error", "refused", "cancelled"):
+            reasons = {reason: count for (of, reason), count in sorted(self.outcomes.items()) if of == outcome}
+            if reasons:
+                told = ", ".join(f"{reason} {count}" for reason, count in reasons.items() if reason)
+                parts.append(f"{sum(reasons.values())} {outcome}{f' ({told})' if told else ''}")
+        if self.mean_s:
+            parts.append(f"{format_duration(self.mean_s)} on average")
+        return ", ".join(parts) + (", draining" if self.draining else "")
+
+
+@dataclass(frozen=True, slots=True)
 class MeshStatus:
     """The mesh.
 
@@ -136,6 +168,7 @@ class MeshStatus:
         services: those in use.
         pools: of connections.
         sidecar: whose proxy stands beside this process (``Istio``, ``Linkerd``); empty where none was found.
+        serving: what this process serves; None if it has no middleware of this mesh.
     """
 
     service: str
@@ -143,11 +176,14 @@ class MeshStatus:
     services: tuple[ServiceStatus, ...]
     pools: tuple[PoolStats, ...]
     sidecar: str = ""
+    serving: ServingStatus | None = None
 
     def __str__(self) -> str:
         lines = [f"mesh {self.service or '(unnamed)'}, mode {self.mode}"]
         if self.sidecar:
             lines.append(f"  beside a sidecar of {self.sidecar}")
+        if self.serving is not None:
+            lines.append(f"  serving: {self.serving}")
         for service in self.services:
             age = f", age {format_duration(service.age_s)}" if service.age_s else ""
             source = f" by {service.source}" if service.source else ""
@@ -157,6 +193,8 @@ class MeshStatus:
             for cluster in service.clusters:
                 panic = ", panic" if cluster.panic else ""
                 lines.append(f"    {cluster.name}: breaker {cluster.breaker}, {cluster.in_flight} in flight{panic}")
+                if cluster.stands_in:
+                    lines.append(f"      balanced by {cluster.stands_in}")
                 lines += [
                     f"      {endpoint.address} {endpoint.state}, {endpoint.in_flight} in flight, "
                     f"cost {format_duration(endpoint.cost_s)}"
@@ -175,6 +213,7 @@ class MeshView:
     Attributes:
         directory: what discovery knows.
         served: what each middleware counts.
+        requests: what this process serves; None as long as nobody has asked for it.
         sidecar: whose proxy stands beside this process; empty where none was found.
         copied, replaced: read what became of copies for mirrors, and of calls with an override.
     """
@@ -182,6 +221,7 @@ class MeshView:
     def __init__(self, snapshots: Snapshots, directory: Directory, engines: Sequence[SyncEngine | AsyncEngine]) -> None:
         self.directory = directory
         self.served: list[Ignored] = []
+        self.requests: Serving | None = None
         self.sidecar = ""
         self.copied: Callable[[], Mapping[tuple[str, str], int]] = dict
         self.replaced: Callable[[], Mapping[tuple[str, str], int]] = dict
@@ -250,6 +290,10 @@ class MeshView:
                 total.add(kind, getattr(counts, kind))
         return total
 
+    def serving(self) -> Serving | None:
+        """What this process serves; None if it serves nothing through this mesh."""
+        return self.requests
+
 
 def make_status(settings: MeshSettings, plane: DataPlane, view: MeshView) -> MeshStatus:
     """Look at everything once."""
@@ -271,7 +315,15 @@ def make_status(settings: MeshSettings, plane: DataPlane, view: MeshView) -> Mes
                 clusters=tuple(_cluster(cluster, now) for cluster in service.clusters.values()),
             )
         )
-    return MeshStatus(settings.service, plane.mode, tuple(services), tuple(view.pools()), view.sidecar)
+    serving = None if view.requests is None else _serving(view.requests)
+    return MeshStatus(settings.service, plane.mode, tuple(services), tuple(view.pools()), view.sidecar, serving)
+
+
+def _serving(serving: Serving) -> ServingStatus:
+    outcomes = serving.outcomes
+    ended = sum(count for (outcome, _), count in outcomes.items() if outcome != "refused")
+    mean_s = serving.busy_s / ended if ended else 0.0
+    return ServingStatus(serving.in_flight, outcomes, mean_s, serving.draining)
 
 
 def _cluster(cluster: Cluster, now: float) -> ClusterStatus:
@@ -288,7 +340,16 @@ def _cluster(cluster: Cluster, now: float) -> ClusterStatus:
         panic=bool(cluster.members) and cluster.panicking(),
         endpoints=endpoints,
         shadow=() if state.shadow is None else _shadows(state.shadow),
+        stands_in=_stands_in(cluster, now),
     )
+
+
+def _stands_in(cluster: Cluster, now: float) -> str:
+    if cluster.state.load_balancing.policy != "prequal":
+        return ""
+    from meshlib.balance.prequal import stands_in
+
+    return stands_in(cluster.healthy, cluster.state.load_balancing, now) or ""
 
 
 def _shadows(shadows: Shadows) -> tuple[ShadowStatus, ...]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshlib.adapters.clock import Clock, RealClock
 from meshlib.adapters.exchange import Caps, Destination, make_destination
+from meshlib.adapters.load_probe import LoadFollower
 from meshlib.adapters.plane import DataPlane
 from meshlib.balance.cluster import Known
 from meshlib.balance.endpoint import Endpoint
@@ -100,6 +101,7 @@ class Wiring:
         reloading: changes the settings.
         bus: hands events on.
         view: what telemetry and the status read.
+        look_for_meter: has telemetry read on collection, for who makes no calls.
         engines: connections; those of event loops from the first of their calls on.
         closed: whether the mesh was closed.
         eager: whether all services that the configuration names are watched, called or not.
@@ -153,6 +155,7 @@ class Wiring:
         )
         self.view = MeshView(self.snapshots, self.directory, self.engines)
         self._observer = Observer(self.view, changes=self._changes)
+        self.look_for_meter = self._observer.look_for_meter
         self._rng = rng
         self._checks: HealthChecks | None = None
         sync_wire: SyncWire = parts.sync_wire or engine
@@ -173,6 +176,7 @@ class Wiring:
             observer=self._observer,
         )
         self.plane.mirrors = self._open_mirrors
+        self._loads = LoadFollower(self.plane, self.control, self._changes.on_load)
         self.plane.stock = {} if stock else None
         self.view.copied, self.view.replaced = self._copied, self.plane.replaced
         _live.add(self)
@@ -395,6 +399,7 @@ class Wiring:
                 cluster.state.outlier.sweep(now)
         if self._checks is not None:
             self._checks.look()
+        self._loads.look()
         self._use_callers()
         self._changes.look_at_all(self.view.clusters(), now)
         self.bus.flush()

@@ -21,6 +21,7 @@ from meshlib.policy.settings import CallPolicy, RetryPolicy
 from meshlib.policy.token_budget import TokenBudget
 from meshlib.propagation import Ignored
 from meshlib.routing.route import Backend, Route
+from meshlib.server.serving import Serving
 from meshlib.telemetry.observer import NullObserver, Observer
 
 Answer: TypeAlias = int | MeshError | type[asyncio.CancelledError]
@@ -149,6 +150,7 @@ class Seen:
         self.of_pools: list[PoolStats] = []
         self.of_ages: dict[str, float] = {}
         self.of_ignored: Ignored | None = None
+        self.of_serving: Serving | None = None
         self.of_now = 100.0
         self.of_locality: Locality | None = None
 
@@ -184,3 +186,6 @@ class Seen:
 
     def ignored(self) -> Ignored | None:
         return self.of_ignored
+
+    def serving(self) -> Serving | None:
+        return self.of_serving

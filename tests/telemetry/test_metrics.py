@@ -41,6 +41,7 @@ from meshlib.policy.settings import HedgeSettings, LimitSettings, ShadowSettings
 from meshlib.policy.shadow import Shadows
 from meshlib.policy.user_breaker import UserBreakerGate
 from meshlib.propagation import Ignored
+from meshlib.server.serving import Serving
 from meshlib.telemetry.gauges import GAUGES, MAX_ENDPOINTS
 from meshlib.telemetry.semconv import zone_of
 from tests.telemetry.calls import ENDPOINTS, Drive, Seen, a_call, a_cluster
@@ -242,6 +243,8 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     seen.of_pools = [PoolStats("10.0.0.1:8080", "", 0, 0, 0, 0)]
     seen.of_ages = {"orders": 0.0}
     seen.of_ignored = Ignored()
+    seen.of_serving = Serving()
+    seen.of_serving.refuse("expired")
     observer = sdk.observer(seen)
     Drive(observer, a_call(), [503, 200])
 

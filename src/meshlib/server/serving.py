@@ -9,11 +9,13 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from meshlib import context
 from meshlib.durations import Duration, parse_duration
 from meshlib.net.fork import after_fork
+from meshlib.propagation import LOAD_PROBE
 from meshlib.server.cancellation import SAFE_METHODS
 from meshlib.server.health import CheckFunction, Checks
 from meshlib.server.hopeless import Hopeless, path_kind
@@ -29,15 +31,12 @@ if TYPE_CHECKING:
     from meshlib.server.refusal import Refusal
     from meshlib.telemetry.events import Event
 
-__all__ = ["PROBE_PATH", "HasServing", "Outcome", "Served", "Serving", "serving_of"]
+__all__ = ["HasServing", "Outcome", "Served", "Serving", "serving_of"]
 
 Outcome: TypeAlias = Literal["ok", "error", "refused", "cancelled"]
 
-PROBE_PATH: Final = "/.well-known/meshlib/load"
-"""Where a middleware answers probes of load, ahead of all else but health; only to trusted peers that ask by the header
-``x-meshlib-load``. Anybody else's request goes on to the application."""
-
 _ERROR = 500
+_LOOK_S = 1.0
 
 
 class Serving:
@@ -60,6 +59,7 @@ class Serving:
         mesh: whose settings hold; None for the defaults.
         clock: in seconds, monotonic.
         tell: called with what happens.
+        look_for_meter: called once a second at most, as requests end.
 
     Raises:
         ConfigError: if a trusted peer is not written as CIDR.
@@ -71,14 +71,17 @@ class Serving:
         *,
         clock: Callable[[], float] | None = None,
         tell: Callable[[Event], object] | None = None,
+        look_for_meter: Callable[[], object] | None = None,
     ) -> None:
         self.mesh = mesh
+        self._look_for_meter = look_for_meter
+        self._looked_at = -inf
         self.intake = Intake(mesh)
         self.in_flight = 0
         self.draining = self.closing = False
         self.clock = clock or context.monotonic
         self.busy_s = 0.0
-        self._outcomes: Counter[tuple[Outcome, str]] = Counter()
+        self._outcomes: Counter[tuple[str, str]] = Counter()
         self._life = object()
         self._lock = threading.Lock()
         self._tell = tell
@@ -132,7 +135,7 @@ class Serving:
         return self.intake.settings
 
     @property
-    def outcomes(self) -> Mapping[tuple[Outcome, str], int]:
+    def outcomes(self) -> Mapping[tuple[str, str], int]:
         """How many requests ended how, and why.
 
         ok: the application answered, below 500. error: it answered from 500, or let an error pass. refused: it was not
@@ -140,12 +143,12 @@ class Serving:
         the ``deadline`` had passed, the caller had gone (``disconnect``), or the ``server`` gave the request up.
         """
         with self._lock:
-            return dict(self._outcomes)
+            return {**self._outcomes}
 
     @property
-    def ended(self) -> Mapping[Outcome, int]:
+    def ended(self) -> Mapping[str, int]:
         """How many requests ended how, whatever the reason."""
-        ended: Counter[Outcome] = Counter()
+        ended: Counter[str] = Counter()
         for (outcome, _), count in self.outcomes.items():
             ended[outcome] += count
         return ended
@@ -206,7 +209,7 @@ class Serving:
 
     def _probed(self, arrival: Arrival, path: str) -> Refusal | None:
         """The answer to a request that is a probe of load; None if it is none, or its caller is not told."""
-        if not path.endswith(PROBE_PATH):  # before it may stand where the application is mounted
+        if not path.endswith(LOAD_PROBE):  # before it may stand where the application is mounted
             return None
         load = self.reporter(arrival)
         return None if load is None else load.answer(arrival.asks)
@@ -235,6 +238,9 @@ class Serving:
     def _end(self, served: Served, outcome: Outcome, reason: str) -> None:
         now = self.clock()
         took_s = now - served.began_at
+        if self._look_for_meter is not None and not 0.0 <= now - self._looked_at < _LOOK_S:
+            self._looked_at = now
+            self._look_for_meter()
         arrival = served.arrival
         if arrival.source is not None and self.hopeless is not None and outcome == "ok":
             self.hopeless.took(arrival.kind, arrival.template, took_s, now)

@@ -27,6 +27,8 @@ from meshlib.telemetry.events import (
     Event,
     GateRefuses,
     LimitReached,
+    LoadReported,
+    LoadUnreported,
     Panic,
     PanicEnded,
     Returned,
@@ -150,6 +152,13 @@ class Changes:
             self._bus.emit(event)
 
         return tell
+
+    def on_load(self, service: str, cluster: str, quiet: int, endpoints: int) -> None:
+        """What to give `LoadProbes` as its ``tell``."""
+        if 2 * quiet > endpoints:
+            self._bus.emit(LoadUnreported(service=service, cluster=cluster, quiet=quiet, endpoints=endpoints))
+        else:
+            self._bus.emit(LoadReported(service=service, cluster=cluster))
 
     def on_check(self, service: str, address: str, checkup: Checkup, wrong: str) -> None:
         """What to give `HealthChecks` as its ``tell``."""

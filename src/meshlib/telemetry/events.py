@@ -29,6 +29,8 @@ __all__ = [
     "FleetWell",
     "GateRefuses",
     "LimitReached",
+    "LoadReported",
+    "LoadUnreported",
     "ModeChanged",
     "Panic",
     "PanicEnded",
@@ -96,6 +98,30 @@ class Returned(_OfEndpoint):
     says: ClassVar[str] = "{event.endpoint} is back: {event.reason}"
 
     reason: str = "its probe succeeded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadUnreported(_OfCluster):
+    """Most endpoints of a cluster that ``prequal`` balances do not say what they have in flight."""
+
+    kind: ClassVar[str] = "load_unreported"
+    family: ClassVar[str] = "load_reports"
+    level: ClassVar[int] = logging.WARNING
+    says: ClassVar[str] = (
+        "{event.quiet} of {event.endpoints} endpoints do not say what they have in flight: peak_ewma picks most of them"
+    )
+
+    quiet: int
+    endpoints: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReported(_OfCluster):
+    """Most endpoints of the cluster say so again."""
+
+    kind: ClassVar[str] = "load_reported"
+    family: ClassVar[str] = "load_reports"
+    says: ClassVar[str] = "most of the endpoints say what they have in flight"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

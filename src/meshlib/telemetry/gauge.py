@@ -16,10 +16,52 @@ if TYPE_CHECKING:
     from meshlib.policy.fault import ActiveFaults
     from meshlib.policy.hedge import Hedging
 
-__all__ = ["Attributes", "Gauge", "Observed", "Observing", "Reading", "of_cluster"]
+__all__ = ["Attributes", "Gauge", "Observed", "Observing", "Reading", "Serves", "of_cluster"]
 
 Attributes: TypeAlias = tuple[tuple[str, str | int], ...]
 Reading: TypeAlias = tuple[Attributes, float]
+
+
+class Counted(Protocol):
+    """What was not taken in of requests."""
+
+    @property
+    def untrusted(self) -> int:
+        """Requests whose mesh headers were ignored because of where they came from."""
+        ...
+
+
+class Reads(Protocol):
+    """What reads incoming requests."""
+
+    @property
+    def counts(self) -> Counted:
+        """What was not taken as it came."""
+        ...
+
+
+class Serves(Protocol):
+    """What this process serves."""
+
+    @property
+    def intake(self) -> Reads:
+        """What reads incoming requests."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are being served."""
+        ...
+
+    @property
+    def busy_s(self) -> float:
+        """How long all requests together took that have ended."""
+        ...
+
+    @property
+    def outcomes(self) -> Mapping[tuple[str, str], int]:
+        """How many requests ended how, and why."""
+        ...
 
 
 class Observed(Protocol):
@@ -67,6 +109,10 @@ class Observed(Protocol):
 
     def ignored(self) -> Ignored | None:
         """The incoming header values that were left out; None if this mesh serves nothing."""
+        ...
+
+    def serving(self) -> Serves | None:
+        """What this process serves; None if it serves nothing through this mesh."""
         ...
 
 

@@ -20,6 +20,7 @@ from meshlib.propagation import IGNORED_KINDS
 from meshlib.telemetry import semconv
 from meshlib.telemetry.gauge import Attributes, Gauge, Observed, Observing, Reading, of_cluster
 from meshlib.telemetry.gauges_members import MAX_ENDPOINTS, MEMBER_GAUGES
+from meshlib.telemetry.gauges_serving import SERVING_GAUGES
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter, Observation
@@ -261,6 +262,7 @@ GAUGES = (
     Gauge("meshlib.connections.pending", "{request}", "Requests that wait for one.", "updown", _connection_waits),
     Gauge("meshlib.discovery.age", "s", "How long nobody has vouched for the endpoints.", "gauge", _ages, max),
     Gauge("meshlib.headers.ignored", "{value}", "Malformed header values that were left out.", "counter", _ignored),
+    *SERVING_GAUGES,
 )
 """Every observable instrument, in the order of the documentation."""
 

@@ -209,6 +209,16 @@ class Observer:
         with self._lock:
             return dict(self._retries)
 
+    def look_for_meter(self) -> None:
+        """Have the observable instruments read from now on, if there is a meter by now. Calls do so by themselves: this
+        is for a process that makes none.
+        """
+        providers = self._providers
+        if providers is None and (self._wanted or "opentelemetry.metrics" in sys.modules):
+            providers = self._load()
+        if providers is not None and not providers.silent():
+            self._measuring(providers)
+
     def close(self) -> None:
         """Report nothing more through observable instruments."""
         unwatch(self)
