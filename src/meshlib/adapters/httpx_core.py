@@ -120,7 +120,7 @@ class Core:
             headers=headers,
             body=body,
             caps=caps,
-            secure=url.scheme == "https",
+            secure=url.scheme in ("https", "wss"),
             server_name=request.extensions.get("sni_hostname"),
             preview=lambda status, headers: self.library.httpx.Response(status, headers=headers, request=request),
             url=url,

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["AsyncResponseStream", "AsyncUpload", "FileStream", "ResponseStream", "SyncResponseStream", "SyncUpload"]
 
 
+_UPGRADED = 101
+"""The status of a response that has no body: the connection is used for something else until it is closed."""
+
+
 class FileStream:
     """A request's body that is read from a file, from the offset at which it was handed over, as often as needed."""
 
@@ -52,10 +56,14 @@ class ResponseStream:
             self._open = False
             self._exchange.call.body_end(self._exchange.plane.clock.now(), self._n)
 
-    def _leave(self) -> None:
+    def _leave(self, response: SyncWireResponse | AsyncWireResponse) -> None:
         if self._open:
             self._open = False
-            self._exchange.call.cancelled(self._exchange.plane.clock.now(), self._n)
+            call, now = self._exchange.call, self._exchange.plane.clock.now()
+            if response.status == _UPGRADED:
+                call.body_end(now, self._n)
+            else:
+                call.cancelled(now, self._n)
 
     def _broken(self, error: MeshError) -> MeshError:
         exchange = self._exchange
@@ -90,7 +98,7 @@ class SyncResponseStream(ResponseStream):
     def close(self) -> None:
         """Give the connection back, or close it if the body was not read to its end."""
         self._response.close()
-        self._leave()
+        self._leave(self._response)
 
 
 class AsyncResponseStream(ResponseStream):
@@ -113,7 +121,7 @@ class AsyncResponseStream(ResponseStream):
         try:
             await self._response.aclose()
         finally:
-            self._leave()
+            self._leave(self._response)
 
 
 class SyncUpload:

@@ -28,6 +28,7 @@ from meshlib.adapters.httpx_core import (
 from meshlib.adapters.httpx_lean import LeanCall
 from meshlib.adapters.httpx_lean_response import LeanResponse, to_be_replayed
 from meshlib.adapters.httpx_streams import FileStream
+from meshlib.adapters.httpx_upgrade import UPGRADE, AsyncUpgradeWire, SyncUpgradeWire
 from meshlib.adapters.httpx_wire import stock_wires
 from meshlib.adapters.options import EXTENSION
 from meshlib.adapters.plane import DataPlane
@@ -66,6 +67,7 @@ class SyncTransport(Core):
     ) -> None:
         super().__init__(plane, service, plain_timeout_s)
         self._plain_options = plain_options
+        self._on_own_wire = wire is None and plane.stock is None and plane.outside is None
         if wire is None:
             wire = plane.sync_wire if plane.stock is None else stock_wires(self.library, plane, plane.stock)[0]
         self._wire = wire
@@ -92,7 +94,7 @@ class SyncTransport(Core):
             return self._observe(service, request)
         exchange = self._exchange(service, request, self._body(request))
         try:
-            response, body = sync_driver.drive(exchange, self._wire)
+            response, body = sync_driver.drive(exchange, self._wire_of(request))
         except MeshError as error:
             translated = self._failed(error, service, request)
             if translated is None:
@@ -171,12 +173,21 @@ class SyncTransport(Core):
         response.extensions[EXTENSION] = shadow.exchange
         return response
 
-    def _outside(self, request: httpx.Request) -> httpx.Response:
+    def _wire_of(self, request: httpx.Request) -> SyncWire:
+        if not UPGRADE.sees_any(request.headers.raw) or not self._on_own_wire:
+            return self._wire
+        return SyncUpgradeWire(self.library, self._stock_here(), self._plane.clock.now, logical=False)
+
+    def _stock_here(self) -> Any:
         stock = self._given
         if stock is None:
             stock = self._stock
             if stock is None or self._pid != os.getpid():
                 stock = self._open()
+        return stock
+
+    def _outside(self, request: httpx.Request) -> httpx.Response:
+        stock = self._stock_here()
         response: httpx.Response = stock.handle_request(self._plainly(request))
         return response
 
@@ -214,6 +225,7 @@ class AsyncTransport(Core):
     ) -> None:
         super().__init__(plane, service, plain_timeout_s)
         self._plain_options = plain_options
+        self._on_own_wire = wire is None and plane.stock is None and plane.outside is None
         if wire is None:
             wire = plane.async_wire if plane.stock is None else stock_wires(self.library, plane, plane.stock)[1]
         self._wire = wire
@@ -241,7 +253,7 @@ class AsyncTransport(Core):
             return await self._observe(service, request)
         exchange = self._exchange(service, request, self._body(request))
         try:
-            response, body = await async_driver.drive(exchange, self._wire)
+            response, body = await async_driver.drive(exchange, self._wire_of(request))
         except MeshError as error:
             translated = self._failed(error, service, request)
             if translated is None:
@@ -320,7 +332,12 @@ class AsyncTransport(Core):
         response.extensions[EXTENSION] = shadow.exchange
         return response
 
-    async def _outside(self, request: httpx.Request) -> httpx.Response:
+    def _wire_of(self, request: httpx.Request) -> AsyncWire:
+        if not UPGRADE.sees_any(request.headers.raw) or not self._on_own_wire:
+            return self._wire
+        return AsyncUpgradeWire(self.library, self._stock_here(), self._plane.clock.now, logical=False)
+
+    def _stock_here(self) -> Any:
         stock = self._given
         if stock is None:
             from asyncio import get_running_loop
@@ -329,6 +346,10 @@ class AsyncTransport(Core):
             stock = self._stock.get(loop)
             if stock is None:
                 stock = self._stock[loop] = self.library.httpx.AsyncHTTPTransport(**self._plain_options)
+        return stock
+
+    async def _outside(self, request: httpx.Request) -> httpx.Response:
+        stock = self._stock_here()
         response: httpx.Response = await stock.handle_async_request(self._plainly(request))
         return response
 

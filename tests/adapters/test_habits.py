@@ -1,0 +1,102 @@
+"""What httpx's users are used to, through the mesh: the same cases, on the same server, give what bare clients give."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import pytest
+import uvicorn
+
+import meshlib
+from meshlib import Mesh
+from meshlib.adapters import httpx2 as meshed_httpx2
+from tests.adapters.habits import CASES, Kit, plain, run_sync
+from tests.adapters.habits_app import app
+
+CONTEXT = ssl.create_default_context()  # made once, as it is most of what a bare client costs
+
+
+@contextmanager
+def served() -> Iterator[int]:
+    # With its protocol, or asyncio leaves Nagle's algorithm on: 40 ms for an answer that is written in two pieces.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        config = uvicorn.Config(app, log_level="critical", ws="wsproto", lifespan="off", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), name="habits")
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with served() as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def mesh(port: int) -> Iterator[Mesh]:
+    address = f"127.0.0.1:{port}"
+    services = {
+        "here": {"endpoints": [address], "hosts": [address]},
+        "there": {"endpoints": [address], "hosts": [f"localhost:{port}"]},
+        "nowhere": {"endpoints": ["127.0.0.1:1"], "hosts": ["127.0.0.1:1"], "retry": {"max_retries": 0}},
+    }
+    with Mesh({"discovery": [], "services": services}) as mesh:
+        yield mesh
+
+
+@pytest.fixture(params=["sync", "async"])
+def sync(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "sync")
+
+
+def clients(name: str, how: str, mesh: Mesh, *, sync: bool) -> Callable[..., Any]:
+    library = import_module(name)
+    if how == "attached":
+        bare = library.Client if sync else library.AsyncClient
+        return lambda **options: mesh.attach(bare(**options))
+    if name == "httpx":
+        return mesh.client if sync else mesh.async_client
+    make = meshed_httpx2.client if sync else meshed_httpx2.async_client
+    return lambda **options: make(mesh, **options)
+
+
+@pytest.mark.parametrize("how", ["made", pytest.param("attached", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["httpx", pytest.param("httpx2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("case", CASES)
+def test_a_habit(case: str, name: str, how: str, sync: bool, mesh: Mesh, port: int) -> None:
+    library = import_module(name)
+    bare = library.Client if sync else library.AsyncClient
+
+    def tried(make: Callable[..., Any]) -> Any:
+        def made(**options: Any) -> Any:
+            return make(**{"verify": CONTEXT, "trust_env": False, **options})
+
+        kit = Kit(library, f"http://127.0.0.1:{port}", f"http://localhost:{port}", made, sync=sync)
+        work = CASES[case](kit)
+        return plain(run_sync(work) if sync else asyncio.run(work))
+
+    assert tried(clients(name, how, mesh, sync=sync)) == tried(bare)
+
+
+@pytest.mark.parametrize("how", ["made", "attached"])
+@pytest.mark.parametrize("name", ["httpx", "httpx2"])
+def test_what_is_tried_goes_through_the_mesh(name: str, how: str, mesh: Mesh, port: int) -> None:
+    with clients(name, how, mesh, sync=True)(verify=CONTEXT, trust_env=False) as client:
+        assert isinstance(client, import_module(name).Client)
+        record = meshlib.record(client.get(f"http://127.0.0.1:{port}/echo"))
+    assert record is not None
+    assert (record.service, record.outcome) == ("here", "success")
