@@ -434,3 +434,29 @@ def test_each_example_is_in_the_index() -> None:
     assert [path.name for path in EXAMPLES.iterdir() if path.is_file() and f"]({path.name})" not in index] == [
         "README.md"
     ]
+
+
+def test_code_for_requests_goes_through_the_mesh(tmp_path: Path) -> None:
+    assert what_it_prints("clients/requests_session.py", tmp_path) == [
+        "lines, one by one: ['a line', 'a line', 'a line']",
+        "attempts: [503, 200]",
+        "cookies are kept: {'seen': 'yes'}",
+        "uploaded: 3000 bytes",
+        "an error that the code knows: True 3",
+    ]
+
+
+def test_code_for_aiohttp_goes_through_the_mesh(tmp_path: Path) -> None:
+    assert what_it_prints("clients/aiohttp_session.py", tmp_path) == [
+        "lines, one by one: ['line 0', 'line 1', 'line 2']",
+        "attempts: [503, 200]",
+        "told how long we wait: True",
+        "a timeout that says why: client",
+        "an error that the code knows: True gone",
+    ]
+
+
+def test_clients_that_exist_are_attached(tmp_path: Path) -> None:
+    assert what_it_prints("clients/attach.py", tmp_path) == [
+        f"{name}: ['1', 'not by the mesh']" for name in ("httpx", "httpx2", "requests", "aiohttp")
+    ]

@@ -110,6 +110,7 @@ class MeshMiddleware:
 
     def __init__(self, plane: DataPlane, service: str | None = None) -> None:
         self._ways = Ways(plane, service)
+        self._wire = plane.async_wire
         self._stock = plane.settings.wire == "stock"
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
@@ -132,7 +133,7 @@ class MeshMiddleware:
         timeout, decompress = _asked(handler, request)
         try:
             exchange = self._exchange(service, request, await body_of(request), timeout)
-            wire: AsyncWire = ways.plane.async_wire
+            wire: AsyncWire = self._wire
             if self._stock:
                 wire = StockWire(request, handler, ways.plane.clock.now)
             response, content = await async_driver.drive(exchange, wire)
