@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpR
 from django.template import engines
 from django.template.response import TemplateResponse
 from django.urls import path
+from django.views.decorators.csrf import csrf_exempt
 
 from meshlib.context import current, current_scope
 from meshlib.errors import CircuitOpen, DeadlineExceeded, NoEndpoint, UnknownService
@@ -161,6 +163,27 @@ def overloaded(request: Any) -> Any:
     return HttpResponse(status=500)
 
 
+waited: list[str] = []
+
+
+@csrf_exempt
+async def waits(request: Any) -> Any:
+    """Waits for twice the time that the test's caller does."""
+    try:
+        await asyncio.sleep(0.1)
+    except asyncio.CancelledError:
+        waited.append("cancelled")
+        raise
+    waited.append("done")
+    return HttpResponse()
+
+
+def waits_in_a_thread(request: Any) -> Any:
+    time.sleep(0.1)
+    waited.append("done")
+    return HttpResponse()
+
+
 def trace_headers(request: Any) -> Any:
     return JsonResponse(headers_of_a_call())
 
@@ -179,4 +202,6 @@ urlpatterns = [
     path("async-fails", async_fails),
     path("overloaded", overloaded),
     path("trace", trace_headers),
+    path("waits", waits),
+    path("waits-in-a-thread", waits_in_a_thread),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -16,7 +17,9 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.test import AsyncRequestFactory, Client, RequestFactory, override_settings
 
 from meshlib import Mesh
+from meshlib.config.health_settings import HealthSettings
 from meshlib.context import current, current_scope
+from meshlib.policy.serving_settings import AdmissionSettings
 from meshlib.propagation import CRITICALITY, DEADLINE_MS
 from meshlib.server import asgi, wsgi
 from meshlib.server.django import MeshMiddleware, mesh
@@ -198,6 +201,95 @@ def test_off_and_observe_change_nothing(mode: Any) -> None:
         answer = Client(raise_request_exception=False).get("/sync", headers=LEFT)
         assert answer.json() == NOTHING
         assert Client(raise_request_exception=False).get("/fails/none").status_code == 500
+
+
+# What it does as a callee
+
+
+def asked_again(middleware: list[Any], seen: list[int]) -> Any:
+    """A view during which the next request comes."""
+
+    def view(request: Any) -> Any:
+        if request.path == "/":
+            seen.append(middleware[0](RequestFactory().get("/second", headers=LEFT)).status_code)
+        return HttpResponse("done")
+
+    return view
+
+
+async def test_admission_health_and_load_are_those_of_the_configuration() -> None:
+    seen: list[int] = []
+    mesh = Counting(admission=AdmissionSettings(max_in_flight=1, max_pending=0), health=HealthSettings(), load="always")
+    with override_settings(MESHLIB_MESH=mesh):
+        middleware: list[Any] = []
+        middleware.append(MeshMiddleware(asked_again(middleware, seen)))
+        answer = served(middleware[0])
+        assert (answer.content, seen) == (b"done", [503])
+        assert "endpoint-load-metrics" in answer.headers
+        assert middleware[0](RequestFactory().get("/livez")).status_code == 200
+
+        async def view(request: Any) -> Any:
+            if request.path == "/":
+                other = await middleware[1](AsyncRequestFactory().get("/second", headers=LEFT))
+                seen.append(other.status_code)
+            return HttpResponse("done")
+
+        middleware.append(MeshMiddleware(view))
+        answer = await middleware[1](AsyncRequestFactory().get("/", headers=LEFT))
+        assert (answer.content, seen) == (b"done", [503, 503])
+        assert (await middleware[1](AsyncRequestFactory().get("/readyz"))).status_code == 200
+    assert mesh.serving.outcomes == {("ok", ""): 2, ("refused", "overload"): 2}
+    assert mesh.serving.in_flight == 0
+
+
+async def test_mode_observe_counts_what_admission_would_do() -> None:
+    mesh = Counting(admission=AdmissionSettings(max_in_flight=1, max_pending=0))
+    mesh.settings = replace(mesh.settings, mode="observe")
+    assert mesh.serving.admission is not None
+    seen: list[int] = []
+    with override_settings(MESHLIB_MESH=mesh):
+        middleware: list[Any] = []
+        middleware.append(MeshMiddleware(asked_again(middleware, seen)))
+        assert served(middleware[0]).content == b"done"
+        assert seen == [200]
+
+        async def view(request: object) -> Any:
+            return HttpResponse("done")
+
+        await MeshMiddleware(view)(AsyncRequestFactory().get("/", headers=LEFT))
+    assert mesh.serving.admission.queue.in_flight == 0
+
+
+@pytest.mark.parametrize("around", [False, True], ids=["middleware", "around the application"])
+@pytest.mark.parametrize(
+    ("cancel", "path", "method", "ended"),
+    [
+        ("safe_methods", "/waits", "GET", True),
+        ("safe_methods", "/waits", "POST", False),
+        ("all", "/waits", "POST", True),
+        ("off", "/waits", "GET", False),
+        ("safe_methods", "/waits-in-a-thread", "GET", False),
+    ],
+)
+async def test_an_async_view_ends_at_the_deadline_where_that_is_configured(
+    cancel: Any, path: str, method: str, ended: bool, around: bool
+) -> None:
+    mesh = Counting(cancel=cancel)
+    django_project.waited.clear()
+    with override_settings(MESHLIB_MESH=mesh, MIDDLEWARE=["meshlib.server.django.MeshMiddleware"]):
+        app: Any = asgi.MeshMiddleware(ASGIHandler(), mesh) if around else ASGIHandler()
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app, client=("127.0.0.1", 1)), base_url="http://callee"
+        ) as http:
+            answer = await http.request(method, path, headers={DEADLINE_MS: "50"})
+    refused = answer.headers.get("x-meshlib-refused")
+    if ended:
+        assert (answer.status_code, refused, django_project.waited) == (504, "deadline", ["cancelled"])
+        assert mesh.serving.outcomes == {("cancelled", "deadline"): 1}
+    else:
+        assert django_project.waited == ["done"]
+        assert (answer.status_code, refused) in [(200, None), (504, "deadline")]  # around: at once, though it goes on
+    assert mesh.serving.in_flight == 0
 
 
 # Errors

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from meshlib.context import ServedRequest
     from meshlib.server.asgi import Message, Receive, Response, Scope
 
-__all__ = ["LOOK_S", "SAFE_METHODS", "Cancellation", "Reason"]
+__all__ = ["ENDS", "LOOK_S", "SAFE_METHODS", "Cancellation", "Reason"]
 
 Reason: TypeAlias = Literal["", "deadline", "disconnect"]
 
@@ -48,6 +48,9 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 LOOK_S: Final = 0.02
 """A handler that ends in this time is never watched, one that takes twice as long is."""
+
+ENDS: Final = "meshlib.ends"
+"""Stands in the scope of a request whose handler a middleware further in ends, and knows better how."""
 
 _CLIENT_CLOSED_REQUEST = 499
 """As nginx writes it: the caller went away. No caller sees it, but logs and middlewares further out do."""
@@ -213,7 +216,7 @@ class Cancellation:
     def _interrupt(self) -> None:
         if self._gone or self._response.complete:
             return
-        if _waits_for_thread(self._task):
+        if ENDS in self._scope or _waits_for_thread(self._task):
             now = context.monotonic()
             if self._request.deadline is None or self._request.deadline > now:
                 self._request.deadline = now

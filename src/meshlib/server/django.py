@@ -9,9 +9,10 @@ context (asgiref), there and back.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -20,15 +21,18 @@ from django.core.signals import got_request_exception, setting_changed
 from django.http import HttpResponse
 from django.utils.module_loading import import_string
 
+from meshlib import context
 from meshlib.errors import MeshError
 from meshlib.server import asgi, wsgi
+from meshlib.server.cancellation import ENDS
 from meshlib.server.intake import KEY
 from meshlib.server.pieces import Pieces
-from meshlib.server.refusal import EXPIRED, OVERLOADED, Refusal, asks_for_peace, refusal_for
-from meshlib.server.serving import Served, serving_of
+from meshlib.server.refusal import LATE, OVERLOADED, Refusal, asks_for_peace, refusal_for
+from meshlib.server.serving import Serving, serving_of
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
+    from meshlib.server.admission import Ticket
     from meshlib.server.intake import Arrival
 
 __all__ = ["MeshMiddleware", "mesh"]
@@ -72,48 +76,110 @@ class MeshMiddleware:
         """Serve one request; in an async project, a coroutine that does."""
         if iscoroutinefunction(self):
             return self._serve_async(request)
-        begun = self._begin(request)
-        if begun is None:
+        serving, store = self._serving, _store(request)
+        if KEY in store:
+            store[ENDS] = True
             return self._answer(request, self.get_response(request))
-        if isinstance(begun, Refusal):
-            return _response_of(begun)
+        peer, headers = _peer(request, store), wsgi.WsgiHeaders(request.META)
+        arrival = serving.intake.take(peer, headers)
+        if serving.endpoints is not None and serving.endpoints.has(request.method, request.path):
+            return _response_of(serving.endpoints.answer_blocking(request.path, serving.intake.trusts(peer)))
+        if arrival is None:
+            ticket = serving.observe(peer, headers)
+            try:
+                return self.get_response(request)
+            finally:
+                if ticket is not None:
+                    ticket.release()
+        refused = serving.refusal(arrival, request.method, request.path, store)
+        if refused is not None:
+            return _response_of(refused)
+        admitted = None if serving.admission is None else serving.admission.enter_blocking(arrival, headers)
+        if isinstance(admitted, Refusal):
+            serving.refuse(admitted.reason)
+            return _response_of(admitted)
+        begun = _Begun(serving, arrival, admitted, store)
         try:
             response = begun.pieces.run(self.get_response, request)
         except BaseException:
             begun.served.end()
             raise
-        return begun.end_with(self._answer(request, response))
+        return begun.end_with(request, self._answer(request, response))
 
     async def _serve_async(self, request: Any) -> Any:
-        begun = self._begin(request)
-        if begun is None:
-            return self._answer(request, await self.get_response(request))
-        if isinstance(begun, Refusal):
-            return _response_of(begun)
+        serving, store = self._serving, _store(request)
+        if KEY in store:
+            store[ENDS] = True
+            response, _ = await self._in_time(request, store[KEY], self.get_response(request))
+            return self._answer(request, response)
+        peer, headers = _peer(request, store), wsgi.WsgiHeaders(request.META)
+        arrival = serving.intake.take(peer, headers)
+        if serving.endpoints is not None and serving.endpoints.has(request.method, request.path):
+            return _response_of(await serving.endpoints.answer(request.path, serving.intake.trusts(peer)))
+        if arrival is None:
+            ticket = serving.observe(peer, headers)
+            try:
+                return await self.get_response(request)
+            finally:
+                if ticket is not None:
+                    ticket.release()
+        refused = serving.refusal(arrival, request.method, request.path, store)
+        if refused is not None:
+            return _response_of(refused)
+        admitted = None if serving.admission is None else await serving.admission.enter(arrival, headers)
+        if isinstance(admitted, Refusal):
+            serving.refuse(admitted.reason)
+            return _response_of(admitted)
+        begun = _Begun(serving, arrival, admitted, store)
+        work = begun.pieces.run_async(self.get_response, request)
         try:
-            response = await begun.pieces.run_async(self.get_response, request)
-        except BaseException:
-            begun.served.end()
+            response, late = await self._in_time(request, arrival, work)
+        except BaseException as error:
+            begun.served.end(0, "disconnect" if isinstance(error, asyncio.CancelledError) else "")
             raise
-        return begun.end_with(self._answer(request, response))
+        if late:
+            begun.served.end(0, "deadline")
+        return begun.end_with(request, self._answer(request, response))
+
+    async def _in_time(self, request: Any, arrival: Arrival, work: Awaitable[Any]) -> tuple[Any, bool]:
+        """Await `work`; where handlers are cancelled, end it just before the deadline, and answer that.
+
+        A view that is sync runs in a thread, which nothing can end. One that is async is ended here, in the task that
+        Django gave it: to cancel Django's own, as a middleware about it would, leaves the view running. (So that one
+        is told to leave it alone.)
+
+        Returns:
+            The response, and whether it is the one for a view that was ended.
+        """
+        deadline, task = arrival.request.deadline, asyncio.current_task()
+        if deadline is None or task is None or not self._serving.cancels(request.method):
+            return await work, False
+        ended, cancelling = False, task.cancelling()
+
+        def end() -> None:
+            nonlocal ended
+            match = request.resolver_match
+            if match is not None and iscoroutinefunction(match.func):
+                ended = task.cancel()
+
+        left_s = deadline - context.monotonic() - self._serving.settings.server.min_remaining_s
+        timer = asyncio.get_running_loop().call_later(max(0.0, left_s), end)
+        try:
+            response = await work
+        except asyncio.CancelledError:
+            if not ended or task.uncancel() > cancelling:
+                raise
+            return _response_of(LATE), True
+        finally:
+            timer.cancel()
+        if ended:
+            task.uncancel()
+        return response, False
 
     def process_exception(self, request: Any, error: Exception) -> Any:
         """Answer an error of a view that neither it nor a middleware inside of this one took."""
         refusal = self._refusal_for(request, error)
         return None if refusal is None else _response_of(refusal)
-
-    def _begin(self, request: Any) -> _Begun | Refusal | None:
-        store = _store(request)
-        if KEY in store:
-            return None
-        peer = wsgi.peer_of(store) if store is request.META else asgi.peer_of(store)
-        arrival = self._serving.intake.take(peer, wsgi.WsgiHeaders(request.META))
-        if arrival is None:
-            return None
-        if arrival.expired:
-            return EXPIRED
-        store[KEY] = arrival
-        return _Begun(arrival, self._serving.begin(arrival))
 
     def _refusal_for(self, request: Any, error: BaseException) -> Refusal | None:
         arrival = _store(request).get(KEY)
@@ -131,17 +197,25 @@ class MeshMiddleware:
 class _Begun:
     """One request in flight."""
 
-    __slots__ = ("arrival", "pieces", "served")
+    __slots__ = ("_load", "arrival", "pieces", "served")
 
-    def __init__(self, arrival: Arrival, served: Served) -> None:
+    def __init__(self, serving: Serving, arrival: Arrival, ticket: Ticket | None, store: Any) -> None:
+        store[KEY] = arrival
         self.arrival = arrival
-        self.served = served
         self.pieces = Pieces(arrival)
+        self._load = serving.reporter(arrival)
+        self.served = serving.begin(arrival, ticket)
 
-    def end_with(self, response: Any) -> Any:
-        """Tell the caller of overload; and end, where there is nothing left to run, or with the end of the stream."""
-        if asks_for_peace(response.status_code, self.arrival.request):
+    def end_with(self, request: Any, response: Any) -> Any:
+        """Tell the caller of load and overload; and end, where nothing is left to run, or with the stream."""
+        arrival = self.arrival
+        if arrival.source is not None and request.resolver_match is not None:
+            arrival.template = request.resolver_match.route
+        if asks_for_peace(response.status_code, arrival.request):
             response.headers[OVERLOADED[0]] = OVERLOADED[1]
+        if self._load is not None:
+            for name, value in self._load.headers(arrival.asks):
+                response.headers[name.decode()] = value.decode()
         if not response.streaming or getattr(response, "file_to_stream", None) is not None:
             self.served.end(response.status_code)
         elif response.is_async:
@@ -202,6 +276,10 @@ def _store(request: Any) -> Any:
     """Where the arrival of a request stands: its ASGI scope or its WSGI environ."""
     scope = getattr(request, "scope", None)
     return request.META if scope is None else scope
+
+
+def _peer(request: Any, store: Any) -> str | None:
+    return wsgi.peer_of(store) if store is request.META else asgi.peer_of(store)
 
 
 def _response_of(refusal: Refusal) -> Any:
