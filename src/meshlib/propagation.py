@@ -36,6 +36,7 @@ __all__ = [
     "IGNORED_KINDS",
     "INCOMING",
     "LOAD",
+    "LOAD_PROBE",
     "MAX_TIMEOUT_S",
     "REFUSED",
     "Headers",
@@ -67,6 +68,10 @@ REFUSED: Final = "x-meshlib-refused"
 
 LOAD: Final = "x-meshlib-load"
 """On a request: in which forms its caller reads how loaded the service is. On a response: what is in flight there."""
+
+LOAD_PROBE: Final = "/.well-known/meshlib/load"
+"""Where a middleware answers probes of load, ahead of all else but health; only to trusted peers that ask by the header
+`LOAD`. Anybody else's request goes on to the application."""
 
 INCOMING: Final = (DEADLINE_MS, ENVOY_TIMEOUT_MS, GRPC_TIMEOUT, CRITICALITY, BAGGAGE, LOAD)
 """The headers that this module reads by itself; those of the trace are the propagator's own matter."""

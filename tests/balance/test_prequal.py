@@ -298,7 +298,7 @@ def test_what_was_heard_outlasts_a_change_of_endpoints() -> None:
 def test_what_is_no_report_changes_nothing(value: bytes) -> None:
     said = Reported()
     assert parse_in_flight(value) is None
-    assert not said.read([(b"x-meshlib-load", value)], NOW)
+    assert not said.hear([(b"x-meshlib-load", value)], NOW)
     assert said.at == -math.inf
 
 
@@ -313,9 +313,9 @@ def test_what_is_written_is_read(in_flight: int, latency_s: float) -> None:
 def test_a_server_with_orca_alone_is_heard_too() -> None:
     said = Reported()
     header = b"TEXT cpu_utilization=0.3, named_metrics.in_flight=4, named_metrics.latency_ms=20"
-    assert said.read([(b"Endpoint-Load-Metrics", header)], NOW)
+    assert said.hear([(b"Endpoint-Load-Metrics", header)], NOW)
     assert (said.in_flight, said.latency_s) == (4.0, 0.02)
-    assert not said.read([(b"endpoint-load-metrics", b"TEXT cpu_utilization=0.3")], NOW + 1)
+    assert not said.hear([(b"endpoint-load-metrics", b"TEXT cpu_utilization=0.3")], NOW + 1)
 
 
 def test_threads_pick_and_answer_at_once() -> None:

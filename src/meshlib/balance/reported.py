@@ -85,11 +85,16 @@ class Reported:
         if self.weight is not None:
             self.weight.report(report, now)
 
-    def read(self, headers: Iterable[tuple[bytes, bytes]], now: float) -> bool:
-        """A response has these headers, perhaps a report among them. Never raises.
+    def read(self, headers: Iterable[tuple[bytes, bytes]], now: float) -> None:
+        """The answer to a call has these headers, perhaps a report among them. Never raises."""
+        if self.hear(headers, now) and (pool := self.pool) is not None:
+            pool.refresh(self, self.in_flight, self.latency_s, now)
+
+    def hear(self, headers: Iterable[tuple[bytes, bytes]], now: float) -> bool:
+        """Any answer has these headers. Never raises.
 
         Returns:
-            Whether it says what is in flight.
+            Whether they say what is in flight.
         """
         in_flight: tuple[float, float] | None = None
         report: LoadReport | None = None
@@ -110,9 +115,6 @@ class Reported:
             return False
         self.in_flight, self.latency_s = in_flight
         self.at = now
-        pool = self.pool
-        if pool is not None:
-            pool.refresh(self, *in_flight, now)
         return True
 
     def _parse(self, name: bytes, value: bytes) -> LoadReport | None:

@@ -17,7 +17,7 @@ written anew ten times a second at most:
     named_metrics.threads_wanted    what waits for a thread, of anyio's or the loop's (`meshlib.server.loop_lag`)
 
 A figure of 0 is left out. The header ``x-meshlib-load`` has `in_flight` and `latency_ms` of the moment, for Prequal
-(`meshlib.balance.prequal`); and a probe is answered with it (`meshlib.server.serving.PROBE_PATH`).
+(`meshlib.balance.prequal`); and a probe is answered with it (`meshlib.propagation.LOAD_PROBE`).
 
 One process computes on one CPU at a time, as long as Python has its global lock, so a share of 1 is full use. An
 application that waits more than it computes (for a database, for a pool of threads) does better with a measure of its

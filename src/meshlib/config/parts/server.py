@@ -8,7 +8,14 @@ from pydantic import Field
 
 from meshlib.config.fields import Cidr, Count, Interval, Many, OrFalse, Part, Span
 from meshlib.config.parts.serving import Admission, Health
-from meshlib.config.server_settings import Accepted, Cancel, DrainSettings, HopelessSettings, LoadReports, ServerSettings
+from meshlib.config.server_settings import (
+    Accepted,
+    Cancel,
+    DrainSettings,
+    HopelessSettings,
+    LoadReports,
+    ServerSettings,
+)
 
 __all__ = ["Drain", "Hopeless", "Server"]
 
