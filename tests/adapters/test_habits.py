@@ -17,8 +17,9 @@ import uvicorn
 import meshlib
 from meshlib import Mesh
 from meshlib.adapters import httpx2 as meshed_httpx2
-from tests.adapters.habits import CASES, Kit, plain, run_sync
+from tests.adapters.habits import CASES
 from tests.adapters.habits_app import app
+from tests.adapters.habits_kit import Kit, plain, run_sync
 
 CONTEXT = ssl.create_default_context()  # made once, as it is most of what a bare client costs
 

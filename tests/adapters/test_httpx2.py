@@ -134,9 +134,9 @@ print(*sorted({{"httpx", "httpx2"}} & sys.modules.keys()))
 @pytest.mark.parametrize(
     ("adapter", "make", "wire"),
     [
-        ("httpx2", "httpx2.client(mesh, 'orders')", "httptools"),
+        ("httpx2", "httpx2.client(mesh, 'orders')", "native"),
         ("httpx2", "httpx2.client(mesh)", "stock"),
-        ("httpx", "mesh.client('orders')", "httptools"),
+        ("httpx", "mesh.client('orders')", "native"),
     ],
 )
 def test_neither_library_is_imported_for_the_other(adapter: str, make: str, wire: str) -> None:
