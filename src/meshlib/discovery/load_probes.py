@@ -30,11 +30,10 @@ from meshlib.net.wire import Headers
 __all__ = ["LINGER_S", "Ask", "LoadProbes", "Tell"]
 
 Ask = Callable[[str, Member, float], Awaitable[Headers | None]]
-"""Asks a member of a service, by its name, for at most so many seconds. Returns the headers of the answer; None if there
-was none."""
+"""Asks a member of a service, by its name, for at most so many seconds. Gives the headers of the answer, None for none."""
 
 Tell = Callable[[str, str, int, int], None]
-"""Called with a service, a cluster of it, how many of its endpoints say nothing of their load, and how many there are."""
+"""Called with a service, a cluster of it, how many endpoints say nothing of their load, and how many there are."""
 
 LINGER_S = 0.005
 _AT_ONCE = 64
