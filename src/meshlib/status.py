@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from meshlib.net.sync_engine import SyncEngine
     from meshlib.policy.fault import ActiveFaults
     from meshlib.policy.hedge import Hedging
+    from meshlib.policy.serving_queue import ServingQueue
     from meshlib.policy.shadow import Shadows
     from meshlib.server.serving import Serving
 
 __all__ = [
+    "AdmissionStatus",
     "ClusterStatus",
     "EndpointStatus",
     "MeshStatus",
@@ -131,6 +133,36 @@ class ServiceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class AdmissionStatus:
+    """Who is let in.
+
+    Attributes:
+        in_flight, limit: requests that have a place, and how many may.
+        pending: requests that wait.
+        waited, mean_wait_s: requests that had to wait and got a place, and for how long on average.
+        shed: requests that got none, by reason.
+        shedding: whether there were such in the last seconds.
+    """
+
+    in_flight: int
+    limit: int
+    pending: int
+    waited: int
+    mean_wait_s: float
+    shed: Mapping[str, int]
+    shedding: bool
+
+    def __str__(self) -> str:
+        parts = [f"{self.in_flight} of {self.limit} places taken", f"{self.pending} waiting"]
+        if self.waited:
+            parts.append(f"{self.waited} waited {format_duration(self.mean_wait_s)} on average")
+        if self.shed:
+            reasons = ", ".join(f"{reason} {count}" for reason, count in self.shed.items())
+            parts.append(f"{sum(self.shed.values())} refused ({reasons})")
+        return ", ".join(parts) + (", shedding now" if self.shedding else "")
+
+
+@dataclass(frozen=True, slots=True)
 class ServingStatus:
     """What this process serves.
 
@@ -139,12 +171,14 @@ class ServingStatus:
         outcomes: how many ended how, and why: ``("refused", "expired")``; see `meshlib.server.serving.Serving`.
         mean_s: how long one took, on average since the process began.
         draining: whether the process is about to leave.
+        admission: who is let in; None where any number is served.
     """
 
     in_flight: int
     outcomes: Mapping[tuple[str, str], int]
     mean_s: float
     draining: bool
+    admission: AdmissionStatus | None = None
 
     def __str__(self) -> str:
         parts = [f"{self.in_flight} in flight"]
@@ -184,6 +218,8 @@ class MeshStatus:
             lines.append(f"  beside a sidecar of {self.sidecar}")
         if self.serving is not None:
             lines.append(f"  serving: {self.serving}")
+            if self.serving.admission is not None:
+                lines.append(f"    admission: {self.serving.admission}")
         for service in self.services:
             age = f", age {format_duration(service.age_s)}" if service.age_s else ""
             source = f" by {service.source}" if service.source else ""
@@ -323,7 +359,20 @@ def _serving(serving: Serving) -> ServingStatus:
     outcomes = serving.outcomes
     ended = sum(count for (outcome, _), count in outcomes.items() if outcome != "refused")
     mean_s = serving.busy_s / ended if ended else 0.0
-    return ServingStatus(serving.in_flight, outcomes, mean_s, serving.draining)
+    admission = None if serving.admission is None else _admission(serving.admission.queue)
+    return ServingStatus(serving.in_flight, outcomes, mean_s, serving.draining, admission)
+
+
+def _admission(queue: ServingQueue) -> AdmissionStatus:
+    return AdmissionStatus(
+        in_flight=queue.in_flight,
+        limit=queue.limit,
+        pending=queue.pending,
+        waited=queue.waited,
+        mean_wait_s=queue.waited_s / queue.waited if queue.waited else 0.0,
+        shed=queue.shed_by_reason(),
+        shedding=queue.shedding_since is not None,
+    )
 
 
 def _cluster(cluster: Cluster, now: float) -> ClusterStatus:

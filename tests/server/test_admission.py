@@ -28,6 +28,7 @@ from meshlib.server.admission import Admission
 from meshlib.server.asgi import Message, Receive, Scope, Send
 from meshlib.server.serving import Serving
 from meshlib.telemetry.events import Event
+from meshlib.telemetry.gauges_serving import SERVING_GAUGES
 from meshlib.telemetry.serving_events import SheddingBegan, SheddingEnded
 from tests.server.conftest import Serve
 from tests.server.standin import StandInMesh
@@ -596,3 +597,39 @@ def test_the_settings_of_a_stand_in_may_be_replaced() -> None:
     callee.settings = replace(callee.settings, server=server)
     assert call(wsgi.MeshMiddleware(_plain, callee)).status == "200 OK"
     assert callee.admission.queue.limit == 4
+
+
+# What is told of it
+
+
+def test_status_and_metrics_tell_who_was_let_in_and_who_was_not() -> None:
+    mesh = Mesh(server={"admission": {"max_in_flight": 1, "max_pending": 1}}, discovery=[])
+    assert mesh.serving.admission is not None
+    queue = mesh.serving.admission.queue
+    queue.enter(0.0, Criticality.CRITICAL)
+    queue.enter(0.0, Criticality.SHEDDABLE)
+    queue.end(0.04, 0.04)
+    for _ in range(2):
+        queue.enter(0.05, Criticality.SHEDDABLE)
+    text = str(mesh.status())
+    read = {gauge.name: dict(gauge.read(None, mesh._wiring.view)) for gauge in SERVING_GAUGES}  # type: ignore[arg-type]
+    mesh.close()
+    assert (
+        "admission: 1 of 1 places taken, 1 waiting, 1 waited 40ms on average, 1 refused (queue_full 1), shedding now"
+    ) in text
+    assert read["meshlib.server.limit"] == {(): 1}
+    assert read["meshlib.server.pending"] == {(): 1}
+    assert list(read["meshlib.server.admitted"].values()) == [1, 1]
+    assert read["meshlib.server.wait_time"] == {(): pytest.approx(0.04)}
+    assert read["meshlib.server.shed"] == {
+        (("meshlib.server.reason", "queue_full"), ("meshlib.criticality", "sheddable")): 1
+    }
+
+
+def test_without_admission_nothing_is_told_of_it() -> None:
+    mesh = Mesh(discovery=[])
+    assert mesh.serving.admission is None
+    assert "admission" not in str(mesh.status())
+    own = [gauge for gauge in SERVING_GAUGES if gauge.name.rpartition(".")[2] in ("limit", "pending", "shed")]
+    assert [list(gauge.read(None, mesh._wiring.view)) for gauge in own] == [[], [], []]  # type: ignore[arg-type]
+    mesh.close()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from meshlib.net.pool import PoolStats
     from meshlib.policy.fault import ActiveFaults
     from meshlib.policy.hedge import Hedging
+    from meshlib.policy.serving_queue import ServingQueue
 
 __all__ = ["Attributes", "Gauge", "Observed", "Observing", "Reading", "Serves", "of_cluster"]
 
@@ -40,8 +41,22 @@ class Reads(Protocol):
         ...
 
 
+class Admits(Protocol):
+    """What lets requests in."""
+
+    @property
+    def queue(self) -> ServingQueue:
+        """Who is served, waits and is refused."""
+        ...
+
+
 class Serves(Protocol):
     """What this process serves."""
+
+    @property
+    def admission(self) -> Admits | None:
+        """What lets requests in; None where any number is served."""
+        ...
 
     @property
     def intake(self) -> Reads:

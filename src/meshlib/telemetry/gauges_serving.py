@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from meshlib.telemetry.gauge import Gauge, Observed, Observing, Reading
+
+if TYPE_CHECKING:
+    from meshlib.policy.serving_queue import ServingQueue
 
 __all__ = ["SERVING_GAUGES"]
 
@@ -35,6 +39,42 @@ def _untrusted(_: Observing, observed: Observed) -> Iterator[Reading]:
         yield (), serving.intake.counts.untrusted
 
 
+def _queue(observed: Observed) -> ServingQueue | None:
+    serving = observed.serving()
+    return None if serving is None or serving.admission is None else serving.admission.queue
+
+
+def _limit(_: Observing, observed: Observed) -> Iterator[Reading]:
+    queue = _queue(observed)
+    if queue is not None:
+        yield (), queue.limit
+
+
+def _pending(_: Observing, observed: Observed) -> Iterator[Reading]:
+    queue = _queue(observed)
+    if queue is not None:
+        yield (), queue.pending
+
+
+def _admitted(_: Observing, observed: Observed) -> Iterator[Reading]:
+    queue = _queue(observed)
+    if queue is not None:
+        yield (("meshlib.server.waited", "no"),), queue.admitted - queue.waited
+        yield (("meshlib.server.waited", "yes"),), queue.waited
+
+
+def _wait_time(_: Observing, observed: Observed) -> Iterator[Reading]:
+    queue = _queue(observed)
+    if queue is not None:
+        yield (), queue.waited_s
+
+
+def _shed(_: Observing, observed: Observed) -> Iterator[Reading]:
+    queue = _queue(observed)
+    for (reason, criticality), count in () if queue is None else list(queue.shed.items()):
+        yield (("meshlib.server.reason", reason), ("meshlib.criticality", criticality.name.lower())), count
+
+
 SERVING_GAUGES = (
     Gauge("meshlib.server.in_flight", "{request}", "Requests that are being served.", "updown", _in_flight),
     Gauge("meshlib.server.requests", "{request}", "Requests, by how they ended.", "counter", _requests),
@@ -46,5 +86,10 @@ SERVING_GAUGES = (
         "counter",
         _untrusted,
     ),
+    Gauge("meshlib.server.limit", "{request}", "Requests that may be served at once.", "updown", _limit),
+    Gauge("meshlib.server.pending", "{request}", "Requests that wait for a place.", "updown", _pending),
+    Gauge("meshlib.server.admitted", "{request}", "Requests that got a place.", "counter", _admitted),
+    Gauge("meshlib.server.wait_time", "s", "Time that those waited, all together.", "counter", _wait_time),
+    Gauge("meshlib.server.shed", "{request}", "Requests that got none, by reason and criticality.", "counter", _shed),
 )
 """In the order of the documentation."""
