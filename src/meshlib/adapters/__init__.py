@@ -8,6 +8,7 @@ For every library:
     sync_driver, async_driver   carry out what `meshlib.policy.call` asks for
     body, clock                 request bodies, and whether they can be had again; time
     observe                     ``mode: observe``
+    attach                      which adapter knows a client that exists
     plan, reasons, readiness    a dry run, why not, waiting for endpoints
 
 For httpx:
@@ -19,4 +20,10 @@ For httpx:
     httpx_lean                  calls that leave out what httpx would do for nothing: `httpx_lean_client` says which,
                                 `httpx_lean_url` where they go, `httpx_lean_response` what they give
     httpx_wire                  httpx's own transports as the wire: ``wire: stock`` and ``transport=``
+
+For requests and aiohttp, in `requests` and `aiohttp`, with what belongs to each in files named after it:
+
+    ways                        which way a request goes
+    reading, translated         responses that the caller reads, errors
+    requests_*, aiohttp_*       bodies, responses and errors as the library has them; its own last hop
 """

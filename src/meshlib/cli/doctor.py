@@ -31,6 +31,8 @@ _REDIS_TIMEOUT_S = 1.0
 
 _OPTIONAL = (
     ("httpx2", "httpx2"),
+    ("requests", "requests"),
+    ("aiohttp", "aiohttp"),
     ("http2", "h2"),
     ("consul", "py-consul"),
     ("otel", "opentelemetry-sdk"),
