@@ -22,7 +22,7 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from meshlib.context import current, current_scope, timeout
-from meshlib.errors import CircuitOpen, DeadlineExceeded, LimitExceeded, NoEndpoint, UnknownService
+from meshlib.errors import CircuitOpen, DeadlineExceeded, LimitExceeded, NoEndpoint, RateLimited, UnknownService
 from meshlib.propagation import DEADLINE_MS, INCOMING
 from meshlib.server.asgi import ASGIApp, MeshMiddleware, Message, Receive, Scope, Send
 from meshlib.server.fastapi import MeshMiddleware as FastAPIMiddleware
@@ -420,6 +420,7 @@ FAILURES: list[tuple[Exception, int, str | None]] = [
     (CircuitOpen("open", service="orders"), 503, None),
     (NoEndpoint("none", service="orders"), 503, None),
     (LimitExceeded("full", service="orders"), 503, None),
+    (RateLimited("too many", service="orders", retry_after_s=2.1), 503, "3"),
     (UnknownService("unknown", service="orders"), 500, None),
     (KeyError("bug"), 500, None),
 ]
