@@ -1,7 +1,7 @@
 """What users of httpx do, by its documentation (its quick start, and "advanced"): a table of cases.
 
-Each is a coroutine of a `Kit`, and returns what its user sees, as plain data. They are tried on bare clients and on those
-of the mesh, and see the same.
+Each is a coroutine of a `Kit`, and returns what its user sees, as plain data. They are tried on bare clients and on
+those of the mesh, and see the same.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from meshlib.adapters import httpx2 as meshed_httpx2
 from tests.adapters.habits import CASES
 from tests.adapters.habits_app import app
 from tests.adapters.habits_kit import Kit, plain, run_sync
+from tests.adapters.support import address, mesh_of, origins
 
 CONTEXT = ssl.create_default_context()  # made once, as it is most of what a bare client costs
 
@@ -101,3 +102,59 @@ def test_what_is_tried_goes_through_the_mesh(name: str, how: str, mesh: Mesh, po
         record = meshlib.record(client.get(f"http://127.0.0.1:{port}/echo"))
     assert record is not None
     assert (record.service, record.outcome) == ("here", "success")
+
+
+@pytest.mark.parametrize("name", ["httpx", "httpx2"])
+def test_hosts_outside_are_reached_through_the_proxies_of_the_environment(
+    name: str, sync: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with origins(None) as ([proxy], [server]), mesh_of(server) as mesh:
+        monkeypatch.setenv("HTTP_PROXY", address(server))
+        monkeypatch.setenv("NO_PROXY", f"example.org,{address(server)}")
+        make = clients(name, "made", mesh, sync=sync)
+
+        def lines(*urls: str, **options: Any) -> list[str]:
+            kit = Kit(import_module(name), "http://orders", "", make, sync=sync)
+            del proxy.seen[:]
+
+            async def calls() -> None:
+                async with kit.client(verify=CONTEXT, **options) as client:
+                    for url in urls:
+                        await client.get(url)
+
+            run_sync(calls()) if sync else asyncio.run(calls())
+            return [seen.line for seen in proxy.seen]
+
+        assert lines("http://example.com/a", "/b", f"http://{address(server)}/c") == [
+            "GET http://example.com/a HTTP/1.1",
+            "GET /b HTTP/1.1",
+            "GET /c HTTP/1.1",
+        ]
+        given = {"proxy": f"http://{address(server)}", "trust_env": False}
+        assert lines("http://example.org/a", "/b", **given) == ["GET http://example.org/a HTTP/1.1", "GET /b HTTP/1.1"]
+
+
+@pytest.mark.parametrize("name", ["httpx", "httpx2"])
+def test_an_application_may_be_the_wire(name: str, sync: bool) -> None:
+    library = import_module(name)
+
+    def wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        start_response("200 OK", [("content-type", "text/plain")])
+        return [environ["REQUEST_METHOD"].encode(), b" ", environ["PATH_INFO"].encode()]
+
+    async def asgi(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        await send({"type": "http.response.body", "body": f"{scope['method']} {scope['path']}".encode()})
+
+    async def call(make: Callable[..., Any]) -> str:
+        transport = library.WSGITransport(app=wsgi) if sync else library.ASGITransport(app=asgi)
+        async with Kit(library, "http://orders", "", make, sync=sync).client(transport=transport) as client:
+            return str((await client.get("/a%20b?c=d")).text)
+
+    with mesh_of(endpoints=["127.0.0.1:1"]) as mesh:
+        bare = library.Client if sync else library.AsyncClient
+        answers = [
+            run_sync(call(make)) if sync else asyncio.run(call(make))
+            for make in (clients(name, "made", mesh, sync=sync), bare)
+        ]
+    assert answers == ["GET /a b"] * 2

@@ -12,6 +12,7 @@ from meshlib.adapters.body import FileBody
 from meshlib.adapters.httpx_lean import LeanHeaders, log_call, supported
 from meshlib.adapters.httpx_lean_client import COMPLETE, completing, functions, lean_call, lean_send, limited
 from meshlib.adapters.httpx_library import Foreign
+from meshlib.adapters.httpx_proxies import Proxies
 from meshlib.adapters.httpx_wire import AsyncTransportWire, SyncTransportWire
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
 from meshlib.adapters.plane import DataPlane
@@ -55,15 +56,20 @@ class _Unset:
 _UNSET: Any = _Unset()
 
 
-def make_client(
-    cls: type[C], plane: DataPlane, service: str | None, options: dict[str, Any], *, stock: Any = None
-) -> C:
-    """A client of this class; see `meshlib.Mesh.client`. `stock` serves what goes outside the mesh."""
+def make_client(cls: type[C], plane: DataPlane, service: str | None, options: dict[str, Any]) -> C:
+    """A client of this class; see `meshlib.Mesh.client`."""
     transport = options.pop("transport", None)
     wire = None if transport is None else cls._wire(cls.library, transport, plane.clock.now, logical=False)
     plain_s = None if "timeout" in options else _HTTPX_TIMEOUT_S
+    # As httpx: of the environment, unless a proxy or a transport is given.
+    trusts = options.get("trust_env", True) and options.get("proxy") is None and transport is None
     through = cls._through(
-        plane, service=service, wire=wire, stock=stock, plain_timeout_s=plain_s, plain_options=_plain(options)
+        plane,
+        service=service,
+        wire=wire,
+        plain_timeout_s=plain_s,
+        plain_options=_plain(options),
+        proxies=Proxies() if trusts else None,
     )
     return cls(transport=through, **_defaults(cls.library.httpx, service, options))
 

@@ -27,6 +27,7 @@ from meshlib.adapters.httpx_core import (
 )
 from meshlib.adapters.httpx_lean import LeanCall
 from meshlib.adapters.httpx_lean_response import LeanResponse, to_be_replayed
+from meshlib.adapters.httpx_proxies import Proxies
 from meshlib.adapters.httpx_streams import FileStream
 from meshlib.adapters.httpx_upgrade import UPGRADE, AsyncUpgradeWire, SyncUpgradeWire
 from meshlib.adapters.httpx_wire import stock_wires
@@ -53,6 +54,7 @@ class SyncTransport(Core):
         stock: for what goes outside the mesh; None for a plain ``HTTPTransport``.
         plain_timeout_s: of each phase of what goes outside the mesh, unless the request says otherwise; None for none.
         plain_options: of the ``HTTPTransport`` for what goes outside the mesh.
+        proxies: through which that goes; None for what the options say.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class SyncTransport(Core):
         stock: Any = None,
         plain_timeout_s: float | None = None,
         plain_options: Mapping[str, Any] = NO_PLAIN_OPTIONS,
+        proxies: Proxies | None = None,
     ) -> None:
         super().__init__(plane, service, plain_timeout_s)
         self._plain_options = plain_options
+        self._proxies = proxies
         self._on_own_wire = wire is None and plane.stock is None and plane.outside is None
         if wire is None:
             wire = plane.sync_wire if plane.stock is None else stock_wires(self.library, plane, plane.stock)[0]
@@ -74,7 +78,7 @@ class SyncTransport(Core):
         if stock is None and plane.outside is not None:
             stock = plane.outside(self.library)[0]
         self._given = stock
-        self._stock = stock
+        self._stocks: dict[str | None, Any] = {}  # by proxy
         self._pid = os.getpid()
         self._lock = threading.Lock()
 
@@ -178,36 +182,37 @@ class SyncTransport(Core):
             return self._wire
         return SyncUpgradeWire(self.library, self._stock_here(), self._plane.clock.now, logical=False)
 
-    def _stock_here(self) -> Any:
+    def _stock_here(self, proxy: str | None = None) -> Any:
         stock = self._given
         if stock is None:
-            stock = self._stock
+            stock = self._stocks.get(proxy)
             if stock is None or self._pid != os.getpid():
-                stock = self._open()
+                stock = self._open(proxy)
         return stock
 
     def _outside(self, request: httpx.Request) -> httpx.Response:
-        stock = self._stock_here()
+        stock = self._stock_here(None if self._proxies is None else self._proxies.of(request.url))
         response: httpx.Response = stock.handle_request(self._plainly(request))
         return response
 
-    def _open(self) -> httpx.BaseTransport:
+    def _open(self, proxy: str | None) -> httpx.BaseTransport:
         pid = os.getpid()
         if self._pid != pid:
             # The connections of a forked parent are the parent's; nor can its lock be trusted.
-            self._lock, self._stock, self._pid = threading.Lock(), None, pid
+            self._lock, self._stocks, self._pid = threading.Lock(), {}, pid
         with self._lock:
-            if self._stock is None:
-                self._stock = self.library.httpx.HTTPTransport(**self._plain_options)
-            stock: httpx.BaseTransport = self._stock
+            stock: httpx.BaseTransport | None = self._stocks.get(proxy)
+            if stock is None:
+                stock = self.library.httpx.HTTPTransport(**_through(proxy, self._plain_options))
+                self._stocks[proxy] = stock
             return stock
 
     def close(self) -> None:
         """Close what goes outside the mesh. The pools belong to the mesh and stay open."""
-        if self._stock is not None:
-            self._stock.close()
-            if self._given is None:
-                self._stock = None
+        if self._given is not None:
+            self._given.close()
+        while self._stocks:
+            self._stocks.popitem()[1].close()
 
 
 class AsyncTransport(Core):
@@ -222,9 +227,11 @@ class AsyncTransport(Core):
         stock: Any = None,
         plain_timeout_s: float | None = None,
         plain_options: Mapping[str, Any] = NO_PLAIN_OPTIONS,
+        proxies: Proxies | None = None,
     ) -> None:
         super().__init__(plane, service, plain_timeout_s)
         self._plain_options = plain_options
+        self._proxies = proxies
         self._on_own_wire = wire is None and plane.stock is None and plane.outside is None
         if wire is None:
             wire = plane.async_wire if plane.stock is None else stock_wires(self.library, plane, plane.stock)[1]
@@ -233,9 +240,7 @@ class AsyncTransport(Core):
             stock = plane.outside(self.library)[1]
         self._given = stock
         # httpx's own connections belong to the loop that made them.
-        self._stock: weakref.WeakKeyDictionary[AbstractEventLoop, httpx.AsyncBaseTransport] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._stocks: weakref.WeakKeyDictionary[AbstractEventLoop, dict[str | None, Any]] = weakref.WeakKeyDictionary()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Make the call.
@@ -337,19 +342,20 @@ class AsyncTransport(Core):
             return self._wire
         return AsyncUpgradeWire(self.library, self._stock_here(), self._plane.clock.now, logical=False)
 
-    def _stock_here(self) -> Any:
+    def _stock_here(self, proxy: str | None = None) -> Any:
         stock = self._given
         if stock is None:
             from asyncio import get_running_loop
 
-            loop = get_running_loop()
-            stock = self._stock.get(loop)
+            stocks = self._stocks.setdefault(get_running_loop(), {})
+            stock = stocks.get(proxy)
             if stock is None:
-                stock = self._stock[loop] = self.library.httpx.AsyncHTTPTransport(**self._plain_options)
+                options = _through(proxy, self._plain_options)
+                stock = stocks[proxy] = self.library.httpx.AsyncHTTPTransport(**options)
         return stock
 
     async def _outside(self, request: httpx.Request) -> httpx.Response:
-        stock = self._stock_here()
+        stock = self._stock_here(None if self._proxies is None else self._proxies.of(request.url))
         response: httpx.Response = await stock.handle_async_request(self._plainly(request))
         return response
 
@@ -359,9 +365,13 @@ class AsyncTransport(Core):
 
         if self._given is not None:
             await self._given.aclose()
-        stock = self._stock.pop(get_running_loop(), None)
-        if stock is not None:
-            await stock.aclose()
+        stocks = self._stocks.pop(get_running_loop(), {})
+        while stocks:
+            await stocks.popitem()[1].aclose()
+
+
+def _through(proxy: str | None, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    return options if proxy is None else {**options, "proxy": proxy}
 
 
 def attach_client(plane: DataPlane, client: Any, sync: type[Any], asynchronous: type[Any]) -> None:
