@@ -172,7 +172,9 @@ def _method(
         adapter = adapter_of(items, f"{where}: what it returns")
     declared = _Declared(operation.method, make, answers, items, adapter, pages)
     call = _call(declared, clients, how, awaited, is_async)
-    return functools.update_wrapper(call, function)
+    functools.update_wrapper(call, function)
+    call.__dict__.pop("__isabstractmethod__", None)
+    return call
 
 
 def _page(pages: Pages, items: Any, where: str) -> Any:

@@ -77,8 +77,9 @@ def of_generics(shape: Any) -> tuple[type, dict[Any, Any]]:
 def _fill(hint: Any, filled: Mapping[Any, Any]) -> Any:
     if isinstance(hint, TypeVar):
         return filled.get(hint, hint)
-    parameters = _open(hint)
-    if not parameters or not any(each in filled for each in parameters):
+    # Of a generic class of pydantic's, `Page[T]` is `Page` itself.
+    parameters = getattr(hint, "__pydantic_generic_metadata__", {}).get("parameters") or _open(hint)
+    if not any(each in filled for each in parameters):
         return hint
     return hint[tuple(filled.get(each, each) for each in parameters)]
 
@@ -86,8 +87,7 @@ def _fill(hint: Any, filled: Mapping[Any, Any]) -> Any:
 def _open(hint: Any) -> tuple[Any, ...]:
     """The type variables that a hint leaves open. A generic class by itself stands for itself."""
     if isinstance(hint, type) and get_origin(hint) is None:
-        made_of = getattr(hint, "__pydantic_generic_metadata__", None)
-        return tuple(made_of["parameters"]) if made_of and made_of["origin"] is not None else ()
+        return ()
     return tuple(getattr(hint, "__parameters__", ()))
 
 
