@@ -43,9 +43,10 @@ class Errors:
 
 
 class Driver:
-    """A client as its users use it."""
+    """A client as its users use it; a variant is a session of one's own, or one that was attached."""
 
     is_async = False
+    variant = False
     errors: Errors
 
     def call(self, mesh: Mesh, method: str, url: str, **options: Any) -> Answer:
@@ -120,8 +121,9 @@ class ByRequests(Driver):
         requests.ConnectionError,
     )
 
-    def __init__(self, make: Callable[[Mesh], Any]) -> None:
+    def __init__(self, make: Callable[[Mesh], Any], *, variant: bool = False) -> None:
         self._make = make
+        self.variant = variant
 
     def call(self, mesh: Mesh, method: str, url: str, **options: Any) -> Answer:
         if "body" in options:
@@ -142,8 +144,9 @@ class ByAiohttp(Driver):
         aiohttp.ClientConnectionError,
     )
 
-    def __init__(self, make: Callable[[Mesh], Any]) -> None:
+    def __init__(self, make: Callable[[Mesh], Any], *, variant: bool = False) -> None:
         self._make = make
+        self.variant = variant
 
     def call(self, mesh: Mesh, method: str, url: str, **options: Any) -> Answer:
         return asyncio.run(self.acall(mesh, method, url, **options))
@@ -180,9 +183,9 @@ DRIVERS: dict[str, Driver] = {
     "httpx2": ByHttpx(httpx2, lambda mesh: meshed_httpx2.client(mesh, "orders")),
     "httpx2 async": ByAsyncHttpx(httpx2, lambda mesh: meshed_httpx2.async_client(mesh, "orders")),
     "requests": ByRequests(lambda mesh: meshed_requests.session(mesh, "orders")),
-    "requests mounted": ByRequests(_mounted),
-    "requests attached": ByRequests(_attached(requests.Session)),
+    "requests mounted": ByRequests(_mounted, variant=True),
+    "requests attached": ByRequests(_attached(requests.Session), variant=True),
     "aiohttp": ByAiohttp(lambda mesh: meshed_aiohttp.session(mesh, "orders")),
-    "aiohttp middleware": ByAiohttp(_own),
-    "aiohttp attached": ByAiohttp(_attached(aiohttp.ClientSession)),
+    "aiohttp middleware": ByAiohttp(_own, variant=True),
+    "aiohttp attached": ByAiohttp(_attached(aiohttp.ClientSession), variant=True),
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import io
 import os
 import pickle
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 import meshlib
 from meshlib import Mesh
 from tests.adapters.support import Chunks, Origin, Seen, address, ok
-from tests.clients.driving import DRIVERS, ByHttpx, Driver
+from tests.clients.driving import DRIVERS, ByHttpx, ByRequests, Driver
 from tests.net.wire_servers import RawServer, serving
 
 URL = "http://orders/orders/42?full=yes"
@@ -70,7 +72,9 @@ def some(fits: Callable[[Driver], bool]) -> Any:
     )
 
 
-every_client = some(lambda driver: True)
+every_client = some(lambda driver: not driver.variant)
+every_way = some(lambda driver: True)
+"""Of each client those as well that are of one's own, or attached: for what can differ there."""
 
 
 def in_turn(*answers: bytes | None) -> Answering:
@@ -85,7 +89,7 @@ def in_flight(mesh: Mesh) -> int:
 # Retries
 
 
-@every_client
+@every_way
 def test_a_503_is_tried_again(driver: Driver, shop: Shop) -> None:
     with shop.mesh(in_turn(BUSY, ok(b"fine"))) as mesh:
         answer = driver.call(mesh, "GET", URL)
@@ -176,6 +180,41 @@ def test_a_redirect_is_a_call_of_its_own(driver: Driver, shop: Shop) -> None:
     assert shop.seen[-1].line == "GET /there HTTP/1.1"
 
 
+@every_client
+def test_what_a_route_does_is_what_every_client_sees(driver: Driver, shop: Shop) -> None:
+    edits = {"request": {"set": {"x-route": "1"}}, "response": {"set": {"x-answer": "2"}, "remove": ["x-secret"]}}
+    routes: list[dict[str, Any]] = [
+        {"match": [{"path": {"exact": "/here"}}], "direct_response": {"status": 418, "body": "tea"}},
+        {"match": [{"path": {"exact": "/ill"}}], "fault": {"abort": {"status": 503, "percent": 100}}},
+        {"rewrite": {"path": "/new"}, "headers": edits, "backends": [{"service": "orders"}]},
+    ]
+    with shop.mesh(in_turn(ok(x_secret="s")), routes=routes) as mesh:
+        here = driver.call(mesh, "GET", "http://orders/here")
+        ill = driver.call(mesh, "GET", "http://orders/ill", stream=True)
+        sent = driver.call(mesh, "GET", "http://orders/old?q=1")
+    assert (here.status, here.body, here.headers["content-type"]) == (418, b"tea", "text/plain")
+    assert (ill.status, ill.record.fault) == (503, "status 503")
+    assert (sent.headers["x-answer"], "x-secret" in sent.headers, sent.record.rewritten) == ("2", False, "/new")
+    assert [(seen.line, seen.header("x-route")) for seen in shop.seen] == [("GET /new?q=1 HTTP/1.1", "1")]
+
+
+@every_client
+def test_answers_without_a_body(driver: Driver, shop: Shop) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\nContent-Encoding: gzip\r\n\r\n"
+    with shop.mesh(in_turn(head, b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 304 Not Modified\r\n\r\n")) as mesh:
+        answers = [driver.call(mesh, method, URL) for method in ("HEAD", "DELETE", "GET")]
+        assert [(answer.status, answer.body) for answer in answers] == [(200, b""), (204, b""), (304, b"")]
+        assert in_flight(mesh) == 0
+
+
+@every_client
+def test_a_large_body_comes_and_goes(driver: Driver, shop: Shop) -> None:
+    with shop.mesh(lambda seen, number: ok(seen.body)) as mesh:
+        answer = driver.call(mesh, "PUT", URL, body=b"x" * 900_000, stream=True)
+    assert answer.body == b"x" * 900_000
+    assert len(answer.pieces) > 1
+
+
 # What goes out
 
 
@@ -198,14 +237,14 @@ def test_a_deadline_around_a_call_holds(driver: Driver, shop: Shop) -> None:
     assert 300 < int(shop.seen[0].header("x-meshlib-deadline-ms") or 0) <= 500
 
 
-@every_client
+@every_way
 def test_a_timeout_given_to_the_client_is_told_to_the_callee(driver: Driver, shop: Shop) -> None:
     with shop.mesh() as mesh:
         driver.call(mesh, "GET", URL, timeout=0.7)
         with meshlib.call(timeout="600ms"):
             driver.call(mesh, "GET", URL)
     told = [int(seen.header("x-meshlib-deadline-ms") or 0) for seen in shop.seen]
-    phases_only = driver in (DRIVERS["requests mounted"], DRIVERS["requests attached"])
+    phases_only = isinstance(driver, ByRequests) and driver.variant
     assert told[0] == 10000 if phases_only else 500 < told[0] <= 700
     assert 400 < told[1] <= 600
 
@@ -213,7 +252,7 @@ def test_a_timeout_given_to_the_client_is_told_to_the_callee(driver: Driver, sho
 # Errors
 
 
-@every_client
+@every_way
 def test_the_errors_are_those_of_the_client_too(driver: Driver, shop: Shop) -> None:
     cases: list[tuple[dict[str, Any], Answering, type[Exception], str]] = [
         ({"endpoints": [shop.dead]}, in_turn(ok()), meshlib.ConnectFailed, "connect"),
@@ -261,7 +300,7 @@ def test_an_open_circuit_fails_at_once(driver: Driver, shop: Shop) -> None:
     assert 2 <= len(shop.seen) < 10
 
 
-@every_client
+@every_way
 def test_a_closed_mesh_says_so(driver: Driver, shop: Shop) -> None:
     mesh = shop.mesh()
     mesh.close()
@@ -270,10 +309,32 @@ def test_a_closed_mesh_says_so(driver: Driver, shop: Shop) -> None:
     assert isinstance(caught.value, driver.errors.closed)
 
 
+class Callers:
+    """Stands for what the frames of a program hold."""
+
+
+@some(lambda driver: not driver.is_async and not driver.variant)
+def test_a_call_that_failed_holds_nothing_of_its_callers(driver: Driver, shop: Shop) -> None:
+    def one_call() -> weakref.ref[Callers]:
+        held = Callers()
+        with pytest.raises(meshlib.MeshError):
+            driver.call(mesh, "PUT", URL, body=b"body")
+        return weakref.ref(held)
+
+    for options, answer in (({"endpoints": [shop.dead]}, ok()), ({}, None)):
+        with shop.mesh(in_turn(answer), **options) as mesh:
+            gc.collect()
+            gc.disable()
+            try:
+                assert one_call()() is None
+            finally:
+                gc.enable()
+
+
 # Outside
 
 
-@every_client
+@every_way
 def test_hosts_outside_get_nothing_of_the_mesh(driver: Driver, shop: Shop) -> None:
     with shop.mesh() as mesh, meshlib.timeout("5s"):
         answer = driver.call(mesh, "GET", f"http://{address(shop.server)}/x")
@@ -290,7 +351,7 @@ def test_a_passed_deadline_holds_outside_too(driver: Driver, shop: Shop) -> None
     assert shop.seen == []
 
 
-@every_client
+@every_way
 def test_egress_can_be_refused(driver: Driver, shop: Shop) -> None:
     with shop.mesh(egress="refuse") as mesh:
         with pytest.raises(meshlib.EgressRefused) as caught:
@@ -300,7 +361,7 @@ def test_egress_can_be_refused(driver: Driver, shop: Shop) -> None:
     assert len(shop.seen) == 1
 
 
-@every_client
+@every_way
 def test_modes(driver: Driver, shop: Shop) -> None:
     own = f"http://{address(shop.server)}/x"
     hosts = {"hosts": [address(shop.server)], "endpoints": [shop.dead]}

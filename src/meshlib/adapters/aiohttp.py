@@ -290,7 +290,10 @@ def _raise_again(request: ClientRequest) -> None:
         _failed.set(None)
         timer, error = noted
         if timer is not None and timer is getattr(request, "_timer", None):
-            raise error
+            try:
+                raise error
+            finally:
+                del error, noted  # its own frame would hold it
 
 
 def _failed_outside(shadow: Shadow, error: BaseException) -> None:
