@@ -428,11 +428,41 @@ def test_a_django_project_is_in_the_mesh_by_one_line(tmp_path: Path) -> None:
     ]
 
 
+def test_a_service_that_is_asked_for_too_much_serves_the_right_ones(tmp_path: Path) -> None:
+    assert what_it_prints("server/admission.py", tmp_path) == [
+        "pages, while a batch floods the service: {200: 15}",
+        "of the batch most are refused: True",
+        "a caller with five requests, beside one with two hundred: {200: 5}",
+        "of the greedy one most are refused: True",
+        "who gave way: ['outranked', 'over_share']",
+    ]
+
+
+def test_a_service_says_whether_it_is_to_get_requests(tmp_path: Path) -> None:
+    assert what_it_prints("server/health.py", tmp_path) == [
+        "live: 200 live",
+        "ready: 200 ready",
+        "a check fails: 503 unready ['check: disk raised OSError']",
+        "a stranger is not told why: 503 unready",
+        "about to leave: 503 unready ['draining']",
+        "and alive all the same: 200 live",
+    ]
+
+
 def test_each_example_is_in_the_index() -> None:
     index = (EXAMPLES / "README.md").read_text()
 
     assert [path.name for path in EXAMPLES.iterdir() if path.is_file() and f"]({path.name})" not in index] == [
         "README.md"
+    ]
+
+
+def test_httpx2_goes_through_the_mesh(tmp_path: Path) -> None:
+    assert what_it_prints("clients/httpx2_client.py", tmp_path) == [
+        "an httpx2 response: True {'id': 42}",
+        "attempts: [503, 200]",
+        "events: [('message', 'shipped'), ('done', '42')]",
+        "an error that the code knows: True 3",
     ]
 
 

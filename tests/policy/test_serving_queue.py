@@ -11,10 +11,10 @@ import pytest
 
 from meshlib.context import Criticality
 from meshlib.dataclass import replace
-from meshlib.policy.admission_settings import AimdSettings, KeySource, VegasSettings
+from meshlib.policy.admission_settings import AimdSettings, Gradient2Settings, KeySource, VegasSettings
 from meshlib.policy.serving_queue import CALM_S, ServingQueue, Shed, Waiter
 from meshlib.policy.serving_settings import AdmissionSettings, SharesSettings
-from meshlib.sim.clock import VirtualClock
+from meshlib.sim.clock import Timer, VirtualClock
 
 PLUS, CRITICAL = Criticality.CRITICAL_PLUS, Criticality.CRITICAL
 SHEDDABLE_PLUS, SHEDDABLE = Criticality.SHEDDABLE_PLUS, Criticality.SHEDDABLE
@@ -560,3 +560,78 @@ def test_who_sends_most_loses_most_and_who_sends_little_loses_next_to_nothing() 
     assert served["heavy"] < 40.0
     assert served["light"] > 97.0
     assert served["lighter"] > 97.0
+
+
+class _SharedCores:
+    """A server whose handlers share ten cores: with more of them in flight each takes longer."""
+
+    def __init__(self, settings: AdmissionSettings, per_s: float, work_s: float = 0.02) -> None:
+        self.clock = VirtualClock(0.0)
+        self.queue = ServingQueue(settings, 0.0, Random(1))
+        self.rng = Random(2)
+        self.times: list[float] = []
+        self._work_s, self._per_s = work_s, per_s
+        self._left: dict[tuple[float, float, int], float] = {}
+        self._worked_at = 0.0
+        self._next: Timer | None = None
+        self._count = 0
+        self.clock.after(0.0, self._arrive)
+
+    def _arrive(self) -> None:
+        self.clock.after(self.rng.expovariate(self._per_s), self._arrive)
+        came_at, answer = self.clock.now, self.queue.enter(self.clock.now, CRITICAL)
+        if answer is None:
+            self._begin(came_at)
+        elif isinstance(answer, Waiter):
+            waiter = answer
+            timer = self.clock.at(waiter.leaves_at, lambda: self.queue.give_up(self.clock.now, waiter))
+
+            def over() -> None:
+                timer.cancel()
+                if waiter.granted:
+                    self._begin(came_at)
+
+            self.queue.watch(waiter, over)
+
+    def _begin(self, came_at: float) -> None:
+        self._work()
+        self._count += 1
+        self._left[came_at, self.clock.now, self._count] = self.rng.expovariate(1.0 / self._work_s)
+        self._plan()
+
+    def _speed(self) -> float:
+        return min(1.0, 10.0 / len(self._left)) if self._left else 1.0
+
+    def _work(self) -> None:
+        done_s = (self.clock.now - self._worked_at) * self._speed()
+        self._worked_at = self.clock.now
+        for each in self._left:
+            self._left[each] -= done_s
+
+    def _plan(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+        if self._left:
+            first = min(self._left, key=self._left.__getitem__)
+            self._next = self.clock.after(max(0.0, self._left[first] / self._speed()), lambda: self._end(first))
+
+    def _end(self, request: tuple[float, float, int]) -> None:
+        self._work()
+        del self._left[request]
+        self._plan()
+        self.times.append(self.clock.now - request[0])
+        self.queue.end(self.clock.now, self.clock.now - request[1])
+
+
+def test_a_limit_that_finds_itself_keeps_an_overloaded_server_quick_and_busy() -> None:
+    median_s = {}
+    for name, settings in (
+        ("adaptive", AdmissionSettings(adaptive=Gradient2Settings())),
+        ("none", AdmissionSettings(max_in_flight=400)),
+    ):
+        server = _SharedCores(settings, per_s=1000.0)
+        server.clock.run(4.0)
+        assert len(server.times) > 0.9 * 500.0 * 4.0
+        median_s[name] = sorted(server.times)[len(server.times) // 2]
+    assert median_s["adaptive"] < 0.1
+    assert median_s["none"] > 0.3

@@ -24,8 +24,9 @@ from meshlib.policy.serving_queue import CALM_S
 from meshlib.policy.serving_settings import AdmissionSettings
 from meshlib.propagation import CRITICALITY, DEADLINE_MS
 from meshlib.server import asgi, wsgi
-from meshlib.server.admission import Admission
+from meshlib.server.admission import Admission, Ticket
 from meshlib.server.asgi import Message, Receive, Scope, Send
+from meshlib.server.refusal import Refusal
 from meshlib.server.serving import Serving
 from meshlib.telemetry.events import Event
 from meshlib.telemetry.gauges_serving import SERVING_GAUGES
@@ -323,6 +324,22 @@ async def test_a_place_given_to_a_loop_that_is_closed_goes_to_the_next(monkeypat
     lost.cancel()
     await asyncio.gather(lost, return_exceptions=True)
     assert queue.in_flight == 0
+
+
+async def test_on_another_loop_than_asyncios_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    callee = Callee()
+    arrival = callee.serving.intake.glance("127.0.0.1", GivenHeaders({}))
+    taken = await callee.admission.enter(arrival, GivenHeaders({}))
+
+    def none() -> None:
+        raise RuntimeError("no running event loop")
+
+    monkeypatch.setattr(asyncio, "get_running_loop", none)
+    refused = await callee.admission.enter(arrival, GivenHeaders({}))
+    assert isinstance(refused, Refusal)
+    assert isinstance(taken, Ticket)
+    taken.release()
+    assert (callee.admission.queue.in_flight, callee.admission.queue.shed_by_reason()) == (0, {"queue_full": 1})
 
 
 # Who goes first

@@ -150,7 +150,10 @@ class Admission:
     # Waiting
 
     async def _wait(self, waiter: Waiter, departure: Departure | None) -> Shed | None:
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # another kind of loop, as of trio: nobody waits there
+            return self._outcome(waiter, "queue_full")
         over: asyncio.Future[None] = loop.create_future()
 
         def wake() -> None:
@@ -195,7 +198,7 @@ class Admission:
             return None
         # A timer may be a moment early.
         shed = self.queue.give_up(max(self.clock(), waiter.leaves_at), waiter, reason)
-        if shed is None and reason:
+        if shed is None and reason == "gone":
             self._pass_on(waiter)
             shed = Shed(reason)
         if (self.queue.shedding_since is not None) is not self._told:

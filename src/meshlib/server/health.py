@@ -164,6 +164,10 @@ class Checks:
         checks = list(self._checks.values())
         if not checks:
             return []
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # another kind of loop, as of trio
+            return self.run_blocking(timeout_s)
         faults = await asyncio.gather(*(each.run(timeout_s) for each in checks))
         return _reasons(checks, faults)
 
