@@ -158,3 +158,22 @@ def test_an_application_may_be_the_wire(name: str, sync: bool) -> None:
             for make in (clients(name, "made", mesh, sync=sync), bare)
         ]
     assert answers == ["GET /a b"] * 2
+
+
+@pytest.mark.parametrize("name", ["httpx", "httpx2"])
+def test_a_connection_is_upgraded(name: str, mesh: Mesh) -> None:
+    headers = {
+        "connection": "upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "sec-websocket-version": "13",
+    }
+    with clients(name, "made", mesh, sync=True)(verify=CONTEXT) as client:
+        with client.stream("GET", "http://here/ws", headers=headers) as response:
+            assert response.status_code == 101
+            # RFC 6455, section 1.3
+            assert response.headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+            response.extensions["network_stream"].write(b"\x81\x82\0\0\0\0hi")  # a masked frame of text
+            assert response.extensions["network_stream"].read(100, timeout=5.0) == b"\x81\x06/ws hi"
+        record = meshlib.record(response)
+        assert record is not None and (record.outcome, record.status) == ("success", 101)
