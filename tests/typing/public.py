@@ -3,6 +3,7 @@
 from typing import assert_type
 
 import httpx
+import httpx2
 
 import meshlib
 from meshlib import (
@@ -42,6 +43,7 @@ from meshlib import (
     ValueMatch,
     Watch,
 )
+from meshlib.adapters import httpx2 as meshed_httpx2
 
 
 def a_mesh_from_typed_parts() -> Mesh:
@@ -120,6 +122,14 @@ def clients_are_httpxs(mesh: Mesh) -> None:
     assert_type(mesh.attach(httpx.AsyncClient()), httpx.AsyncClient)
     httpx.Client(transport=mesh.transport())
     httpx.AsyncClient(transport=mesh.async_transport())
+
+
+def clients_are_httpx2s(mesh: Mesh) -> None:
+    assert_type(meshed_httpx2.client(mesh, "orders"), httpx2.Client)
+    assert_type(meshed_httpx2.async_client(mesh, "orders", timeout=2), httpx2.AsyncClient)
+    assert_type(mesh.attach(httpx2.Client()), httpx2.Client)
+    httpx2.Client(transport=meshed_httpx2.transport(mesh))
+    httpx2.AsyncClient(transport=meshed_httpx2.async_transport(mesh))
 
 
 def a_record_may_be_missing(response: httpx.Response) -> None:

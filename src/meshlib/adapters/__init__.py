@@ -11,15 +11,19 @@ For every library:
     attach                      which adapter knows a client that exists
     plan, reasons, readiness    a dry run, why not, waiting for endpoints
 
-For httpx:
+For httpx and httpx2, which differ in one argument:
 
-    httpx                       transports, on top of
+    httpx, httpx2               clients and transports, each those of its library
+    httpx_library               what is a library's own, and our classes as its own
+    httpx_transport             transports, on top of
     httpx_core                  which way a request goes
-    httpx_streams, httpx_errors bodies and errors, as httpx has them
-    httpx_clients               clients, which tell the transport more than httpx would
-    httpx_lean                  calls that leave out what httpx would do for nothing: `httpx_lean_client` says which,
+    httpx_streams, httpx_errors bodies and errors, as the library has them
+    httpx_clients               clients, which tell the transport more than the library would
+    httpx_lean                  calls that leave out what it would do for nothing: `httpx_lean_client` says which,
                                 `httpx_lean_url` where they go, `httpx_lean_response` what they give
-    httpx_wire                  httpx's own transports as the wire: ``wire: stock`` and ``transport=``
+    httpx_wire                  the library's own transports as the wire: ``wire: stock`` and ``transport=``
+    httpx_upgrade               and for WebSockets
+    httpx_proxies               the proxies of the environment, for hosts outside
 
 For requests and aiohttp, in `requests` and `aiohttp`, with what belongs to each in files named after it:
 
