@@ -2,8 +2,8 @@
 
 The body comes the same way, and is the application's. At most one message of it is taken, and kept for the application;
 then the body is let lie where it is, and nothing can be seen of the client. A request without a body is watched for as
-long as it waits. So is none of which the client waits to be told to send the body (``Expect: 100-continue``), as the
-server tells it once somebody receives.
+long as it waits; one whose client wants to be told to send the body (``Expect: 100-continue``) is not, as the server
+tells it once somebody receives.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Departure:
         gone: whether the client has gone away.
     """
 
-    __slots__ = ("_kept", "_pending", "_receive", "_silent", "gone")
+    __slots__ = ("_kept", "_pending", "_receive", "_scope", "gone")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.gone = False
-        self._silent = any(name == b"expect" for name, _ in scope["headers"])
+        self._scope = scope
         self._receive = receive
         self._kept: deque[Message] = deque()
         self._pending: asyncio.Task[Message] | None = None
@@ -41,7 +41,7 @@ class Departure:
 
     async def wait(self) -> None:
         """Return when there is nothing more to be seen: the client has gone, or it sends a body."""
-        if self._silent:
+        if any(name == b"expect" for name, _ in self._scope["headers"]):
             return
         while not self.gone:
             try:

@@ -82,8 +82,8 @@ class MeshMiddleware:
             return self._answer(request, self.get_response(request))
         peer, headers = _peer(request, store), wsgi.WsgiHeaders(request.META)
         arrival = serving.intake.take(peer, headers)
-        if serving.endpoints is not None and serving.endpoints.has(request.method, request.path):
-            return _response_of(serving.endpoints.answer_blocking(request.path, serving.intake.trusts(peer)))
+        if serving.endpoints is not None and serving.endpoints.has(request.method, request.path_info):
+            return _response_of(serving.endpoints.answer_blocking(request.path_info, serving.intake.trusts(peer)))
         if arrival is None:
             ticket = serving.observe(peer, headers)
             try:
@@ -114,8 +114,8 @@ class MeshMiddleware:
             return self._answer(request, response)
         peer, headers = _peer(request, store), wsgi.WsgiHeaders(request.META)
         arrival = serving.intake.take(peer, headers)
-        if serving.endpoints is not None and serving.endpoints.has(request.method, request.path):
-            return _response_of(await serving.endpoints.answer(request.path, serving.intake.trusts(peer)))
+        if serving.endpoints is not None and serving.endpoints.has(request.method, request.path_info):
+            return _response_of(await serving.endpoints.answer(request.path_info, serving.intake.trusts(peer)))
         if arrival is None:
             ticket = serving.observe(peer, headers)
             try:
