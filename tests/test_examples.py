@@ -490,3 +490,21 @@ def test_clients_that_exist_are_attached(tmp_path: Path) -> None:
     assert what_it_prints("clients/attach.py", tmp_path) == [
         f"{name}: ['1', 'not by the mesh']" for name in ("httpx", "httpx2", "requests", "aiohttp")
     ]
+
+
+def test_a_client_is_a_class(tmp_path: Path) -> None:
+    assert what_it_prints("clients/declarative.py", tmp_path) == [
+        "<Orders at http://orders/v1 [3 calls]>",
+        "one: id=42 total=9.5",
+        "all: [1, 2, 3]",
+        "made: 201 id=4 total=4.0 in 1 attempt",
+        "none: Orders.order: orders answered 404 Not Found to GET /v1/orders/{order_id} / no such order",
+        "wrong: (('total', 'Input should be a valid number, unable to parse string as a number'),)",
+    ]
+
+
+def test_a_client_is_generated(tmp_path: Path) -> None:
+    *made, answer, refused = what_it_prints("clients/generate.py", tmp_path)
+    assert "    def show_pet(self, pet_id: int) -> Pet:" in made
+    assert answer == "id=7 name='Tom' kind='cat' born_on=datetime.date(2024, 5, 1)"
+    assert refused == "StatusError Pets.show_pet: pets answered 404 Not Found to GET /pets/{pet_id}"
