@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["MeshMiddleware", "attach", "middleware", "session"]
 
 _WITH_BODY = frozenset({"PATCH", "POST", "PUT"})
-_SLACK = 0.05
-_SLACK_S = 0.01
+_SLACK = 0.1
+_SLACK_S = 0.02
 """So much earlier than aiohttp's own timer, which only knows that the time is up, the mesh says why."""
 
 _failed: ContextVar[tuple[object, MeshError] | None] = ContextVar("meshlib.aiohttp.failed", default=None)

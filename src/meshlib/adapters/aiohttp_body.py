@@ -28,10 +28,12 @@ async def body_of(request: ClientRequest) -> Any:
     if not isinstance(payload, Payload):
         return bytes(payload)
     coding = request.compress if isinstance(request.compress, str) else None
+    announced = request.headers.get("Content-Length", "")
+    length = int(announced) if announced.isdecimal() else None  # no more is sent, as with aiohttp
     if isinstance(payload, BytesPayload):
-        content = bytes(await payload.as_bytes())
+        content = bytes(await payload.as_bytes())[:length]
         return content if coding is None else _compressed(content, coding)
-    body = PayloadBody(payload, coding)
+    body = PayloadBody(payload, length, coding)
     # What writes itself anew: aiohttp's files go back to where they began. Others can be had once.
     again = isinstance(payload, (IOBasePayload, MultipartWriter))
     return body if again else AsyncBufferedBody(body)
@@ -40,8 +42,9 @@ async def body_of(request: ClientRequest) -> Any:
 class PayloadBody:
     """A payload that writes itself each time that it is iterated."""
 
-    def __init__(self, payload: Payload, coding: str | None) -> None:
+    def __init__(self, payload: Payload, length: int | None, coding: str | None) -> None:
         self._payload = payload
+        self._length = length
         self._coding = coding
 
     @property
@@ -62,13 +65,16 @@ class PayloadBody:
             if coder is not None:
                 yield coder.flush()
         finally:
-            write.cancel()
+            if not write.cancel() and not write.cancelled():
+                write.exception()  # looked at, so that nobody reports that it was not
 
     async def _write(self, pipe: _Pipe) -> None:
         try:
-            await self._payload.write(pipe)
-        finally:
+            await self._payload.write_with_length(pipe, self._length)
+        except Exception:
             await pipe.chunks.put(None)
+            raise
+        await pipe.chunks.put(None)
 
 
 class _Pipe(AbstractStreamWriter):
