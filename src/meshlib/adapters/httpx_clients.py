@@ -12,7 +12,6 @@ from meshlib.adapters.body import FileBody
 from meshlib.adapters.httpx_lean import LeanHeaders, log_call, supported
 from meshlib.adapters.httpx_lean_client import COMPLETE, completing, functions, lean_call, lean_send, limited
 from meshlib.adapters.httpx_library import Foreign
-from meshlib.adapters.httpx_proxies import Proxies
 from meshlib.adapters.httpx_wire import AsyncTransportWire, SyncTransportWire
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
 from meshlib.adapters.plane import DataPlane
@@ -62,14 +61,14 @@ def make_client(cls: type[C], plane: DataPlane, service: str | None, options: di
     wire = None if transport is None else cls._wire(cls.library, transport, plane.clock.now, logical=False)
     plain_s = None if "timeout" in options else _HTTPX_TIMEOUT_S
     # As httpx: of the environment, unless a proxy or a transport is given.
-    trusts = options.get("trust_env", True) and options.get("proxy") is None and transport is None
+    trusts = bool(options.get("trust_env", True)) and options.get("proxy") is None and transport is None
     through = cls._through(
         plane,
         service=service,
         wire=wire,
         plain_timeout_s=plain_s,
         plain_options=_plain(options),
-        proxies=Proxies() if trusts else None,
+        trusts_env=trusts,
     )
     return cls(transport=through, **_defaults(cls.library.httpx, service, options))
 

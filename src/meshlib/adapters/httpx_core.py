@@ -16,6 +16,7 @@ from meshlib.adapters.httpx_lean import LeanCall
 from meshlib.adapters.httpx_lean_url import Origins
 from meshlib.adapters.httpx_library import NO_TIMEOUTS
 from meshlib.adapters.httpx_streams import ResponseStream
+from meshlib.adapters.names import Lookout
 from meshlib.adapters.observe import Shadow
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
 from meshlib.adapters.plane import DEFAULT_PORTS, DataPlane, RequestFacts
@@ -29,8 +30,19 @@ if TYPE_CHECKING:
     import httpx
 
     from meshlib.adapters.httpx_library import Library
+    from meshlib.adapters.httpx_proxies import Proxies
 
-__all__ = ["NO_PLAIN_OPTIONS", "OUTSIDE", "Core", "again", "delivered", "failed_outside", "hand_over", "handed_over"]
+__all__ = [
+    "NO_PLAIN_OPTIONS",
+    "OUTSIDE",
+    "UPGRADE",
+    "Core",
+    "again",
+    "delivered",
+    "failed_outside",
+    "hand_over",
+    "handed_over",
+]
 
 _log = logging.getLogger("meshlib")
 
@@ -41,6 +53,9 @@ OUTSIDE = object()
 
 # Not kept with the request, which several threads may send at once: each of them is to go on with its own response.
 _handed_over: ContextVar[tuple[httpx.Request, Any] | None] = ContextVar("meshlib.handed_over", default=None)
+
+UPGRADE = Lookout(b"upgrade")
+"""The header of requests that ask for another protocol on their connection."""
 
 NO_PLAIN_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
@@ -63,12 +78,14 @@ class Core:
 
     library: Library  # of the class; each has it again, as it is found sooner there
 
-    def __init__(self, plane: DataPlane, service: str | None, plain_timeout_s: float | None) -> None:
+    def __init__(self, plane: DataPlane, service: str | None, plain_timeout_s: float | None, trusts_env: bool) -> None:
         self.library = type(self).library
         self._plane = plane
         self._host = None if service is None else service.lower()
         self._service = None if service is None else plane.locate(service, None) or service.lower()
         self._plain_timeout_s = plain_timeout_s
+        self._trusts_env = trusts_env
+        self._proxies: Proxies | None = None
         self._service_at = partial(_locate, plane, self._host, self._service)
         self.origins = Origins(self.library, self._service_at, plane)
 
@@ -158,6 +175,15 @@ class Core:
         if deadline is not None and self._plane.mode == "on":
             self._bound(request, deadline - self._plane.clock.now())
         return request
+
+    def _proxy_of(self, request: httpx.Request) -> str | None:
+        """The proxy of the environment that a request outside the mesh goes through."""
+        proxies = self._proxies
+        if proxies is None:
+            from meshlib.adapters.httpx_proxies import Proxies
+
+            proxies = self._proxies = Proxies()
+        return proxies.of(request.url)
 
     def _bound(self, request: httpx.Request, left_s: float) -> None:
         """Let no phase of a request outside the mesh go on beyond a deadline that was set or inherited.

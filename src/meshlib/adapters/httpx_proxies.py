@@ -12,7 +12,7 @@ __all__ = ["Proxies"]
 
 
 class Proxies:
-    """``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, read with the first request that asks."""
+    """``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``, read when the first request asks."""
 
     __slots__ = ("_named",)
 

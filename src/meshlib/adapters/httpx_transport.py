@@ -18,6 +18,7 @@ from meshlib.adapters.body import AsyncBufferedBody, BufferedBody
 from meshlib.adapters.httpx_core import (
     NO_PLAIN_OPTIONS,
     OUTSIDE,
+    UPGRADE,
     Core,
     again,
     delivered,
@@ -27,9 +28,7 @@ from meshlib.adapters.httpx_core import (
 )
 from meshlib.adapters.httpx_lean import LeanCall
 from meshlib.adapters.httpx_lean_response import LeanResponse, to_be_replayed
-from meshlib.adapters.httpx_proxies import Proxies
 from meshlib.adapters.httpx_streams import FileStream
-from meshlib.adapters.httpx_upgrade import UPGRADE, AsyncUpgradeWire, SyncUpgradeWire
 from meshlib.adapters.httpx_wire import stock_wires
 from meshlib.adapters.options import EXTENSION
 from meshlib.adapters.plane import DataPlane
@@ -54,7 +53,7 @@ class SyncTransport(Core):
         stock: for what goes outside the mesh; None for a plain ``HTTPTransport``.
         plain_timeout_s: of each phase of what goes outside the mesh, unless the request says otherwise; None for none.
         plain_options: of the ``HTTPTransport`` for what goes outside the mesh.
-        proxies: through which that goes; None for what the options say.
+        trusts_env: whether that goes through the proxies of the environment.
     """
 
     def __init__(
@@ -66,11 +65,10 @@ class SyncTransport(Core):
         stock: Any = None,
         plain_timeout_s: float | None = None,
         plain_options: Mapping[str, Any] = NO_PLAIN_OPTIONS,
-        proxies: Proxies | None = None,
+        trusts_env: bool = False,
     ) -> None:
-        super().__init__(plane, service, plain_timeout_s)
+        super().__init__(plane, service, plain_timeout_s, trusts_env)
         self._plain_options = plain_options
-        self._proxies = proxies
         self._on_own_wire = wire is None and plane.stock is None and plane.outside is None
         if wire is None:
             wire = plane.sync_wire if plane.stock is None else stock_wires(self.library, plane, plane.stock)[0]
@@ -180,6 +178,8 @@ class SyncTransport(Core):
     def _wire_of(self, request: httpx.Request) -> SyncWire:
         if not UPGRADE.sees_any(request.headers.raw) or not self._on_own_wire:
             return self._wire
+        from meshlib.adapters.httpx_upgrade import SyncUpgradeWire
+
         return SyncUpgradeWire(self.library, self._stock_here(), self._plane.clock.now, logical=False)
 
     def _stock_here(self, proxy: str | None = None) -> Any:
@@ -191,7 +191,7 @@ class SyncTransport(Core):
         return stock
 
     def _outside(self, request: httpx.Request) -> httpx.Response:
-        stock = self._stock_here(None if self._proxies is None else self._proxies.of(request.url))
+        stock = self._stock_here(self._proxy_of(request) if self._trusts_env else None)
         response: httpx.Response = stock.handle_request(self._plainly(request))
         return response
 
@@ -227,11 +227,10 @@ class AsyncTransport(Core):
         stock: Any = None,
         plain_timeout_s: float | None = None,
         plain_options: Mapping[str, Any] = NO_PLAIN_OPTIONS,
-        proxies: Proxies | None = None,
+        trusts_env: bool = False,
     ) -> None:
-        super().__init__(plane, service, plain_timeout_s)
+        super().__init__(plane, service, plain_timeout_s, trusts_env)
         self._plain_options = plain_options
-        self._proxies = proxies
         self._on_own_wire = wire is None and plane.stock is None and plane.outside is None
         if wire is None:
             wire = plane.async_wire if plane.stock is None else stock_wires(self.library, plane, plane.stock)[1]
@@ -340,6 +339,8 @@ class AsyncTransport(Core):
     def _wire_of(self, request: httpx.Request) -> AsyncWire:
         if not UPGRADE.sees_any(request.headers.raw) or not self._on_own_wire:
             return self._wire
+        from meshlib.adapters.httpx_upgrade import AsyncUpgradeWire
+
         return AsyncUpgradeWire(self.library, self._stock_here(), self._plane.clock.now, logical=False)
 
     def _stock_here(self, proxy: str | None = None) -> Any:
@@ -355,7 +356,7 @@ class AsyncTransport(Core):
         return stock
 
     async def _outside(self, request: httpx.Request) -> httpx.Response:
-        stock = self._stock_here(None if self._proxies is None else self._proxies.of(request.url))
+        stock = self._stock_here(self._proxy_of(request) if self._trusts_env else None)
         response: httpx.Response = await stock.handle_async_request(self._plainly(request))
         return response
 

@@ -8,16 +8,12 @@ then on. Such a call is in flight until it is closed.
 from __future__ import annotations
 
 from meshlib.adapters.httpx_wire import AsyncTransportWire, SyncTransportWire
-from meshlib.adapters.names import Lookout
 from meshlib.config.settings import TlsSettings
 from meshlib.dataclass import replace
 from meshlib.errors import TLSFailed
 from meshlib.net.wire import AsyncWireResponse, Progress, SyncWireResponse, Target, WireLimits, WireRequest
 
-__all__ = ["UPGRADE", "AsyncUpgradeWire", "SyncUpgradeWire"]
-
-UPGRADE = Lookout(b"upgrade")
-"""The header of such requests."""
+__all__ = ["AsyncUpgradeWire", "SyncUpgradeWire"]
 
 
 class SyncUpgradeWire(SyncTransportWire):
