@@ -342,6 +342,11 @@ def test_a_stream_that_begins_with_an_error_raises_it(mesh: MeshFixture, name: s
 
 
 @pytest.mark.parametrize("name", ["orders", "async_orders"])
+def test_an_error_that_means_none_is_a_stream_without_items(mesh: MeshFixture, name: str) -> None:
+    assert taken(getattr(bound(mesh, 412), name)()) == []
+
+
+@pytest.mark.parametrize("name", ["orders", "async_orders"])
 def test_an_item_that_does_not_fit_is_named_by_its_number(mesh: MeshFixture, name: str) -> None:
     calls = bound(mesh, lambda request: stream(b'{"id": 1}\n{"id": "secret"}\n'))
     with pytest.raises(InvalidResponse, match="item 2: id: Input should be a valid integer"):

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PlainSerializer
 from typing_extensions import TypedDict
 
 from meshlib.adapters.declarative import (
@@ -82,6 +82,8 @@ class Calls(Protocol):
         exact: bool | None = None,
         ratio: Annotated[float | None, Query("the ratio")] = None,
     ) -> None: ...
+    @get("/at")
+    def at(self, at: Annotated[datetime, PlainSerializer(lambda value: int(value.timestamp()))]) -> None: ...
     @get("/spread")
     def spread(
         self, filter: Annotated[Filter, Query()], more: Annotated[dict[str, str] | None, Query] = None
@@ -159,6 +161,7 @@ def sent(mesh: MeshFixture) -> Any:
         ("named", [7], "/v1/7"),
         ("query", [], "/v1/query?page=1"),
         ("query", ["a b&c=ä+/"], "/v1/query?q=a%20b%26c%3D%C3%A4%2B%2F&page=1"),
+        ("at", [datetime(2026, 1, 1, tzinfo=UTC)], "/v1/at?at=1767225600"),
         ("spread", [{"color": "red", "sizes": [1, 2]}], "/v1/spread?color=red&sizes=1&sizes=2"),
         ("spread", [{}, {"a b": "c"}], "/v1/spread?a%20b=c"),
     ],

@@ -105,7 +105,7 @@ def bind(shape: Any, clients: Clients) -> Any:
             methods[name] = _method(attribute, operation, filled, where, clients)
         elif hasattr(function, PAGES):
             raise TypeError(f"{where} is paginated, but not declared: @get(...) is missing")
-        elif isinstance(attribute, FunctionType) and not name.startswith("__") and _is_empty(attribute):
+        elif isinstance(attribute, FunctionType) and not name.startswith("_") and _is_empty(attribute):
             raise TypeError(f"{where} is not declared: a decorator such as @get(...) is missing")
     if not methods:
         raise TypeError(f"{cls.__name__} declares no call: its methods have no decorator such as @get(...)")
@@ -135,11 +135,12 @@ def _steps(function: Callable[..., Any]) -> list[str]:
 
 
 _EMPTY = (_steps(_declared_only), _steps(_declared_only_async))
+_EMPTY_BYTES = 64
 
 
 def _is_empty(function: FunctionType) -> bool:
     """Whether a function does nothing: its body is ``...``."""
-    return function.__code__.co_code[:64] == function.__code__.co_code and _steps(function) in _EMPTY
+    return len(function.__code__.co_code) <= _EMPTY_BYTES and _steps(function) in _EMPTY
 
 
 def _method(
@@ -257,6 +258,7 @@ def _sync_stream(declared: _Declared, client: httpx.Client) -> Callable[..., Any
             if not response.is_success:
                 response.read()
                 answers.check(response)
+                return
             decoder = answers.decoder(declared.items, declared.adapter, response)
             try:
                 for chunk in response.iter_bytes():
@@ -271,7 +273,9 @@ def _sync_stream(declared: _Declared, client: httpx.Client) -> Callable[..., Any
     return call
 
 
-async def _items(declared: _Declared, response: httpx.Response) -> AsyncIterator[Any]:
+async def _items(declared: _Declared, response: httpx.Response | None) -> AsyncIterator[Any]:
+    if response is None:
+        return
     answers = declared.answers
     decoder = answers.decoder(declared.items, declared.adapter, response)
     try:
@@ -286,8 +290,8 @@ async def _items(declared: _Declared, response: httpx.Response) -> AsyncIterator
         await response.aclose()
 
 
-async def _opened(declared: _Declared, client: httpx.AsyncClient, outgoing: Outgoing) -> httpx.Response:
-    """The answer to a streamed call, once its headers are there and say success."""
+async def _opened(declared: _Declared, client: httpx.AsyncClient, outgoing: Outgoing) -> httpx.Response | None:
+    """The answer to a streamed call, once its headers are there and say success; None for one that means nothing."""
     request = client.build_request(declared.method, outgoing.url, **outgoing.options)
     response = await client.send(request, stream=True)
     if not response.is_success:
@@ -296,6 +300,7 @@ async def _opened(declared: _Declared, client: httpx.AsyncClient, outgoing: Outg
         finally:
             await response.aclose()
         declared.answers.check(response)
+        return None
     return response
 
 

@@ -63,7 +63,9 @@ class Pager:
         Raises:
             StatusError, InvalidResponse: what the answer means, if it is no page.
         """
-        self._answers.check(response)
+        if not response.is_success:
+            self._answers.check(response)
+            return [], False
         page = self._answers.fit(response, self._adapter)
         items: list[Any] = page if self._pages.items is None else dig(page, self._pages.items)
         self._asked += 1

@@ -90,12 +90,11 @@ class Answers:
         return None
 
     def check(self, response: httpx.Response) -> None:
-        """Raise what an answer without success means, where there is no value to return instead."""
-        if not 200 <= response.status_code < 300:
-            failure = self.failure_of(response)
-            if failure is not None:
-                failure(response)
+        """Raise what an answer without success means; return if it means None, which is no items."""
+        failure = self.failure_of(response)
+        if failure is None:
             self._raise_status(response)
+        failure(response)
 
     def decoder(self, items: Any, adapter: TypeAdapter[Any] | None, response: httpx.Response) -> Decoder:
         """What makes items of an answer's body.

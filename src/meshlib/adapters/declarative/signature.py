@@ -162,7 +162,9 @@ def _parameter(each: inspect.Parameter, hint: Any, places: set[str], method: str
     spreads = place in ("query", "form") and _is_structured(inner) and not _is_sequence(inner)
     if place in ("path", "header", "cookie") and _is_structured(inner):
         raise TypeError(f"is no text, as what goes into a {place} has to be")
-    write, dump = _writers(inner if place != "body" else hint, place, kind, body)
+    # What else the annotation says may be for pydantic.
+    told = len(made) > len(markers) + hash_key
+    write, dump = _writers(hint if place == "body" or told else inner, place, kind, body)
     return Parameter(each.name, place, wire_name, write, spreads, hash_key, each.default, kind, body, dump)
 
 
