@@ -42,8 +42,11 @@ __all__ = [
     "current_scope",
     "decorate",
     "detached",
+    "reset_scope",
+    "scope_of",
     "scoped",
     "serving",
+    "set_scope",
     "timeout",
 ]
 
@@ -338,6 +341,16 @@ def detached() -> scoped:
     return scoped(lambda scope: replace(scope, own_deadline=None, request=None))
 
 
+set_scope: Callable[[Scope], contextvars.Token[Scope]] = _scope.set
+"""Enter a scope that is complete, for server middleware; `reset_scope` leaves it."""
+
+
+def reset_scope(token: contextvars.Token[Scope]) -> None:
+    """Leave a scope; in another context than it was entered in there is nothing to restore."""
+    with contextlib.suppress(ValueError):
+        _scope.reset(token)
+
+
 def serving(
     request: ServedRequest,
     *,
@@ -346,8 +359,18 @@ def serving(
     override: Override | None = None,
 ) -> scoped:
     """The scope of a request being served, for server middleware. What was inherited before it does not count."""
-    scope = Scope(None, request, criticality, MappingProxyType(dict(baggage)) if baggage else _NO_BAGGAGE, override)
+    scope = scope_of(request, criticality, baggage, override)
     return scoped(lambda _: scope)
+
+
+def scope_of(
+    request: ServedRequest,
+    criticality: Criticality | None = None,
+    baggage: Mapping[str, str] | None = None,
+    override: Override | None = None,
+) -> Scope:
+    """What calls inherit that are made for a request being served."""
+    return Scope(None, request, criticality, MappingProxyType(dict(baggage)) if baggage else _NO_BAGGAGE, override)
 
 
 class HeldScope:

@@ -91,8 +91,8 @@ Names: TypeAlias = Callable[[], Iterable[str]]
 
 _log = logging.getLogger("meshlib.propagation")
 
-# `[0-9]` and not `\d`, which is also every other script's digits. Twelve of them are 31 years in milliseconds.
-_MILLISECONDS = re.compile(r"[0-9]{1,12}")
+_LONGEST_MILLISECONDS = 12  # digits, which are 31 years
+# `[0-9]` and not `\d`, which is also every other script's digits.
 _GRPC = re.compile(r"([0-9]{1,8})([HMSmun])")
 _GRPC_UNITS_S = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
@@ -359,7 +359,9 @@ def _only(values: Sequence[str], read: Callable[[str], T | None]) -> T | None:
 
 
 def _read_milliseconds(text: str) -> float | None:
-    return _bounded(int(text) / 1000.0) if _MILLISECONDS.fullmatch(text) else None
+    if not (text.isdecimal() and text.isascii() and len(text) <= _LONGEST_MILLISECONDS):
+        return None
+    return _bounded(int(text) / 1000.0)
 
 
 def _read_envoy(text: str) -> float | None:

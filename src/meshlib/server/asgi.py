@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from opentelemetry import context as otel_context
 
+from meshlib.context import reset_scope, set_scope
 from meshlib.errors import DeadlineExceeded, MeshError
 from meshlib.propagation import INCOMING, Headers
 from meshlib.server.cancellation import Cancellation
@@ -35,7 +36,8 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-_INCOMING = {name.encode(): name for name in INCOMING}
+_TRACE = frozenset({"traceparent", "tracestate"})
+_KNOWN = {name.encode(): name for name in (*INCOMING, *_TRACE)}
 _OVERLOADED = (OVERLOADED[0].encode(), OVERLOADED[1].encode())
 
 
@@ -142,9 +144,9 @@ class MeshMiddleware:
                 receive = cancellation.receive
         scope[KEY] = arrival
         attached = None if arrival.trace is None else otel_context.attach(arrival.trace)
+        token = set_scope(arrival.inherited())
         try:
-            with arrival.scope():
-                await self.app(scope, receive, response.send)
+            await self.app(scope, receive, response.send)
         except BaseException as error:
             if cancellation is None or not await cancellation.ended(error):
                 refusal = self._refusal_for(error, arrival, response)
@@ -153,9 +155,10 @@ class MeshMiddleware:
                     raise
                 await _answer(response.send, scope["method"], refusal)
         else:
-            if cancellation is not None:
+            if cancellation is not None and cancellation.reason:
                 await cancellation.ended()
         finally:
+            reset_scope(token)
             if cancellation is not None:
                 cancellation.leave()
             # Where the end of a response that had begun was not sent, its caller had gone.
@@ -244,20 +247,25 @@ _BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.r
 
 
 class _AsgiHeaders:
-    __slots__ = ("_raw",)
+    __slots__ = ("_raw", "_trace")
 
     def __init__(self, raw: Iterable[Sequence[bytes]]) -> None:
         self._raw = raw if isinstance(raw, (list, tuple)) else list(raw)
+        self._trace: dict[str, list[str]] | None = None
 
     def known(self) -> Headers:
         found: dict[str, list[str]] = {}
+        traced: dict[str, list[str]] = {}
         for name, value in self._raw:
-            known = _INCOMING.get(name)
+            known = _KNOWN.get(name)
             if known is not None:
-                found.setdefault(known, []).append(value.decode("latin-1"))
+                (traced if known in _TRACE else found).setdefault(known, []).append(value.decode("latin-1"))
+        self._trace = traced
         return found
 
     def values(self, name: str) -> Sequence[str]:
+        if self._trace is not None and name in _TRACE:
+            return self._trace.get(name, ())
         wanted = name.encode("latin-1", "replace")
         return [value.decode("latin-1") for key, value in self._raw if key == wanted]
 

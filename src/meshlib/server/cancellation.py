@@ -100,7 +100,6 @@ class Cancellation:
     ) -> None:
         self._lookout = lookout
         self._task = task
-        self._cancelling = task.cancelling()
         self._context = contextvars.copy_context()
         self._scope = scope
         self._receive = receive
@@ -221,7 +220,7 @@ class Cancellation:
             if self._request.deadline is None or self._request.deadline > now:
                 self._request.deadline = now
             self._call_later(LOOK_S, self._interrupt)
-        else:
+        elif not self._task.cancelling():  # else it ends anyway
             self._cancelled = True
             self._task.cancel()
 
@@ -239,7 +238,7 @@ class Cancellation:
             self._timer.cancel()
         if self._listening is not None:
             self._listening.cancel()
-        return not self._cancelled or self._task.uncancel() <= self._cancelling
+        return not self._cancelled or not self._task.uncancel()
 
     async def ended(self, error: BaseException | None = None) -> bool:
         """What becomes of the response behind the end of the application.

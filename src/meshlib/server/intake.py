@@ -20,7 +20,7 @@ from opentelemetry import trace
 from meshlib import context
 from meshlib.config.server_settings import ACCEPTED
 from meshlib.config.settings import MeshSettings, ServerSettings
-from meshlib.context import Criticality, Override, ServedRequest, scoped, serving
+from meshlib.context import Criticality, Override, Scope, ServedRequest, scope_of, scoped, serving
 from meshlib.dataclass import dataclass
 from meshlib.errors import ConfigError
 from meshlib.propagation import (
@@ -167,8 +167,12 @@ class Arrival:
     template: str = ""
     asks: str = ""
 
+    def inherited(self) -> Scope:
+        """What calls inherit that the application makes."""
+        return scope_of(self.request, self.criticality, self.baggage, self.override)
+
     def scope(self) -> scoped:
-        """The scope in which the application runs."""
+        """The scope in which the application runs, in pieces."""
         return serving(self.request, criticality=self.criticality, baggage=self.baggage or {}, override=self.override)
 
 
@@ -276,7 +280,7 @@ class Intake:
 
 def _is_instrumented() -> bool:
     """Whether an instrumentation may stand between this middleware and the handler, and start the server span there."""
-    return any(name in sys.modules for name in _INSTRUMENTATIONS)
+    return not sys.modules.keys().isdisjoint(_INSTRUMENTATIONS)
 
 
 def _address(peer: str | None) -> str:
