@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 try:
     import aiohttp
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        'to make calls with aiohttp, it is needed: pip install "meshlib-http[aiohttp]"', name=error.name
-    ) from None
-from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientSession, ClientTimeout
+    from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, ClientSession, ClientTimeout
+except ImportError as error:
+    text = 'this adapter needs aiohttp, 3.12.15 or later: pip install "meshlib-http[aiohttp]"'
+    raise ImportError(text, name="aiohttp") from error
 from aiohttp.client import DEFAULT_TIMEOUT
 from yarl import URL
 

@@ -13,10 +13,8 @@ from urllib.parse import SplitResult, urlsplit
 
 try:
     import requests
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        'to make calls with requests, it is needed: pip install "meshlib-http[requests]"', name=error.name
-    ) from None
+except ImportError as error:
+    raise ImportError('this adapter needs requests: pip install "meshlib-http[requests]"', name="requests") from error
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.exceptions import RequestException
 from requests.structures import CaseInsensitiveDict
