@@ -129,6 +129,8 @@ def completing(options: CallOptions, complete_body: bool) -> CallOptions:
     """The options, with whether the whole body is wanted; most calls have no others."""
     if options is NO_OPTIONS:
         return COMPLETE if complete_body else NO_OPTIONS
+    if options.complete_body is complete_body:
+        return options
     return replace(options, complete_body=complete_body)
 
 
