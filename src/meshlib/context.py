@@ -43,7 +43,6 @@ __all__ = [
     "decorate",
     "detached",
     "reset_scope",
-    "scope_of",
     "scoped",
     "serving",
     "set_scope",
@@ -347,8 +346,10 @@ set_scope: Callable[[Scope], contextvars.Token[Scope]] = _scope.set
 
 def reset_scope(token: contextvars.Token[Scope]) -> None:
     """Leave a scope; in another context than it was entered in there is nothing to restore."""
-    with contextlib.suppress(ValueError):
+    try:  # `contextlib.suppress` would take longer than all the rest
         _scope.reset(token)
+    except ValueError:
+        pass
 
 
 def serving(
@@ -359,18 +360,8 @@ def serving(
     override: Override | None = None,
 ) -> scoped:
     """The scope of a request being served, for server middleware. What was inherited before it does not count."""
-    scope = scope_of(request, criticality, baggage, override)
+    scope = Scope(None, request, criticality, MappingProxyType(dict(baggage)) if baggage else _NO_BAGGAGE, override)
     return scoped(lambda _: scope)
-
-
-def scope_of(
-    request: ServedRequest,
-    criticality: Criticality | None = None,
-    baggage: Mapping[str, str] | None = None,
-    override: Override | None = None,
-) -> Scope:
-    """What calls inherit that are made for a request being served."""
-    return Scope(None, request, criticality, MappingProxyType(dict(baggage)) if baggage else _NO_BAGGAGE, override)
 
 
 class HeldScope:
@@ -429,16 +420,14 @@ def carry(function: Callable[P, T]) -> Callable[P, T]:
 class ContextExecutor(ThreadPoolExecutor):
     """A thread pool whose tasks run in the context of their submitter: deadline, trace and baggage included.
 
-    There is none of processes: a context cannot be sent to another process. What a task in one needs of it
-    (`current()`) is an argument to give it.
+    There is none of processes, to which a context cannot be sent: give what a task needs of it as an argument.
     """
 
     @classmethod
     def install(cls, loop: AbstractEventLoop, max_workers: int | None = None) -> Self:
-        """Make a pool the default executor of `loop`, so that ``loop.run_in_executor(None, ...)`` inherits.
+        """Make a pool the default executor of `loop`, so that ``loop.run_in_executor(None, ...)`` inherits, too.
 
-        (`asyncio.to_thread`, and the thread pool of Starlette and FastAPI, do so by themselves.) The loop shuts it down
-        when it ends, as it does its own.
+        The loop shuts it down when it ends.
 
         Args:
             loop: whose default executor it is from now on; mostly ``asyncio.get_running_loop()``.
