@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from contextvars import ContextVar
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +17,10 @@ from meshlib.adapters.httpx_streams import ResponseStream
 from meshlib.adapters.names import Lookout
 from meshlib.adapters.observe import Shadow
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
-from meshlib.adapters.plane import DEFAULT_PORTS, DataPlane, RequestFacts
+from meshlib.adapters.plane import DataPlane, RequestFacts
+from meshlib.adapters.ways import Ways
 from meshlib.config.settings import Mode
-from meshlib.context import current_scope
-from meshlib.errors import DeadlineExceeded, EgressRefused, MeshError, Reset, UnknownService
+from meshlib.errors import DeadlineExceeded, EgressRefused, MeshError, Reset
 from meshlib.net.wire import AsyncWireResponse, Headers, SyncWireResponse
 from meshlib.routing.fields import HeaderFields
 
@@ -44,8 +42,6 @@ __all__ = [
     "handed_over",
 ]
 
-_log = logging.getLogger("meshlib")
-
 _PHASES = tuple(NO_TIMEOUTS)
 
 OUTSIDE = object()
@@ -60,15 +56,6 @@ UPGRADE = Lookout(b"upgrade")
 NO_PLAIN_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
-def _locate(
-    plane: DataPlane, own_host: str | None, own_service: str | None, host: str, port: int | None, scheme: str
-) -> str | None:
-    """The service that a URL means; None is a host outside the mesh."""
-    if own_service is not None and host.lower() == own_host:
-        return own_service
-    return plane.locate(host, port or DEFAULT_PORTS.get(scheme))
-
-
 class Core:
     """What the sync and the async transport share: which way a request goes, and the call that is made of it.
 
@@ -81,13 +68,11 @@ class Core:
     def __init__(self, plane: DataPlane, service: str | None, plain_timeout_s: float | None, trusts_env: bool) -> None:
         self.library = type(self).library
         self._plane = plane
-        self._host = None if service is None else service.lower()
-        self._service = None if service is None else plane.locate(service, None) or service.lower()
+        self._ways = Ways(plane, service)
         self._plain_timeout_s = plain_timeout_s
         self._trusts_env = trusts_env
         self._proxies: Proxies | None = None
-        self._service_at = partial(_locate, plane, self._host, self._service)
-        self.origins = Origins(self.library, self._service_at, plane)
+        self.origins = Origins(self.library, self._ways.service_at, plane)
 
     def is_meshed(self, service: str | None) -> bool:
         """Whether calls to the service are made by the mesh, and not just watched or let through."""
@@ -96,14 +81,10 @@ class Core:
     def _locate(self, request: httpx.Request) -> tuple[str | None, Mode]:
         """The service that the request is for, and what to do with it; None is a host outside the mesh."""
         url = request.url
-        host = url.raw_host.decode("ascii")
-        service = self._service_at(host, url.port, url.scheme)
-        if service is not None:
-            return service, self._plane.mode_of(service)
-        if self._plane.mode == "on" and self._plane.settings.egress == "refuse":
-            text = f"{host} is outside the mesh, and the configuration says `egress: refuse`; name it under `services`"
-            raise as_httpx(EgressRefused(text), request)
-        return None, self._plane.mode
+        try:
+            return self._ways.of(url.raw_host.decode("ascii"), url.port, url.scheme)
+        except EgressRefused as error:
+            raise as_httpx(error, request) from None
 
     def _exchange(self, service: str, request: httpx.Request, body: Any, *, observe: bool = False) -> Exchange:
         plane, url = self._plane, request.url
@@ -152,28 +133,21 @@ class Core:
 
     def _failed(self, error: MeshError, service: str, request: httpx.Request) -> MeshError | None:
         """What to raise; None where the request is to go outside the mesh after all."""
-        if isinstance(error, UnknownService) and self._is_outside(service):
-            if self._plane.settings.egress == "refuse":
-                text = f"no discovery source knows {service}, and the configuration says `egress: refuse`"
-                refused = EgressRefused(text, service=service, record=error.record)
-                return as_httpx(refused, request)
-            return None
-        return as_httpx(error, request)
+        failed = self._ways.failed(error, service)
+        return None if failed is None else as_httpx(failed, request)
 
     def _plainly(self, request: httpx.Request) -> httpx.Request:
         """The request with the timeouts that a plain client would have: the mesh's do not bound it outside."""
-        overrides = self._plane.settings.overrides
-        if overrides is not None and self._plane.mode == "on" and overrides.header in request.headers:
-            del request.headers[overrides.header]  # what holds here is nobody else's business
+        withheld = self._ways.withheld
+        if withheld is not None and withheld in request.headers:
+            del request.headers[withheld]  # what holds here is nobody else's business
         options, limit_s = request.extensions.get(EXTENSION), self._plain_timeout_s
         if isinstance(options, CallOptions):
             given = [each for each in (options.timeout_s, options.plain_timeout_s) if each is not None]
             limit_s = min(given, default=limit_s)
         if limit_s is not None and not any((request.extensions.get("timeout") or {}).values()) and limit_s < math.inf:
             request.extensions["timeout"] = self.library.httpx.Timeout(limit_s).as_dict()
-        deadline = current_scope().deadline
-        if deadline is not None and self._plane.mode == "on":
-            self._bound(request, deadline - self._plane.clock.now())
+        self._bound(request)
         return request
 
     def _proxy_of(self, request: httpx.Request) -> str | None:
@@ -185,31 +159,25 @@ class Core:
             proxies = self._proxies = Proxies()
         return proxies.of(request.url)
 
-    def _bound(self, request: httpx.Request, left_s: float) -> None:
+    def _bound(self, request: httpx.Request) -> None:
         """Let no phase of a request outside the mesh go on beyond a deadline that was set or inherited.
 
         Raises:
             DeadlineExceeded: if it has passed.
         """
-        if left_s <= 0:
-            text = f"the deadline had passed before the request to {request.url.host} began"
-            raise as_httpx(DeadlineExceeded(text, limit="deadline"), request)
-        given = request.extensions.get("timeout") or {}
-        request.extensions["timeout"] = {
-            phase: left_s if given.get(phase) is None else min(given[phase], left_s) for phase in _PHASES
-        }
+        try:
+            left_s = self._ways.left_s(request.url.host)
+        except DeadlineExceeded as error:
+            raise as_httpx(error, request) from None
+        if left_s is not None:
+            given = request.extensions.get("timeout") or {}
+            request.extensions["timeout"] = {
+                phase: left_s if given.get(phase) is None else min(given[phase], left_s) for phase in _PHASES
+            }
 
     def _shadow(self, service: str, request: httpx.Request) -> Shadow | None:
-        """What would have been done; None where that cannot be told, which must not disturb the call."""
-        try:
-            return Shadow(self._exchange(service, request, b"", observe=True))
-        except Exception as error:
-            _log.warning("a call to %s was not observed: %s", service, error, exc_info=not isinstance(error, MeshError))
-            return None
-
-    def _is_outside(self, service: str) -> bool:
-        """Whether a name that no source knows may be a host outside the mesh: nobody called it a service."""
-        return service != self._service and service not in self._plane.settings.services
+        """What would have been done; None where that cannot be told."""
+        return self._ways.shadow(service, lambda: self._exchange(service, request, b"", observe=True))
 
 
 def delivered(

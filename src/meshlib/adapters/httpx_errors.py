@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from meshlib import errors
+from meshlib.adapters.translated import translated
 
 if TYPE_CHECKING:
     import httpx
@@ -82,13 +83,7 @@ def as_httpx(error: errors.MeshError, request: httpx.Request) -> errors.MeshErro
     if kind not in _ALSO:
         return error
     cls = raised_class(_library_of(request), kind.__name__)
-    translated = cls.__new__(cls, *error.args)
-    translated.args = error.args
-    state: dict[str, Any] = {**error.__dict__, "_request": request}
-    translated.__dict__.update(state)
-    translated.__cause__ = error.__cause__
-    translated.__suppress_context__ = True
-    return translated
+    return translated(error, {kind: cls}, _request=request)
 
 
 def from_httpx(error: httpx.HTTPError, endpoint: str) -> errors.MeshError:

@@ -51,6 +51,12 @@ class Ways:
         self._host = None if service is None else service.lower()
         self._service = None if service is None else plane.locate(service, None) or service.lower()
 
+    def service_at(self, host: str, port: int | None, scheme: str) -> str | None:
+        """The service that a URL means; None is a host outside the mesh."""
+        if self._service is not None and host.lower() == self._host:
+            return self._service
+        return self.plane.locate(host, port or DEFAULT_PORTS.get(scheme))
+
     def of(self, host: str, port: int | None, scheme: str) -> tuple[str | None, Mode]:
         """The service that a URL means, and what to do with the request; None is a host outside the mesh.
 
@@ -58,10 +64,7 @@ class Ways:
             EgressRefused: if nothing may go outside.
         """
         plane = self.plane
-        if self._service is not None and host.lower() == self._host:
-            service: str | None = self._service
-        else:
-            service = plane.locate(host, port or DEFAULT_PORTS.get(scheme))
+        service = self.service_at(host, port, scheme)
         if service is not None:
             return service, plane.mode_of(service)
         if plane.mode == "on" and plane.settings.egress == "refuse":
