@@ -144,10 +144,12 @@ def parse_deadline(headers: Headers, now: float, ignored: Ignored | None = None)
     The smallest of the valid ones holds. A header that comes twice with different values says nothing.
     """
     smallest: float | None = None
+    told: Sequence[str] | None = None
     for name, read in _TIMEOUTS:
         values = headers.get(name)
-        if not values:
+        if not values or (values == told and smallest is not None):  # callers in the mesh say it twice
             continue
+        told = values
         timeout_s = _only(values, read)
         if timeout_s is None:
             if ignored is not None:

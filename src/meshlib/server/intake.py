@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address, ip_network
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from opentelemetry import trace
@@ -20,7 +21,7 @@ from opentelemetry import trace
 from meshlib import context
 from meshlib.config.server_settings import ACCEPTED
 from meshlib.config.settings import MeshSettings, ServerSettings
-from meshlib.context import Criticality, Override, Scope, ServedRequest, scope_of, scoped, serving
+from meshlib.context import Criticality, Override, Scope, ServedRequest, scoped, serving
 from meshlib.dataclass import dataclass
 from meshlib.errors import ConfigError
 from meshlib.propagation import (
@@ -52,6 +53,7 @@ _INSTRUMENTATIONS = tuple(
 )
 """Those of OpenTelemetry that make a server span only where no span is current; others go over one of these."""
 
+_NO_BAGGAGE: Final[Mapping[str, str]] = MappingProxyType({})
 _LOOPBACK = "127.0.0.1"
 _REMEMBERED_PEERS = 4096
 _ROUNDING_S = 1e-6  # what adding a timeout to the clock and taking the clock off again may gain
@@ -169,7 +171,8 @@ class Arrival:
 
     def inherited(self) -> Scope:
         """What calls inherit that the application makes."""
-        return scope_of(self.request, self.criticality, self.baggage, self.override)
+        baggage = MappingProxyType(self.baggage) if self.baggage else _NO_BAGGAGE
+        return Scope(None, self.request, self.criticality, baggage, self.override)
 
     def scope(self) -> scoped:
         """The scope in which the application runs, in pieces."""
