@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from meshlib.balance.cluster import Cluster, ClusterState
 from meshlib.balance.endpoint import Endpoint, Locality
@@ -21,8 +21,10 @@ from meshlib.policy.settings import CallPolicy, RetryPolicy
 from meshlib.policy.token_budget import TokenBudget
 from meshlib.propagation import Ignored
 from meshlib.routing.route import Backend, Route
-from meshlib.server.serving import Serving
 from meshlib.telemetry.observer import NullObserver, Observer
+
+if TYPE_CHECKING:
+    from meshlib.server.serving import Serving
 
 Answer: TypeAlias = int | MeshError | type[asyncio.CancelledError]
 Pairs: TypeAlias = list[tuple[bytes, bytes]]
