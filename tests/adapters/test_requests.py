@@ -157,9 +157,9 @@ def test_uploads(orders: Any, origin: Origin, tmp_path: Any) -> None:
     lengths = [seen.header("content-length") for seen in origin.seen]
     assert [seen.body for seen in origin.seen[:2]] == [b"a file", b"from a file"]
     assert origin.seen[2].body == b"1\r\na\r\n2\r\n\xc3\xa4\r\n1\r\nc\r\n"
-    assert origin.seen[3].body == "ä".encode()
+    assert origin.seen[3].body.decode({"1": "latin-1", "2": "utf-8"}[lengths[3] or ""]) == "ä"  # by urllib3's version
     assert b'filename="name"' in origin.seen[4].body
-    assert (lengths[0], lengths[2], lengths[3], lengths[5]) == ("6", None, "2", "0")
+    assert (lengths[0], lengths[2], lengths[5]) == ("6", None, "0")
 
 
 def test_an_upload_that_fails_on_its_own_is_no_failure_of_the_service(orders: Any, mesh: Mesh) -> None:

@@ -141,7 +141,7 @@ class MeshAdapter(BaseAdapter):
             return self._outside(request, host, stream, timeout, given)
         if mode == "observe":
             return self._observe(service, url, request, stream, timeout, given)
-        body = body_of(request.body)
+        body = body_of(request)
         try:
             exchange = self._exchange(service, url, request, body, stream, timeout)
             wire: SyncWire = self.ways.plane.sync_wire

@@ -6,6 +6,8 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from requests import PreparedRequest
+
 from meshlib.adapters.body import BufferedBody, FileBody
 
 __all__ = ["body_of"]
@@ -13,14 +15,18 @@ __all__ = ["body_of"]
 _CHUNK_BYTES = 65536
 
 
-def body_of(body: Any) -> Any:
-    """What to send for a `requests.PreparedRequest.body`: bytes, or something that yields them."""
+def body_of(request: PreparedRequest) -> Any:
+    """What to send for a request: bytes, or something that yields them."""
+    body: Any = request.body
     if body is None:
         return b""
     if isinstance(body, bytes):
         return body
     if isinstance(body, str):
-        return body.encode("utf-8")
+        # Before urllib3 2 text went out as Latin-1, and so its length was counted.
+        announced = request.headers.get("Content-Length")
+        data = body.encode("utf-8")
+        return body.encode("latin-1") if str(len(data)) != announced == str(len(body)) else data
     if isinstance(body, (bytearray, memoryview)):
         return bytes(body)
     if not hasattr(body, "read"):
