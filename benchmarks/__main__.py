@@ -8,7 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import pages, report
-from benchmarks.run import BALANCERS, KNOWN, MATRIX, RATES, ROOT, ROUTES, STANDARD, STREAMING, Effort, measure
+from benchmarks.run import (
+    BALANCERS,
+    KNOWN,
+    MATRIX,
+    MIDDLEWARE,
+    RATES,
+    ROOT,
+    ROUTES,
+    STANDARD,
+    STREAMING,
+    Effort,
+    measure,
+)
 
 PAGE = ROOT / "docs" / "performance.md"
 DATA = ROOT / "docs" / "data"
@@ -41,6 +53,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--balancers", action="store_true", help="picks, updates and memory among up to 100 000 endpoints"
     )
     parser.add_argument("--routes", action="store_true", help="routes found among up to 10 000")
+    parser.add_argument("--middleware", action="store_true", help="what the middleware adds to a request")
     parser.add_argument("--rows", nargs="+", metavar="NAME", default=[], help=f"of {', '.join(KNOWN)}")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds, 16 MiB for 1 GiB")
     parser.add_argument("--rounds", type=int, help="rounds per contender (default: 15, with --quick 3)")
@@ -63,6 +76,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "streaming": (STREAMING,),
         "balancers": (BALANCERS,),
         "routes": (ROUTES,),
+        "middleware": (MIDDLEWARE,),
     }
     asked = [name for family, names in families.items() if getattr(options, family) for name in names]
     options.names = KNOWN if options.all else [*options.rows, *asked] or STANDARD

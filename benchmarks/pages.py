@@ -61,6 +61,7 @@ def sections(found: Mapping[str, Any], plots: Mapping[str, str]) -> dict[str, st
         "streaming": _streaming(found),
         "balancers": _balancers(found),
         "routes": _routes(found),
+        "middleware": _middleware(found),
         "profile": _profile(found),
     }
     for name, file in plots.items():
@@ -118,6 +119,11 @@ def _balancers(found: Mapping[str, Any]) -> list[str]:
         ("Memory, among 10 000", report.memory(found)),
     )
     return [f"**{title}**\n\n{_table(cells)}" for title, cells in titles if cells]
+
+
+def _middleware(found: Mapping[str, Any]) -> list[str]:
+    cells = report.middleware(found)
+    return [f"**Microseconds of CPU time of a request**\n\n{_table(cells)}"] if cells else []
 
 
 def _routes(found: Mapping[str, Any]) -> list[str]:

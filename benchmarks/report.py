@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.loads import MIB, TABLES, Table
+from benchmarks.middleware import WAYS
 from benchmarks.streaming import DIRECTIONS, HELD_AGAINST
 
 Cells = list[list[str]]
@@ -149,6 +150,16 @@ def indexes(found: Mapping[str, Any]) -> Cells:
     return [["they differ in", "ms to make it", "bytes per route"], *lines] if lines else []
 
 
+def middleware(found: Mapping[str, Any]) -> Cells:
+    """Microseconds of a request, and what the middleware adds; nothing if none was measured."""
+    lines = []
+    for framework, by_way in found.get("middleware", {}).items():
+        bare, *others = by_way.values()
+        added = (f"{amount(us)} (+ {amount(us - bare)})" for us in others)
+        lines.append([framework, amount(bare), *added])
+    return [["", *WAYS], *lines] if lines else []
+
+
 def streams(found: Mapping[str, Any]) -> Cells:
     """Speed, CPU time and memory of long bodies; nothing if none was measured."""
     streaming = found.get("streaming")
@@ -204,6 +215,7 @@ def as_text(found: Mapping[str, Any]) -> str:
     parts += [("us of CPU time per pick", picks(found)), ("an update of 10 000 endpoints", updates(found))]
     parts += [("memory, among 10 000", memory(found))]
     parts += [("us of CPU time until a route is found", routes(found)), ("an index of 10 000 routes", indexes(found))]
+    parts += [("us of CPU time of a request, with the middleware and without", middleware(found))]
     for name, profile in found["profiles"].items():
         parts.append((f"where the time of a call goes: {name}, {profile['samples']} samples", layers(profile)))
         parts.append(("in which functions", functions(profile)))

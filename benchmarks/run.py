@@ -22,9 +22,10 @@ from benchmarks.servers import QUICK_STREAM_BYTES, STREAM_BYTES, Peers, running
 ROOT = Path(__file__).resolve().parent.parent
 
 PROFILE, RATES, STREAMING, BALANCERS, ROUTES = "profile", "rates", "streaming", "balancers", "routes"
+MIDDLEWARE = "middleware"
 STANDARD = (*(row.name for row in ROWS), PROFILE)
 MATRIX = tuple(SCENARIOS)
-KNOWN = (*STANDARD, *MATRIX, RATES, STREAMING, BALANCERS, ROUTES)
+KNOWN = (*STANDARD, *MATRIX, RATES, STREAMING, BALANCERS, ROUTES, MIDDLEWARE)
 
 _SERVERS = ("nginx", "envoy", "sink")
 _RATES_PER_S = (250, 1000, 2000, 4000)
@@ -79,6 +80,7 @@ def measure(names: Iterable[str], effort: Effort) -> dict[str, Any]:
             "streaming": run.streaming() if STREAMING in wanted else {},
             "balancers": run.balancers() if BALANCERS in wanted else {},
             "routes": run.routes() if ROUTES in wanted else {},
+            "middleware": run.middleware() if MIDDLEWARE in wanted else {},
         }
     return {
         "date": results.today(),
@@ -180,6 +182,10 @@ class _Run:
     def routes(self) -> dict[str, Any]:
         """Routes found among few and many; no server, and nothing is sent."""
         return self._work(ROUTES, [], TASKS, self._effort.fewer)
+
+    def middleware(self) -> dict[str, Any]:
+        """The callee's side: what a request costs with the middleware and without; no socket."""
+        return self._work(MIDDLEWARE, [], TASKS, self._effort.fewer)
 
     def _has(self, name: str, needs: Sequence[str]) -> bool:
         """Whether this can be measured here; if not, it is noted down."""

@@ -51,6 +51,10 @@ def run(order: dict[str, Any]) -> dict[str, Any]:
         from benchmarks import routes
 
         return routes.measure(**options)
+    if group == "middleware":
+        from benchmarks import middleware
+
+        return middleware.measure(**options)
     if group == "pick":
         from benchmarks import core
 

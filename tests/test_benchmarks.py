@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import balancers, latency, pages, report, results, routes, sampling, worker
+from benchmarks import balancers, latency, middleware, pages, report, results, routes, sampling, worker
 from benchmarks.__main__ import DATA, PAGE, main
 from benchmarks.latency import percentile
 from benchmarks.loads import SCENARIOS, TABLES, TASKS
@@ -276,6 +276,7 @@ FOUND: dict[str, Any] = {
         "found": {"`exact`": {"10": {"scan": 2.5, "index": 1.5}, "10000": {"scan": 4321.0, "index": 1.6}}},
         "index": {"`exact`": {"ms": 25.4, "bytes": 310.2}},
     },
+    "middleware": {"Flask": {"bare": 50.0, "meshed": 60.0, "meshed, with headers": 65.5}},
     "profiles": {
         "mesh": {"us": 9.0, "in_flight": 32, "samples": 4, "layers": {"adapter": 3}, "functions": [["adapter", "f", 3]]}
     },
@@ -286,6 +287,16 @@ FOUND: dict[str, Any] = {
     "seconds_per_round": 0.3,
     "left_out": {},
 }
+
+
+def test_the_middleware_is_measured_in_every_framework() -> None:
+    order = {"contenders": [], "load": asdict(TASKS), "peers": Peers().as_dict(), "rounds": 1, "seconds": 1e-6}
+
+    measured = worker.run({"group": "middleware", **order})
+
+    assert list(measured) == ["Starlette", "FastAPI", "FastAPI on uvicorn", "Flask"]
+    assert all(list(ways) == list(middleware.WAYS) for ways in measured.values())
+    assert all(us > 0 for ways in measured.values() for us in ways.values())
 
 
 def test_a_stream_is_held_against_the_best_of_those_it_has_to_match() -> None:
@@ -311,6 +322,7 @@ def test_every_family_has_its_place_on_the_page() -> None:
     assert "| in a cluster | 681 |" in parts["balancers"]
     assert "| `exact`, scan | 2.5 | 4321 |\n| `exact`, index | 1.5 | 1.6 |" in parts["routes"]
     assert "| `exact` | 25 | 310 |" in parts["routes"]
+    assert "| Flask | 50.0 | 60.0 (+ 10.0) | 65.5 (+ 15.5) |" in parts["middleware"]
     assert all(pages.begin(name) in PAGE.read_text() for name in parts)
 
 
