@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from meshlib import Mesh
-from meshlib.server import lifespan
 from meshlib.server.asgi import MeshMiddleware as AsgiMiddleware
+from meshlib.server.fastapi import lifespan
 from meshlib.server.wsgi import MeshMiddleware as WsgiMiddleware
 
 WORK_S = 0.02

@@ -23,9 +23,9 @@ from meshlib.config.settings import RegisterSettings
 from meshlib.discovery.registration import Registration, make_instance
 from meshlib.discovery.source import Instance
 from meshlib.server import lifecycle as module
-from meshlib.server import lifespan
 from meshlib.server.asgi import MeshMiddleware
 from meshlib.server.asgi_lifespan import Lifespan
+from meshlib.server.fastapi import lifespan
 from meshlib.server.lifecycle import lifecycles
 from meshlib.telemetry.events import Event
 from meshlib.telemetry.lifecycle_events import DrainingBegan, DrainingEnded
@@ -265,13 +265,12 @@ def test_a_framework_is_given_a_lifespan_and_keeps_its_own(caplog: pytest.LogCap
     async def own(app: Any) -> Any:
         yield {"own": True}
 
-    with Mesh({"discovery": []}) as mesh:
-        application = Starlette(lifespan=lifespan(mesh, own))
-        for _ in range(2):
-            with caplog.at_level(logging.INFO, "meshlib.server"), TestClient(application) as client:
-                assert client.app_state == {"own": True}
-                assert mesh.lifecycle._begun_in is not None
-            assert mesh.lifecycle._begun_in is None
+    mesh = Mesh({"discovery": []})
+    application = Starlette(lifespan=lifespan(mesh, own))
+    with caplog.at_level(logging.INFO, "meshlib.server"), TestClient(application) as client:
+        assert client.app_state["own"] is True
+        assert mesh.lifecycle._begun_in is not None
+    assert mesh.lifecycle._begun_in is None
     assert "does not drain" in caplog.text, "a test client runs it in a thread"
 
 

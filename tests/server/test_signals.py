@@ -209,10 +209,15 @@ def test_a_child_that_was_forked_is_ended_as_if_there_were_no_mesh(
     signal.signal(TERM, signal.SIG_DFL)
     with mesh_of() as mesh:
         take(mesh)
+        reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
-            signal.pause()
+            os.write(writer, b"!")  # Python forgets a signal that comes before the child is its own
+            time.sleep(20)
             os._exit(1)
+        assert os.read(reader, 1) == b"!"
+        os.close(reader)
+        os.close(writer)
         os.kill(pid, TERM)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -TERM
         assert not mesh.serving.draining

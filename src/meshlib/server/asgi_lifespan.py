@@ -7,9 +7,8 @@ Server by server the same: when the application has started, the mesh takes over
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 from meshlib.server.lifecycle import HasLifecycle, Lifecycle, lifecycles
 from meshlib.server.signals import Signals
@@ -17,13 +16,13 @@ from meshlib.server.signals import Signals
 if TYPE_CHECKING:
     from meshlib.server.asgi import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Lifespan", "Stay", "lifespan"]
+__all__ = ["Lifespan", "Stay"]
 
 _log = logging.getLogger("meshlib.server")
 
 
 class Stay:
-    """The stay of this process in the mesh, from `begin` to `end`.
+    """The stay of this process in the mesh, from `begin` to `end`; ``async with`` does both.
 
     Args:
         mesh: of the process; None for all that it has when it begins.
@@ -55,23 +54,13 @@ class Stay:
         if self._signals is not None:
             self._signals.give_back()
 
+    async def __aenter__(self) -> None:
+        self.begin()
 
-def lifespan(
-    mesh: HasLifecycle, inner: Callable[[Any], AbstractAsyncContextManager[Any]] | None = None
-) -> Callable[[Any], AbstractAsyncContextManager[Any]]:
-    """See `meshlib.server.lifespan`."""
-
-    @asynccontextmanager
-    async def life_of(app: Any) -> AsyncGenerator[Any, None]:
-        stay = Stay(mesh)
-        async with nullcontext() if inner is None else inner(app) as state:
-            stay.begin()
-            try:
-                yield state
-            finally:
-                await stay.end()
-
-    return life_of
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.end()
 
 
 class Lifespan:

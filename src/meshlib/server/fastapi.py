@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from meshlib.context import ContextExecutor
 from meshlib.server.asgi import MeshMiddleware
+from meshlib.server.asgi_lifespan import Stay
 
 if TYPE_CHECKING:
     import httpx
@@ -43,6 +44,9 @@ def lifespan(
 ) -> Callable[[Any], AbstractAsyncContextManager[dict[str, Any]]]:
     """A lifespan that starts the mesh with the application, and closes it behind: ``FastAPI(lifespan=lifespan(mesh))``.
 
+    When the application has started, the process is registered as soon as its port answers, if ``register:`` says so;
+    and when the server is told to end, it drains first (`meshlib.server.lifecycle`).
+
     Requests find the mesh as ``request.state.mesh``. A closed mesh makes no calls any more, so an application that is
     started several times, as in tests, wants a mesh for each: make both in a function.
 
@@ -56,12 +60,8 @@ def lifespan(
     async def run(app: Any) -> AsyncIterator[dict[str, Any]]:
         if carry_context:
             ContextExecutor.install(asyncio.get_running_loop())
-        async with mesh:
-            if then is None:
-                yield {"mesh": mesh}
-            else:
-                async with then(app) as state:
-                    yield {"mesh": mesh, **(state or {})}
+        async with mesh, nullcontext() if then is None else then(app) as state, Stay(mesh):
+            yield {"mesh": mesh, **(state or {})}
 
     return run
 

@@ -1,7 +1,7 @@
 """uvicorn, started by the mesh: ``meshlib.server.uvicorn.run(app, mesh=mesh, port=8000)``.
 
 Registers when the port answers, as ``register:`` says, and drains on SIGTERM. Under ``python -m uvicorn`` the same is
-done by ``FastAPI(lifespan=meshlib.server.lifespan(mesh))``.
+done by ``FastAPI(lifespan=meshlib.server.fastapi.lifespan(mesh))``.
 """
 
 from __future__ import annotations
