@@ -10,8 +10,8 @@ from typing import Any, Final
 from benchmarks import rounds
 from meshlib.mesh import Mesh
 
-WAYS: Final = ("bare", "meshed", "meshed, with headers")
-"""The framework alone; with the middleware; and with requests as a meshed caller sends them."""
+WAYS: Final = ("bare", "meshed", "bare, with headers", "meshed, with headers")
+"""The framework alone, and with the middleware; the same, with requests as a meshed caller sends them."""
 
 _PLAIN = [
     (b"host", b"orders:8000"),
@@ -48,7 +48,11 @@ def _measure(framework: str, mesh: Mesh, count: int, seconds: float) -> dict[str
     try:
         runners = {
             way: rounds.Runner(
-                make(loop, None if way == "bare" else mesh, _PLAIN + (_OF_A_CALLER if "headers" in way else []))
+                make(
+                    loop,
+                    mesh if way.startswith("meshed") else None,
+                    _PLAIN + (_OF_A_CALLER if "headers" in way else []),
+                )
             )
             for way in WAYS
         }

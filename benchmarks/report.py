@@ -154,9 +154,10 @@ def middleware(found: Mapping[str, Any]) -> Cells:
     """Microseconds of a request, and what the middleware adds; nothing if none was measured."""
     lines = []
     for framework, by_way in found.get("middleware", {}).items():
-        bare, *others = by_way.values()
-        added = (f"{amount(us)} (+ {amount(us - bare)})" for us in others)
-        lines.append([framework, amount(bare), *added])
+        line = [framework]
+        for bare, meshed in ((by_way[WAYS[0]], by_way[WAYS[1]]), (by_way[WAYS[2]], by_way[WAYS[3]])):
+            line += [amount(bare), f"{amount(meshed)} (+ {amount(meshed - bare)})"]
+        lines.append(line)
     return [["", *WAYS], *lines] if lines else []
 
 
