@@ -319,6 +319,13 @@ def test_attach_keeps_what_was_mounted(mesh: Mesh) -> None:
     assert own.adapters["https://example.com/"].fallback is noting  # type: ignore[attr-defined]
 
 
+def test_a_session_of_one_mesh_changes_over_to_another(mesh: Mesh, origin: Origin) -> None:
+    with Mesh({"discovery": []}) as other, session(other, "orders") as moved:
+        mesh.attach(moved)
+        assert moved.get("/x").content == b"/x"
+    assert origin.seen[0].header("x-envoy-attempt-count") == "1"
+
+
 def test_sessions_are_neither_pickled_nor_copied(orders: Any) -> None:
     for act in (pickle.dumps, copy.deepcopy):
         with pytest.raises(TypeError, match="make a session of its own in each process"):

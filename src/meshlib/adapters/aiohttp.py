@@ -96,7 +96,8 @@ def attach(plane: DataPlane, client: ClientSession) -> None:
             "aiohttp.ClientSession(middlewares=[meshlib.adapters.aiohttp.middleware(mesh)])"
         )
     others = [each for each in own if not isinstance(each, MeshMiddleware)]
-    client._middlewares = (*others, MeshMiddleware(plane))
+    service = next((each.service for each in own if isinstance(each, MeshMiddleware)), None)
+    client._middlewares = (*others, MeshMiddleware(plane, service))
 
 
 class MeshMiddleware:
@@ -105,9 +106,13 @@ class MeshMiddleware:
     Args:
         plane: the mesh's data plane.
         service: a name that is a service of the mesh whatever its form.
+
+    Attributes:
+        service: it.
     """
 
     def __init__(self, plane: DataPlane, service: str | None = None) -> None:
+        self.service = service
         self._ways = Ways(plane, service)
         self._wire = plane.async_wire
         self._stock = plane.settings.wire == "stock"

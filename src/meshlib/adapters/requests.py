@@ -84,7 +84,7 @@ def attach(plane: DataPlane, client: requests.Session) -> None:
         if not isinstance(own, MeshAdapter):
             client.mount(prefix, MeshAdapter(plane, fallback=own))
         elif own.ways.plane is not plane:  # it changes over to this mesh, and keeps what served the outside
-            client.mount(prefix, MeshAdapter(plane, fallback=own.fallback))
+            client.mount(prefix, own.moved(plane))
 
 
 class MeshAdapter(BaseAdapter):
@@ -112,6 +112,7 @@ class MeshAdapter(BaseAdapter):
     ) -> None:
         super().__init__()
         self.ways = Ways(plane, service)
+        self._service = service
         self.fallback = HTTPAdapter() if fallback is None else fallback
         self._total = total
         self._stock = plane.settings.wire == "stock"
@@ -159,6 +160,10 @@ class MeshAdapter(BaseAdapter):
         read = Incoming(exchange, request, response) if content is None else content
         raw = raw_response(request, response, exchange.edited(response.headers), read)
         return self._delivered(request, raw, exchange)
+
+    def moved(self, plane: DataPlane) -> MeshAdapter:
+        """The same for another mesh."""
+        return MeshAdapter(plane, service=self._service, fallback=self.fallback, total=self._total)
 
     def close(self) -> None:
         """Close what goes outside the mesh. The pools belong to the mesh and stay open."""
