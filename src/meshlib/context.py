@@ -373,9 +373,12 @@ class HeldScope:
 
     __slots__ = ("_entered", "_scope")
 
-    def __init__(self, start: scoped) -> None:
-        with start:
-            self._scope = _scope.get()
+    def __init__(self, start: Scope | scoped) -> None:
+        if isinstance(start, Scope):
+            self._scope = start
+        else:
+            with start:
+                self._scope = _scope.get()
         self._entered: tuple[contextvars.Token[Scope], ...] = ()
 
     def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -21,7 +21,7 @@ from opentelemetry import trace
 from meshlib import context
 from meshlib.config.server_settings import ACCEPTED
 from meshlib.config.settings import MeshSettings, ServerSettings
-from meshlib.context import Criticality, Override, Scope, ServedRequest, scoped, serving
+from meshlib.context import Criticality, Override, Scope, ServedRequest
 from meshlib.dataclass import dataclass
 from meshlib.errors import ConfigError
 from meshlib.propagation import (
@@ -173,10 +173,6 @@ class Arrival:
         """What calls inherit that the application makes."""
         baggage = MappingProxyType(self.baggage) if self.baggage else _NO_BAGGAGE
         return Scope(None, self.request, self.criticality, baggage, self.override)
-
-    def scope(self) -> scoped:
-        """The scope in which the application runs, in pieces."""
-        return serving(self.request, criticality=self.criticality, baggage=self.baggage or {}, override=self.override)
 
 
 class Intake:

@@ -28,7 +28,7 @@ class Pieces:
     __slots__ = ("_scope", "_trace")
 
     def __init__(self, arrival: Arrival) -> None:
-        self._scope = HeldScope(arrival.scope())
+        self._scope = HeldScope(arrival.inherited())
         self._trace = arrival.trace
 
     def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -35,6 +35,7 @@ __all__ = ["MeshMiddleware"]
 Refuse: TypeAlias = Callable[[MeshError], "bytes | None"]
 
 _ENVIRON = {name: "HTTP_" + name.upper().replace("-", "_") for name in INCOMING}
+_TRACE = {"traceparent": "HTTP_TRACEPARENT", "tracestate": "HTTP_TRACESTATE", "baggage": "HTTP_BAGGAGE"}
 _NO_ADDRESS = frozenset({"", "<local>"})
 """How gunicorn and Werkzeug write the peer at a Unix socket."""
 
@@ -224,7 +225,7 @@ class WsgiHeaders:
         return {name: (self._environ[key],) for name, key in _ENVIRON.items() if key in self._environ}
 
     def values(self, name: str) -> Sequence[str]:
-        value = self._environ.get("HTTP_" + name.upper().replace("-", "_"))
+        value = self._environ.get(_TRACE.get(name) or "HTTP_" + name.upper().replace("-", "_"))
         return () if value is None else (value,)
 
     def names(self) -> Sequence[str]:
