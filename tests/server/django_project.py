@@ -16,7 +16,6 @@ from django.http import FileResponse, HttpResponse, JsonResponse, StreamingHttpR
 from django.template import engines
 from django.template.response import TemplateResponse
 from django.urls import path
-from django.views.decorators.csrf import csrf_exempt
 
 from meshlib.context import current, current_scope
 from meshlib.errors import CircuitOpen, DeadlineExceeded, NoEndpoint, UnknownService
@@ -166,7 +165,6 @@ def overloaded(request: Any) -> Any:
 waited: list[str] = []
 
 
-@csrf_exempt
 async def waits(request: Any) -> Any:
     """Waits for twice the time that the test's caller does."""
     try:
