@@ -14,6 +14,9 @@ from tests.adapters.support import AsyncCaller, SyncCaller
 OF_BOTH = ("test_handed_over", "test_httpx", "test_lean", "test_lean_same", "test_lean_url", "test_memory")
 """The modules whose tests hold for httpx and for httpx2. They are written with httpx's names."""
 
+LONG = ("test_an_event_stream_outlives_the_timeouts_of_its_call",)
+"""Tests that take seconds for what no library has a part in."""
+
 
 @pytest.fixture(params=[SyncCaller, AsyncCaller], ids=["sync", "async"])
 def caller(request: pytest.FixtureRequest) -> Iterator[SyncCaller | AsyncCaller]:
@@ -21,7 +24,7 @@ def caller(request: pytest.FixtureRequest) -> Iterator[SyncCaller | AsyncCaller]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if metafunc.module.__name__.rpartition(".")[2] in OF_BOTH:
+    if metafunc.module.__name__.rpartition(".")[2] in OF_BOTH and metafunc.function.__name__ not in LONG:
         metafunc.fixturenames.append("library")
         # On one Python alone: what could differ between them, httpx's tests find.
         both = ["httpx", pytest.param("httpx2", marks=pytest.mark.slow)]

@@ -305,7 +305,7 @@ clients = st.fixed_dictionaries(
 
 @pytest.mark.slow
 @KINDS
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(options=clients, calls=st.lists(calls, min_size=1, max_size=3))
 @example(options={}, calls=[("GET", "BASE/json", {}), ("POST", "/json", {"json": {"a": float("nan")}})])
 @example(options={"follow_redirects": True}, calls=[("POST", "/to-post", {"content": "x"}), ("GET", "/to-cookie", {})])
