@@ -117,13 +117,13 @@ def test_who_waited_for_as_long_as_it_may_is_refused_and_one_whose_deadline_pass
     assert queue.pending == 0
 
 
-def test_a_place_goes_to_nobody_who_should_have_left_by_then() -> None:
+def test_a_place_goes_to_nobody_whose_deadline_passed_and_to_one_who_is_late_rather_than_to_nobody() -> None:
     queue = _queue(order="fifo")
     _fill(queue)
-    late, deadline = _wait(queue, 0.0), _wait(queue, 0.0, deadline=0.1)
-    fresh = _wait(queue, 0.1)
+    expired, late = _wait(queue, 0.0, deadline=0.1), _wait(queue, 0.0)
     queue.end(0.15, 0.15)
-    assert (late.refused, deadline.refused, fresh.granted) == ("queue_timeout", "expired", True)
+    assert (expired.refused, late.granted) == ("expired", True)
+    assert queue.give_up(0.15, late) is None
 
 
 def test_who_goes_away_leaves_the_queue_or_has_a_place_to_give_back() -> None:

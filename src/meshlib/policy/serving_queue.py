@@ -352,9 +352,9 @@ class ServingQueue:
                 waiter = lane.next(self._newest_first(lane, now))
                 self._left(waiter)
                 self._forget(waiter.caller)
-                if waiter.leaves_at <= now:
-                    self._refuse(now, waiter, waiter.why_late(now))
-                else:
+                if waiter.deadline is not None and waiter.deadline <= now:
+                    self._refuse(now, waiter, "expired")
+                else:  # it may be late, where this process was held up: better served than a place left free
                     waiter.granted = True
                     self._let_in(now, waiter.caller)
                     self.waited += 1
