@@ -138,6 +138,38 @@ async def bare_aiohttp(peers: Peers, load: Load) -> AsyncIterator[AsyncCall]:
         yield call
 
 
+@asynccontextmanager
+async def meshed_aiohttp(peers: Peers, load: Load) -> AsyncIterator[AsyncCall]:
+    """`meshlib.adapters.aiohttp.session()`."""
+    from meshlib.adapters.aiohttp import session as make
+
+    url, check = f"http://orders{load.path}", checker(load)
+    async with make_mesh(peers, load) as mesh, make(mesh, "orders") as session:
+        send: Any = partial(session.post, data=bytes(load.upload)) if load.upload else session.get
+
+        async def call() -> None:
+            async with send(url) as response:
+                check(response.status, await response.read())
+
+        yield call
+
+
+@contextmanager
+def meshed_requests(peers: Peers, load: Load) -> Iterator[SyncCall]:
+    """`meshlib.adapters.requests.session()`, one for all threads."""
+    from meshlib.adapters.requests import session as make
+
+    url, check = f"http://orders{load.path}", checker(load)
+    with make_mesh(peers, load) as mesh, make(mesh, "orders") as session:
+        send = partial(session.post, data=bytes(load.upload)) if load.upload else session.get
+
+        def call() -> None:
+            response = send(url)
+            check(response.status_code, response.content)
+
+        yield call
+
+
 @contextmanager
 def bare_requests(peers: Peers, load: Load) -> Iterator[SyncCall]:
     """One `requests.Session` for all threads; it keeps a connection for each."""
@@ -192,6 +224,7 @@ async def limit(peers: Peers, load: Load) -> AsyncIterator[AsyncCall]:
 
 ASYNC: dict[str, AsyncContender] = {
     "mesh": meshed,
+    "mesh by aiohttp": meshed_aiohttp,
     "httpx": _bare("httpx"),
     "httpx2": _bare("httpx2"),
     "aiohttp": bare_aiohttp,
@@ -201,6 +234,7 @@ ASYNC: dict[str, AsyncContender] = {
 }
 SYNC: dict[str, SyncContender] = {
     "mesh": meshed_sync,
+    "mesh by requests": meshed_requests,
     "httpx": _bare_sync("httpx"),
     "httpx2": _bare_sync("httpx2"),
     "requests": bare_requests,

@@ -64,6 +64,26 @@ ROWS = (
         "urllib3-16", "bare urllib3, 16 threads", "threads-16", "mesh", "urllib3", 16, None, needs=("nginx", "urllib3")
     ),
     Row(
+        "by-aiohttp-32",
+        "bare aiohttp, by a meshed session of aiohttp",
+        "async-32",
+        "mesh by aiohttp",
+        "aiohttp",
+        32,
+        None,
+        needs=("nginx", "aiohttp"),
+    ),
+    Row(
+        "by-requests-16",
+        "bare requests, by a meshed session of requests",
+        "threads-16",
+        "mesh by requests",
+        "requests",
+        16,
+        None,
+        needs=("nginx", "requests"),
+    ),
+    Row(
         "uvloop-32",
         "bare aiohttp, both on uvloop",
         "uvloop-32",
