@@ -196,5 +196,5 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Builds the documentation into docs/_build/html."""
-    _install(session, "docs", extras="django,flask")  # what the API pages import
+    _install(session, "docs", extras="django,flask,httpx2,requests,aiohttp")  # what the API pages import
     session.run("sphinx-build", "-q", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html", *session.posargs)
