@@ -408,6 +408,15 @@ def test_a_fastapi_service_takes_its_clients_as_dependencies(tmp_path: Path) -> 
     ]
 
 
+def test_a_server_that_is_told_to_end_serves_on_until_callers_have_heard(tmp_path: Path) -> None:
+    assert what_it_prints("server/draining.py", tmp_path) == [
+        "entries of two workers: 1",
+        "begun behind the signal: done",
+        "begun before: done",
+        "ended with 0",
+    ]
+
+
 def test_a_flask_service_takes_its_clients_from_the_extension(tmp_path: Path) -> None:
     assert what_it_prints("server/flask_app.py", tmp_path) == [
         "called: {'item': {'path': '/items/42'}, 'left': True}",
@@ -425,6 +434,25 @@ def test_a_django_project_is_in_the_mesh_by_one_line(tmp_path: Path) -> None:
         "the catalogue was told of the caller's deadline: True",
         "too late: 504",
         "the catalogue is slow: 504",
+    ]
+
+
+def test_handlers_that_nobody_waits_for_are_ended(tmp_path: Path) -> None:
+    assert what_it_prints("server/cancellation.py", tmp_path) == [
+        "a caller that waits 50 ms:",
+        "  the handler was cancelled",
+        "  and was answered 504, deadline",
+        "a GET whose caller goes away:",
+        "  the handler was cancelled",
+        "a POST whose caller goes away:",
+        "  the handler has finished",
+        "a caller that has no time left:",
+        "  was answered 504, expired",
+        "0 in flight",
+        "1 cancelled deadline",
+        "1 cancelled disconnect",
+        "1 ok ",
+        "1 refused expired",
     ]
 
 

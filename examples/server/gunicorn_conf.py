@@ -1,0 +1,11 @@
+"""gunicorn in the mesh, with settings of one's own: ``gunicorn -c gunicorn_conf.py draining:app``.
+
+Without any: ``gunicorn -c python:meshlib.server.gunicorn draining:app``.
+"""
+
+from meshlib.server.gunicorn import graceful_timeout, post_worker_init, worker_exit
+
+workers = 2
+timeout = 60
+
+__all__ = ["graceful_timeout", "post_worker_init", "timeout", "worker_exit", "workers"]
