@@ -55,6 +55,7 @@ thread.start()
 with httpx.Client(base_url=f"http://127.0.0.1:{port}") as caller:
     print("a caller that waits 50 ms:")
     answer = caller.get("/report", headers={"x-meshlib-deadline-ms": "50"})
+    ended.wait()
     print(f"  and was answered {answer.status_code}, {answer.headers['x-meshlib-refused']}")
     began.clear()
     ended.clear()
