@@ -469,6 +469,22 @@ def test_counts_are_exact_under_threads() -> None:
     assert queue.admitted + sum(queue.shed.values()) == 8 * turns
 
 
+def test_an_end_may_come_from_a_finalizer_in_the_middle_of_anything() -> None:
+    queue = _queue(limit=2)
+    _fill(queue)
+    waiter = _wait(queue, 0.0)
+    told: list[bool] = []
+    queue.watch(waiter, lambda: told.append(waiter.granted))
+    with queue._lock:  # as this thread holds it when the collector comes by
+        queue.end(0.01, 0.01)
+        queue.end(0.01, 0.01)
+        assert (queue.in_flight, waiter.granted) == (2, False)
+    next_one = queue.enter(0.02, CRITICAL)  # whoever has the lock next works it off
+    assert isinstance(next_one, Waiter)
+    assert (waiter.granted, next_one.granted, told) == (True, True, [True])
+    assert queue.in_flight == 2
+
+
 # Under load, in virtual time
 
 

@@ -21,6 +21,7 @@ is that queue.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Hashable
 from math import inf
 from random import Random
@@ -88,6 +89,7 @@ class ServingQueue:
         self._lock = threading.Lock()
         self._lanes = [Lane() for _ in Criticality]
         self._callers: dict[Hashable, int] = {}
+        self._ends: deque[tuple[float, float, bool | None, Hashable]] = deque()
         self._algorithm: Algorithm | None = None
         self._seen = [-inf] * len(Criticality)
         self._last_shed = self._last_lost = now
@@ -132,6 +134,7 @@ class ServingQueue:
             `give_up` when its `leaves_at` is reached or it is not wanted any more. `Shed`: it is refused.
         """
         over: list[Waiter] = []
+        answer: Waiter | Shed | None = None
         with self._lock:
             self._seen[criticality] = now
             if retry is not None:
@@ -143,9 +146,9 @@ class ServingQueue:
             lane = self._lanes[criticality]
             if not lane.codel.count and self.in_flight < self._places(criticality, now):
                 self._let_in(now, caller)
-                return None
-            answer = self._join(now, lane, criticality, caller, deadline, over)
-        _tell(over)
+            else:
+                answer = self._join(now, lane, criticality, caller, deadline, over)
+        self._after(over)
         return answer
 
     def watch(self, waiter: Waiter, on_over: Callable[[], None]) -> None:
@@ -153,6 +156,7 @@ class ServingQueue:
         with self._lock:
             waiter.on_over = on_over
             over = waiter.granted or waiter.refused
+        self._after([])
         if over:
             on_over()
 
@@ -168,12 +172,12 @@ class ServingQueue:
             None if it has a place meanwhile, to be given back by `end`. Else its refusal.
         """
         with self._lock:
-            if waiter.granted:
-                return None
-            if not waiter.refused:
+            if not (waiter.granted or waiter.refused):
                 self._take_out(waiter)
                 self._refuse(now, waiter, reason or waiter.why_late(now))
-            return self._shed(waiter.refused)
+            shed = None if waiter.granted else self._shed(waiter.refused)
+        self._after([])
+        return shed
 
     def settle(self, now: float) -> None:
         """Refuse all who are late: for a driver that has no timers."""
@@ -186,10 +190,10 @@ class ServingQueue:
                         self._take_out(waiter)
                         self._refuse(now, waiter, waiter.why_late(now))
                         over.append(waiter)
-        _tell(over)
+        self._after(over)
 
     def end(self, now: float, took_s: float, ok: bool | None = True, caller: Hashable = None) -> None:
-        """A request that had a place is over.
+        """A request that had a place is over. This may be called from a finalizer, wherever that runs.
 
         Args:
             now: the time.
@@ -197,24 +201,8 @@ class ServingQueue:
             ok: False if it was too late (a drop, to what adapts the limit); None if nothing is to be learnt of it.
             caller: as it was given to `enter`.
         """
-        over: list[Waiter] = []
-        with self._lock:
-            algorithm = self._algorithm
-            if ok is not None and 0.0 <= took_s < inf:
-                self._mean_s += (took_s - self._mean_s) * (_OF_TIMES if self._mean_s else 1.0)
-                if algorithm is not None:
-                    algorithm.ended(now, now - took_s, took_s, self.in_flight, not ok)
-            if self.in_flight:  # else it began in the parent of this process
-                self.in_flight -= 1
-                self._forget(caller)
-            self._full_since = None
-            if self.shedding_since is not None:
-                self._calm(now)
-            if self.pending:
-                self._hand_on(now, over)
-            if self.in_flight >= self.limit:
-                self._full_since = now
-        _tell(over)
+        self._ends.append((now, took_s, ok, caller))
+        self._after([])
 
     def change(self, settings: AdmissionSettings, now: float) -> None:
         """Go by other settings from now on. Who has a place keeps it, and who waits goes on waiting."""
@@ -222,7 +210,7 @@ class ServingQueue:
         with self._lock:
             self._set(settings, now)
             self._hand_on(now, over)
-        _tell(over)
+        self._after(over)
 
     def renew(self, now: float) -> None:
         """After a fork, in the child: the parent's requests are not ours."""
@@ -230,6 +218,7 @@ class ServingQueue:
         self.in_flight = self.pending = 0
         self._lanes = [Lane() for _ in Criticality]
         self._callers = {}
+        self._ends.clear()
         self._full_since = self.shedding_since = self.losing_since = None
 
     def shed_by_reason(self) -> dict[str, int]:
@@ -238,9 +227,46 @@ class ServingQueue:
             found = dict.fromkeys(REASONS, 0)
             for (reason, _), count in self.shed.items():
                 found[reason] += count
+        self._after([])
         return {reason: count for reason, count in found.items() if count}
 
+    def _after(self, over: list[Waiter]) -> None:
+        """What is due when the lock was given back: who waited is told, and ends are worked off.
+
+        An end takes the lock only if it is free: a finalizer may run in the middle of what this very thread does with
+        it. Otherwise whoever has the lock comes by here next, and finds the end that was put down before.
+        """
+        for waiter in over:
+            if waiter.on_over is not None:
+                waiter.on_over()
+        while self._ends and self._lock.acquire(blocking=False):
+            over = []
+            try:
+                while self._ends:
+                    self._end(*self._ends.popleft(), over)
+            finally:
+                self._lock.release()
+            for waiter in over:
+                if waiter.on_over is not None:
+                    waiter.on_over()
+
     # All that follows is called with the lock held
+
+    def _end(self, now: float, took_s: float, ok: bool | None, caller: Hashable, over: list[Waiter]) -> None:
+        if ok is not None and 0.0 <= took_s < inf:
+            self._mean_s += (took_s - self._mean_s) * (_OF_TIMES if self._mean_s else 1.0)
+            if self._algorithm is not None:
+                self._algorithm.ended(now, now - took_s, took_s, self.in_flight, not ok)
+        if self.in_flight:  # else it began in the parent of this process
+            self.in_flight -= 1
+            self._forget(caller)
+        self._full_since = None
+        if self.shedding_since is not None:
+            self._calm(now)
+        if self.pending:
+            self._hand_on(now, over)
+        if self.in_flight >= self.limit:
+            self._full_since = now
 
     def _set(self, settings: AdmissionSettings, now: float) -> None:
         adaptive = settings.adaptive
@@ -388,9 +414,3 @@ class ServingQueue:
         drained_s = (self.pending + 1) * self._mean_s / max(1, self.limit)
         final = reason in _HELPLESS and self._retries * 100.0 >= self.settings.retries_percent
         return Shed(reason, max(1.0, min(_LONGEST_RETRY_AFTER_S, drained_s)), final)
-
-
-def _tell(over: list[Waiter]) -> None:
-    for waiter in over:
-        if waiter.on_over is not None:
-            waiter.on_over()

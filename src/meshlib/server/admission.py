@@ -230,8 +230,10 @@ class Admission:
         """Shedding has begun, or ended. Of threads that see it at once one tells."""
         queue = self.queue
         began = queue.shedding_since is not None
-        with self._lock:
-            changed, self._told = began is not self._told, began
+        if not self._lock.acquire(blocking=False):  # another one tells; or this is a finalizer in the middle of that
+            return
+        changed, self._told = began is not self._told, began
+        self._lock.release()
         if not changed or self._tell is None:
             return
         if began:
