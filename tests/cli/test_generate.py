@@ -4,12 +4,14 @@ import asyncio
 import importlib.util
 import inspect
 import json
+import random
 import re
 import shutil
 import subprocess
 import sys
 import tokenize
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -218,6 +220,29 @@ def test_any_document_becomes_python_or_is_refused(schema: Any, parameter: Any, 
     except OpenApiError:
         return
     compile(text, "generated", "exec")
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_document_with_anything_anywhere_becomes_python_or_is_refused(seed: int) -> None:
+    rng = random.Random(seed)
+    document = json.loads(json.dumps(read_openapi(DATA / rng.choice(DOCUMENTS)).data))
+    for _ in range(5):
+        inner = list(nodes(document))
+        holder, key = rng.choice(inner)
+        other, place = rng.choice(inner)
+        holder[key] = rng.choice([None, True, -1, "", 'x"', [], {}, [None], {"$ref": "#"}, deepcopy(other[place])])
+    try:
+        text = generated(document)
+    except OpenApiError:
+        return
+    compile(text, "generated", "exec")
+
+
+def nodes(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Each place in a document, by what holds it and the key there."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield value, key
+        yield from nodes(value[key])
 
 
 @given(st.text(max_size=30))

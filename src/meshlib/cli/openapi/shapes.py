@@ -114,10 +114,10 @@ class Shapes:
 
     def _tag(self, ref: str, key: str, mapping: Mapping[str, Any]) -> None:
         found = self._document.find(ref)
-        properties = None if is_union(found) else self.properties(found)
+        properties = self.properties(found) if isinstance(found, dict) and not is_union(found) else None
         if properties is None or key not in properties:
             return
-        part, own = properties[key], ref.removeprefix(COMPONENT)
+        part, own = properties[key] if isinstance(properties[key], dict) else {}, ref.removeprefix(COMPONENT)
         said = [part["const"]] if "const" in part else part.get("enum")
         if not isinstance(said, list):
             said = [tag for tag, goal in mapping.items() if goal in (ref, own)] or [own]
