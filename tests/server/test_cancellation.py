@@ -18,6 +18,7 @@ from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.responses import StreamingResponse
 from hypercorn.asyncio import serve as hypercorn_serve
 from hypercorn.config import Config
+from opentelemetry.sdk.trace import TracerProvider
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.responses import PlainTextResponse
@@ -221,6 +222,15 @@ async def test_a_fault_of_the_application_behind_the_deadline_is_seen() -> None:
     with pytest.raises(KeyError):
         await server.serve(MeshMiddleware(app), 20)
     assert server.status == 504
+
+
+async def test_the_span_of_the_framework_says_so() -> None:
+    provider = TracerProvider()
+    with provider.get_tracer("test").start_as_current_span("server") as span:
+        await Server().serve(MeshMiddleware(Handler()), 20)
+        assert dict(span.attributes or {})["meshlib.cancelled"] == "deadline"  # type: ignore[attr-defined]
+        await Server().serve(MeshMiddleware(Handler()), 0)
+        assert dict(span.attributes or {})["meshlib.refused"] == "expired"  # type: ignore[attr-defined]
 
 
 # Cancelled by somebody else

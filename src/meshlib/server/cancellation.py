@@ -31,6 +31,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+from opentelemetry import trace
+
 from meshlib import context
 from meshlib.errors import MeshError
 from meshlib.server.refusal import LATE
@@ -254,6 +256,8 @@ class Cancellation:
         """
         alone = self.leave()
         response = self._response
+        if self.reason:
+            trace.get_current_span().set_attribute("meshlib.cancelled", self.reason)
         if not self.reason or (error is not None and not self._leads_to(error, alone)):
             return False
         if self._answering is not None:

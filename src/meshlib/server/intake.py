@@ -298,5 +298,3 @@ def _enrich(span: trace.Span, arrival: Arrival, now: float) -> None:
     if arrival.override is not None:
         replaced = [f"{service}={target}" for service, target in arrival.override.pairs]
         span.set_attribute("meshlib.override", replaced)
-    if arrival.expired:
-        span.set_attribute("meshlib.refused", "expired")

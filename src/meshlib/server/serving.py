@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+from opentelemetry import trace
+
 from meshlib import context
 from meshlib.durations import Duration, parse_duration
 from meshlib.net.fork import after_fork
@@ -231,7 +233,8 @@ class Serving:
         return Served(self, arrival, found, ticket)
 
     def refuse(self, reason: str) -> None:
-        """A request is not served, for a reason that its caller is told."""
+        """A request is not served, for a reason that its caller is told, and the framework's span with it."""
+        trace.get_current_span().set_attribute("meshlib.refused", reason)
         with self._lock:
             self._outcomes["refused", reason] += 1
 
