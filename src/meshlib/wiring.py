@@ -24,7 +24,7 @@ from meshlib.config.snapshot import Snapshots
 from meshlib.dataclass import dataclass
 from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.resolver import Resolution, ResolutionState
-from meshlib.discovery.sidecar import in_a_pod, wait_for_sidecar
+from meshlib.discovery.sidecar import in_a_pod, until, wait_for_sidecar
 from meshlib.discovery.source import Source
 from meshlib.discovery.static import StaticSource
 from meshlib.discovery.watch import Directory
@@ -369,9 +369,9 @@ class Wiring:
                 self.control.submit(self._look_for_sidecar)
 
     async def _look_for_sidecar(self) -> None:
-        found = await wait_for_sidecar()
-        if found is not None:
+        if (found := await wait_for_sidecar()) is not None:
             self.view.sidecar = found.proxy
+            await until(lambda: self.plane.mode == "on")  # in another mode nothing is done twice
             self.bus.emit(events.SidecarFound(proxy=found.proxy, evidence=found.evidence))
 
     def _use_callers(self) -> None:

@@ -16,6 +16,7 @@ from meshlib.cli import doctor
 from meshlib.discovery import sidecar
 from meshlib.discovery.sidecar import SIGNS, Sidecar, Sign, find_sidecar, in_a_pod, wait_for_sidecar
 from meshlib.telemetry.events import SidecarFound
+from tests.peers.process import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -150,6 +151,19 @@ def test_a_mesh_in_a_pod_tells_of_its_sidecar(caplog: pytest.LogCaptureFixture) 
         assert status.sidecar == "Linkerd"
         assert "beside a sidecar of Linkerd" in str(status)
     assert sum("sidecar of Linkerd" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.usefixtures("linkerd")
+def test_a_mesh_that_observes_tells_of_it_when_it_is_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sidecar, "_LOOKS_EVERY_S", 0.001)
+    mesh = Mesh({"discovery": [], "mode": "observe", "services": {"orders": {"endpoints": ["127.0.0.1:1"]}}})
+    found, told = told_of(mesh)
+    with mesh:
+        wait_until(lambda: mesh.status().sidecar == "Linkerd", "the sidecar is found")
+        assert found == []
+        mesh.mode = "on"
+        assert told.wait(10)
+    assert len(found) == 1
 
 
 @pytest.mark.usefixtures("linkerd")

@@ -11,16 +11,17 @@ Sidecars are injected into pods, so nothing is asked where this is none; and asy
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from meshlib.dataclass import dataclass
 
-__all__ = ["SIGNS", "Sidecar", "Sign", "find_sidecar", "in_a_pod", "wait_for_sidecar"]
+__all__ = ["SIGNS", "Sidecar", "Sign", "find_sidecar", "in_a_pod", "until", "wait_for_sidecar"]
 
 LOOKS_AFTER_S: Final = (0.0, 10.0, 60.0)
 """A proxy may start later than the application, where nobody told Kubernetes to wait for it."""
 
+_LOOKS_EVERY_S = 5.0
 _TIMEOUT_S = 1.0
 _LONGEST = 4096
 
@@ -89,6 +90,14 @@ async def wait_for_sidecar(signs: tuple[Sign, ...] = SIGNS) -> Sidecar | None:
         if found is not None:
             return found
     return None
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return when `condition` holds; it is looked at now and then."""
+    import asyncio
+
+    while not condition():
+        await asyncio.sleep(_LOOKS_EVERY_S)
 
 
 async def _answers(sign: Sign) -> bool:
