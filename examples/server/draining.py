@@ -18,7 +18,7 @@ from meshlib.server.flask import MeshExtension
 
 os.environ.setdefault("MESHLIB_LOCAL_DIR", tempfile.mkdtemp())  # a registry of its own, for this example
 PORT = int(os.environ.get("PORT", "0"))
-mesh = Mesh(service="orders", **({"register": {"port": PORT}} if PORT else {}))
+mesh = Mesh(service="orders", server={"drain": {"notice": "2s"}}, **({"register": {"port": PORT}} if PORT else {}))
 app = Flask(__name__)
 MeshExtension(mesh).init_app(app)
 
