@@ -30,4 +30,6 @@ For requests and aiohttp, in `requests` and `aiohttp`, with what belongs to each
     ways                        which way a request goes
     reading, translated         responses that the caller reads, errors
     requests_*, aiohttp_*       bodies, responses and errors as the library has them; its own last hop
+
+Over the clients for httpx, `declarative`: classes whose methods are calls.
 """

@@ -1,9 +1,12 @@
 """What answers become: values of the declared type, items of streams, pages, and exceptions."""
 
 import asyncio
+import contextlib
+import inspect
 import json
 import pickle
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
@@ -331,6 +334,47 @@ def test_a_stream_is_asked_for_when_it_is_read_and_over_when_it_is_left(mesh: Me
     assert (source.given, in_flight()) == (1, [1])
     items.close()  # type: ignore[attr-defined]
     assert (source.given, in_flight()) == (1, [0])
+
+
+@pytest.mark.parametrize("name", ["async_orders", "opened_orders"])
+def test_a_stream_that_is_left_in_an_event_loop_is_over(mesh: MeshFixture, name: str) -> None:
+    def in_flight() -> int:
+        return mesh.status().services[0].clusters[0].endpoints[0].in_flight
+
+    async def main() -> None:
+        items = getattr(calls, name)()
+        items = await items if inspect.isawaitable(items) else items
+        async with contextlib.aclosing(items):
+            async for item in items:
+                assert (item, in_flight()) == (Order(id=1), 1)
+                break
+        assert in_flight() == 0
+        task = asyncio.create_task(_all(calls.async_orders()))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert in_flight() == 0
+
+    calls = bound(mesh, lambda request: stream(*[b'{"id": 1}\n'] * 5))
+    asyncio.run(main())
+
+
+def test_one_object_serves_threads_and_loops_at_once(mesh: MeshFixture) -> None:
+    class Echo(Protocol):
+        @get("/{number}")
+        def one(self, number: int) -> Order: ...
+        @get("/{number}")
+        async def later(self, number: int) -> Order: ...
+
+    async def all_later(numbers: range) -> list[Order]:
+        return await asyncio.gather(*(echo.later(number) for number in numbers))
+
+    mesh.serve("echo", lambda request: {"id": int(request.path[1:])})
+    echo = mesh.bind(Echo, "echo")
+    with ThreadPoolExecutor(4) as pool:
+        loops = [pool.submit(asyncio.run, all_later(range(start, start + 20))) for start in (0, 20)]
+        assert [order.id for order in pool.map(echo.one, range(40))] == list(range(40))
+        assert [order.id for loop in loops for order in loop.result()] == list(range(40))
 
 
 @pytest.mark.parametrize("name", ["orders", "async_orders"])
