@@ -13,6 +13,7 @@ import pytest
 
 from meshlib import Mesh
 from meshlib.cli import doctor
+from meshlib.config.settings import MeshSettings
 from meshlib.discovery import sidecar
 from meshlib.discovery.sidecar import SIGNS, Sidecar, Sign, find_sidecar, in_a_pod, wait_for_sidecar
 from meshlib.telemetry.events import SidecarFound
@@ -180,8 +181,9 @@ def test_it_may_be_meant(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("linkerd")
 def test_doctor_tells_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    (finding,) = doctor._sidecar()
+    (finding,) = doctor._sidecar(MeshSettings())
     assert (finding.level, finding.about) == ("warning", "sidecar")
     assert finding.text.startswith("Linkerd: 127.0.0.1:")
+    assert list(doctor._sidecar(MeshSettings(sidecar="ignore"))) == []
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
-    assert list(doctor._sidecar()) == []
+    assert list(doctor._sidecar(MeshSettings())) == []

@@ -78,7 +78,7 @@ def examine() -> list[Finding]:
     # It says the same as the findings, and would come in between.
     log.setLevel(logging.CRITICAL)
     try:
-        return [*_versions(), *_optional(), *_namesake(), *_configuration(), *_sidecar()]
+        return [*_versions(), *_optional(), *_namesake(), *_configuration()]
     finally:
         log.setLevel(level)
 
@@ -109,8 +109,8 @@ def _namesake() -> Iterator[Finding]:
         )
 
 
-def _sidecar() -> Iterator[Finding]:
-    found = asyncio.run(find_sidecar()) if in_a_pod() else None
+def _sidecar(settings: MeshSettings) -> Iterator[Finding]:
+    found = asyncio.run(find_sidecar()) if settings.sidecar == "warn" and in_a_pod() else None
     if found is not None:
         text = (
             f"{found.proxy}: {found.evidence}; its retries multiply with those of the mesh, and TLS may be done twice: "
@@ -141,6 +141,7 @@ def _configuration() -> Iterator[Finding]:
         text = f"{', '.join(shadowed)}: policies run beside the live ones and decide nothing"
         yield Finding("note", "shadow", text)
     yield from _without_a_place(settings)
+    yield from _sidecar(settings)
     if settings.redis is not None:
         yield _redis(settings.redis)
     yield from _registries(settings)
