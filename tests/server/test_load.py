@@ -11,7 +11,10 @@ import httpx
 import pytest
 from flask import Flask
 
+from meshlib import Mesh
 from meshlib.balance.load_report import HEADER, parse_report
+from meshlib.balance.reported import parse_in_flight
+from meshlib.propagation import LOAD, LOAD_PROBE
 from meshlib.server.asgi import MeshMiddleware
 from meshlib.server.flask import MeshExtension
 from meshlib.server.load import LoadReporter
@@ -128,6 +131,98 @@ def test_a_wsgi_application_reports_to_trusted_peers(peer: str, told: bool) -> N
     report = parse_report(response.headers.get(HEADER, ""))
     assert (report is not None) is told
     assert reporter.report().eps == pytest.approx(0.1)
+
+
+class Asked:
+    """An ASGI application behind the middleware, and what it tells of its load."""
+
+    def __init__(self, mode: str = "asked") -> None:
+        self.mesh = Mesh.from_dict({"server": {"load": mode}})
+        self.app = MeshMiddleware(hello, self.mesh)
+
+    def get(self, path: str = "/", peer: str = "10.1.2.3", **headers: str) -> httpx.Response:
+        async def get() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app, client=(peer, 1))
+            async with httpx.AsyncClient(transport=transport, base_url="http://a") as client:
+                return await client.get(path, headers={name.replace("_", "-"): each for name, each in headers.items()})
+
+        return asyncio.run(get())
+
+
+def test_who_asks_is_told_and_nothing_is_measured_before() -> None:
+    asked = Asked()
+    assert LOAD not in asked.get().headers
+    assert HEADER not in asked.get().headers
+    assert asked.mesh.serving.load is None
+    told = asked.get(x_meshlib_load="orca, in-flight").headers
+    assert parse_in_flight(told[LOAD].encode()) == (1.0, 0.0)  # that request itself
+    report = parse_report(told[HEADER])
+    assert report is not None
+    assert report.named_metrics["in_flight"] == 1.0
+    told = asked.get(x_meshlib_load="in-flight").headers
+    assert HEADER not in told
+    found = parse_in_flight(told[LOAD].encode())
+    assert found is not None
+    assert 0.0 <= found[1] < 5.0
+
+
+@pytest.mark.parametrize(
+    ("mode", "headers", "peer", "told"),
+    [
+        ("always", {}, "10.1.2.3", True),
+        ("always", {}, "8.8.8.8", False),
+        ("asked", {"x_meshlib_load": "orca"}, "10.1.2.3", True),
+        ("asked", {"x_meshlib_load": "orca"}, "8.8.8.8", False),
+        ("asked", {"x_meshlib_load": "orca;" * 4000}, "10.1.2.3", True),
+        ("off", {"x_meshlib_load": "orca"}, "10.1.2.3", False),
+    ],
+)
+def test_the_configuration_says_who_is_told(mode: str, headers: dict[str, str], peer: str, told: bool) -> None:
+    asked = Asked(mode)
+    asked.get(peer=peer, **headers)
+    assert (HEADER in asked.get(peer=peer, **headers).headers) is told
+
+
+def test_a_probe_is_answered_by_the_middleware_to_whom_it_trusts() -> None:
+    asked = Asked()
+    answer = asked.get(LOAD_PROBE, x_meshlib_load="in-flight")
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert parse_in_flight(answer.headers[LOAD].encode()) == (0.0, 0.0)
+    assert asked.mesh.serving.ended == {}
+    for other in (asked.get(LOAD_PROBE), asked.get(LOAD_PROBE, peer="8.8.8.8", x_meshlib_load="in-flight")):
+        assert other.content == b"hello"
+        assert LOAD not in other.headers
+    assert Asked("off").get(LOAD_PROBE, x_meshlib_load="in-flight").content == b"hello"
+
+
+def test_a_wsgi_application_answers_probes_too() -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [b"hello"]
+
+    with httpx.Client(transport=httpx.WSGITransport(WsgiMiddleware(app)), base_url="http://a") as client:
+        probe = client.get(LOAD_PROBE, headers={LOAD: "in-flight"})
+        told = client.get("/", headers={LOAD: "in-flight"})
+    assert probe.content == b""
+    assert parse_in_flight(probe.headers[LOAD].encode()) == (0.0, 0.0)
+    assert parse_in_flight(told.headers[LOAD].encode()) is not None
+
+
+def test_a_place_that_is_taken_is_a_share_of_those_that_there_are() -> None:
+    reporter = Times().reporter()
+    reporter.occupancy = lambda: (6, 3, 8)
+    found = reporter.report()
+    assert found.application_utilization == 0.75
+    assert (found.named_metrics["in_flight"], found.named_metrics["waiting"]) == (9.0, 3.0)
+
+
+def test_errors_do_not_look_fast() -> None:
+    times = Times()
+    reporter = times.reporter()
+    for _ in range(50):
+        reporter.ended(0, 0.0001, True)
+    reporter.ended(0, 0.25, False)
+    assert parse_in_flight(reporter.in_flight()) == (0.0, 0.25)
 
 
 def test_a_flask_application_reports() -> None:

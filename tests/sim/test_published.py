@@ -150,9 +150,22 @@ def test_under_three_times_the_load_what_matters_is_answered() -> None:
 
 
 def test_a_balancer_by_cost_beats_counts_where_servers_differ_in_speed() -> None:
-    tails = {name: antagonists.run(each, calls=40_000).percentile(99.0) for name, each in antagonists.BALANCERS.items()}
+    names = ("random", "round_robin", "server_weights", "least_request", "peak_ewma", "prequal")
+    chosen = [f"`{name}`" for name in names] + ["`server_weights`, `load: peak_ewma`"]
+    tails = {name: antagonists.run(antagonists.BALANCERS[name], calls=12_000).percentile(99.0) for name in chosen}
     assert tails["`peak_ewma`"] <= 0.45
+    assert tails["`prequal`"] < tails["`peak_ewma`"] / 1.5
+    assert tails["`server_weights`, `load: peak_ewma`"] < tails["`peak_ewma`"]
     assert tails["`peak_ewma`"] < tails["`least_request`"] / 2
     assert tails["`least_request`"] < tails["`round_robin`"] / 5
-    assert tails["`random`"] > 10.0
+    assert tails["`random`"] > 3.0
     assert tails["`server_weights`"] < tails["`round_robin`"] / 5  # for its first seconds it is the same
+
+
+def test_probes_beat_cost_in_a_larger_fleet_too_and_many_probes_more_so() -> None:
+    def tail(name: str) -> float:
+        return antagonists.run(antagonists.BALANCERS[name], servers=100, calls=8_000).percentile(99.0)
+
+    default, more, cost = tail("`prequal`"), tail("`prequal`, `max_probes_per_s: 1000`"), tail("`peak_ewma`")
+    assert default < cost / 1.3
+    assert more < cost / 2.0

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from math import exp
 from random import Random
 
 import pytest
 
+from meshlib.balance.load_report import LoadReport, parse_report
+from meshlib.balance.reported import parse_in_flight
 from meshlib.sim.clock import VirtualClock
 from meshlib.sim.network import Answer, Exchange, constant, exponential
 from meshlib.sim.server import Server
@@ -106,12 +109,13 @@ def test_what_its_client_gave_up_is_dropped() -> None:
     assert bench.server.dropped == 1
 
 
-def test_it_reports_how_much_it_was_used_in_the_second_before() -> None:
+def test_it_reports_how_much_it_was_used_of_late() -> None:
     bench = Bench(Server(constant(0.1), workers=2, reports=True))
-    reports: list[bytes] = []
+    reports: list[LoadReport | None] = []
 
     def answered(answer: Answer) -> None:
-        reports.extend(value for name, value in answer.headers if name == b"endpoint-load-metrics")
+        found = dict(answer.headers).get(b"endpoint-load-metrics")
+        reports.extend([] if found is None else [parse_report(found.decode())])
 
     def ask() -> None:
         bench.server.serve(Exchange(bench.clock, bench.rng, "/", [], answered))
@@ -119,10 +123,25 @@ def test_it_reports_how_much_it_was_used_in_the_second_before() -> None:
     for at in (0.0, 0.1, 0.2, 0.3, 0.4, 1.5, 4.0):
         bench.clock.at(at, ask)
     bench.clock.run()
+    first, second = 0.25 * (1 - exp(-0.1)), 5.0 * (1 - exp(-0.1))
     assert reports == [
-        b"TEXT application_utilization=0.2500, rps_fractional=5.00",
-        b"TEXT application_utilization=0.0167, rps_fractional=0.33",
+        LoadReport(pytest.approx(first, rel=1e-3), rps_fractional=pytest.approx(second, rel=1e-3)),
+        LoadReport(
+            pytest.approx(first + (0.1 / 6 - first) * (1 - exp(-0.3)), rel=1e-3),
+            rps_fractional=pytest.approx(second + (1 / 3 - second) * (1 - exp(-0.3)), rel=1e-3),
+        ),
     ]
+
+
+def test_it_says_what_it_has_in_flight() -> None:
+    bench = Bench(Server(constant(0.1), reports=True))
+    answers: list[Answer] = []
+    for _ in range(3):
+        bench.server.serve(Exchange(bench.clock, bench.rng, "/", [], answers.append))
+    assert bench.server.load(bench.clock.now) == (3, 0.0)
+    bench.clock.run()
+    said = [parse_in_flight(dict(answer.headers)[b"x-meshlib-load"]) for answer in answers]
+    assert said == [(2.0, 0.1), (1.0, pytest.approx(0.2)), (0.0, pytest.approx(0.1))]
 
 
 def test_a_queue_is_as_long_as_theory_says() -> None:

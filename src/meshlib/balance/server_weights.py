@@ -11,6 +11,10 @@ A weight is used once reports have come for `blackout_s`, and for `expiration_s`
 one counts as the mean of those with one; with no weights at all this is round robin. The schedule is static stride
 (`meshlib.balance.static_stride`), made anew by the first pick after `update_s`; what discovery says of weights is not
 looked at.
+
+With `load`, two are taken from the schedule, and the one with the lower load per weight is picked: fewer attempts of
+this client in flight (``least_request``), or ``cost * (in flight / weight + 1)`` (``peak_ewma``). Shares stay those of
+the weights while servers are alike to this client, and a server that is late just now is spared. That is ours.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["ReportedWeight", "ServerWeights", "server_weights", "weight_of"]
 
 _LARGEST = 2.0**32 - 1
+_TURNS = 5
 
 
 def weight_of(report: LoadReport, settings: ServerWeightSettings) -> float:
@@ -89,11 +94,12 @@ def server_weights(members: Sequence[Member], settings: LoadBalancing, now: floa
 class ServerWeights:
     """Round robin, each as often as its reports say."""
 
-    __slots__ = ("_lock", "_members", "_next", "_reported", "_stride", "_update_s", "_updated_at")
+    __slots__ = ("_load", "_lock", "_members", "_next", "_relative", "_reported", "_stride", "_update_s", "_updated_at")
 
     def __init__(self, members: Sequence[Member], settings: ServerWeightSettings, now: float, rng: Random) -> None:
         self._members = members
         self._update_s = settings.update_s
+        self._load = settings.load
         self._reported: list[ReportedWeight] = []
         for member in members:
             reported = member.load.reported
@@ -117,6 +123,8 @@ class ServerWeights:
             finally:
                 self._lock.release()
         members, stride = self._members, self._stride
+        if self._load is not None and (pair := self._two(stride, usable)) is not None:
+            return self._lighter(*pair, now)
         if usable is None:
             return members[stride.pick()]
         for _ in range(min(2 * len(members), RESAMPLES)):
@@ -126,6 +134,29 @@ class ServerWeights:
         left = [member for member in members if usable(member)]
         return left[int(rng.random() * len(left))] if left else None
 
+    def _two(self, stride: StaticStride, usable: Usable | None) -> tuple[int, int] | None:
+        """The next two whose turn it is; the same one twice, if nobody else has a turn soon."""
+        found: int | None = None
+        for _ in range(_TURNS if usable is None else RESAMPLES):
+            at = stride.pick()
+            if usable is not None and not usable(self._members[at]):
+                continue
+            if found is not None and found != at:
+                return found, at
+            found = at
+        return None if found is None else (found, found)
+
+    def _lighter(self, one: int, other: int, now: float) -> Member:
+        first, second = self._members[one], self._members[other]
+        load, load_other = first.node.in_flight / self._relative[one], second.node.in_flight / self._relative[other]
+        if self._load == "peak_ewma":
+            load, load_other = first.load.cost(now) * (load + 1.0), second.load.cost(now) * (load_other + 1.0)
+        return first if load <= load_other else second
+
     def _update(self, now: float) -> None:
-        self._stride = StaticStride([reported.value(now) for reported in self._reported], self._next)
+        weights = [reported.value(now) for reported in self._reported]
+        known = [weight for weight in weights if weight > 0.0]
+        mean = sum(known) / len(known) if known else 1.0
+        self._relative = [weight / mean or 1.0 for weight in weights]
+        self._stride = StaticStride(weights, self._next)
         self._updated_at = now

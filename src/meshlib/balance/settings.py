@@ -75,6 +75,7 @@ class ServerWeightSettings:
         update_s: how often the schedule is made anew.
         error_penalty: what a share of errors of 1 adds to the utilization.
         metrics: what the utilization is taken from, ``named_metrics.queue``; of several the largest counts.
+        load: what two that have their turn are compared by; None to take the first, as gRPC does.
     """
 
     blackout_s: float = 10.0
@@ -82,6 +83,7 @@ class ServerWeightSettings:
     update_s: float = 1.0
     error_penalty: float = 1.0
     metrics: tuple[str, ...] = ()
+    load: Literal["least_request", "peak_ewma"] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ All of it runs on the control thread; only `_after_fork` does not, for it runs w
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from random import Random
+from typing import Any, Protocol
 
 from meshlib.balance.balancer import Member
 from meshlib.balance.cluster import Cluster
@@ -22,18 +23,31 @@ from meshlib.balance.probing import Probing
 from meshlib.balance.reported import QUIET_S
 from meshlib.balance.settings import PrequalSettings
 from meshlib.config.views import ServiceView
-from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.threads import renew_in_child
 from meshlib.errors import MeshClosed
 from meshlib.net.wire import Headers
 
-__all__ = ["LINGER_S", "Ask", "LoadProbes", "Tell"]
+__all__ = ["LINGER_S", "Ask", "Control", "LoadProbes", "Tell"]
 
 Ask = Callable[[str, Member, float], Awaitable[Headers | None]]
-"""Asks a member of a service, by its name, for at most so many seconds. Gives the headers of the answer, None for none."""
+"""Asks a member of a service, by its name, for at most so many seconds. Gives the headers of the answer, if any."""
 
 Tell = Callable[[str, str, int, int], None]
 """Called with a service, a cluster of it, how many endpoints say nothing of their load, and how many there are."""
+
+
+class Control(Protocol):
+    """What is needed of the control plane."""
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Have `function` called on the control thread, if that runs."""
+
+    def call_later(self, delay_s: float, function: Callable[[], object]) -> object:
+        """Have it called in so many seconds."""
+
+    def submit(self, work: Callable[[], Coroutine[Any, Any, None]]) -> object:
+        """Run a coroutine there."""
+
 
 LINGER_S = 0.005
 _AT_ONCE = 64
@@ -52,7 +66,7 @@ class LoadProbes:
         tell: called when most endpoints of a cluster turn out to say nothing, and when that is over.
     """
 
-    def __init__(self, control: ControlPlane, ask: Ask, *, clock: Callable[[], float], rng: Random, tell: Tell) -> None:
+    def __init__(self, control: Control, ask: Ask, *, clock: Callable[[], float], rng: Random, tell: Tell) -> None:
         self.control = control
         self.ask = ask
         self.clock = clock

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from random import Random
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from meshlib.adapters.options import CallOptions
 from meshlib.adapters.plane import DataPlane, RequestFacts
@@ -22,6 +22,9 @@ from meshlib.sim.clock import VirtualClock
 from meshlib.sim.network import Network
 from meshlib.sim.run import Caller
 from meshlib.telemetry.observer import NullObserver
+
+if TYPE_CHECKING:
+    from meshlib.sim.probes import SimProbes
 
 __all__ = ["Client"]
 
@@ -104,11 +107,18 @@ class Client(Caller):
             async_wire=lambda: None,  # type: ignore[arg-type, return-value]
             observer=NullObserver(),
         )
+        self._probes: SimProbes | None = None
         self.publish(endpoints)
 
     def publish(self, endpoints: Iterable[Endpoint], known: Known = Known.YES) -> None:
         """Discovery reports these endpoints from now on."""
         self.snapshots.publish(self.service, tuple(endpoints), known)
+        if self.cluster.state.load_balancing.policy == "prequal":
+            if self._probes is None:
+                from meshlib.sim.probes import SimProbes
+
+                self._probes = SimProbes(self.network, self.clock, self.rng)
+            self._probes.follow(self.snapshots.current.services)
 
     @property
     def clusters(self) -> Sequence[Cluster]:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
+from math import exp
 
+from meshlib.balance.reported import write_in_flight
 from meshlib.policy.classify import ResponseHeaders
+from meshlib.server.latency_bins import LatencyBins
 from meshlib.sim.clock import VirtualClock
 from meshlib.sim.network import Answer, Exchange, Latency, constant
 
 __all__ = ["Server"]
+
+_WINDOW_S = 10.0
 
 
 class Server:
@@ -28,17 +33,20 @@ class Server:
         drop_expired: it drops, when its turn comes, what is past the deadline in its header, as
             `meshlib.server` does.
         drop_gone: it drops what its client gave up: it sees that the connection is closed.
-        reports: its answers say how much it was used in the second before, and how many it gave then
-            (``endpoint-load-metrics``).
+        reports: its answers say how much it was used, and how many it gave a second, as averages that forget in 10 s
+            (``endpoint-load-metrics``); and, as its answers to probes do, what it has in flight (``x-meshlib-load``).
         attempts: how many came.
         served, dropped, refused: how many of them it worked on, dropped, and answered 503.
     """
 
     __slots__ = (
         "_busy",
+        "_latencies",
+        "_rate",
         "_report",
         "_resumes_at",
         "_second",
+        "_used",
         "_waiting",
         "_worked",
         "attempts",
@@ -80,12 +88,14 @@ class Server:
         self.drop_gone = drop_gone
         self.reports = reports
         self.attempts = self.served = self.dropped = self.refused = 0
-        self._waiting: deque[Exchange] = deque()
+        self._waiting: deque[tuple[Exchange, int]] = deque()  # each with how many it found
         self._busy = 0
         self._resumes_at = 0.0
         self._second = 0
+        self._used = self._rate = 0.0
         self._worked: list[float] = []  # in this second, each for so long
         self._report: ResponseHeaders = ()
+        self._latencies = LatencyBins()
 
     @classmethod
     def of_capacity(cls, per_second: float, **settings: int | bool | float | None) -> Server:
@@ -114,7 +124,7 @@ class Server:
             self.refused += 1
             exchange.answer(Answer(0.0, status=503, overloaded=self.overloaded))
             return True
-        self._waiting.append(exchange)
+        self._waiting.append((exchange, self.in_flight))
         self._begin(exchange.clock)
         return True
 
@@ -125,33 +135,44 @@ class Server:
         waiting = self._waiting
         while waiting and self._idle(clock.now):
             last_first = self.lifo_beyond is not None and len(waiting) > self.lifo_beyond
-            exchange = waiting.pop() if last_first else waiting.popleft()
+            exchange, found = waiting.pop() if last_first else waiting.popleft()
             if self._is_dead(exchange, clock.now):
                 self.dropped += 1
                 continue
             self._busy += 1
             self.served += 1
             took_s = self.service(exchange.rng) / self.speed
-            clock.after(took_s, partial(self._done, exchange, took_s))
+            clock.after(took_s, partial(self._done, exchange, took_s, found))
 
     def _is_dead(self, exchange: Exchange, now: float) -> bool:
         if self.drop_gone and exchange.gone:
             return True
         return self.drop_expired and (deadline := exchange.deadline) is not None and now >= deadline
 
-    def _done(self, exchange: Exchange, took_s: float) -> None:
+    def load(self, now: float) -> tuple[int, float]:
+        """What it has in flight, and how long requests take that find about as much, in seconds."""
+        return self.in_flight, self._latencies.median(self.in_flight, now)
+
+    def _done(self, exchange: Exchange, took_s: float, found: int) -> None:
         self._busy -= 1
+        headers: ResponseHeaders = ()
         if self.reports:
-            self._note(exchange.clock.now, took_s)
-        exchange.answer_now(Answer(0.0, status=200, headers=self._report))
+            now = exchange.clock.now
+            self._note(now, took_s)
+            self._latencies.note(found, now - exchange.at, now)
+            headers = (*self._report, (b"x-meshlib-load", write_in_flight(*self.load(now))))
+        exchange.answer_now(Answer(0.0, status=200, headers=headers))
         self._begin(exchange.clock)
 
     def _note(self, now: float, took_s: float) -> None:
         """Count what was done, and once a second make a new report of it."""
         if int(now) != self._second:
             passed_s = max(1, int(now) - self._second)
-            used, rate = min(1.0, sum(self._worked) / self.workers / passed_s), len(self._worked) / passed_s
+            keep = exp(-passed_s / _WINDOW_S)
+            used, rate = sum(self._worked) / self.workers / passed_s, len(self._worked) / passed_s
+            self._used += (used - self._used) * (1.0 - keep)
+            self._rate += (rate - self._rate) * (1.0 - keep)
             self._second, self._worked = int(now), []
-            text = f"TEXT application_utilization={used:.4f}, rps_fractional={rate:.2f}"
+            text = f"TEXT application_utilization={self._used:.6f}, rps_fractional={self._rate:.3f}"
             self._report = ((b"endpoint-load-metrics", text.encode()),)
         self._worked.append(took_s)

@@ -74,6 +74,7 @@ class ServerWeights(Part):
         update: how often the schedule is made anew.
         error_penalty: what a share of errors of 1 adds to the utilization.
         metrics: what the utilization is taken from, ``named_metrics.queue``; of several the largest counts.
+        load: what two endpoints that have their turn are compared by; null to take the first.
     """
 
     compiles_to: ClassVar = settings.ServerWeightSettings
@@ -83,6 +84,7 @@ class ServerWeights(Part):
     update: _Update = _WEIGHTS.update_s
     error_penalty: Amount = _WEIGHTS.error_penalty
     metrics: Many[Annotated[Text, BeforeValidator(_metric)]] = _WEIGHTS.metrics
+    load: Literal["least_request", "peak_ewma"] | None = _WEIGHTS.load
 
 
 class Aperture(Part):
