@@ -118,6 +118,21 @@ def test_calls_go_where_servers_have_room(tmp_path: Path) -> None:
     assert then == "then: fast 75%, slow 25%"
 
 
+def test_probes_lead_calls_away_from_what_is_slow(tmp_path: Path) -> None:
+    shares, _ = what_it_prints("traffic/prequal.py", tmp_path)
+    slow, fast = map(int, re.findall(r"\d+", shares))
+
+    assert fast > 2 * slow
+
+
+def test_a_service_says_how_loaded_it_is_to_whom_asks(tmp_path: Path) -> None:
+    silent, probe, told = what_it_prints("server/load_reports.py", tmp_path)
+
+    assert silent == "not asked: None None"
+    assert probe == "a probe, with five requests under way: in_flight=5"
+    assert "named_metrics.in_flight, named_metrics.latency_ms" in told
+
+
 def test_a_fleet_with_apertures_calls_all_servers_alike(tmp_path: Path) -> None:
     called, shares, _ = what_it_prints("traffic/aperture.py", tmp_path)
 

@@ -206,6 +206,22 @@ def tell(member: Member, qps: float, now: float) -> None:
     member.load.reported.report(LoadReport(cpu_utilization=0.5, rps_fractional=qps), now)
 
 
+@pytest.mark.parametrize("load", ["least_request", "peak_ewma"])
+def test_of_two_that_have_their_turn_the_one_with_less_load_per_weight_is_called(load: Any) -> None:
+    some = members([1.0, 1.0])
+    balancer = ServerWeights(some, ServerWeightSettings(blackout_s=0.0, load=load), NOW, Random(1))
+    for member, qps in zip(some, (300.0, 100.0), strict=True):
+        tell(member, qps, NOW)
+    assert shares(balancer, some, NOW + 1) == pytest.approx([450, 150], abs=40)  # alike, so by their weights
+    some[1].node.enter()
+    assert shares(balancer, some, NOW + 1)[0] > 580
+    for _ in range(9):
+        some[0].node.enter()
+    assert shares(balancer, some, NOW + 1)[0] == pytest.approx(300, abs=40)  # where the other has no turn
+    assert balancer.pick(NOW + 1, RNG, lambda member: member is some[1]) is some[1]
+    assert balancer.pick(NOW + 1, RNG, lambda member: False) is None
+
+
 def shares(balancer: ServerWeights, some: list[Member], now: float) -> list[int]:
     found = Counter(id(balancer.pick(now, RNG, None)) for _ in range(600))
     return [found[id(member)] for member in some]

@@ -13,7 +13,14 @@ import pytest
 from meshlib.balance.cells import CELLS
 from meshlib.balance.cluster import ClusterState
 from meshlib.balance.load_report import LoadReport
-from meshlib.balance.settings import LeastRequestSettings, LoadBalancing, SlowStartSettings, SubsettingSettings
+from meshlib.balance.settings import (
+    LeastRequestSettings,
+    LoadBalancing,
+    PrequalSettings,
+    ServerWeightSettings,
+    SlowStartSettings,
+    SubsettingSettings,
+)
 from meshlib.balance.table import BALANCERS
 from meshlib.policy.settings import OutlierSettings
 from meshlib.policy.traits import Traits
@@ -23,6 +30,8 @@ THREADS, PICKS = 16, 150
 SETTINGS: dict[str, dict[str, Any]] = {
     **{name: {"policy": name} for name in BALANCERS},
     "maglev": {"policy": "maglev", "table_size": 251},
+    "prequal": {"policy": "prequal", "prequal": PrequalSettings(min_endpoints=2)},
+    "weights and load": {"policy": "server_weights", "server_weights": ServerWeightSettings(0.0, load="peak_ewma")},
     "full scan": {"policy": "least_request", "least_request": LeastRequestSettings(selection="full_scan")},
     "slow start": {"policy": "round_robin", "slow_start": SlowStartSettings(1000.0)},
     "subset": {"subsetting": SubsettingSettings(size=2, seed=1)},

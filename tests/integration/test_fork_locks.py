@@ -51,6 +51,7 @@ BALANCING: list[dict[str, Any]] = [
     {"policy": "least_request", "locality_weights": {"a": 1, "b": 2}},
     {"policy": "maglev"},
     {"policy": "server_weights"},
+    {"policy": "prequal", "prequal": {"min_endpoints": 2}},
 ]
 
 

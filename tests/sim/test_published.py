@@ -162,10 +162,8 @@ def test_a_balancer_by_cost_beats_counts_where_servers_differ_in_speed() -> None
     assert tails["`server_weights`"] < tails["`round_robin`"] / 5  # for its first seconds it is the same
 
 
-def test_probes_beat_cost_in_a_larger_fleet_too_and_many_probes_more_so() -> None:
+def test_probes_beat_cost_in_a_larger_fleet_too() -> None:
     def tail(name: str) -> float:
         return antagonists.run(antagonists.BALANCERS[name], servers=100, calls=8_000).percentile(99.0)
 
-    default, more, cost = tail("`prequal`"), tail("`prequal`, `max_probes_per_s: 1000`"), tail("`peak_ewma`")
-    assert default < cost / 1.3
-    assert more < cost / 2.0
+    assert tail("`prequal`") < tail("`peak_ewma`") / 1.3

@@ -78,6 +78,12 @@ class Member:
             return "failed" if health.active_failed else "ejected"
         return "degraded" if health.active_degraded or reported is Health.DEGRADED else "healthy"
 
+    def after_fork(self) -> None:
+        """In the child: attempts and balancers of the parent are not ours."""
+        self.node.after_fork()
+        if self.load.reported is not None:
+            self.load.reported.pool = None
+
     def __repr__(self) -> str:
         ejected = ", ejected" if self.health.ejected else ""
         return f"<Member {self.endpoint.address} weight {self.weight:g}, {self.node.in_flight} in flight{ejected}>"

@@ -229,7 +229,7 @@ class ClusterState:
         if self.sessions is not None:
             self.sessions.renew_lock()
         for member in self._members.values():
-            member.node.after_fork()
+            member.after_fork()
 
 
 class Cluster:

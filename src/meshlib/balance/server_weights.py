@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["ReportedWeight", "ServerWeights", "server_weights", "weight_of"]
 
 _LARGEST = 2.0**32 - 1
-_TURNS = 5
 
 
 def weight_of(report: LoadReport, settings: ServerWeightSettings) -> float:
@@ -124,7 +123,7 @@ class ServerWeights:
                 self._lock.release()
         members, stride = self._members, self._stride
         if self._load is not None and (pair := self._two(stride, usable)) is not None:
-            return self._lighter(*pair, now)
+            return self._lighter(*pair, now, rng)
         if usable is None:
             return members[stride.pick()]
         for _ in range(min(2 * len(members), RESAMPLES)):
@@ -135,23 +134,20 @@ class ServerWeights:
         return left[int(rng.random() * len(left))] if left else None
 
     def _two(self, stride: StaticStride, usable: Usable | None) -> tuple[int, int] | None:
-        """The next two whose turn it is; the same one twice, if nobody else has a turn soon."""
-        found: int | None = None
-        for _ in range(_TURNS if usable is None else RESAMPLES):
-            at = stride.pick()
-            if usable is not None and not usable(self._members[at]):
-                continue
-            if found is not None and found != at:
-                return found, at
-            found = at
-        return None if found is None else (found, found)
+        """The next two whose turn it is, which may be the same; None if there are none soon that may be used."""
+        if usable is None:
+            return stride.pick(), stride.pick()
+        found = [at for at in (stride.pick() for _ in range(RESAMPLES)) if usable(self._members[at])]
+        return (found[0], found[-1]) if found else None
 
-    def _lighter(self, one: int, other: int, now: float) -> Member:
+    def _lighter(self, one: int, other: int, now: float, rng: Random) -> Member:
         first, second = self._members[one], self._members[other]
         load, load_other = first.node.in_flight / self._relative[one], second.node.in_flight / self._relative[other]
         if self._load == "peak_ewma":
             load, load_other = first.load.cost(now) * (load + 1.0), second.load.cost(now) * (load_other + 1.0)
-        return first if load <= load_other else second
+        if load == load_other:  # turns have a rhythm, which must not decide
+            return first if rng.random() < 0.5 else second
+        return first if load < load_other else second
 
     def _update(self, now: float) -> None:
         weights = [reported.value(now) for reported in self._reported]
