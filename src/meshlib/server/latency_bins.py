@@ -16,13 +16,16 @@ RECENT_S = 10.0
 """What was last noted longer ago than this counts only where there is nothing newer."""
 
 _KEPT = 16
+_STALE = 4
+"""A median is reckoned anew after so many more requests."""
 
 
 class _Bin:
-    __slots__ = ("at", "took_s")
+    __slots__ = ("at", "median_s", "new", "took_s")
 
     def __init__(self) -> None:
-        self.at = 0.0
+        self.at = self.median_s = 0.0
+        self.new = _STALE  # requests since the median was reckoned
         self.took_s: deque[float] = deque(maxlen=_KEPT)
 
 
@@ -42,6 +45,7 @@ class LatencyBins:
             found = self._bins.setdefault(number, _Bin())
         found.took_s.append(took_s)
         found.at = now
+        found.new += 1
 
     def median(self, in_flight: int, now: float) -> float:
         """How long one would take that finds `in_flight` others, in seconds; 0 if nothing is known."""
@@ -51,8 +55,11 @@ class LatencyBins:
             found = self._nearest(wanted, now)
             if found is None:
                 return 0.0
-        ordered = sorted(found.took_s.copy())
-        return ordered[len(ordered) // 2]
+        if found.new >= _STALE:
+            found.new = 0
+            ordered = sorted(found.took_s.copy())
+            found.median_s = ordered[len(ordered) // 2]
+        return found.median_s
 
     def _nearest(self, wanted: int, now: float) -> _Bin | None:
         bins = list(self._bins.items())

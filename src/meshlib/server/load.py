@@ -89,6 +89,7 @@ class LoadReporter:
         self._cpu_clock = cpu_clock
         now = clock()
         self._requests_per_s = self._errors_per_s = 0.0
+        self._requests = self._errors = 0  # since they were last reckoned in
         self._counted_at = now
         self._cpu = 0.0
         self._sampled_at, self._cpu_then = now, cpu_clock()
@@ -98,8 +99,7 @@ class LoadReporter:
 
     def arrived(self) -> None:
         """A request has begun."""
-        self._decay(self._clock())
-        self._requests_per_s += 1.0 / self._window_s
+        self._requests += 1
 
     def ended(self, found: int, took_s: float, error: bool) -> None:
         """A request has ended.
@@ -109,18 +109,16 @@ class LoadReporter:
             took_s: from then to its last byte.
             error: whether the answer was one.
         """
-        now = self._clock()
         if error:
             # Of its time nothing is noted: who fails at once would look like the fastest of all.
-            self._decay(now)
-            self._errors_per_s += 1.0 / self._window_s
+            self._errors += 1
         elif took_s >= 0.0:  # the clock may have gone back
-            self._latencies.note(found, took_s, now)
+            self._latencies.note(found, took_s, self._clock())
 
     def report(self) -> LoadReport:
         """How loaded this process is now."""
         now = self._clock()
-        self._decay(now)
+        self._reckon(now)
         self._sample(now)
         serving, waiting, limit = self.occupancy()
         own = self._measure()
@@ -196,10 +194,14 @@ class LoadReporter:
             return 0.0
         return value if value > 0.0 and isfinite(value) else 0.0
 
-    def _decay(self, now: float) -> None:
-        keep = exp(-max(0.0, now - self._counted_at) / self._window_s)
-        self._requests_per_s *= keep
-        self._errors_per_s *= keep
+    def _reckon(self, now: float) -> None:
+        """The averages, with what came since the last time, as evenly as that may be."""
+        elapsed_s = max(0.0, now - self._counted_at)
+        keep = exp(-elapsed_s / self._window_s)
+        part = (1.0 - keep) / elapsed_s if elapsed_s > 0.0 else 1.0 / self._window_s
+        requests, errors, self._requests, self._errors = self._requests, self._errors, 0, 0
+        self._requests_per_s = self._requests_per_s * keep + requests * part
+        self._errors_per_s = self._errors_per_s * keep + errors * part
         self._counted_at = now
 
     def _sample(self, now: float) -> None:
