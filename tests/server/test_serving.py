@@ -82,6 +82,16 @@ def test_numbers_are_exact_under_threads() -> None:
     assert serving.ended == {"ok": 3200, "error": 800, "refused": 400}
 
 
+def test_a_response_may_be_ended_by_its_finalizer_wherever_the_collector_runs() -> None:
+    serving = Serving(None)
+    served = serving.begin(arrival())
+
+    with serving._lock:  # where this very thread may be when the collector comes by
+        served.end(200)
+
+    assert (serving.in_flight, serving.ended) == (0, {"ok": 1})
+
+
 def test_a_forked_child_begins_anew() -> None:
     serving = Serving()
     before = serving.begin(arrival())

@@ -7,7 +7,7 @@ what is not worth serving is refused, the rest is admitted, begun here, and ende
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -46,8 +46,6 @@ class Serving:
 
     Attributes:
         intake: reads what they bring along.
-        in_flight: how many are being served, streamed responses included.
-        busy_s: how long all requests together took that have ended, from when they were begun to their last byte.
         draining: whether this process is about to leave: it serves what comes, and says that it is not ready.
         closing: whether callers have heard of that, and those who keep a connection are to go elsewhere.
         mesh: whose they are; None for none.
@@ -79,13 +77,14 @@ class Serving:
         self._look_for_meter = look_for_meter
         self._looked_at = -inf
         self.intake = Intake(mesh)
-        self.in_flight = 0
+        self._in_flight = 0
         self.draining = self.closing = False
         self.clock = clock or context.monotonic
-        self.busy_s = 0.0
+        self._busy_s = 0.0
         self._outcomes: Counter[tuple[str, str]] = Counter()
         self._life = object()
         self._lock = threading.Lock()
+        self._through: deque[tuple[object, Outcome, str, float]] = deque()
         self._tell = tell
         self.checks = Checks(self.clock)
         self.load: LoadReporter | None = None
@@ -144,8 +143,21 @@ class Serving:
         called; why is in ``x-meshlib-refused`` (``expired``, ...). cancelled: nobody waited for the answer any more, as
         the ``deadline`` had passed, the caller had gone (``disconnect``), or the ``server`` gave the request up.
         """
+        self._settle()
         with self._lock:
             return {**self._outcomes}
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are being served, streamed responses included."""
+        self._settle()
+        return self._in_flight
+
+    @property
+    def busy_s(self) -> float:
+        """How long all requests that ended took together, from when they were begun to their last byte, in seconds."""
+        self._settle()
+        return self._busy_s
 
     @property
     def ended(self) -> Mapping[str, int]:
@@ -226,8 +238,8 @@ class Serving:
     def begin(self, arrival: Arrival, ticket: Ticket | None = None) -> Served:
         """A request is served from now on, in its place if there is admission."""
         with self._lock:
-            found = self.in_flight
-            self.in_flight = found + 1
+            found = self._in_flight
+            self._in_flight = found + 1
         if self.load is not None:
             self.load.arrived()
         return Served(self, arrival, found, ticket)
@@ -247,20 +259,36 @@ class Serving:
         arrival = served.arrival
         if arrival.source is not None and self.hopeless is not None and outcome == "ok":
             self.hopeless.took(arrival.kind, arrival.template, took_s, now)
-        with self._lock:
-            if served.life is self._life:
-                self.in_flight -= 1
-                self._outcomes[outcome, reason] += 1
-                self.busy_s += took_s if took_s > 0.0 else 0.0
+        self._through.append((served.life, outcome, reason, max(0.0, took_s)))
+        self._settle()
         if self.load is not None:
             self.load.ended(served.found, took_s, outcome == "error")
+
+    def _settle(self) -> None:
+        """Count what ended.
+
+        A response may be ended by its finalizer, which the collector may run in a thread that holds the lock: nobody
+        waits for it here, and what is left over is counted by whoever comes next.
+        """
+        through = self._through
+        while through and self._lock.acquire(blocking=False):
+            try:
+                while through:
+                    life, outcome, reason, took_s = through.popleft()
+                    if life is self._life:
+                        self._in_flight -= 1
+                        self._outcomes[outcome, reason] += 1
+                        self._busy_s += took_s
+            finally:
+                self._lock.release()
 
     def after_fork_in_child(self) -> None:
         """What the parent serves is the parent's."""
         self._lock = threading.Lock()
         self._life = object()
         self._outcomes.clear()
-        self.in_flight, self.busy_s = 0, 0.0
+        self._through.clear()
+        self._in_flight, self._busy_s = 0, 0.0
         self.checks.renew_locks()
         if self.admission is not None:
             self.admission.after_fork_in_child()
