@@ -94,6 +94,7 @@ class LoadReporter:
         self._cpu = 0.0
         self._sampled_at, self._cpu_then = now, cpu_clock()
         self._text, self._written_at = b"", -inf
+        self._written = 0, 0.0, write_in_flight(0, 0.0)
         self._latencies = LatencyBins()
         self._loops = LoopLag()
 
@@ -144,7 +145,12 @@ class LoadReporter:
     def in_flight(self) -> bytes:
         """The value of ``x-meshlib-load``."""
         serving, waiting, _ = self.occupancy()
-        return write_in_flight(serving + waiting, self._latencies.median(serving + waiting, self._clock()))
+        in_flight = serving + waiting
+        latency_s = self._latencies.median(in_flight, self._clock())
+        last = self._written
+        if last[0] != in_flight or last[1] != latency_s:
+            last = self._written = in_flight, latency_s, write_in_flight(in_flight, latency_s)
+        return last[2]
 
     def headers(self, asked: str) -> list[tuple[bytes, bytes]]:
         """What a response says.
