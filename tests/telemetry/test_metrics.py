@@ -31,12 +31,14 @@ from meshlib.balance.settings import (
 )
 from meshlib.balance.subset import chosen
 from meshlib.balance.tiers import Here
+from meshlib.context import Criticality
 from meshlib.errors import ConnectFailed
 from meshlib.net.pool import PoolStats
 from meshlib.policy.admission_settings import ThrottleSettings
 from meshlib.policy.fault import ActiveFaults, Injected
 from meshlib.policy.gates import Gates
 from meshlib.policy.hedge import Hedging
+from meshlib.policy.serving_settings import AdmissionSettings
 from meshlib.policy.settings import HedgeSettings, LimitSettings, ShadowSettings
 from meshlib.policy.shadow import Shadows
 from meshlib.policy.user_breaker import UserBreakerGate
@@ -44,6 +46,7 @@ from meshlib.propagation import Ignored
 from meshlib.server.serving import Serving
 from meshlib.telemetry.gauges import GAUGES, MAX_ENDPOINTS
 from meshlib.telemetry.semconv import zone_of
+from tests.server.standin import StandInMesh
 from tests.telemetry.calls import ENDPOINTS, Drive, Seen, a_call, a_cluster
 from tests.telemetry.conftest import Sdk
 
@@ -243,8 +246,10 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     seen.of_pools = [PoolStats("10.0.0.1:8080", "", 0, 0, 0, 0)]
     seen.of_ages = {"orders": 0.0}
     seen.of_ignored = Ignored()
-    seen.of_serving = Serving()
+    seen.of_serving = Serving(StandInMesh(admission=AdmissionSettings(max_in_flight=10)))
     seen.of_serving.refuse("expired")
+    assert seen.of_serving.admission is not None
+    seen.of_serving.admission.queue.shed["full", Criticality.SHEDDABLE] = 1
     observer = sdk.observer(seen)
     Drive(observer, a_call(), [503, 200])
 
