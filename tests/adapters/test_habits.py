@@ -9,9 +9,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
+import hypercorn
+import hypercorn.asyncio
 import pytest
+import trustme
 import uvicorn
 
 import meshlib
@@ -177,3 +181,88 @@ def test_a_connection_is_upgraded(name: str, mesh: Mesh) -> None:
             assert response.extensions["network_stream"].read(100, timeout=5.0) == b"\x81\x06/ws hi"
         record = meshlib.record(response)
         assert record is not None and (record.outcome, record.status) == ("success", 101)
+
+
+@contextmanager
+def served_over_http2(authority: trustme.CA, folder: Path) -> Iterator[int]:
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(folder / "server.pem"))
+    with socket.socket(proto=socket.IPPROTO_TCP) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    config = hypercorn.Config()
+    config.bind = [f"127.0.0.1:{port}"]
+    config.certfile = config.keyfile = str(folder / "server.pem")
+    config.accesslog = config.errorlog = None
+    ready, over = threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async def until_over() -> None:
+            ready.set()
+            await asyncio.to_thread(over.wait)
+
+        await hypercorn.asyncio.serve(app, config, mode="asgi", shutdown_trigger=until_over)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), name="http2")
+    thread.start()
+    ready.wait(10)
+    try:
+        yield port
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.slow
+def test_http2(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    cases = ("json_and_forms", "streams", "redirects", "cookies_of_a_redirect", "basic_auth", "uploads")
+    with served_over_http2(authority, tmp_path) as port:
+        orders = {
+            "hosts": [f"localhost:{port}"],
+            "endpoints": [f"127.0.0.1:{port}"],
+            "http2": True,
+            "tls": {"ca_file": str(tmp_path / "ca.pem"), "server_name": "localhost"},
+        }
+        with Mesh({"discovery": [], "services": {"orders": orders}}) as mesh:
+            for name in ("httpx", "httpx2"):
+                library = import_module(name)
+
+                def tried(make: Callable[..., Any], case: str, library: Any = library) -> Any:
+                    def made(**options: Any) -> Any:
+                        return make(**{"verify": context, "http2": True, "trust_env": False, **options})
+
+                    return plain(
+                        asyncio.run(CASES[case](Kit(library, f"https://localhost:{port}", "", made, sync=False)))
+                    )
+
+                for case in cases:
+                    meshed = tried(clients(name, "made", mesh, sync=False), case)
+                    assert meshed == tried(library.AsyncClient, case)
+                    assert "HTTP/2" in str(meshed) or case == "streams"
+
+
+@pytest.mark.parametrize("name", ["httpx", "httpx2"])
+def test_a_call_is_cancelled(name: str, mesh: Mesh, port: int) -> None:
+    async def calls(make: Callable[..., Any]) -> list[Any]:
+        got: list[Any] = []
+        async with make(verify=CONTEXT, trust_env=False, base_url=f"http://127.0.0.1:{port}") as client:
+            for work in (client.get("/wait"), client.send(client.build_request("GET", "/wait"), stream=True)):
+                try:
+                    async with asyncio.timeout(0.05):
+                        await work
+                except TimeoutError as error:
+                    got.append(type(error).__name__)
+            try:
+                async with asyncio.timeout(5), client.stream("GET", "/stream?n=1000") as response:
+                    async for _ in response.aiter_bytes():
+                        raise LookupError
+            except LookupError:
+                got.append(response.is_closed)
+            got.append((await client.get("/echo")).status_code)
+        return got
+
+    bare = asyncio.run(calls(import_module(name).AsyncClient))
+    assert asyncio.run(calls(clients(name, "made", mesh, sync=False))) == bare == ["TimeoutError"] * 2 + [True, 200]
+    assert sum(each.in_flight for service in mesh.status().services for each in service.clusters) == 0

@@ -33,8 +33,7 @@ def port() -> Iterator[int]:
 def mesh(port: int) -> Iterator[Mesh]:
     orders = {"endpoints": [f"127.0.0.1:{port}"], "hosts": [f"127.0.0.1:{port}"]}
     down = {"endpoints": ["127.0.0.1:1", f"127.0.0.1:{port}"], "load_balancing": {"policy": "round_robin"}}
-    secure = {"endpoints": [f"127.0.0.1:{port}"], "tls": {"verify": False}}
-    with Mesh({"discovery": [], "services": {"orders": orders, "down": down, "secure": secure}}) as mesh:
+    with Mesh({"discovery": [], "services": {"orders": orders, "down": down}}) as mesh:
         yield mesh
 
 
@@ -84,12 +83,6 @@ def test_a_websocket_that_is_refused(mesh: Mesh) -> None:
         with client.websocket("/refused"):
             pass
     assert in_flight(mesh) == 0
-
-
-def test_a_websocket_does_not_go_without_the_certificates_of_its_service(mesh: Mesh) -> None:
-    with meshed.client(mesh, "secure") as client, pytest.raises(meshlib.TLSFailed, match="upgrade of the connection"):
-        with client.websocket("/ws"):
-            pass
 
 
 def test_a_websocket_of_a_client_that_was_attached(mesh: Mesh, port: int) -> None:

@@ -22,7 +22,7 @@ For httpx and httpx2, which differ in one argument:
     httpx_lean                  calls that leave out what it would do for nothing: `httpx_lean_client` says which,
                                 `httpx_lean_url` where they go, `httpx_lean_response` what they give
     httpx_wire                  the library's own transports as the wire: ``wire: stock`` and ``transport=``
-    httpx_upgrade               and for WebSockets
+    httpx_network               connections that switched to another protocol
     httpx_proxies               the proxies of the environment, for hosts outside
 
 For requests and aiohttp, in `requests` and `aiohttp`, with what belongs to each in files named after it:

@@ -13,8 +13,7 @@ from meshlib.adapters.httpx_errors import as_httpx, from_httpx
 from meshlib.adapters.httpx_lean import LeanCall
 from meshlib.adapters.httpx_lean_url import Origins
 from meshlib.adapters.httpx_library import NO_TIMEOUTS
-from meshlib.adapters.httpx_streams import ResponseStream
-from meshlib.adapters.names import Lookout
+from meshlib.adapters.httpx_streams import SWITCHED, ResponseStream, SyncResponseStream
 from meshlib.adapters.observe import Shadow
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
 from meshlib.adapters.plane import DataPlane, RequestFacts
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_PLAIN_OPTIONS",
     "OUTSIDE",
-    "UPGRADE",
     "Core",
     "again",
     "delivered",
@@ -49,9 +47,6 @@ OUTSIDE = object()
 
 # Not kept with the request, which several threads may send at once: each of them is to go on with its own response.
 _handed_over: ContextVar[tuple[httpx.Request, Any] | None] = ContextVar("meshlib.handed_over", default=None)
-
-UPGRADE = Lookout(b"upgrade")
-"""The header of requests that ask for another protocol on their connection."""
 
 NO_PLAIN_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
@@ -192,6 +187,12 @@ def delivered(
     )
     if isinstance(stream, ResponseStream):
         stream.extensions = made.extensions
+        network = response.extensions.get("network_stream")
+        if response.status == SWITCHED and type(network).__module__.startswith("meshlib."):
+            from meshlib.adapters.httpx_network import AsyncNetworkStream, NetworkStream
+
+            kind = NetworkStream if isinstance(stream, SyncResponseStream) else AsyncNetworkStream
+            made.extensions["network_stream"] = kind(library, network)
     return made
 
 

@@ -14,10 +14,18 @@ from meshlib.net.wire import AsyncWireResponse, SyncWireResponse
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["AsyncResponseStream", "AsyncUpload", "FileStream", "ResponseStream", "SyncResponseStream", "SyncUpload"]
+__all__ = [
+    "SWITCHED",
+    "AsyncResponseStream",
+    "AsyncUpload",
+    "FileStream",
+    "ResponseStream",
+    "SyncResponseStream",
+    "SyncUpload",
+]
 
 
-_UPGRADED = 101
+SWITCHED = 101
 """The status of a response that has no body: the connection is used for something else until it is closed."""
 
 
@@ -60,7 +68,7 @@ class ResponseStream:
         if self._open:
             self._open = False
             call, now = self._exchange.call, self._exchange.plane.clock.now()
-            if response.status == _UPGRADED:
+            if response.status == SWITCHED:
                 call.body_end(now, self._n)
             else:
                 call.cancelled(now, self._n)

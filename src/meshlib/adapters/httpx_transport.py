@@ -18,7 +18,6 @@ from meshlib.adapters.body import AsyncBufferedBody, BufferedBody
 from meshlib.adapters.httpx_core import (
     NO_PLAIN_OPTIONS,
     OUTSIDE,
-    UPGRADE,
     Core,
     again,
     delivered,
@@ -69,7 +68,6 @@ class SyncTransport(Core):
     ) -> None:
         super().__init__(plane, service, plain_timeout_s, trusts_env)
         self._plain_options = plain_options
-        self._on_own_wire = wire is None and plane.stock is None and plane.outside is None
         if wire is None:
             wire = plane.sync_wire if plane.stock is None else stock_wires(self.library, plane, plane.stock)[0]
         self._wire = wire
@@ -96,7 +94,7 @@ class SyncTransport(Core):
             return self._observe(service, request)
         exchange = self._exchange(service, request, self._body(request))
         try:
-            response, body = sync_driver.drive(exchange, self._wire_of(request))
+            response, body = sync_driver.drive(exchange, self._wire)
         except MeshError as error:
             translated = self._failed(error, service, request)
             if translated is None:
@@ -175,13 +173,6 @@ class SyncTransport(Core):
         response.extensions[EXTENSION] = shadow.exchange
         return response
 
-    def _wire_of(self, request: httpx.Request) -> SyncWire:
-        if not UPGRADE.sees_any(request.headers.raw) or not self._on_own_wire:
-            return self._wire
-        from meshlib.adapters.httpx_upgrade import SyncUpgradeWire
-
-        return SyncUpgradeWire(self.library, self._stock_here(), self._plane.clock.now, logical=False)
-
     def _stock_here(self, proxy: str | None = None) -> Any:
         stock = self._given
         if stock is None:
@@ -231,7 +222,6 @@ class AsyncTransport(Core):
     ) -> None:
         super().__init__(plane, service, plain_timeout_s, trusts_env)
         self._plain_options = plain_options
-        self._on_own_wire = wire is None and plane.stock is None and plane.outside is None
         if wire is None:
             wire = plane.async_wire if plane.stock is None else stock_wires(self.library, plane, plane.stock)[1]
         self._wire = wire
@@ -257,7 +247,7 @@ class AsyncTransport(Core):
             return await self._observe(service, request)
         exchange = self._exchange(service, request, self._body(request))
         try:
-            response, body = await async_driver.drive(exchange, self._wire_of(request))
+            response, body = await async_driver.drive(exchange, self._wire)
         except MeshError as error:
             translated = self._failed(error, service, request)
             if translated is None:
@@ -335,13 +325,6 @@ class AsyncTransport(Core):
         shadow.answered(response.status_code, response.headers.get("retry-after"))
         response.extensions[EXTENSION] = shadow.exchange
         return response
-
-    def _wire_of(self, request: httpx.Request) -> AsyncWire:
-        if not UPGRADE.sees_any(request.headers.raw) or not self._on_own_wire:
-            return self._wire
-        from meshlib.adapters.httpx_upgrade import AsyncUpgradeWire
-
-        return AsyncUpgradeWire(self.library, self._stock_here(), self._plane.clock.now, logical=False)
 
     def _stock_here(self, proxy: str | None = None) -> Any:
         stock = self._given

@@ -208,7 +208,6 @@ class AsyncHttp2Exchange:
         self.content = b"" if stream.ended and not stream.chunks else None
         self.extensions: dict[str, Any] = {
             "http_version": b"HTTP/2",
-            "reason_phrase": b"",
             "stream_id": stream.id,
             "network_stream": connection._network_stream,
         }

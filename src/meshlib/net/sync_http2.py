@@ -221,7 +221,6 @@ class SyncHttp2Exchange:
         self.head = head
         self.extensions: dict[str, Any] = {
             "http_version": b"HTTP/2",
-            "reason_phrase": b"",
             "stream_id": stream.id,
             "network_stream": connection._network_stream,
         }
