@@ -356,10 +356,10 @@ def make_status(settings: MeshSettings, plane: DataPlane, view: MeshView) -> Mes
 
 
 def _serving(serving: Serving) -> ServingStatus:
-    outcomes = serving.outcomes
+    outcomes, admits = serving.outcomes, serving.admission
     ended = sum(count for (outcome, _), count in outcomes.items() if outcome != "refused")
     mean_s = serving.busy_s / ended if ended else 0.0
-    admission = None if serving.admission is None else _admission(serving.admission.queue)
+    admission = None if admits is None else _admission(admits.queue)
     return ServingStatus(serving.in_flight, outcomes, mean_s, serving.draining, admission)
 
 

@@ -16,7 +16,10 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from starlette.responses import PlainTextResponse
 
 from meshlib import Mesh
+from meshlib.config.health_settings import HealthSettings
+from meshlib.config.server_settings import HopelessSettings
 from meshlib.context import ServedRequest
+from meshlib.policy.serving_settings import AdmissionSettings
 from meshlib.propagation import DEADLINE_MS
 from meshlib.server.asgi import MeshMiddleware, Message, Receive, Scope, Send
 from meshlib.server.intake import Arrival
@@ -80,6 +83,49 @@ def test_numbers_are_exact_under_threads() -> None:
     assert serving.in_flight == 0
     assert serving.outcomes == {("ok", ""): 3200, ("error", ""): 800, ("refused", "expired"): 400}
     assert serving.ended == {"ok": 3200, "error": 800, "refused": 400}
+
+
+def plain_wsgi(environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return [b"x"]
+
+
+class Gone:
+    """What another thread takes away while a request is on its way: the configuration was read anew."""
+
+    def __init__(self, serving: Serving, name: str) -> None:
+        self._serving = serving
+        self._name = name
+        self._kept = getattr(serving, name)
+
+    def __getattr__(self, name: str) -> Any:
+        setattr(self._serving, self._name, None)
+        return getattr(self._kept, name)
+
+
+@pytest.mark.parametrize("path", ["/", "/readyz"])
+@pytest.mark.parametrize("what", ["admission", "endpoints", "hopeless"])
+async def test_a_request_goes_by_what_it_found_when_the_configuration_changes_meanwhile(what: str, path: str) -> None:
+    server = {"admission": AdmissionSettings(8), "health": HealthSettings(), "hopeless": HopelessSettings()}
+    wsgi = WsgiMiddleware(plain_wsgi, StandInMesh(**server))
+    asgi = MeshMiddleware(PlainTextResponse("x"), StandInMesh(**server))
+    statuses: list[Any] = []
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path, "REMOTE_ADDR": "127.0.0.1"}
+    scope = {"type": "http", "method": "GET", "path": path, "client": ("127.0.0.1", 1)}
+
+    async def send(message: Message) -> None:
+        statuses.append(message.get("status"))
+
+    for middleware in (wsgi, asgi):
+        setattr(middleware._serving, what, Gone(middleware._serving, what))
+    wsgi({**environ, "HTTP_X_MESHLIB_DEADLINE_MS": "9000"}, lambda status, *_: statuses.append(status))  # type: ignore[arg-type, func-returns-value]
+    await asgi({**scope, "headers": [(b"x-meshlib-deadline-ms", b"9000")]}, silent, send)
+
+    assert statuses[:2] == ["200 OK", 200]
+
+
+async def silent() -> Message:
+    return {"type": "http.request"}
 
 
 def test_a_response_may_be_ended_by_its_finalizer_wherever_the_collector_runs() -> None:

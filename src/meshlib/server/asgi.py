@@ -92,8 +92,9 @@ class MeshMiddleware:
             send = closing(scope, send)
         serving, peer, headers = self._serving, peer_of(scope), _AsgiHeaders(scope["headers"])
         arrival = serving.intake.take(peer, headers)
-        if serving.endpoints is not None and serving.endpoints.has(scope["method"], path := path_of(scope)):
-            answer = await serving.endpoints.answer(path, serving.intake.trusts(peer))
+        endpoints, admission = serving.endpoints, serving.admission  # another thread may read the configuration anew
+        if endpoints is not None and endpoints.has(scope["method"], path := path_of(scope)):
+            answer = await endpoints.answer(path, serving.intake.trusts(peer))
             await _answer(send, scope["method"], answer)
         elif arrival is None:
             ticket = serving.observe(peer, headers)
@@ -104,10 +105,10 @@ class MeshMiddleware:
                     ticket.release(None)
         elif (refusal := serving.refusal(arrival, scope["method"], scope["path"], scope)) is not None:
             await _answer(send, scope["method"], refusal)
-        elif serving.admission is None:
+        elif admission is None:
             await self._serve(arrival, scope, receive, send)
         else:
-            await self._admit(serving.admission, headers, arrival, scope, receive, send)
+            await self._admit(admission, headers, arrival, scope, receive, send)
 
     async def _admit(
         self,

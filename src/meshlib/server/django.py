@@ -82,8 +82,9 @@ class MeshMiddleware:
             return self._answer(request, self.get_response(request))
         peer, headers = _peer(request, store), wsgi.WsgiHeaders(request.META)
         arrival = serving.intake.take(peer, headers)
-        if serving.endpoints is not None and serving.endpoints.has(request.method, request.path_info):
-            return _response_of(serving.endpoints.answer_blocking(request.path_info, serving.intake.trusts(peer)))
+        endpoints, admission = serving.endpoints, serving.admission  # another thread may read the configuration anew
+        if endpoints is not None and endpoints.has(request.method, request.path_info):
+            return _response_of(endpoints.answer_blocking(request.path_info, serving.intake.trusts(peer)))
         if arrival is None:
             ticket = serving.observe(peer, headers)
             try:
@@ -94,7 +95,7 @@ class MeshMiddleware:
         refused = serving.refusal(arrival, request.method, request.path, store)
         if refused is not None:
             return _response_of(refused)
-        admitted = None if serving.admission is None else serving.admission.enter_blocking(arrival, headers)
+        admitted = None if admission is None else admission.enter_blocking(arrival, headers)
         if isinstance(admitted, Refusal):
             serving.refuse(admitted.reason)
             return _response_of(admitted)
@@ -114,8 +115,9 @@ class MeshMiddleware:
             return self._answer(request, response)
         peer, headers = _peer(request, store), wsgi.WsgiHeaders(request.META)
         arrival = serving.intake.take(peer, headers)
-        if serving.endpoints is not None and serving.endpoints.has(request.method, request.path_info):
-            return _response_of(await serving.endpoints.answer(request.path_info, serving.intake.trusts(peer)))
+        endpoints, admission = serving.endpoints, serving.admission  # another thread may read the configuration anew
+        if endpoints is not None and endpoints.has(request.method, request.path_info):
+            return _response_of(await endpoints.answer(request.path_info, serving.intake.trusts(peer)))
         if arrival is None:
             ticket = serving.observe(peer, headers)
             try:
@@ -126,7 +128,7 @@ class MeshMiddleware:
         refused = serving.refusal(arrival, request.method, request.path, store)
         if refused is not None:
             return _response_of(refused)
-        admitted = None if serving.admission is None else await serving.admission.enter(arrival, headers)
+        admitted = None if admission is None else await admission.enter(arrival, headers)
         if isinstance(admitted, Refusal):
             serving.refuse(admitted.reason)
             return _response_of(admitted)

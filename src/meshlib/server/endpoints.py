@@ -59,12 +59,12 @@ class Endpoints:
         return self._ready(self._serving.checks.run_blocking(self._settings.check_timeout_s), trusted)
 
     def _ready(self, failed: list[str], trusted: bool) -> Refusal:
-        serving = self._serving
+        serving, admission = self._serving, self._serving.admission
         reasons = find_faults(
             self._settings,
             now=serving.clock(),
             draining=serving.draining,
-            admission=serving.admission,
+            admission=admission,
             services=serving.mesh,
         )
         reasons += failed
@@ -73,8 +73,8 @@ class Endpoints:
             if reasons:
                 body["reasons"] = reasons
             body["in_flight"] = serving.in_flight
-            if serving.admission is not None:
-                queue = serving.admission.queue
+            if admission is not None:
+                queue = admission.queue
                 body |= {"limit": queue.limit, "waiting": queue.pending, "shedding": queue.shedding_since is not None}
         return _reply(HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK, body)
 

@@ -11,6 +11,7 @@ of which nothing is known is not trusted.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address, ip_network
 from types import MappingProxyType
@@ -24,6 +25,7 @@ from meshlib.config.settings import MeshSettings, ServerSettings
 from meshlib.context import Criticality, Override, Scope, ServedRequest
 from meshlib.dataclass import dataclass
 from meshlib.errors import ConfigError
+from meshlib.net.fork import after_fork
 from meshlib.propagation import (
     LOAD,
     Headers,
@@ -190,7 +192,9 @@ class Intake:
         self._mesh = mesh
         self._settings = MeshSettings() if mesh is None else mesh.settings
         self.on_change: Callable[[ServerSettings], object] | None = None
+        self._reading = threading.Lock()
         self._go_by(self._settings.server)
+        after_fork(self)
         reporting: object = mesh
         if isinstance(reporting, Reports):
             reporting.report_ignored(self.counts)
@@ -203,9 +207,20 @@ class Intake:
     def _go_by(self, server: ServerSettings) -> None:
         self._trusted = TrustedPeers(server.trusted_peers)
         self._deadline, self._criticality, self._baggage, self._traces = (kind in server.accept for kind in ACCEPTED)
-        self.server = server
         if self.on_change is not None:
             self.on_change(server)
+        self.server = server
+
+    def _read_anew(self) -> None:
+        """Go by the configuration of now; of threads that see at once that it is another, one does."""
+        with self._reading:
+            server = self.settings.server
+            if server is not self.server:
+                self._go_by(server)
+
+    def after_fork_in_child(self) -> None:
+        """A lock may be held by a thread that is not there any more."""
+        self._reading = threading.Lock()
 
     def trusts(self, peer: str | None) -> bool:
         """Whether what this peer says is believed."""
@@ -231,7 +246,7 @@ class Intake:
         """
         settings = self.settings
         if settings.server is not self.server:  # the configuration was read anew
-            self._go_by(settings.server)
+            self._read_anew()
         if settings.mode == "off":
             return None
         known = headers.known()

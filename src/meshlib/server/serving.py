@@ -185,11 +185,12 @@ class Serving:
         if arrival.expired:
             self.refuse("expired")
             return EXPIRED
-        if self.hopeless is None:
+        hopeless = self.hopeless
+        if hopeless is None:
             return None
         arrival.kind, arrival.source = path_kind(method, path), source
         deadline, now = arrival.request.deadline, self.clock()
-        if deadline is None or not self.hopeless.refuses(arrival.kind, deadline - now, now):
+        if deadline is None or not hopeless.refuses(arrival.kind, deadline - now, now):
             return None
         self.refuse("hopeless")
         return HOPELESS
@@ -230,9 +231,10 @@ class Serving:
 
     def _occupancy(self) -> tuple[int, int, int]:
         """Requests that are served, and that wait, and how many may be served; 0 for any number."""
-        if self.admission is None:
+        admission = self.admission
+        if admission is None:
             return self.in_flight, 0, 0
-        queue = self.admission.queue
+        queue = admission.queue
         return self.in_flight, queue.pending, queue.limit
 
     def begin(self, arrival: Arrival, ticket: Ticket | None = None) -> Served:
@@ -256,9 +258,9 @@ class Serving:
         if self._look_for_meter is not None and not 0.0 <= now - self._looked_at < _LOOK_S:
             self._looked_at = now
             self._look_for_meter()
-        arrival = served.arrival
-        if arrival.source is not None and self.hopeless is not None and outcome == "ok":
-            self.hopeless.took(arrival.kind, arrival.template, took_s, now)
+        arrival, hopeless = served.arrival, self.hopeless
+        if arrival.source is not None and hopeless is not None and outcome == "ok":
+            hopeless.took(arrival.kind, arrival.template, took_s, now)
         self._through.append((served.life, outcome, reason, max(0.0, took_s)))
         self._settle()
         if self.load is not None:

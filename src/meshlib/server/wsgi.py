@@ -83,8 +83,9 @@ class MeshMiddleware:
         serving, peer, headers = self._serving, peer_of(environ), WsgiHeaders(environ)
         arrival = serving.intake.take(peer, headers)
         method, path = environ.get("REQUEST_METHOD", ""), environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        if serving.endpoints is not None and serving.endpoints.has(method, below := environ.get("PATH_INFO", "")):
-            own = serving.endpoints.answer_blocking(below, serving.intake.trusts(peer))
+        endpoints, admission = serving.endpoints, serving.admission  # another thread may read the configuration anew
+        if endpoints is not None and endpoints.has(method, below := environ.get("PATH_INFO", "")):
+            own = endpoints.answer_blocking(below, serving.intake.trusts(peer))
             return [_answer(start_response, environ, own)]
         if arrival is None:
             return self._pass(serving.observe(peer, headers), environ, start_response)
@@ -92,8 +93,8 @@ class MeshMiddleware:
         if refusal is not None:
             return [_answer(start_response, environ, refusal)]
         ticket = None
-        if serving.admission is not None:
-            admitted = serving.admission.enter_blocking(arrival, headers)
+        if admission is not None:
+            admitted = admission.enter_blocking(arrival, headers)
             if isinstance(admitted, Refusal):
                 serving.refuse(admitted.reason)
                 return [_answer(start_response, environ, admitted)]

@@ -41,7 +41,8 @@ def _untrusted(_: Observing, observed: Observed) -> Iterator[Reading]:
 
 def _queue(observed: Observed) -> ServingQueue | None:
     serving = observed.serving()
-    return None if serving is None or serving.admission is None else serving.admission.queue
+    admission = None if serving is None else serving.admission
+    return None if admission is None else admission.queue
 
 
 def _limit(_: Observing, observed: Observed) -> Iterator[Reading]:
