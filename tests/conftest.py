@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import random
 
 import pytest
 
 pytest_plugins = ["tests.peers.fixtures"]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """The garbage collector sees what tests make, and not the tests.
+
+    Hundreds have it look for leaks; what thousands of tests are would cost each of them more than all the rest.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
