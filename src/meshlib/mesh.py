@@ -405,6 +405,7 @@ class Mesh:
 
     def close(self) -> None:
         """End everything: registrations, watches, connections. Calls made later raise `MeshClosed`. Idempotent."""
+        living.discard(self)
         for registration in self._registrations:
             registration.close()
         self._wiring.close()

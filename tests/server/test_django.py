@@ -141,7 +141,7 @@ def test_a_stream_that_is_closed_or_dropped_or_fails_is_over(counting: Counting)
     assert counting.serving.in_flight == 0
     with pytest.raises(KeyError):
         served(MeshMiddleware(fail))
-    assert counting.serving.ended == {"ok": 2, "error": 2}
+    assert counting.serving.outcomes == {("cancelled", "disconnect"): 2, ("error", ""): 2}
 
 
 async def test_an_async_stream_that_is_closed_or_fails_is_over(counting: Counting) -> None:
@@ -180,7 +180,7 @@ async def test_an_async_stream_that_is_closed_or_fails_is_over(counting: Countin
         _ = [chunk async for chunk in await ask(breaking)]
     with pytest.raises(KeyError):
         await ask(fail)
-    assert counting.serving.ended == {"ok": 2, "error": 2}
+    assert counting.serving.outcomes == {("ok", ""): 1, ("cancelled", "disconnect"): 1, ("error", ""): 2}
 
 
 def test_an_expired_request_is_refused_and_a_stranger_is_not_believed(counting: Counting) -> None:

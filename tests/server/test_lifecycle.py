@@ -136,6 +136,9 @@ def test_the_lifecycles_of_a_process_are_those_of_its_meshes() -> None:
     with Mesh({"discovery": []}) as one, Mesh({"discovery": []}) as two:
         assert lifecycles(one) == [one.lifecycle]
         assert {one.lifecycle, two.lifecycle} <= set(lifecycles(None))
+        one.close()
+        assert one.lifecycle not in lifecycles(None)
+        assert two.lifecycle in lifecycles(None)
 
 
 def test_a_mesh_for_tests_enters_nothing_anywhere() -> None:

@@ -7,4 +7,4 @@ import weakref
 __all__ = ["living"]
 
 living: weakref.WeakSet[object] = weakref.WeakSet()
-"""All that are not garbage yet."""
+"""All that are neither closed nor garbage yet."""

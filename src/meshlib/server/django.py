@@ -235,9 +235,13 @@ class _Ending:
         self._status: int = response.status_code
         self._chunks = response.streaming_content
 
-    def close(self) -> None:
-        # Django calls it with the response's own `close`, behind that of the application's generator.
+    def ended(self) -> None:
         self._begun.served.end(self._status)
+
+    def close(self) -> None:
+        # Django calls it with the response's own `close`, behind that of the application's generator. Unless the end
+        # was before, the server takes no more: its client has gone.
+        self._begun.served.end(self._status, "disconnect")
 
     __del__ = close
 
@@ -250,7 +254,7 @@ class _Stream(_Ending):
         try:
             chunk: bytes = self._begun.pieces.run(next, self._chunks)
         except StopIteration:
-            self.close()
+            self.ended()
             raise
         except BaseException:
             self._begun.served.end()
@@ -266,7 +270,7 @@ class _AsyncStream(_Ending):
         try:
             chunk: bytes = await self._begun.pieces.run_async(anext, self._chunks)
         except StopAsyncIteration:
-            self.close()
+            self.ended()
             raise
         except BaseException:
             self._begun.served.end()
