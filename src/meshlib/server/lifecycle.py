@@ -115,8 +115,7 @@ class Lifecycle:
 
     def drain(self) -> None:
         """Be ready no more, leave the registry, and go on serving until callers have heard. Blocks."""
-        settings = self.settings
-        limit_s = 2.0 * _LEAVE_S + max(settings.notice_s or 0.0, self._notice_s())
+        limit_s = 2.0 * _LEAVE_S + self._notice_s()
         try:
             self.control.run_sync(self.adrain_here, limit_s)
         except (TimeoutError, MeshClosed) as error:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.importer import import_from_string
 
-from meshlib.config.server_settings import DrainSettings
 from meshlib.server.asgi_lifespan import Lifespan
-from meshlib.server.lifecycle import HasLifecycle, lifecycles
+from meshlib.server.lifecycle import HasLifecycle
 
 if TYPE_CHECKING:
     from meshlib.server.asgi import ASGIApp
@@ -32,9 +31,12 @@ def run(app: ASGIApp | str, *, mesh: HasLifecycle | None = None, **options: Any)
         app: the application, or where it is (``"shop:app"``), as `uvicorn.run` takes it. For several ``workers``, or to
             ``reload``, it has to be a text.
         mesh: of the process; None for all that the application makes.
-        options: those of `uvicorn.run`. ``timeout_graceful_shutdown`` is `DrainSettings.timeout_s`, unless given.
+        options: those of `uvicorn.run`. ``timeout_graceful_shutdown`` is the `DrainSettings.timeout_s` of `mesh`,
+            unless given. Without `mesh` that is known only in the process that serves, where `meshlib.server.signals` sees to
+            it.
     """
-    options.setdefault("timeout_graceful_shutdown", math.ceil(_settings(mesh).timeout_s))
+    if mesh is not None:
+        options.setdefault("timeout_graceful_shutdown", math.ceil(mesh.lifecycle.settings.timeout_s))
     options.setdefault("lifespan", "on")
     if isinstance(app, str):
         if options.pop("factory", False):
@@ -50,8 +52,3 @@ def application() -> Lifespan:
     name = os.environ[_APP]
     app = import_from_string(name.removesuffix("()"))
     return Lifespan(app() if name.endswith("()") else app)
-
-
-def _settings(mesh: HasLifecycle | None) -> DrainSettings:
-    """How processes of `mesh` end; the defaults where it is not made yet."""
-    return lifecycles(mesh)[0].settings if mesh is not None else DrainSettings()
