@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from meshlib.config.health_settings import HealthSettings
 from meshlib.dataclass import dataclass
-from meshlib.policy.serving_settings import AdmissionSettings
+
+if TYPE_CHECKING:
+    from meshlib.config.health_settings import HealthSettings
+    from meshlib.policy.serving_settings import AdmissionSettings
 
 __all__ = ["ACCEPTED", "Accepted", "Cancel", "DrainSettings", "LoadReports", "ServerSettings"]
 
@@ -49,7 +51,7 @@ class HopelessSettings:
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """What the callee's side believes of an incoming request.
+    """What this process does with the requests that come in, and how it ends.
 
     Attributes:
         trusted_peers: networks (CIDR) whose deadline, criticality and baggage are taken in; anybody else's are ignored.

@@ -25,7 +25,7 @@ _HOPELESS = HopelessSettings()
 
 
 class Drain(Part):
-    """How this process ends: see `meshlib.server.draining`.
+    """How this process ends: see `meshlib.server.lifecycle`.
 
     Attributes:
         notice: how long it goes on serving after it has left the registry, until callers have heard; unless given, as
@@ -56,7 +56,7 @@ class Hopeless(Part):
 
 
 class Server(Part):
-    """What the callee's side believes of an incoming request.
+    """What this process does with the requests that come in, and how it ends.
 
     Attributes:
         trusted_peers: networks whose deadline, criticality and baggage are taken in.
