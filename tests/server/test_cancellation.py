@@ -599,7 +599,7 @@ def leave(url: str, method: str, began: threading.Event) -> None:
 
 @contextmanager
 def hypercorn(app: Any) -> Iterator[str]:
-    with socket.socket() as listener:
+    with socket.socket(proto=socket.IPPROTO_TCP) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         config, loop, stop = Config(), asyncio.new_event_loop(), asyncio.Event()
