@@ -183,6 +183,20 @@ async def test_an_async_stream_that_is_closed_or_fails_is_over(counting: Countin
     assert counting.serving.outcomes == {("ok", ""): 1, ("cancelled", "disconnect"): 1, ("error", ""): 2}
 
 
+@pytest.mark.parametrize(("version", "then"), [("1.1", "close"), ("2", None)])
+async def test_those_who_keep_a_connection_are_told_to_go_elsewhere(
+    counting: Counting, version: str, then: str | None
+) -> None:
+    async def view(request: object) -> Any:
+        return HttpResponse("x")
+
+    middleware, request = MeshMiddleware(view), AsyncRequestFactory().get("/", headers={DEADLINE_MS: "5000"})
+    request.scope["http_version"] = version
+    assert "Connection" not in (await middleware(request)).headers
+    counting.serving.closing = True
+    assert (await middleware(request)).headers.get("Connection") == then
+
+
 def test_an_expired_request_is_refused_and_a_stranger_is_not_believed(counting: Counting) -> None:
     def called(request: object) -> Any:
         return HttpResponse(str(current().remaining is not None))

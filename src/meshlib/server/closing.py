@@ -12,14 +12,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from meshlib.server.asgi import Message, Scope, Send
 
-__all__ = ["closing"]
+__all__ = ["closing", "is_kept"]
 
 _CLOSE = (b"connection", b"close")
 
 
+def is_kept(scope: Scope) -> bool:
+    """Whether a request came over a connection that the header closes."""
+    version: str = scope.get("http_version", "1.1")
+    return version.startswith("1")
+
+
 def closing(scope: Scope, send: Send) -> Send:
     """`send` of an ASGI application, with the header on its response."""
-    if not scope.get("http_version", "1.1").startswith("1"):
+    if not is_kept(scope):
         return send
 
     async def send_and_close(message: Message) -> None:

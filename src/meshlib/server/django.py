@@ -25,6 +25,7 @@ from meshlib import context
 from meshlib.errors import MeshError
 from meshlib.server import asgi, wsgi
 from meshlib.server.cancellation import ENDS
+from meshlib.server.closing import is_kept
 from meshlib.server.intake import KEY
 from meshlib.server.pieces import Pieces
 from meshlib.server.refusal import LATE, OVERLOADED, Refusal, asks_for_peace, refusal_for
@@ -75,7 +76,7 @@ class MeshMiddleware:
     def __call__(self, request: Any) -> Any:
         """Serve one request; in an async project, a coroutine that does."""
         if iscoroutinefunction(self):
-            return self._serve_async(request)
+            return self._close_behind(request) if self._serving.closing else self._serve_async(request)
         serving, store = self._serving, _store(request)
         if KEY in store:
             store[ENDS] = True
@@ -107,11 +108,18 @@ class MeshMiddleware:
             raise
         return begun.end_with(request, self._answer(request, response))
 
+    async def _close_behind(self, request: Any) -> Any:
+        response = await self._serve_async(request)
+        scope = getattr(request, "scope", None)
+        if scope is not None and is_kept(scope):
+            response.headers["Connection"] = "close"
+        return response
+
     async def _serve_async(self, request: Any) -> Any:
         serving, store = self._serving, _store(request)
         if KEY in store:
             store[ENDS] = True
-            response, _ = await self._in_time(request, store[KEY], self.get_response(request))
+            response = await self._in_time(request, store[KEY], self.get_response(request))
             return self._answer(request, response)
         peer, headers = _peer(request, store), wsgi.WsgiHeaders(request.META)
         arrival = serving.intake.take(peer, headers)
@@ -135,27 +143,22 @@ class MeshMiddleware:
         begun = _Begun(serving, arrival, admitted, store)
         work = begun.pieces.run_async(self.get_response, request)
         try:
-            response, late = await self._in_time(request, arrival, work)
+            response = await self._in_time(request, arrival, work)
         except BaseException as error:
             begun.served.end(0, "disconnect" if isinstance(error, asyncio.CancelledError) else "")
             raise
-        if late:
-            begun.served.end(0, "deadline")
         return begun.end_with(request, self._answer(request, response))
 
-    async def _in_time(self, request: Any, arrival: Arrival, work: Awaitable[Any]) -> tuple[Any, bool]:
+    async def _in_time(self, request: Any, arrival: Arrival, work: Awaitable[Any]) -> Any:
         """Await `work`; where handlers are cancelled, end it just before the deadline, and answer that.
 
         A view that is sync runs in a thread, which nothing can end. One that is async is ended here, in the task that
         Django gave it: to cancel Django's own, as a middleware about it would, leaves the view running. (So that one
         is told to leave it alone.)
-
-        Returns:
-            The response, and whether it is the one for a view that was ended.
         """
         deadline, task = arrival.request.deadline, asyncio.current_task()
         if deadline is None or task is None or not self._serving.cancels(request.method):
-            return await work, False
+            return await work
         ended, cancelling = False, task.cancelling()
 
         def end() -> None:
@@ -171,12 +174,13 @@ class MeshMiddleware:
         except asyncio.CancelledError:
             if not ended or task.uncancel() > cancelling:
                 raise
-            return _response_of(LATE), True
+            arrival.late = True
+            return _response_of(LATE)
         finally:
             timer.cancel()
         if ended:
             task.uncancel()
-        return response, False
+        return response
 
     def process_exception(self, request: Any, error: Exception) -> Any:
         """Answer an error of a view that neither it nor a middleware inside of this one took."""

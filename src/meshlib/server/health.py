@@ -62,12 +62,14 @@ class Check:
         self._at: float | None = None
         self._fault = ""
         self._running: Future[str] | None = None
+        self._tasks: dict[asyncio.AbstractEventLoop, asyncio.Task[str]] = {}
         self._lock = threading.Lock()
 
     def renew_lock(self) -> None:
-        """After a fork, in the child, where the parent's threads do not run."""
+        """After a fork, in the child, where the parent's threads and tasks do not run."""
         self._lock = threading.Lock()
         self._running = None
+        self._tasks = {}
 
     def known(self) -> str | None:
         """Its fault, empty for none, if that is fresh."""
@@ -78,6 +80,15 @@ class Check:
         """Its fault, empty for none; in an event loop."""
         if (known := self.known()) is not None:
             return known
+        # One run for all who ask meanwhile: anybody may, and a check that asks a database must not be what floods it.
+        loop = asyncio.get_running_loop()
+        task = self._tasks.get(loop)
+        if task is None:
+            task = self._tasks[loop] = loop.create_task(self._run(timeout_s), name=f"meshlib check {self.name}")
+            task.add_done_callback(lambda _: self._tasks.pop(loop, None))
+        return await asyncio.shield(task)
+
+    async def _run(self, timeout_s: float) -> str:
         limit_s = timeout_s if self._timeout_s is None else self._timeout_s
         try:
             async with asyncio.timeout(limit_s):

@@ -157,6 +157,7 @@ class Arrival:
         source: the ASGI scope or the WSGI environ, where it is timed.
         template: of the route that it took, where it is timed and the framework has one.
         asks: in which forms a trusted caller reads how loaded this process is; empty if it did not ask.
+        late: a middleware further in ended its handler at the deadline.
     """
 
     request: ServedRequest
@@ -170,6 +171,7 @@ class Arrival:
     source: Mapping[str, Any] | None = None
     template: str = ""
     asks: str = ""
+    late: bool = False
 
     def inherited(self) -> Scope:
         """What calls inherit that the application makes."""

@@ -327,6 +327,8 @@ class Served:
         if self._open:
             self._open = False
             self.arrival.request.close()
+            if self.arrival.late:
+                cancelled = "deadline"
             outcome: Outcome = "cancelled" if cancelled else "ok" if 0 < status < _ERROR else "error"
             self._serving._end(self, outcome, cancelled)
             if self._ticket is not None:

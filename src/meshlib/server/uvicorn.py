@@ -32,8 +32,7 @@ def run(app: ASGIApp | str, *, mesh: HasLifecycle | None = None, **options: Any)
             ``reload``, it has to be a text.
         mesh: of the process; None for all that the application makes.
         options: those of `uvicorn.run`. ``timeout_graceful_shutdown`` is the `DrainSettings.timeout_s` of `mesh`,
-            unless given. Without `mesh` that is known only in the process that serves, where `meshlib.server.signals` sees to
-            it.
+            unless given; without `mesh`, that of the process that serves holds (`meshlib.server.signals`).
     """
     if mesh is not None:
         options.setdefault("timeout_graceful_shutdown", math.ceil(mesh.lifecycle.settings.timeout_s))
