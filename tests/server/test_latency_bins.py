@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
 from meshlib.server.latency_bins import RECENT_S, LatencyBins
-from meshlib.server.loop_lag import INTERVAL_S, LoopLag
 
 
 def test_it_is_the_median_at_about_that_many() -> None:
@@ -48,37 +42,3 @@ def test_any_number_has_a_bin(in_flight: int) -> None:
     bins = LatencyBins()
     bins.note(in_flight, 0.5, 1.0)
     assert bins.median(in_flight, 1.0) == 0.5
-
-
-def test_a_loop_that_is_held_up_is_late_and_an_idle_one_has_no_timer() -> None:
-    lag = LoopLag()
-
-    async def serve() -> float:
-        lag.seen()
-        lag.seen()
-        time.sleep(INTERVAL_S + 0.15)  # a handler that computes
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        found = lag.lag_s
-        assert not asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
-        lag.seen()
-        return found
-
-    assert 0.1 < asyncio.run(serve()) < 5.0
-    assert asyncio.run(serve()) > 0.1  # in another loop of the same thread
-
-
-def test_what_waits_for_a_thread_is_counted() -> None:
-    async def serve() -> int:
-        lag, taken, go = LoopLag(), threading.Event(), threading.Event()
-        lag.seen()
-        loop = asyncio.get_running_loop()
-        loop.set_default_executor(ThreadPoolExecutor(1))
-        waiting = [loop.run_in_executor(None, lambda: (taken.set(), go.wait(10))) for _ in range(4)]
-        assert taken.wait(10)
-        found = lag.threads_wanted
-        go.set()
-        await asyncio.gather(*waiting)
-        return found
-
-    assert asyncio.run(serve()) == 3

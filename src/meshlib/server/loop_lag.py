@@ -30,7 +30,11 @@ class LoopLag:
 
     def seen(self) -> None:
         """A request has come: in the loop that serves it, within a task."""
-        watched, loop = self._loops.get(threading.get_ident()), asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # another kind of loop, as of trio
+            return
+        watched = self._loops.get(threading.get_ident())
         if watched is None or watched.loop is not loop:
             watched = self._loops[threading.get_ident()] = _Watched(loop)
         if not watched.waiting:
