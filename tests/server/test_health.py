@@ -231,6 +231,25 @@ async def test_a_result_holds_for_a_second_however_many_ask() -> None:
     assert runs == [100.0, 101.0, 51.0]
 
 
+async def test_a_check_that_takes_its_time_runs_once_for_all_who_ask_meanwhile_whoever_of_them_gives_up() -> None:
+    callee, runs, begun, go = Callee(), list[int](), asyncio.Event(), asyncio.Event()
+
+    async def check() -> None:
+        runs.append(1)
+        begun.set()
+        await go.wait()
+
+    callee.serving.add_check("database", check, timeout="20s")
+    asking = [asyncio.ensure_future(callee.get("/readyz", peer=STRANGER)) for _ in range(20)]
+    await begun.wait()
+    asking.pop(0).cancel()
+    for _ in range(50):
+        await asyncio.sleep(0)
+    go.set()
+    assert {answer.status_code for answer in await asyncio.gather(*asking)} == {200}
+    assert len(runs) == 1
+
+
 async def test_a_blocking_check_that_hangs_is_not_begun_again_and_passes_when_it_comes_back() -> None:
     callee, begun, go = Callee(), list[int](), threading.Event()
 
