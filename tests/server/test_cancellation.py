@@ -224,6 +224,29 @@ async def test_a_fault_of_the_application_behind_the_deadline_is_seen() -> None:
     assert server.status == 504
 
 
+async def test_a_server_that_ends_does_not_wait_for_the_answer_and_leaves_no_task() -> None:
+    class Stuck(Server):
+        async def send(self, message: Message) -> None:
+            self.done.set()
+            await asyncio.sleep(1000)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            await asyncio.sleep(1000)  # cleans up, for long
+
+    before = asyncio.all_tasks()
+    server, middleware = Stuck(), MeshMiddleware(app, StandInMesh(cancel="all"))
+    serving = asyncio.ensure_future(server.serve(middleware, 20))
+    await server.done.wait()
+    serving.cancel()
+    assert await asyncio.gather(serving, return_exceptions=True) != [None]
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+    assert middleware._serving.in_flight == 0
+
+
 async def test_the_span_of_the_framework_says_so() -> None:
     provider = TracerProvider()
     with provider.get_tracer("test").start_as_current_span("server") as span:

@@ -212,6 +212,7 @@ class Cancellation:
         self.reason = response.cut = reason
         if reason == "deadline" and not response.status:
             self._answering = self._start(response.answer(LATE, self._scope["method"]))
+            self._answering.add_done_callback(_look_at)
         self._interrupt()
 
     def _interrupt(self) -> None:
@@ -259,6 +260,11 @@ class Cancellation:
         if self.reason:
             trace.get_current_span().set_attribute("meshlib.cancelled", self.reason)
         if not self.reason or (error is not None and not self._leads_to(error, alone)):
+            if self._answering is not None:
+                try:  # a server that wants to end does not wait for a caller that takes its time to read
+                    await asyncio.wait([self._answering], timeout=None if isinstance(error, Exception) else 0.0)
+                finally:
+                    self._answering.cancel()
             return False
         if self._answering is not None:
             await self._answering
@@ -336,6 +342,11 @@ class Lookout:
 
 _local = threading.local()
 _NOWHERE = contextvars.Context()
+
+
+def _look_at(answering: asyncio.Task[None]) -> None:
+    if not answering.cancelled():
+        answering.exception()  # so that nobody reports that it was not; whoever waits for the answer has it, too
 
 
 def _waits_for_thread(task: asyncio.Task[Any]) -> bool:
