@@ -28,9 +28,8 @@ from meshlib.server.admission import Admission, Ticket
 from meshlib.server.asgi import Message, Receive, Scope, Send
 from meshlib.server.refusal import Refusal
 from meshlib.server.serving import Serving
-from meshlib.telemetry.events import Event
+from meshlib.telemetry.events import Event, SheddingBegan, SheddingEnded
 from meshlib.telemetry.gauges_serving import SERVING_GAUGES
-from meshlib.telemetry.serving_events import SheddingBegan, SheddingEnded
 from tests.server.conftest import Serve
 from tests.server.standin import StandInMesh
 from tests.server.test_wsgi import call

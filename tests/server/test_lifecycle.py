@@ -27,8 +27,7 @@ from meshlib.server.asgi import MeshMiddleware
 from meshlib.server.asgi_lifespan import Lifespan
 from meshlib.server.fastapi import lifespan
 from meshlib.server.lifecycle import lifecycles
-from meshlib.telemetry.events import Event
-from meshlib.telemetry.lifecycle_events import DrainingBegan, DrainingEnded
+from meshlib.telemetry.events import DrainingBegan, DrainingEnded, Event
 from meshlib.testing import MeshFixture
 from tests.discovery.support import until
 

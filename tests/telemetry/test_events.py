@@ -248,6 +248,7 @@ def test_each_event_has_a_kind_of_its_own_and_a_sentence() -> None:
     fields = {"cluster": "c", "endpoint": "e", "for_s": 1.0, "failures": 1, "members": 2, "in_flight": 1, "pending": 0}
     fields |= {"gate": "throttle", "refused": 3, "source": "mesh.yaml", "detail": "why", "old": "on", "new": "off"}
     fields |= {"policy": "throttle", "differed": 2, "proxy": "Istio", "quiet": 11, "endpoints": 20}
+    fields |= {"limit": 4, "notice_s": 5.0, "took_s": 5.1}
     kinds = set()
     for each in classes:
         event = each(service="orders", **{name: fields[name] for name in each.__dataclass_fields__ if name in fields})

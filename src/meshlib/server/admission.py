@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from meshlib.context import Criticality
 from meshlib.policy.serving_queue import ServingQueue, Shed, Waiter
 from meshlib.server.refusal import EXPIRED, Refusal, overload
-from meshlib.telemetry.serving_events import SheddingBegan, SheddingEnded
+from meshlib.telemetry.events import SheddingBegan, SheddingEnded
 
 if TYPE_CHECKING:
     from meshlib.policy.serving_settings import AdmissionSettings

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from meshlib.discovery.living import living
 from meshlib.errors import ConfigError, MeshClosed
-from meshlib.telemetry.lifecycle_events import DrainingBegan, DrainingEnded
+from meshlib.telemetry.events import DrainingBegan, DrainingEnded
 
 if TYPE_CHECKING:
     from meshlib.config.server_settings import DrainSettings

@@ -11,6 +11,8 @@ from typing import ClassVar
 
 from meshlib.dataclass import dataclass
 from meshlib.telemetry.event import Event
+from meshlib.telemetry.lifecycle_events import DrainingBegan, DrainingEnded
+from meshlib.telemetry.serving_events import SheddingBegan, SheddingEnded
 
 __all__ = [
     "BreakerClosed",
@@ -23,6 +25,8 @@ __all__ = [
     "DiscoveryReady",
     "DiscoveryStale",
     "DiscoveryUnwell",
+    "DrainingBegan",
+    "DrainingEnded",
     "Ejected",
     "Event",
     "FleetUnwell",
@@ -41,6 +45,8 @@ __all__ = [
     "ServiceForgotten",
     "ServiceUnknown",
     "ShadowDiffers",
+    "SheddingBegan",
+    "SheddingEnded",
     "SidecarFound",
     "from_discovery",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from meshlib.dataclass import dataclass
-from meshlib.telemetry.events import Event
+from meshlib.telemetry.event import Event
 
 __all__ = ["DrainingBegan", "DrainingEnded"]
 

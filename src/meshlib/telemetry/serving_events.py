@@ -6,7 +6,7 @@ import logging
 from typing import ClassVar
 
 from meshlib.dataclass import dataclass
-from meshlib.telemetry.events import Event
+from meshlib.telemetry.event import Event
 
 __all__ = ["SheddingBegan", "SheddingEnded"]
 
