@@ -15,6 +15,7 @@ restricts `test` to one Python.
 # Any Python 3.6 has to get as far as saying what is missing: no newer syntax, and no newer module at the top.
 
 import glob
+import json
 import os
 import re
 import shutil
@@ -49,9 +50,10 @@ def main(arguments):
     if not make_environment():
         return 2
     command = [VENV_PYTHON, "-m", "nox", "-f", os.path.join(ROOT, "noxfile.py"), "-s", SESSIONS[arguments[0]]]
-    command += ["--"] + arguments[1:]
     if arguments[0] == "test":
-        return run_tests(command)
+        install_side_by_side(command)
+        return run_tests(command + ["--"] + arguments[1:])
+    command += ["--"] + arguments[1:]
     sys.stdout.flush()
     os.execv(command[0], command)
 
@@ -204,6 +206,32 @@ def attempt(command, log):
 
 
 # The tests
+
+
+def install_side_by_side(command):
+    """Makes the environments of several Pythons at once, where there are none yet: an installation keeps one core busy.
+
+    What goes wrong here each session tells, which then tries again.
+    """
+    listed = subprocess.run(
+        command + ["--list", "--json"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False
+    )
+    try:
+        sessions = [session["session"] for session in json.loads(listed.stdout)]
+    except ValueError:
+        return
+    new = [name for name in sessions if not os.path.exists(os.path.join(ROOT, ".nox", name.replace(".", "-")))]
+    if len(new) < 2:
+        return
+    say("making environments for " + ", ".join(new))
+    started = time.monotonic()
+    children = [
+        subprocess.Popen(command[:-1] + [name, "--install-only"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for name in new
+    ]
+    for child in children:
+        child.wait()
+    say("made them in %.0f s" % (time.monotonic() - started))
 
 
 def run_tests(command):
