@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING
 from meshlib.context import Criticality
 from meshlib.policy.serving_queue import ServingQueue, Shed, Waiter
 from meshlib.server.refusal import EXPIRED, Refusal, overload
-from meshlib.telemetry.events import SheddingBegan, SheddingEnded
+from meshlib.telemetry.events import Event, SheddingBegan, SheddingEnded
 
 if TYPE_CHECKING:
     from meshlib.policy.serving_settings import AdmissionSettings
     from meshlib.server.departure import Departure
     from meshlib.server.intake import Arrival, ReceivedHeaders
-    from meshlib.telemetry.events import Event
 
 __all__ = ["Admission", "Ticket"]
 
