@@ -12,10 +12,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from meshlib.context import current_scope
+import meshlib
+from meshlib.context import Criticality, current_scope
 from meshlib.errors import LimitExceeded
+from meshlib.mesh import Mesh
 from meshlib.server.asgi import MeshMiddleware
 from meshlib.server.flask import MeshExtension
+from meshlib.testing import MeshFixture
 from tests.server.standin import StandInMesh
 
 HEADER = "x-envoy-overloaded"
@@ -47,6 +50,12 @@ async def starlette_fine(request: Request) -> Any:
     return PlainTextResponse("x", 503)
 
 
+async def starlette_passed_on(request: Request) -> Any:
+    return PlainTextResponse(
+        "x", int(request.query_params["status"]), {"X-Meshlib-Refused": "overload", "x-other": "1"}
+    )
+
+
 async def starlette_stream(request: Request) -> Any:
     overload()
     return StreamingResponse(iter(["a", "b"]), 503)
@@ -57,6 +66,7 @@ def starlette_client() -> httpx.AsyncClient:
         Route("/status/{status}", starlette_answer),
         Route("/raise", starlette_raise),
         Route("/fine", starlette_fine),
+        Route("/passed-on", starlette_passed_on),
         Route("/stream", starlette_stream),
     ]
     app = MeshMiddleware(Starlette(routes=routes), StandInMesh())
@@ -75,6 +85,10 @@ def flask_client() -> httpx.Client:
 
     app.add_url_rule("/raise", view_func=fail, endpoint="raise")
     app.add_url_rule("/fine", view_func=lambda: ("x", 503), endpoint="fine")
+
+    @app.get("/passed-on")
+    def passed_on() -> Any:
+        return "x", int(flask.request.args["status"]), {"X-Meshlib-Refused": "overload", "x-other": "1"}
 
     @app.get("/stream")
     def stream() -> Any:
@@ -110,3 +124,56 @@ def test_a_flask_application_passes_it_on_with_its_failures_alone(path: str, tol
     with flask_client() as client:
         response = client.get(path)
     assert response.headers.get(HEADER) == told
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("status", "kept"), [(503, None), (500, "overload")])
+async def test_what_a_service_below_was_refused_is_not_said_of_this_one(status: int, kept: str | None) -> None:
+    async with starlette_client() as client:
+        responses = [await client.get("/passed-on", params={"status": status})]
+    with flask_client() as flasks:
+        responses.append(flasks.get("/passed-on", params={"status": status}))
+    for response in responses:
+        assert (response.headers.get("x-meshlib-refused"), response.headers["x-other"]) == (kept, "1")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+async def test_a_post_that_a_full_process_refuses_is_made_at_another(kind: str) -> None:
+    made: list[str] = []
+
+    def orders(name: str) -> Any:
+        callee = Mesh(service="orders", discovery=[], server={"admission": {"max_in_flight": 1, "max_pending": 0}})
+        admission = callee.serving.admission
+        if name == "full":
+            assert admission is not None
+            assert admission.queue.enter(admission.clock(), Criticality.CRITICAL, None, None, None) is None
+        if kind == "asgi":
+
+            async def create(request: Request) -> Any:
+                made.append((await request.body()).decode())
+                return PlainTextResponse(name, 201)
+
+            return MeshMiddleware(Starlette(routes=[Route("/", create, methods=["POST"])]), callee)
+        app = flask.Flask(__name__)
+        MeshExtension(callee, app)
+
+        @app.post("/")
+        def create_too() -> Any:
+            made.append(flask.request.get_data(as_text=True))
+            return name, 201
+
+        return app
+
+    async with MeshFixture() as mesh:
+        mesh.serve("orders", orders("full"), name="full")
+        mesh.serve("orders", orders("free"), name="free")
+        client = mesh.async_client("orders")
+        answers = [await client.post("/", content=b"one book") for _ in range(4)]
+        refused = mesh.calls("orders", instance="full")
+    assert [(answer.status_code, answer.text) for answer in answers] == [(201, "free")] * 4
+    assert made == ["one book"] * 4
+    records = [meshlib.record(answer) for answer in answers]
+    assert refused
+    told = [attempt.refused for record in records if record is not None for attempt in record.attempts]
+    assert told.count("overload") == len(refused)

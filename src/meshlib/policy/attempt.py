@@ -7,6 +7,7 @@ from random import Random
 from meshlib.balance.balancer import Member
 from meshlib.balance.cluster import Cluster
 from meshlib.errors import AttemptTimeout, DeadlineExceeded, MeshError
+from meshlib.policy.classify import NOT_CALLED
 from meshlib.policy.outlier import EjectionProbe
 from meshlib.policy.record import AttemptRecord
 
@@ -26,6 +27,7 @@ class Attempt:
         hedge, how: as in the record.
         open: whether it is under way, its response's body included.
         sent: whether any byte of its request may have left this process.
+        declined: why the mesh of the service answered in the place of its application; None if it did not.
         outcome: as in the record; ``pending`` until all that the caller wants of it is there.
     """
 
@@ -34,6 +36,7 @@ class Attempt:
         "_lease",
         "cluster",
         "deadline",
+        "declined",
         "error",
         "finished_at",
         "headers_at",
@@ -92,6 +95,7 @@ class Attempt:
         self.how = how
         self.sent = False
         self.resent = False
+        self.declined: str | None = None
         self.status: int | None = None
         self.headers_at: float | None = None
         self.finished_at: float | None = None
@@ -101,6 +105,11 @@ class Attempt:
         self._blind = blind
         self._lease = lease
         member.node.enter()
+
+    @property
+    def called(self) -> bool:
+        """Whether the application of the service may have been called."""
+        return self.sent and self.declined not in NOT_CALLED
 
     def answered(self, now: float, retry_after_s: float | None, rng: Random) -> None:
         """Its headers came, with a good status. `completed` follows, now or with the end of the body.
@@ -200,6 +209,7 @@ class Attempt:
             phase=self.phase if told else None,
             sent=self.sent,
             resent=self.resent,
+            refused=self.declined,
             probe=self.probe,
             hedge=self.hedge,
             how=self.how,

@@ -12,6 +12,7 @@ from meshlib.errors import MeshError
 from meshlib.policy.actions import Action, Cancel, Start
 from meshlib.policy.attempt import Attempt
 from meshlib.policy.breaker import BreakerState
+from meshlib.policy.classify import TOO_LATE, refused_by
 from meshlib.policy.facts import Ready
 from meshlib.policy.holdings import RUNNING, Holdings
 from meshlib.policy.placement import AWAIT_ENDPOINTS
@@ -188,7 +189,7 @@ class Attempts(Holdings):
         self._pay(now)
         if self._retry_due:
             return
-        verdict = self._decide(now, Failure(None, error, any(each.sent for each in self.attempts)))
+        verdict = self._decide(now, Failure(None, error, self._sent(), not_called=not self._called()))
         if verdict.retry:
             self._retried.add(attempt.n)
             self._retry_beside(now, verdict)
@@ -267,6 +268,14 @@ class Attempts(Holdings):
         attempt.close(now)
         return self._fail(now, failure.error, success=False)
 
+    def _sent(self) -> bool:
+        """Whether any byte of the request may have left this process, in any attempt."""
+        return any(attempt.sent for attempt in self.attempts)
+
+    def _called(self) -> bool:
+        """Whether the application of the service may have been called, in any attempt."""
+        return any(attempt.called for attempt in self.attempts)
+
     def _decide(self, now: float, failure: Failure) -> Verdict:
         """Whether a failure is followed by a retry; if so, the budget has been charged for it."""
         facts, policy, retries = self.facts, self.facts.policy.retry, len(self.attempts) - 1
@@ -292,6 +301,16 @@ class Attempts(Holdings):
         if verdict is NO_BUDGET:
             facts.budget.count_refused()
         return verdict
+
+    def _note_refusal(self, attempt: Attempt, status: int, failure: Failure) -> None:
+        """Add to a failure what the mesh of the service says: that its application was not called, or had no time."""
+        reason = attempt.declined = refused_by(status, failure.headers)
+        if reason is None:
+            return
+        failure.not_called = not self._called()
+        # What went by the time of this attempt alone, another may have the time for, elsewhere.
+        if reason in TOO_LATE and attempt.limit != "per-try":
+            failure.too_late = reason
 
     def _pay(self, now: float) -> None:
         """Charge the budget for the failures so far."""

@@ -164,6 +164,8 @@ class Call(Injections):
         # Most responses are good ones, so the common case is decided without making a `Failure`.
         if status >= 400 or policy.looks_closely:
             failure = Failure(status, None, True, retry_after_s, overloaded, response, answer, reset_s)
+            if failed:
+                self._note_refusal(attempt, status, failure)
             if self._wants_retry(now, failure):
                 return self._retry(attempt, now, failure)
             if failed:
@@ -204,7 +206,7 @@ class Call(Injections):
         if not is_to_blame(error):
             return self._not_sent(attempt, now, error)
         attempt.failed(now, self._rng)
-        failure = Failure(None, error, any(each.sent for each in self.attempts), began=attempt.sent)
+        failure = Failure(None, error, self._sent(), began=attempt.sent, not_called=not self._called())
         if self._wants_retry(now, failure):
             return self._retry(attempt, now, failure)
         attempt.close(now)

@@ -14,21 +14,32 @@ from typing import Any, Final, TypeAlias
 
 from meshlib.dataclass import dataclass
 from meshlib.errors import MeshError, PoolTimeout, WireError
+from meshlib.propagation import REFUSED
 
 __all__ = [
     "FAILURE_STATUSES",
+    "NOT_CALLED",
     "OVERLOAD_STATUSES",
+    "TOO_LATE",
     "Failure",
     "ResponseHeaders",
     "asks_for_peace",
     "is_to_blame",
     "parse_reset",
     "parse_retry_after",
+    "refused_by",
 ]
 
 FAILURE_STATUSES: Final = frozenset({502, 503, 504})
 OVERLOAD_STATUSES: Final = frozenset({429, 503})
 """Statuses with which ``Retry-After`` means: come back then."""
+
+NOT_CALLED: Final = frozenset({"overload"})
+"""Why a service's mesh refuses a request that it might serve at another time or place. Its application was not called,
+so the request may be repeated as if it had not been sent."""
+
+TOO_LATE: Final = frozenset({"expired", "hopeless", "deadline"})
+"""Why it answers in the place of an application that could not have done it in time."""
 
 ResponseHeaders: TypeAlias = Sequence[tuple[bytes, bytes]]
 
@@ -49,6 +60,8 @@ class Failure:
         headers: of the response.
         reset_s: what one of the policy's reset headers asks for; None without.
         began: whether a byte of the request may have left in this attempt; None where that is what `sent` says.
+        not_called: whether the application was called in no attempt, as the mesh of the service says.
+        too_late: why there is no time to do it, as the mesh of the service says; None if it does not.
     """
 
     status: int | None = None
@@ -60,6 +73,8 @@ class Failure:
     headers: ResponseHeaders = ()
     reset_s: float | None = None
     began: bool | None = None
+    not_called: bool = False
+    too_late: str | None = None
 
     def header(self, name: str) -> str | None:
         """A header of the response, its values in one; None if it is not there."""
@@ -84,6 +99,22 @@ def asks_for_peace(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 _NO_RETRY = frozenset({b"x-envoy-overloaded", b"finagle-http-nonretryable-nack"})
+
+
+def refused_by(status: int, headers: ResponseHeaders) -> str | None:
+    """Why the mesh of the service, and not its application, gave this response; None if it does not say that it did.
+
+    ``x-meshlib-refused`` counts with the status of its reason alone, and if it stands there once.
+    """
+    wanted = NOT_CALLED if status == 503 else TOO_LATE if status == 504 else None
+    if wanted is None:
+        return None
+    said = [value for name, value in headers if name.lower() == _REFUSED]
+    reason = said[0].decode("latin-1") if len(said) == 1 else ""
+    return reason if reason in wanted else None
+
+
+_REFUSED = REFUSED.encode()
 
 
 def is_to_blame(error: MeshError) -> bool:

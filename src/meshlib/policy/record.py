@@ -24,6 +24,8 @@ class AttemptRecord:
         phase: how far it had come when it failed: ``pool``, ``connect``, ``tls``, ``write``, ``headers``, ``body``.
         sent: whether any byte of the request may have left this process.
         resent: whether it was silently sent once more, because a kept connection proved stale.
+        refused: why the mesh of the service answered in the place of its application: ``overload``, ``expired``,
+            ``hopeless``, ``deadline`` (begun, but not done in time); None if it did not.
         probe: whether it tested an ejected endpoint or an open circuit.
         hedge: whether it was started beside another, which had not answered yet.
         how: how its endpoint came to be picked, where that was not the usual way: ``panic``, ``priority 1``.
@@ -43,12 +45,15 @@ class AttemptRecord:
     probe: bool = False
     hedge: bool = False
     how: str | None = None
+    refused: str | None = None
 
     def __str__(self) -> str:
         result = self.error or (str(self.status) if self.status is not None else self.outcome)
         phase = f" in {self.phase}" if self.error and self.phase else ""
         hedge = " (hedge)" if self.hedge else ""
-        return f"#{self.number}{hedge} {self.endpoint} {result}{phase} after {format_duration(self.duration_s)}"
+        refused = f" (refused: {self.refused})" if self.refused else ""
+        said = f"{result}{refused}{phase}"
+        return f"#{self.number}{hedge} {self.endpoint} {said} after {format_duration(self.duration_s)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,13 @@
 In this order, the first "no" ends it, and its reason goes into the record:
 
 1. the failure is one that the policy names (`RetryPolicy.on`, or a tenacity ``retry`` object);
-2. repeating is safe: the method is idempotent, or the caller said so, or no byte of the request left this process; or
-   the policy takes the risk (`RetryPolicy.unsafe`) and the caller did not forbid it;
+2. repeating is safe: the method is idempotent, or the caller said so, or no byte of the request left this process, or
+   the mesh of the service refused it before its application was called (``x-meshlib-refused: overload``); or the policy
+   takes the risk (`RetryPolicy.unsafe`) and the caller did not forbid it;
 3. the body can be produced again;
 4. there are retries left (and tenacity's ``stop`` agrees);
-5. the server did not ask to be left alone (``x-envoy-overloaded``, a long ``Retry-After`` with nowhere else to go);
+5. the server did not ask to be left alone (``x-envoy-overloaded``, a long ``Retry-After`` with nowhere else to go), nor
+   say that what the call has left is too little (``x-meshlib-refused: expired``, ``hopeless``, ``deadline``);
 6. the budget is open;
 7. the wait ends before the deadline.
 
@@ -164,7 +166,7 @@ def decide(
         rng: for the jitter.
         before_s: the wait before the last retry; 0 for the first.
     """
-    if failure.sent and not safe and not (policy.unsafe and safe is None):
+    if failure.sent and not failure.not_called and not safe and not (policy.unsafe and safe is None):
         return Verdict(False, reason="it may have been processed, and the request is not idempotent")
     if failure.sent and not replayable:
         return Verdict(False, reason="its body cannot be sent again")
@@ -174,6 +176,8 @@ def decide(
         )
     if failure.overloaded:
         return OVERLOADED
+    if failure.too_late is not None:
+        return Verdict(False, reason=f"the service says that there is no time left for it ({failure.too_late})")
 
     state, reason = None, "backoff"
     asked = failure.retry_after_s if policy.rate_limited_backoff is None else failure.reset_s

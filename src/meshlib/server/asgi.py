@@ -13,13 +13,13 @@ from opentelemetry import context as otel_context
 
 from meshlib.context import reset_scope, set_scope
 from meshlib.errors import DeadlineExceeded, MeshError
-from meshlib.propagation import INCOMING, Headers
+from meshlib.propagation import INCOMING, REFUSED, Headers
 from meshlib.server.cancellation import Cancellation
 from meshlib.server.closing import closing
 from meshlib.server.departure import Departure
 from meshlib.server.hopeless import template_of
 from meshlib.server.intake import KEY, UNIX, HasSettings, IntakeCounts
-from meshlib.server.refusal import OVERLOADED, Refusal, asks_for_peace, refusal_for
+from meshlib.server.refusal import OVERLOADED, Refusal, asks_for_peace, not_ours, refusal_for
 from meshlib.server.serving import Served, serving_of
 
 if TYPE_CHECKING:
@@ -37,8 +37,10 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _TRACE = frozenset({"traceparent", "tracestate"})
-_KNOWN = {name.encode(): name for name in (*INCOMING, *_TRACE)}
+_NAMES = frozenset({*INCOMING, *_TRACE})
+_KNOWN = {name.encode(): name for name in _NAMES}
 _OVERLOADED = (OVERLOADED[0].encode(), OVERLOADED[1].encode())
+_REFUSED = REFUSED.encode()
 
 
 class MeshMiddleware:
@@ -210,6 +212,9 @@ class Response:
             request = arrival.request
             if arrival.source is not None:
                 arrival.template = template_of(arrival.source)
+            if not_ours(self.status):
+                headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != _REFUSED]
+                message = {**message, "headers": headers}
             if request.overloaded and asks_for_peace(self.status, request):
                 headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != _OVERLOADED[0]]
                 message = {**message, "headers": [*headers, _OVERLOADED]}
@@ -248,11 +253,11 @@ _BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.r
 
 
 class _AsgiHeaders:
-    __slots__ = ("_raw", "_trace")
+    __slots__ = ("_found", "_raw", "_traced")
 
     def __init__(self, raw: Iterable[Sequence[bytes]]) -> None:
         self._raw = raw if isinstance(raw, (list, tuple)) else list(raw)
-        self._trace: dict[str, list[str]] | None = None
+        self._found: dict[str, list[str]] | None = None
 
     def known(self) -> Headers:
         found: dict[str, list[str]] = {}
@@ -260,13 +265,17 @@ class _AsgiHeaders:
         for name, value in self._raw:
             known = _KNOWN.get(name)
             if known is not None:
-                (traced if known in _TRACE else found).setdefault(known, []).append(value.decode("latin-1"))
-        self._trace = traced
+                place = traced if known in _TRACE else found
+                if known in place:
+                    place[known].append(value.decode("latin-1"))
+                else:
+                    place[known] = [value.decode("latin-1")]
+        self._found, self._traced = found, traced
         return found
 
     def values(self, name: str) -> Sequence[str]:
-        if self._trace is not None and name in _TRACE:
-            return self._trace.get(name, ())
+        if self._found is not None and name in _NAMES:
+            return (self._traced if name in _TRACE else self._found).get(name, ())
         wanted = name.encode("latin-1", "replace")
         return [value.decode("latin-1") for key, value in self._raw if key == wanted]
 

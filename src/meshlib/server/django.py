@@ -23,12 +23,13 @@ from django.utils.module_loading import import_string
 
 from meshlib import context
 from meshlib.errors import MeshError
+from meshlib.propagation import REFUSED
 from meshlib.server import asgi, wsgi
 from meshlib.server.cancellation import ENDS
 from meshlib.server.closing import is_kept
 from meshlib.server.intake import KEY
 from meshlib.server.pieces import Pieces
-from meshlib.server.refusal import LATE, OVERLOADED, Refusal, asks_for_peace, refusal_for
+from meshlib.server.refusal import LATE, OVERLOADED, Refusal, asks_for_peace, not_ours, refusal_for
 from meshlib.server.serving import Serving, serving_of
 
 if TYPE_CHECKING:
@@ -217,6 +218,8 @@ class _Begun:
         arrival = self.arrival
         if arrival.source is not None and request.resolver_match is not None:
             arrival.template = request.resolver_match.route
+        if not_ours(response.status_code):
+            response.headers.pop(REFUSED, None)
         if asks_for_peace(response.status_code, arrival.request):
             response.headers[OVERLOADED[0]] = OVERLOADED[1]
         if self._load is not None:

@@ -15,7 +15,17 @@ from meshlib.dataclass import dataclass
 from meshlib.errors import CircuitOpen, DeadlineExceeded, LimitExceeded, MeshError, NoEndpoint
 from meshlib.propagation import REFUSED
 
-__all__ = ["EXPIRED", "HOPELESS", "LATE", "OVERLOADED", "Refusal", "asks_for_peace", "overload", "refusal_for"]
+__all__ = [
+    "EXPIRED",
+    "HOPELESS",
+    "LATE",
+    "OVERLOADED",
+    "Refusal",
+    "asks_for_peace",
+    "not_ours",
+    "overload",
+    "refusal_for",
+]
 
 _log = logging.getLogger("meshlib.server")
 
@@ -76,6 +86,15 @@ LATE = _refusal(
 
 OVERLOADED: Final = ("x-envoy-overloaded", "true")
 """Envoy's header for: do not repeat this request, it was refused because there is too much to do."""
+
+
+def not_ours(status: int) -> bool:
+    """Whether `REFUSED` is taken off an application's own response of `status`.
+
+    It would tell callers that the application was not called. One that passes on the response of a service below it,
+    headers and all, does not mean to say that.
+    """
+    return status == HTTPStatus.SERVICE_UNAVAILABLE
 
 
 def overload(detail: str, retry_after_s: float, *, final: bool) -> Refusal:

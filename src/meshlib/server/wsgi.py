@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from meshlib.errors import MeshError
-from meshlib.propagation import INCOMING, Headers
+from meshlib.propagation import INCOMING, REFUSED, Headers
 from meshlib.server.hopeless import template_of
 from meshlib.server.intake import KEY, UNIX, HasSettings, IntakeCounts
 from meshlib.server.pieces import Pieces
-from meshlib.server.refusal import OVERLOADED, Refusal, asks_for_peace, refusal_for
+from meshlib.server.refusal import OVERLOADED, Refusal, asks_for_peace, not_ours, refusal_for
 from meshlib.server.serving import Served, serving_of
 
 if TYPE_CHECKING:
@@ -157,6 +157,8 @@ class _Answer:
         request = arrival.request
         if arrival.source is not None:
             arrival.template = template_of(arrival.source)  # Flask takes it away before the end
+        if not_ours(self._status):
+            headers = [pair for pair in headers if pair[0].lower() != REFUSED]
         if request.overloaded and asks_for_peace(self._status, request):
             headers = [pair for pair in headers if pair[0].lower() != OVERLOADED[0]] + [OVERLOADED]
         if exc_info is None:
