@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from meshlib.context import Criticality
+from meshlib.policy.serving_settings import AdmissionSettings
 from meshlib.sim.fleet import Fleet
 from meshlib.sim.network import Serves, SimEndpoint, exponential, lognormal
 from meshlib.sim.server import Server
@@ -21,6 +22,7 @@ def servers() -> list[Serves]:
         Server(exponential(0.01), workers=3, max_queue=5, overloaded=True),
         Server(exponential(0.02), lifo_beyond=4, drop_gone=True),
         Server(exponential(0.01), speed=0.3, drop_expired=True),
+        Server(exponential(0.01), drop_expired=True, admission=AdmissionSettings(max_in_flight=3, max_pending=5)),
         SimEndpoint(lognormal(0.01, 0.5), fail_percent=20),
         SimEndpoint(hung=True),
     ]
@@ -45,7 +47,7 @@ REFUSING = {"a throttle": {"throttle"}, "a bulkhead": {"bulkhead"}, "a rate limi
 
 
 def crowd(seed: int, policy: str = "peak_ewma") -> Fleet:
-    """Five clients of six servers, some of them ill, more load than there is room for, and callers who go away."""
+    """Five clients of seven servers, some of them ill, more load than there is room for, and callers who go away."""
     fleet = Fleet(servers(), seed=seed)
     service = {
         "timeout": "1s",
@@ -87,6 +89,8 @@ def test_every_call_ends_once_and_nothing_stays_in_flight(policy: str) -> None:
     assert refused >= REFUSING.get(policy, set())
     assert fleet.in_flight == 0
     assert all(server.in_flight == 0 for server in fleet.servers if isinstance(server, Server))
+    gates = [server.gate for server in fleet.servers if isinstance(server, Server) and server.gate is not None]
+    assert [gate.queue.in_flight for gate in gates] == [0]
 
 
 def test_the_same_seed_gives_the_same_records() -> None:

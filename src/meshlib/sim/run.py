@@ -22,6 +22,7 @@ from meshlib.policy.call import Call, CallState
 from meshlib.policy.facts import CallFacts, Ready
 from meshlib.policy.record import Record
 from meshlib.policy.settings import BudgetSettings, CallPolicy
+from meshlib.propagation import CRITICALITY
 from meshlib.routing.route import Backend, Route
 from meshlib.sim.clock import Timer, VirtualClock
 from meshlib.sim.network import Answer, Exchange, Network
@@ -48,9 +49,16 @@ def arrivals(clock: VirtualClock, rng: Random, per_second: float, for_s: float, 
 class Driver:
     """Carries out one call. `done` is called once, at its end, with the error if there is one."""
 
-    def __init__(self, simulation: Caller, call: Call, done: Callable[[Driver, MeshError | None], None]) -> None:
+    def __init__(
+        self,
+        simulation: Caller,
+        call: Call,
+        done: Callable[[Driver, MeshError | None], None],
+        criticality: Criticality | None = None,
+    ) -> None:
         self.call = call
         self._simulation = simulation
+        self._criticality = criticality
         self._done: Callable[[Driver, MeshError | None], None] | None = done
         self._under_way: dict[int, Exchange] = {}
         self._wakeup: Timer | None = None
@@ -89,9 +97,10 @@ class Driver:
         simulation, n = self._simulation, start.n
         clock = simulation.clock
         simulation.tally.attempts[int(clock.now)] += 1
-        exchange = Exchange(
-            clock, simulation.rng, self.call.path, start.headers, lambda answer: self._answered(n, answer)
-        )
+        headers = start.headers
+        if self._criticality is not None:
+            headers = [*headers, (CRITICALITY.encode(), self._criticality.name.lower().encode())]
+        exchange = Exchange(clock, simulation.rng, self.call.path, headers, lambda answer: self._answered(n, answer))
         self._under_way[n] = exchange
         if simulation.network.send(start.member.endpoint.address, exchange):
             self.call.bytes_written(clock.now, n)
@@ -209,7 +218,7 @@ class Caller(ABC):
         now = self.clock.now
         call = self.make(path, safe, criticality)
         call.inherited = None if deadline_s is None else now + deadline_s
-        driver = Driver(self, call, self._ended)
+        driver = Driver(self, call, self._ended, criticality)
         self.tally.begun[int(now)] += 1
         self.running += 1
         driver.begin()

@@ -8,7 +8,9 @@ from math import exp
 
 from meshlib.balance.reported import write_in_flight
 from meshlib.policy.classify import ResponseHeaders
+from meshlib.policy.serving_settings import AdmissionSettings
 from meshlib.server.latency_bins import LatencyBins
+from meshlib.sim.admission import Gate
 from meshlib.sim.clock import VirtualClock
 from meshlib.sim.network import Answer, Exchange, Latency, constant
 
@@ -33,10 +35,13 @@ class Server:
         drop_expired: it drops, when its turn comes, what is past the deadline in its header, as
             `meshlib.server` does.
         drop_gone: it drops what its client gave up: it sees that the connection is closed.
+        admission: of the middleware before it: a place is held from there until the answer, or until what is past its
+            deadline is dropped, which is then not left until its turn; None for no such middleware.
         reports: its answers say how much it was used, and how many it gave a second, as averages that forget in 10 s
             (``endpoint-load-metrics``); and, as its answers to probes do, what it has in flight (``x-meshlib-load``).
         attempts: how many came.
-        served, dropped, refused: how many of them it worked on, dropped, and answered 503.
+        served, dropped, refused: how many of them it worked on, dropped, and answered 503 for its `max_queue`.
+        gate: see `admission`; None until the first request comes.
     """
 
     __slots__ = (
@@ -49,10 +54,12 @@ class Server:
         "_used",
         "_waiting",
         "_worked",
+        "admission",
         "attempts",
         "drop_expired",
         "drop_gone",
         "dropped",
+        "gate",
         "lifo_beyond",
         "max_queue",
         "overloaded",
@@ -76,6 +83,7 @@ class Server:
         drop_expired: bool = False,
         drop_gone: bool = False,
         reports: bool = False,
+        admission: AdmissionSettings | None = None,
     ) -> None:
         """An idle server; see the attributes."""
         self.service = service
@@ -87,8 +95,10 @@ class Server:
         self.drop_expired = drop_expired
         self.drop_gone = drop_gone
         self.reports = reports
+        self.admission = admission
+        self.gate: Gate | None = None
         self.attempts = self.served = self.dropped = self.refused = 0
-        self._waiting: deque[tuple[Exchange, int]] = deque()  # each with how many it found
+        self._waiting: deque[tuple[Exchange, int, float]] = deque()  # each with how many it found, and since when
         self._busy = 0
         self._resumes_at = 0.0
         self._second = 0
@@ -98,19 +108,19 @@ class Server:
         self._latencies = LatencyBins()
 
     @classmethod
-    def of_capacity(cls, per_second: float, **settings: int | bool | float | None) -> Server:
+    def of_capacity(cls, per_second: float, **settings: int | bool | float | AdmissionSettings | None) -> Server:
         """One worker that always takes as long, so that it can do so many a second."""
         return cls(constant(1.0 / per_second), **settings)  # type: ignore[arg-type]
 
     @property
     def queue(self) -> int:
         """How many wait."""
-        return len(self._waiting)
+        return len(self._waiting) + (0 if self.gate is None else self.gate.queue.pending)
 
     @property
     def in_flight(self) -> int:
         """How many wait or are worked on."""
-        return len(self._waiting) + self._busy
+        return self.queue + self._busy
 
     def stall(self, clock: VirtualClock, for_s: float) -> None:
         """Begin nothing for a while; requests go on coming in."""
@@ -120,13 +130,36 @@ class Server:
     def serve(self, exchange: Exchange) -> bool:
         """Take an attempt."""
         self.attempts += 1
+        if self.admission is None:
+            self._join(exchange)
+        else:
+            if self.gate is None:
+                self.gate = Gate(self.admission, exchange)
+            self.gate.enter(exchange, self._join)
+        return True
+
+    def _join(self, exchange: Exchange) -> None:
         if self.max_queue is not None and len(self._waiting) >= self.max_queue and not self._idle(exchange.clock.now):
             self.refused += 1
             exchange.answer(Answer(0.0, status=503, overloaded=self.overloaded))
-            return True
-        self._waiting.append((exchange, self.in_flight))
+            self._leave(exchange, exchange.clock.now)
+            return
+        waits = exchange, self.in_flight, exchange.clock.now
+        self._waiting.append(waits)
         self._begin(exchange.clock)
-        return True
+        if self.gate is not None and self.drop_expired and (deadline := exchange.deadline) is not None:
+            exchange.clock.at(deadline, partial(self._cut, waits))
+
+    def _cut(self, waits: tuple[Exchange, int, float]) -> None:
+        """As the middleware cancels a handler at the deadline: what still waits is dropped."""
+        if waits in self._waiting:
+            self._waiting.remove(waits)
+            self.dropped += 1
+            self._leave(waits[0], waits[2])
+
+    def _leave(self, exchange: Exchange, since: float) -> None:
+        if self.gate is not None:
+            self.gate.leave(exchange, since)
 
     def _idle(self, now: float) -> bool:
         return self._busy < self.workers and now >= self._resumes_at
@@ -135,14 +168,15 @@ class Server:
         waiting = self._waiting
         while waiting and self._idle(clock.now):
             last_first = self.lifo_beyond is not None and len(waiting) > self.lifo_beyond
-            exchange, found = waiting.pop() if last_first else waiting.popleft()
+            exchange, found, since = waiting.pop() if last_first else waiting.popleft()
             if self._is_dead(exchange, clock.now):
                 self.dropped += 1
+                self._leave(exchange, since)
                 continue
             self._busy += 1
             self.served += 1
             took_s = self.service(exchange.rng) / self.speed
-            clock.after(took_s, partial(self._done, exchange, took_s, found))
+            clock.after(took_s, partial(self._done, exchange, took_s, found, since))
 
     def _is_dead(self, exchange: Exchange, now: float) -> bool:
         if self.drop_gone and exchange.gone:
@@ -153,7 +187,7 @@ class Server:
         """What it has in flight, and how long requests take that find about as much, in seconds."""
         return self.in_flight, self._latencies.median(self.in_flight, now)
 
-    def _done(self, exchange: Exchange, took_s: float, found: int) -> None:
+    def _done(self, exchange: Exchange, took_s: float, found: int, since: float) -> None:
         self._busy -= 1
         headers: ResponseHeaders = ()
         if self.reports:
@@ -162,6 +196,7 @@ class Server:
             self._latencies.note(found, now - exchange.at, now)
             headers = (*self._report, (b"x-meshlib-load", write_in_flight(*self.load(now))))
         exchange.answer_now(Answer(0.0, status=200, headers=headers))
+        self._leave(exchange, since)
         self._begin(exchange.clock)
 
     def _note(self, now: float, took_s: float) -> None:
