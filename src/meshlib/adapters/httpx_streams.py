@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from meshlib.adapters.body import FileBody
 from meshlib.adapters.exchange import Exchange
 from meshlib.adapters.httpx_errors import as_httpx
+from meshlib.adapters.reading import Reading
 from meshlib.errors import MeshError
 from meshlib.net.wire import AsyncWireResponse, SyncWireResponse
 
@@ -44,56 +45,37 @@ class FileStream:
 
 
 class ResponseStream:
-    """A response that the caller reads: tells the call how its body ends, also if nobody ever reads or closes it.
+    """A response that the caller reads.
 
     Attributes:
         extensions: those of the httpx response. What comes behind the body, its trailers, is added to them.
     """
 
-    def __init__(self, exchange: Exchange, n: int, request: httpx.Request) -> None:
+    def __init__(self, exchange: Exchange, request: httpx.Request) -> None:
         self.extensions: dict[str, Any] = {}
-        self._exchange = exchange
-        self._n = n
+        self._reading = Reading(exchange)
         self._request = request
-        self._open = True
 
     def _end(self, response: SyncWireResponse | AsyncWireResponse) -> None:
         if "trailers" in response.extensions:
             self.extensions["trailers"] = response.extensions["trailers"]
-        if self._open:
-            self._open = False
-            self._exchange.call.body_end(self._exchange.plane.clock.now(), self._n)
+        self._reading.ended()
 
     def _leave(self, response: SyncWireResponse | AsyncWireResponse) -> None:
-        if self._open:
-            self._open = False
-            call, now = self._exchange.call, self._exchange.plane.clock.now()
-            if response.status == SWITCHED:
-                call.body_end(now, self._n)
-            else:
-                call.cancelled(now, self._n)
+        if response.status == SWITCHED:
+            self._reading.ended()
+        else:
+            self._reading.left()
 
     def _broken(self, error: MeshError) -> MeshError:
-        exchange = self._exchange
-        error.name_service(exchange.call.facts.service)
-        if self._open:
-            self._open = False
-            exchange.call.error(exchange.plane.clock.now(), self._n, error, "body")
-        error.record = exchange.record()
-        exchange.forget_frames()
-        return as_httpx(error, self._request)
-
-    def __del__(self) -> None:
-        # The collector runs at any moment, perhaps while this very thread holds a lock that ending the call needs.
-        if self._open:
-            self._exchange.plane.abandoned.append((self._exchange.call, self._n))
+        return as_httpx(self._reading.broken(error), self._request)
 
 
 class SyncResponseStream(ResponseStream):
     """The body of a response to a call from a thread."""
 
-    def __init__(self, exchange: Exchange, n: int, request: httpx.Request, response: SyncWireResponse) -> None:
-        super().__init__(exchange, n, request)
+    def __init__(self, exchange: Exchange, request: httpx.Request, response: SyncWireResponse) -> None:
+        super().__init__(exchange, request)
         self._response = response
 
     def __iter__(self) -> Iterator[bytes]:
@@ -112,8 +94,8 @@ class SyncResponseStream(ResponseStream):
 class AsyncResponseStream(ResponseStream):
     """The body of a response to a call from an event loop."""
 
-    def __init__(self, exchange: Exchange, n: int, request: httpx.Request, response: AsyncWireResponse) -> None:
-        super().__init__(exchange, n, request)
+    def __init__(self, exchange: Exchange, request: httpx.Request, response: AsyncWireResponse) -> None:
+        super().__init__(exchange, request)
         self._response = response
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

@@ -104,8 +104,7 @@ class SyncTransport(Core):
             finally:
                 translated = None  # its own frame would hold it
         if body is None:
-            n = len(exchange.call.attempts)
-            stream: Any = self.library.sync_stream(exchange, n, request, response)
+            stream: Any = self.library.sync_stream(exchange, request, response)
         else:
             stream = self.library.httpx.ByteStream(body)
         return delivered(self.library, exchange, response, stream)
@@ -137,7 +136,7 @@ class SyncTransport(Core):
                 translated = None  # its own frame would hold it
         if body is None:
             # An answer that counts as a failure is delivered as it comes in.
-            stream = self.library.sync_stream(exchange, len(exchange.call.attempts), call.request, response)
+            stream = self.library.sync_stream(exchange, call.request, response)
             try:
                 body = b"".join(stream)
             finally:
@@ -257,8 +256,7 @@ class AsyncTransport(Core):
             finally:
                 translated = None  # its own frame would hold it
         if body is None:
-            n = len(exchange.call.attempts)
-            stream: Any = self.library.async_stream(exchange, n, request, response)
+            stream: Any = self.library.async_stream(exchange, request, response)
         else:
             stream = self.library.httpx.ByteStream(body)
         return delivered(self.library, exchange, response, stream)
@@ -290,7 +288,7 @@ class AsyncTransport(Core):
                 translated = None  # its own frame would hold it
         if body is None:
             # An answer that counts as a failure is delivered as it comes in.
-            stream = self.library.async_stream(exchange, len(exchange.call.attempts), call.request, response)
+            stream = self.library.async_stream(exchange, call.request, response)
             try:
                 body = b"".join([chunk async for chunk in stream])
             finally:
