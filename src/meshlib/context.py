@@ -44,7 +44,6 @@ __all__ = [
     "detached",
     "reset_scope",
     "scoped",
-    "serving",
     "set_scope",
     "timeout",
 ]
@@ -350,18 +349,6 @@ def reset_scope(token: contextvars.Token[Scope]) -> None:
         _scope.reset(token)
     except ValueError:
         pass
-
-
-def serving(
-    request: ServedRequest,
-    *,
-    criticality: Criticality | None = None,
-    baggage: Mapping[str, str] = _NO_BAGGAGE,
-    override: Override | None = None,
-) -> scoped:
-    """The scope of a request being served, for server middleware. What was inherited before it does not count."""
-    scope = Scope(None, request, criticality, MappingProxyType(dict(baggage)) if baggage else _NO_BAGGAGE, override)
-    return scoped(lambda _: scope)
 
 
 class HeldScope:

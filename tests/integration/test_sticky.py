@@ -14,9 +14,10 @@ import meshlib
 from meshlib.balance.affinity import bound_to
 from meshlib.balance.hash_policy import hash_of_key
 from meshlib.balance.settings import SessionAffinity
-from meshlib.context import ServedRequest, serving
+from meshlib.context import ServedRequest
 from meshlib.policy.sticky import source_of_calls
 from meshlib.testing import MeshFixture
+from tests.server.standin import serving
 
 RING = {"policy": "ring_hash"}
 STICKY = {"session_affinity": {"cookie": "at", "path": "/shop", "ttl": "1m"}}

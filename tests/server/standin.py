@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from meshlib.config.settings import MeshSettings, Mode, ServerSettings
-from meshlib.context import current_scope, monotonic
+from meshlib.context import Criticality, Scope, ServedRequest, current_scope, monotonic, scoped
 from meshlib.propagation import inject_trace, outgoing_headers
 
 
@@ -23,3 +25,11 @@ def headers_of_a_call() -> dict[str, str]:
     headers = outgoing_headers(scope, None if scope.deadline is None else scope.deadline - monotonic())
     inject_trace(headers)
     return headers
+
+
+def serving(
+    request: ServedRequest, *, criticality: Criticality | None = None, baggage: Mapping[str, str] | None = None
+) -> scoped:
+    """The scope of a request being served. What was inherited before it does not count."""
+    scope = Scope(None, request, criticality, MappingProxyType(dict(baggage or {})))
+    return scoped(lambda _: scope)
