@@ -278,6 +278,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "remote": (schemas(A={"$ref": "http://evil.example/x.yaml"}), "leads out of the document"),
     "file": (schemas(A={"$ref": "../../etc/passwd"}), "leads out of the document"),
     "nowhere": (schemas(A=ref("Z")), "leads nowhere"),
+    "no index": (paths(a={"$ref": "#/servers/²"}) | {"servers": [{}]}, "leads nowhere"),
+    "huge index": (paths(a={"$ref": "#/servers/" + "1" * 5000}) | {"servers": [{}]}, "leads nowhere"),
     "long chain": (
         schemas(A=ref("S0"), **{f"S{n}": {"allOf": [ref(f"S{n + 1}")]} for n in range(3000)}),
         "too many others",
@@ -296,6 +298,23 @@ def test_what_cannot_be_made_a_client_of_is_refused(case: str) -> None:
     with pytest.raises(OpenApiError) as caught:
         generated(document)
     assert message in str(caught.value)
+
+
+def test_references_to_one_place_from_many_do_not_make_a_file_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = {f"p{n}": {"type": "string"} for n in range(100)}
+    item = {"parameters": [{"name": name, "in": "query", "schema": {}} for name in many], "get": {}}
+    every = {f"A{n}": {"allOf": [ref("Big")]} for n in range(100)}
+    holder = {"type": "object", "properties": {name: ref(name) for name in every}}
+    bombs = (
+        paths(**{f"a{n}": {"$ref": "#/x"} for n in range(100)}) | {"x": item},
+        schemas(A=holder, Big={"type": "object", "properties": many}, **every),
+    )
+    for bomb in bombs:
+        generated(bomb)
+    monkeypatch.setattr("meshlib.cli.openapi.document.MAX_PARTS", 5000)
+    for bomb in bombs:
+        with pytest.raises(OpenApiError, match="lead to more than 5000"):
+            generated(bomb)
 
 
 def test_a_lattice_of_compositions_takes_no_time() -> None:

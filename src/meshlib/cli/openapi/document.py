@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -9,11 +10,14 @@ from urllib.parse import unquote
 
 from meshlib.config.documents import DocumentError, read_documents
 
-__all__ = ["MAX_OPERATIONS", "MAX_SCHEMAS", "OpenApi", "OpenApiError", "read_openapi", "text_of"]
+__all__ = ["MAX_OPERATIONS", "MAX_PARTS", "MAX_SCHEMAS", "OpenApi", "OpenApiError", "read_openapi", "text_of"]
 
 MAX_OPERATIONS: Final = 5000
 MAX_SCHEMAS: Final = 20_000
+MAX_PARTS: Final = 200_000
 """What is above is no interface that somebody calls."""
+
+_INDEX = re.compile("[0-9]{1,9}")
 
 
 class OpenApiError(Exception):
@@ -46,6 +50,17 @@ class OpenApi:
             raise OpenApiError(f"{name}: paths and components are to be maps")
         self.data = data
         self.name = name
+        self._parts = 0
+
+    def use(self, parts: int) -> None:
+        """Count parameters and fields that are looked at: a few references can make many of a few.
+
+        Raises:
+            OpenApiError: if they are too many.
+        """
+        self._parts += parts
+        if self._parts > MAX_PARTS:
+            raise OpenApiError(f"{self.name}: its references lead to more than {MAX_PARTS} parameters and fields")
 
     def section(self, name: str) -> Mapping[str, Any]:
         """A part of the components: ``schemas``."""
@@ -64,7 +79,7 @@ class OpenApi:
         value: Any = self.data
         for part in ref[1:].split("/")[1:]:
             key = unquote(part).replace("~1", "/").replace("~0", "~")
-            if isinstance(value, list) and key.isdigit() and int(key) < len(value):
+            if isinstance(value, list) and _INDEX.fullmatch(key) and int(key) < len(value):
                 value = value[int(key)]
             elif isinstance(value, dict) and key in value:
                 value = value[key]

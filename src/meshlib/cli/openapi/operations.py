@@ -144,6 +144,7 @@ class _Operation:
         for owner in (self._path_item, self._operation):
             given = owner.get("parameters")
             for each in given if isinstance(given, list) else ():
+                self._document.use(1)
                 found = self._document.follow(each)
                 declared[text_of(found.get("in")), text_of(found.get("name"))] = found
         template, arguments = self._template(declared)

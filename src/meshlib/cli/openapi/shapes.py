@@ -68,6 +68,7 @@ class Shapes:
             self._shape(part, shape, path)
         properties = schema.get("properties")
         if isinstance(properties, dict):
+            self._document.use(len(properties))
             for key, value in properties.items():
                 if value or key not in shape.properties:
                     shape.properties[key] = value
