@@ -3,34 +3,41 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from meshlib.discovery.claim import Claim
 
+Make = Callable[..., Claim]
+
 
 @pytest.fixture
-def directory(tmp_path: Path) -> str:
-    return str(tmp_path / "registry")
+def claim(tmp_path: Path) -> Iterator[Make]:
+    made = []
+
+    def make(key: str = "orders 8000") -> Claim:
+        made.append(Claim(str(tmp_path / "registry"), key))
+        made[-1].prepare()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.leave()
+        each.drop()
 
 
-def claim(directory: str, key: str = "orders 8000") -> Claim:
-    made = Claim(directory, key)
-    made.prepare()
-    return made
-
-
-def test_all_that_serve_a_port_have_the_id_of_the_first(directory: str) -> None:
-    first, second = claim(directory), claim(directory)
+def test_all_that_serve_a_port_have_the_id_of_the_first(claim: Make) -> None:
+    first, second = claim(), claim()
     assert first.join("a") == ("a", "")
     assert second.join("b") == ("a", "")
     assert (first.take(), second.take(), first.take()) == (True, False, True)
-    assert claim(directory, "orders 8001").join("c") == ("c", "")
+    assert claim("orders 8001").join("c") == ("c", "")
 
 
-def test_when_the_holder_is_gone_another_takes_over(directory: str) -> None:
-    first, second = claim(directory), claim(directory)
+def test_when_the_holder_is_gone_another_takes_over(claim: Make) -> None:
+    first, second = claim(), claim()
     first.join("a"), second.join("b")
     first.take()
     first.entered()
@@ -42,11 +49,11 @@ def test_when_the_holder_is_gone_another_takes_over(directory: str) -> None:
     assert not first.taken_over(), "it holds it, and has not entered"
     second.entered()
     assert first.taken_over()
-    assert second.join("b") == ("a", ""), "and the id is the same"
+    assert claim().join("c") == ("a", ""), "and the id is the same"
 
 
-def test_the_last_one_keeps_others_out_until_its_entry_is_removed(directory: str) -> None:
-    last, new = claim(directory), claim(directory)
+def test_the_last_one_keeps_others_out_until_its_entry_is_removed(claim: Make) -> None:
+    last, new = claim(), claim()
     last.join("a")
     last.take()
     last.entered()
@@ -58,19 +65,19 @@ def test_the_last_one_keeps_others_out_until_its_entry_is_removed(directory: str
     assert new.take()
 
 
-def test_what_those_before_left_behind_is_known_by_its_id(directory: str) -> None:
-    killed = claim(directory)
+def test_what_those_before_left_behind_is_known_by_its_id(claim: Make) -> None:
+    killed = claim()
     killed.join("a")
     killed.take()
     killed.entered()
     killed.leave()  # as the kernel does for a process that is killed
     killed.drop()
-    assert claim(directory).join("b") == ("b", "a")
+    assert claim().join("b") == ("b", "a")
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_holds_nothing(directory: str) -> None:
-    mine, other = claim(directory), claim(directory)
+def test_a_forked_child_holds_nothing(claim: Make) -> None:
+    mine, other = claim(), claim()
     mine.join("a")
     mine.take()
     ready, go = os.pipe(), os.pipe()
