@@ -39,6 +39,7 @@ PURE = (
     "tests/sim",
     "tests/config/dialects",
     "tests/config/test_traffic_docs.py",
+    "tests/test_architecture.py",
 )
 """What is tested on the primary Python alone, unless somebody asks for it."""
 
@@ -104,14 +105,14 @@ def tests(session: nox.Session) -> None:
     """Runs the test suite, with pytest's options after `--`.
 
     The Python that runs nox gets every test. The others leave out what does not depend on the Python: tests marked
-    `peer` and `slow`, which hold how the mesh behaves towards real servers and over time, and those of the core, which
-    does no I/O; `-m` chooses for oneself.
+    `peer` and `slow`, which hold how the mesh behaves towards real servers and over time, those of the core, which does
+    no I/O, and most examples of properties; `-m` chooses for oneself.
     """
     _install(session, "test")
     options = list(session.posargs)
     if not any(re.match(r"-n|--numprocesses|--dist|--pdb|-p", option) for option in options):
-        # Real servers and real time, which the primary Python alone tests, want a core to themselves.
-        options = ["-n", "2" if session.python == PRIMARY else "3", "--dist", "loadgroup", *options]
+        # Of three tests on two cores one waits, for a server or for time.
+        options = ["-n", "3", "--dist", "loadgroup", *options]
     codes = [0]
     if session.python == PRIMARY:
         if not session.posargs:
@@ -119,6 +120,7 @@ def tests(session: nox.Session) -> None:
             session.run("python", "tests/peers/fetch.py", success_codes=[0, 1])
     elif not any(option.startswith("-m") for option in options):
         options += ["-m", "not peer and not slow", *(f"--ignore={path}" for path in PURE)]
+        options += ["--hypothesis-profile", "few"]
         codes.append(5)  # nothing was left to run
     session.run("python", "-m", "pytest", *options, success_codes=codes)
 

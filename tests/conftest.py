@@ -6,8 +6,12 @@ import gc
 import random
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.peers.fixtures"]
+
+# Where the primary Python tries the rest: what holds for any value does not depend on the Python.
+settings.register_profile("few", max_examples=20)
 
 
 @pytest.hookimpl(trylast=True)
