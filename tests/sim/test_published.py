@@ -60,6 +60,29 @@ def test_how_long_other_defences_take(defence: str, rate: float, least_s: int, m
     assert least_s <= outcome.recovered_s <= most_s
 
 
+@pytest.mark.parametrize("rate", metastable.RATES)
+def test_with_the_mesh_at_both_ends_a_stall_leaves_nothing_behind_at_any_rate(rate: float) -> None:
+    defence = metastable.ROWS["the same at both ends, circuits open for 1 s, 100 clients"]
+    outcome = metastable.run(defence, rate, watch_s=10.0)
+    assert outcome.recovered_s is not None
+    assert outcome.recovered_s <= 2
+
+
+@pytest.mark.parametrize(
+    ("defence", "most_s"),
+    [
+        ("1 retry, server with admission, 8 in flight", 1),
+        ("the same at both ends, circuits open for 1 s", 1),
+        ("the same at both ends, no circuit breaker, 100 clients", 1),
+        ("the same at both ends, 100 clients", 12),  # by the rhythm of their circuits
+    ],
+)
+def test_admission_ends_the_work_that_nobody_waits_for(defence: str, most_s: int) -> None:
+    outcome = metastable.run(metastable.ROWS[defence], 280.0, watch_s=most_s + 8.0)
+    assert outcome.recovered_s is not None
+    assert outcome.recovered_s <= most_s
+
+
 def test_full_jitter_needs_under_half_the_calls_of_none() -> None:
     """Brooker, 2015."""
     kinds: tuple[Jitter, ...] = ("none", "full")
@@ -142,11 +165,20 @@ def test_a_throttle_without_a_cap_locks_out_a_service_whose_failures_are_timeout
 
 def test_under_three_times_the_load_what_matters_is_answered() -> None:
     """Netflix, 2024: above 99 % of what users ask for, and prefetches take the loss."""
-    assert shedding.run(shedding.DEFENCES["none"]).high_percent <= 40.0
+    assert shedding.run(shedding.DEFENCES["none"], for_s=20.0).high_percent <= 40.0
     for name in ("at most 20 in flight, hard bulkhead 75 to 25", "at most 5 in flight, and 15 critical ones"):
         outcome = shedding.run(shedding.DEFENCES[name])
         assert outcome.high_percent >= 99.0
         assert outcome.low_percent >= 15.0
+
+
+@pytest.mark.parametrize(
+    "defence", ["the callee's admission, 8 in flight", "the same, and meshlib's defaults at the client"]
+)
+def test_the_callee_answers_what_matters_at_three_times_its_capacity(defence: str) -> None:
+    outcome = shedding.run(shedding.DEFENCES[defence], for_s=10.0)
+    assert outcome.high_percent > 99.0
+    assert outcome.low_percent >= 15.0
 
 
 def test_a_balancer_by_cost_beats_counts_where_servers_differ_in_speed() -> None:

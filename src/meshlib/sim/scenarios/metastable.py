@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from meshlib.dataclass import dataclass
+from meshlib.policy.serving_settings import AdmissionSettings
 from meshlib.sim.fleet import Fleet
 from meshlib.sim.server import Server
 from meshlib.sim.table import Table
@@ -55,6 +56,9 @@ _CONCURRENCY: Final = {"retry_budget": {"kind": "concurrency", "percent": 20, "m
 _A6: Final = {"retry_budget": {"tokens": 10, "success_gain": 0.1}}
 _OURS: Final[Mapping[str, Any]] = {"retry": {}, "retry_budget": {}, "circuit_breaker": {}, "outlier_detection": {}}
 _DROPS = {"drop_expired": True}
+_ADMITS: Final[Mapping[str, Any]] = {**_DROPS, "admission": AdmissionSettings(max_in_flight=8)}
+_BRIEF = {**_OURS, "circuit_breaker": {"open_for": "1s", "max_open_for": "1s"}}
+_NO_BREAKER = {**_OURS, "circuit_breaker": False}
 
 
 def _throttle(max_rejection_percent: float) -> dict[str, Any]:
@@ -77,6 +81,13 @@ ROWS: Final[dict[str, Defence]] = {
     "the same, server drops expired": Defence(_OURS, _DROPS),
     "the same, 100 clients": Defence(_OURS, clients=100),
     "the same, 100 clients, server drops expired": Defence(_OURS, _DROPS, 100),
+    "1 retry, server with admission, 8 in flight": Defence(server=_ADMITS),
+    "meshlib's defaults at both ends, admission with 8 in flight": Defence(_OURS, _ADMITS),
+    "the same at both ends, 100 clients": Defence(_OURS, _ADMITS, 100),
+    "the same at both ends, circuits open for 1 s": Defence(_BRIEF, _ADMITS),
+    "the same at both ends, circuits open for 1 s, 100 clients": Defence(_BRIEF, _ADMITS, 100),
+    "the same at both ends, no circuit breaker": Defence(_NO_BREAKER, _ADMITS),
+    "the same at both ends, no circuit breaker, 100 clients": Defence(_NO_BREAKER, _ADMITS, 100),
 }
 
 
