@@ -10,7 +10,10 @@ from hypothesis import settings
 
 pytest_plugins = ["tests.peers.fixtures"]
 
-# Where the primary Python tries the rest: what holds for any value does not depend on the Python.
+# A busy machine takes its time.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+# For all Pythons but the primary one, which tries the rest: what holds for any value does not depend on the Python.
 settings.register_profile("few", max_examples=20)
 
 
