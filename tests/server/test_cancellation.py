@@ -156,7 +156,7 @@ async def test_which_methods(cancel: Any, method: str, cancels: bool) -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(10 if cancels else 0.05)
         except asyncio.CancelledError:
             cancelled.append(method)
             raise
