@@ -88,6 +88,17 @@ def test_what_responses_raises_is_the_mesh_s_error_and_that_of_requests(
 
 
 @responses.activate
+@pytest.mark.parametrize(
+    ("raised", "attempts"), [(requests.ConnectTimeout("no"), 3), (requests.exceptions.SSLError("cut off"), 1)]
+)
+def test_what_may_have_been_sent_is_not_sent_again(mesh: Mesh, raised: Exception, attempts: int) -> None:
+    responses.post(URL, body=raised)
+    with pytest.raises(type(raised)):
+        meshed_requests.session(mesh).post(URL, json={"amount": 1})
+    assert len(responses.calls) == attempts
+
+
+@responses.activate
 def test_a_route_s_new_path_is_what_responses_sees(mesh: Mesh) -> None:
     responses.get("http://moved/new", body="there")
     assert meshed_requests.session(mesh).get("http://moved/old").text == "there"

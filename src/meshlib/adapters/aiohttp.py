@@ -28,11 +28,10 @@ from meshlib.adapters.aiohttp_response import response_of
 from meshlib.adapters.aiohttp_stock import StockWire, delivered
 from meshlib.adapters.attach import plane_of
 from meshlib.adapters.exchange import NO_CAPS, Exchange, PhaseCaps
-from meshlib.adapters.observe import Shadow
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS
 from meshlib.adapters.plane import DataPlane, RequestFacts
 from meshlib.adapters.ways import Ways, base_of
-from meshlib.errors import ConnectFailed, DeadlineExceeded, MeshError, Reset
+from meshlib.errors import DeadlineExceeded, MeshError
 from meshlib.net.wire import AsyncWire, Headers
 from meshlib.policy.retry import IDEMPOTENT_METHODS
 from meshlib.routing.fields import HeaderFields
@@ -195,7 +194,8 @@ class MeshMiddleware:
         try:
             response: Any = await self._outside(request, handler, host)
         except BaseException as error:
-            _failed_outside(shadow, error)
+            meant = from_aiohttp(error, "") if isinstance(error, aiohttp.ClientError) else None
+            shadow.raised(error, meant)
             raise
         shadow.answered(response.status, response.headers.get("retry-after"))
         response.extensions = {EXTENSION: shadow.exchange}
@@ -298,14 +298,3 @@ def _raise_again(request: ClientRequest) -> None:
                 raise error
             finally:
                 del error, noted  # its own frame would hold it
-
-
-def _failed_outside(shadow: Shadow, error: BaseException) -> None:
-    """Tell an observed call that what was done in its place failed."""
-    if isinstance(error, aiohttp.ClientError):
-        made = from_aiohttp(error, "")
-        shadow.failed(made, "connect" if isinstance(made, ConnectFailed) else "headers")
-    elif isinstance(error, Exception):
-        shadow.failed(Reset(str(error) or type(error).__name__), "headers")
-    else:
-        shadow.cancelled()

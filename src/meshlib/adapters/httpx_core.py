@@ -19,7 +19,7 @@ from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
 from meshlib.adapters.plane import DataPlane, RequestFacts
 from meshlib.adapters.ways import Ways
 from meshlib.config.settings import Mode
-from meshlib.errors import DeadlineExceeded, EgressRefused, MeshError, Reset
+from meshlib.errors import DeadlineExceeded, EgressRefused, MeshError
 from meshlib.net.wire import AsyncWireResponse, Headers, SyncWireResponse
 from meshlib.routing.fields import HeaderFields
 
@@ -35,7 +35,6 @@ __all__ = [
     "Core",
     "again",
     "delivered",
-    "failed_outside",
     "hand_over",
     "handed_over",
 ]
@@ -170,6 +169,10 @@ class Core:
                 phase: left_s if given.get(phase) is None else min(given[phase], left_s) for phase in _PHASES
             }
 
+    def _meant(self, error: BaseException) -> MeshError | None:
+        """What an exception of the library is to the mesh; None for any other."""
+        return from_httpx(error, "") if isinstance(error, self.library.httpx.HTTPError) else None
+
     def _shadow(self, service: str, request: httpx.Request) -> Shadow | None:
         """What would have been done; None where that cannot be told."""
         return self._ways.shadow(service, lambda: self._exchange(service, request, b"", observe=True))
@@ -223,15 +226,3 @@ def handed_over(request: httpx.Request) -> Any:
         return None
     _handed_over.set(None)
     return noted[1]
-
-
-def failed_outside(library: Library, shadow: Shadow, error: BaseException) -> None:
-    """Tell an observed call that what was done in its place failed."""
-    httpx = library.httpx
-    if isinstance(error, httpx.HTTPError):
-        connecting = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
-        shadow.failed(from_httpx(error, ""), "connect" if connecting else "headers")
-    elif isinstance(error, Exception):
-        shadow.failed(Reset(str(error) or type(error).__name__), "headers")
-    else:
-        shadow.cancelled()

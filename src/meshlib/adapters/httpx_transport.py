@@ -21,7 +21,6 @@ from meshlib.adapters.httpx_core import (
     Core,
     again,
     delivered,
-    failed_outside,
     hand_over,
     handed_over,
 )
@@ -166,7 +165,7 @@ class SyncTransport(Core):
         try:
             response = self._outside(request)
         except BaseException as error:
-            failed_outside(self.library, shadow, error)
+            shadow.raised(error, self._meant(error))
             raise
         shadow.answered(response.status_code, response.headers.get("retry-after"))
         response.extensions[EXTENSION] = shadow.exchange
@@ -318,7 +317,7 @@ class AsyncTransport(Core):
         try:
             response = await self._outside(request)
         except BaseException as error:
-            failed_outside(self.library, shadow, error)
+            shadow.raised(error, self._meant(error))
             raise
         shadow.answered(response.status_code, response.headers.get("retry-after"))
         response.extensions[EXTENSION] = shadow.exchange

@@ -8,7 +8,7 @@ led; so it is told only how the call as a whole went.
 from __future__ import annotations
 
 from meshlib.adapters.exchange import Exchange
-from meshlib.errors import MeshError
+from meshlib.errors import ConnectFailed, MeshError, PoolTimeout, Reset
 from meshlib.policy.actions import Action, Deliver, Fail, Start
 from meshlib.policy.call import CallState
 from meshlib.policy.classify import parse_retry_after
@@ -52,6 +52,19 @@ class Shadow:
         self._call.say(f"failed with {type(error).__name__}: {error}")
         self._call.settled(self._now(), error=error)
         self.exchange.ended()
+
+    def raised(self, error: BaseException, meant: MeshError | None) -> None:
+        """What was done in the place of the call raised.
+
+        Args:
+            error: what was raised.
+            meant: what that is to the mesh; None where it is no error of the client's library.
+        """
+        if meant is None and not isinstance(error, Exception):
+            self.cancelled()
+            return
+        meant = meant or Reset(str(error) or type(error).__name__)
+        self.failed(meant, "connect" if isinstance(meant, (ConnectFailed, PoolTimeout)) else "headers")
 
     def cancelled(self) -> None:
         """The caller gave the call up."""

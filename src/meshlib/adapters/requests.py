@@ -23,7 +23,6 @@ from urllib3 import Timeout
 from meshlib.adapters import sync_driver
 from meshlib.adapters.attach import plane_of
 from meshlib.adapters.exchange import NO_CAPS, Exchange, PhaseCaps
-from meshlib.adapters.observe import Shadow
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS
 from meshlib.adapters.plane import DataPlane, RequestFacts
 from meshlib.adapters.requests_body import body_of
@@ -32,7 +31,7 @@ from meshlib.adapters.requests_raw import Incoming, raw_response
 from meshlib.adapters.requests_stock import StockWire
 from meshlib.adapters.ways import Ways, base_of
 from meshlib.dataclass import replace
-from meshlib.errors import ConnectFailed, MeshError, Reset
+from meshlib.errors import MeshError
 from meshlib.net.wire import Headers, SyncWire
 from meshlib.routing.fields import HeaderFields
 
@@ -249,7 +248,8 @@ class MeshAdapter(BaseAdapter):
         try:
             response = self._outside(request, host, stream, timeout, given)
         except BaseException as error:
-            _failed_outside(shadow, error)
+            meant = from_requests(error, "") if isinstance(error, RequestException) else None
+            shadow.raised(error, meant)
             raise
         shadow.answered(response.status_code, response.headers.get("retry-after"))
         return _noted(response, shadow.exchange)
@@ -365,14 +365,3 @@ def _noted(response: requests.Response, exchange: Exchange) -> requests.Response
     """The response, with its call for whoever asks for the record."""
     response.extensions = {EXTENSION: exchange}  # type: ignore[attr-defined]
     return response
-
-
-def _failed_outside(shadow: Shadow, error: BaseException) -> None:
-    """Tell an observed call that what was done in its place failed."""
-    if isinstance(error, RequestException):
-        made = from_requests(error, "")
-        shadow.failed(made, "connect" if isinstance(made, ConnectFailed) else "headers")
-    elif isinstance(error, Exception):
-        shadow.failed(Reset(str(error) or type(error).__name__), "headers")
-    else:
-        shadow.cancelled()

@@ -14,7 +14,7 @@ from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 
 from meshlib.adapters.requests_errors import from_requests
-from meshlib.errors import BodyBroken, ConnectFailed, MeshError
+from meshlib.errors import BodyBroken, ConnectFailed, MeshError, TLSFailed
 from meshlib.net.wire import Progress, SyncWireResponse, Target, WireLimits, WireRequest
 
 __all__ = ["StockWire"]
@@ -86,8 +86,9 @@ class StockWire:
 
 def _translated(error: exceptions.RequestException, address: str, progress: Progress) -> MeshError:
     made = from_requests(error, address)
-    # An adapter does not tell how far it came; only a failed connection is sure to have sent nothing.
-    if isinstance(made, ConnectFailed):
+    # An adapter does not tell how far it came; only a failed connection is sure to have sent nothing, and TLS may fail
+    # at any time.
+    if isinstance(made, ConnectFailed) and not isinstance(made, TLSFailed):
         progress.phase = "connect"
     else:
         progress.bytes_written = True
