@@ -399,7 +399,7 @@ def test_an_item_that_does_not_fit_is_named_by_its_number(mesh: MeshFixture, nam
 
 def test_an_item_that_never_ends_is_given_up(mesh: MeshFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "MAX_ITEM", 1000)
-    for name, start in (("orders", b"["), ("events", b"data: "), ("events", b"data: x\n")):
+    for name, start in (("orders", b"["), ("events", b"data: "), ("events", b"data: x\n"), ("events", b"data\n")):
         calls = bound(mesh, lambda request, start=start: stream(start, *[start * 10] * 1000))
         with pytest.raises(InvalidResponse, match="an item of the stream is too long"):
             taken(getattr(calls, name)())

@@ -175,7 +175,7 @@ class Events:
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "data":
-            self._length += len(value)
+            self._length += len(value) + 1  # a line of nothing takes its place, too
             if self._length > MAX_ITEM:
                 raise TooLong
             self._data.append(value)
