@@ -128,6 +128,10 @@ class Ignored:
         with self._lock:
             setattr(self, kind, getattr(self, kind) + count)
 
+    def renew_lock(self) -> None:
+        """After a fork, in the child: a thread may have held it that is not there any more."""
+        self._lock = threading.Lock()
+
     def __repr__(self) -> str:
         return (
             f"<Ignored deadline={self.deadline} criticality={self.criticality} baggage={self.baggage}"
@@ -217,13 +221,13 @@ def extract_trace(values: Values, names: Names, ignored: Ignored | None = None) 
     # Asking the propagators costs more than all the rest of a request's intake, and most often there is nothing, or
     # one well-formed `traceparent`.
     named, is_w3c = _trace_headers(propagate.get_global_textmap())
-    if not any(map(values, named)):
-        return None
     parents = values("traceparent")
+    if not (parents and "traceparent" in named) and not any(map(values, named)):
+        return None
     if is_w3c and len(parents) == 1 and (match := _TRACEPARENT.fullmatch(parents[0])):
-        trace_id, span_id = int(match[1], 16), int(match[2], 16)
+        trace_id, span_id, flags = [int(part, 16) for part in match.groups()]
         if trace_id and span_id and not values("tracestate") and not values(BAGGAGE):
-            span = trace.SpanContext(trace_id, span_id, True, trace.TraceFlags(int(match[3], 16)))
+            span = trace.SpanContext(trace_id, span_id, True, trace.TraceFlags(flags))
             plain: Context = trace.set_span_in_context(trace.NonRecordingSpan(span), otel_context.get_current())
             return plain
     if len(set(parents)) <= 1:

@@ -143,9 +143,11 @@ def test_a_forked_child_begins_anew() -> None:
     before = serving.begin(arrival())
     serving.begin(arrival()).end(200)
     serving._lock.acquire()  # as a thread would hold it that the child does not have
+    serving.intake.counts._lock.acquire()
     pid = os.fork()
     if pid == 0:
         before.end(200)
+        serving.intake.counts.add("untrusted")
         serving.begin(arrival()).end(500)
         os._exit(0 if (serving.in_flight, serving.outcomes) == (0, {("error", ""): 1}) else 1)
     serving._lock.release()

@@ -292,6 +292,7 @@ class Serving:
         self._through.clear()
         self._in_flight, self._busy_s = 0, 0.0
         self.checks.renew_locks()
+        self.intake.counts.renew_lock()
         if self.admission is not None:
             self.admission.after_fork_in_child()
 
