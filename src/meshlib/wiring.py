@@ -24,7 +24,6 @@ from meshlib.config.snapshot import Snapshots
 from meshlib.dataclass import dataclass
 from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.resolver import Resolution, ResolutionState
-from meshlib.discovery.sidecar import in_a_pod, until, wait_for_sidecar
 from meshlib.discovery.source import Source
 from meshlib.discovery.static import StaticSource
 from meshlib.discovery.watch import Directory
@@ -354,8 +353,7 @@ class Wiring:
             from meshlib.adapters.httpx_wire import MirrorStockWire
 
             name = "httpx2" if "httpx2" in self.plane.stock and "httpx" not in self.plane.stock else "httpx"
-            library = import_module(f"meshlib.adapters.{name}").LIBRARY
-            self._mirror_stock = MirrorStockWire(library, self.clock.now)
+            self._mirror_stock = MirrorStockWire(import_module(f"meshlib.adapters.{name}").LIBRARY, self.clock.now)
         return self._mirror_stock
 
     def _use(self, name: str) -> None:
@@ -365,10 +363,12 @@ class Wiring:
             self._keeping_house = True
             self.reloading.follow()
             self.control.call_every(_HOUSEKEEPING_S, self._keep_house)
-            if self._own_wire and self.settings.sidecar == "warn" and in_a_pod():
-                self.control.submit(self._look_for_sidecar)
+            if self._own_wire and self.settings.sidecar == "warn" and os.environ.get("KUBERNETES_SERVICE_HOST"):
+                self.control.submit(self._look_for_sidecar)  # of a pod; elsewhere what looks is not even loaded
 
     async def _look_for_sidecar(self) -> None:
+        from meshlib.discovery.sidecar import until, wait_for_sidecar
+
         if (found := await wait_for_sidecar()) is not None:
             self.view.sidecar = found.proxy
             await until(lambda: self.plane.mode == "on")  # in another mode nothing is done twice

@@ -137,9 +137,9 @@ class MeshMiddleware:
     ) -> None:
         load = self._serving.reporter(arrival)
         if load is not None:
-            send = load.watch_asgi(send, arrival.asks)
+            load.seen_loop()
         served = self._serving.begin(arrival, ticket)
-        response = Response(send, served)
+        response = Response(send, served, load)
         cancellation = None
         if self._serving.cancels(scope["method"]):
             cancellation = Cancellation.begin(scope, receive, response, arrival.request)
@@ -184,14 +184,15 @@ class Response:
         cut: why nobody waits for it any more; empty while somebody does. To go on streaming is an error then.
     """
 
-    __slots__ = ("_answered", "_broken_off", "_send", "_served", "_trailers", "complete", "cut", "status")
+    __slots__ = ("_answered", "_broken_off", "_load", "_send", "_served", "_trailers", "complete", "cut", "status")
 
-    def __init__(self, send: Send, served: Served) -> None:
+    def __init__(self, send: Send, served: Served, load: LoadReporter | None = None) -> None:
         self.status = 0
         self.complete = False
         self.cut: Reason = ""
         self._answered = False
         self._broken_off: DeadlineExceeded | None = None
+        self._load = load
         self._send = send
         self._served = served
         self._trailers = False
@@ -218,6 +219,9 @@ class Response:
             if request.overloaded and asks_for_peace(self.status, request):
                 headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != _OVERLOADED[0]]
                 message = {**message, "headers": [*headers, _OVERLOADED]}
+            if self._load is not None:
+                told = self._load.headers(arrival.asks)
+                message = {**message, "headers": [*message.get("headers", ()), *told]}
         elif kind in _BODIES:
             more = message.get("more_body")
             if more and self.cut:
@@ -242,7 +246,8 @@ class Response:
         """Answer in the place of the application, whose own response is dropped from now on."""
         self._answered = True
         self.status = refusal.status.value
-        return _answer(self._send, method, refusal)
+        told = () if self._load is None else self._load.headers(self._served.arrival.asks)
+        return _answer(self._send, method, refusal, told)
 
 
 _WHY: dict[Reason, str] = {
@@ -310,7 +315,7 @@ def _observed(send: Send, ticket: Ticket) -> Send:
     return watched
 
 
-async def _answer(send: Send, method: str, refusal: Refusal) -> None:
-    headers = [(name.encode(), value.encode()) for name, value in refusal.headers]
+async def _answer(send: Send, method: str, refusal: Refusal, told: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    headers = [*((name.encode(), value.encode()) for name, value in refusal.headers), *told]
     await send({"type": "http.response.start", "status": refusal.status.value, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else refusal.body})

@@ -32,7 +32,6 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 from math import exp, inf, isfinite
-from typing import TYPE_CHECKING, Any
 
 from meshlib.balance.load_report import HEADER, LoadReport
 from meshlib.balance.reported import write_in_flight
@@ -40,9 +39,6 @@ from meshlib.propagation import LOAD
 from meshlib.server.latency_bins import LatencyBins
 from meshlib.server.loop_lag import LoopLag
 from meshlib.server.refusal import Refusal
-
-if TYPE_CHECKING:
-    from meshlib.server.asgi import Message, Send
 
 __all__ = ["LoadReporter"]
 
@@ -166,25 +162,9 @@ class LoadReporter:
             found.append((_HEADER, value))
         return found
 
-    def watch_asgi(self, send: Send, asked: str) -> Send:
-        """`send` of an ASGI application, for a caller that is told."""
+    def seen_loop(self) -> None:
+        """A request is served in the event loop that runs here: see how late that is."""
         self._loops.seen()
-
-        async def watched(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *self.headers(asked)]}
-            await send(message)
-
-        return watched
-
-    def watch_wsgi(self, start_response: Callable[..., Any], asked: str) -> Callable[..., Any]:
-        """``start_response`` of a WSGI application, likewise."""
-
-        def watched(status: str, headers: list[tuple[str, str]], *failed: Any) -> Any:
-            told = [(name.decode(), value.decode()) for name, value in self.headers(asked)]
-            return start_response(status, [*headers, *told], *failed)
-
-        return watched
 
     def answer(self, asked: str) -> Refusal:
         """The response to a probe."""

@@ -100,12 +100,9 @@ class MeshMiddleware:
                 return [_answer(start_response, environ, admitted)]
             ticket = admitted
         environ[KEY] = arrival
-        load = self._serving.reporter(arrival)
-        if load is not None:
-            start_response = load.watch_wsgi(start_response, arrival.asks)
-        pieces = Pieces(arrival)
+        pieces, load = Pieces(arrival), serving.reporter(arrival)
         served = serving.begin(arrival, ticket)
-        answer = _Answer(start_response, served)
+        answer = _Answer(start_response, served, load)
 
         def refuse(error: MeshError) -> bytes | None:
             refusal = refusal_for(error, trusted=arrival.trusted) if self._map_errors else None
@@ -142,9 +139,10 @@ class MeshMiddleware:
 class _Answer:
     """Watches ``start_response``: tells callers of overload, and remembers the status for the end of the request."""
 
-    __slots__ = ("_served", "_start_response", "_status")
+    __slots__ = ("_load", "_served", "_start_response", "_status")
 
-    def __init__(self, start_response: StartResponse, served: Served) -> None:
+    def __init__(self, start_response: StartResponse, served: Served, load: LoadReporter | None) -> None:
+        self._load = load
         self._start_response = start_response
         self._served = served
         self._status = 0
@@ -161,6 +159,8 @@ class _Answer:
             headers = [pair for pair in headers if pair[0].lower() != REFUSED]
         if request.overloaded and asks_for_peace(self._status, request):
             headers = [pair for pair in headers if pair[0].lower() != OVERLOADED[0]] + [OVERLOADED]
+        if self._load is not None:
+            headers = headers + [(name.decode(), value.decode()) for name, value in self._load.headers(arrival.asks)]
         if exc_info is None:
             return self._start_response(status, headers)
         return self._start_response(status, headers, exc_info)
