@@ -259,7 +259,7 @@ class Mesh:
         """The state of everything, as plain data with a readable text."""
         from meshlib.status import make_status
 
-        return make_status(self._wiring.settings, self._wiring.plane, self._wiring.view)
+        return make_status(self._wiring.settings, self._wiring.plane, self._wiring.view, self._registrations)
 
     @property
     def serving(self) -> Serving:
@@ -369,7 +369,7 @@ class Mesh:
 
         registrar = find_registrar(self._wiring.sources)
         self._wiring.held += [source for source in self._wiring.sources if id(source) == id(registrar)]
-        return Registration(self._wiring.control, registrar, instance)
+        return Registration(self._wiring.control, registrar, instance, tell=self._wiring.bus.emit)
 
     def reload(self, config: str | os.PathLike[str] | Mapping[str, Any] | MeshConfig | None = None) -> tuple[str, ...]:
         """Read the configuration again, its files and the environment's variables, and go by it.

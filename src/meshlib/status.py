@@ -17,6 +17,7 @@ from meshlib.net.pool import PoolStats
 from meshlib.propagation import IGNORED_KINDS, Ignored
 
 if TYPE_CHECKING:
+    from meshlib.discovery.registration import Registration, RegistrationStatus
     from meshlib.net.async_engine import AsyncEngine
     from meshlib.net.sync_engine import SyncEngine
     from meshlib.policy.fault import ActiveFaults
@@ -203,6 +204,7 @@ class MeshStatus:
         pools: of connections.
         sidecar: whose proxy stands beside this process (``Istio``, ``Linkerd``); empty where none was found.
         serving: what this process serves; None if it has no middleware of this mesh.
+        registrations: entries of this process in registries.
     """
 
     service: str
@@ -211,11 +213,13 @@ class MeshStatus:
     pools: tuple[PoolStats, ...]
     sidecar: str = ""
     serving: ServingStatus | None = None
+    registrations: tuple[RegistrationStatus, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"mesh {self.service or '(unnamed)'}, mode {self.mode}"]
         if self.sidecar:
             lines.append(f"  beside a sidecar of {self.sidecar}")
+        lines += [f"  registration: {registration}" for registration in self.registrations]
         if self.serving is not None:
             lines.append(f"  serving: {self.serving}")
             if self.serving.admission is not None:
@@ -331,7 +335,9 @@ class MeshView:
         return self.requests
 
 
-def make_status(settings: MeshSettings, plane: DataPlane, view: MeshView) -> MeshStatus:
+def make_status(
+    settings: MeshSettings, plane: DataPlane, view: MeshView, registrations: Sequence[Registration] = ()
+) -> MeshStatus:
     """Look at everything once."""
     plane.settle()
     now, discovery = plane.clock.now(), view.directory.status()
@@ -352,7 +358,9 @@ def make_status(settings: MeshSettings, plane: DataPlane, view: MeshView) -> Mes
             )
         )
     serving = None if view.requests is None else _serving(view.requests)
-    return MeshStatus(settings.service, plane.mode, tuple(services), tuple(view.pools()), view.sidecar, serving)
+    entries = tuple(each.status for each in tuple(registrations) if each.active)
+    pools = tuple(view.pools())
+    return MeshStatus(settings.service, plane.mode, tuple(services), pools, view.sidecar, serving, entries)
 
 
 def _serving(serving: Serving) -> ServingStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import subprocess
@@ -18,6 +19,8 @@ import pytest
 from meshlib import Mesh
 from meshlib.balance.endpoint import Health
 from meshlib.config.settings import ConsulSettings, LocalSettings, RegisterSettings, StaticSettings
+from meshlib.discovery import local as local_module
+from meshlib.discovery import local_files
 from meshlib.discovery.build import make_source
 from meshlib.discovery.consul import ConsulSource
 from meshlib.discovery.control import ControlPlane
@@ -26,6 +29,7 @@ from meshlib.discovery.registration import Registration, find_registrar, make_in
 from meshlib.discovery.source import Instance
 from meshlib.discovery.watch import Directory
 from meshlib.errors import ConfigError, RegistrationFailed
+from meshlib.telemetry.events import Event, RegistrationLost, RegistrationRestored
 from tests.discovery.support import Published, until
 from tests.peers.consul import Consul
 
@@ -219,8 +223,9 @@ def test_consul_gets_all_that_the_instance_says(
 def test_what_consul_lost_is_registered_again(
     consul: Consul, control: ControlPlane, see: Callable[..., Published], listening: int
 ) -> None:
-    source = ConsulSource(ConsulSettings(consul.address))
-    with Registration(control, source, make_instance(RegisterSettings(port=listening), "orders")) as registration:
+    source, told = ConsulSource(ConsulSettings(consul.address)), list[Event]()
+    instance = make_instance(RegisterSettings(port=listening), "orders")
+    with Registration(control, source, instance, tell=told.append) as registration:
         consul.kill()
         consul.restart()
         began = time.monotonic()
@@ -228,6 +233,8 @@ def test_what_consul_lost_is_registered_again(
         assert time.monotonic() - began < 3.0
         consul.put(f"/v1/agent/service/deregister/{registration.instance.instance_id}")
         until(lambda: consul.get("/v1/agent/services"))
+        until(lambda: len(told) == 4)
+    assert [type(each) for each in told] == [RegistrationLost, RegistrationRestored] * 2
     assert consul.get("/v1/agent/services") == {}
 
 
@@ -326,3 +333,46 @@ def test_what_is_registered_from_code_is_checked_as_what_stands_in_a_file(wrong:
         assert mesh.register(port=8000).instance.service == "orders"
         with pytest.raises(ConfigError, match=said):
             mesh.register(**{"port": 8000, **wrong})
+
+
+def test_an_entry_that_the_registry_loses_is_told_of_and_shown(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, listening: int
+) -> None:
+    monkeypatch.setattr(local_module, "_KEEP_S", 0.02)
+    told: list[Event] = []
+    with Mesh({"service": "orders", "discovery": [{"local": {"directory": str(directory)}}]}) as mesh:
+        mesh.on_event(told.append)
+        registration = mesh.register(port=listening)
+        assert mesh.status().registrations == ()
+        with registration, mesh.register(port=listening):
+            first, second = mesh.status().registrations
+            assert (first.service, first.address, first.state) == ("orders", f"127.0.0.1:{listening}", "registered")
+            assert first.held_s is not None and 0.0 <= first.held_s < 60.0
+            assert (second.state, second.held_s, second.instance_id) == ("standing by", None, first.instance_id)
+            assert f"registration: orders at {first.address}: registered for" in str(mesh.status())
+            enter = local_files.enter
+
+            def fail(*args: object) -> None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            monkeypatch.setattr(local_files, "enter", fail)
+            for path in directory.glob("v1/orders/*.json"):
+                path.unlink()
+            until(lambda: registration.status.state == "lost")
+            assert "is gone" in mesh.status().registrations[0].detail
+            monkeypatch.setattr(local_files, "enter", enter)
+            until(lambda: registration.status.state == "registered")
+            until(lambda: len([each for each in told if each.family == "registration"]) == 2)
+        assert mesh.status().registrations == ()
+    lost, back = [each for each in told if each.family == "registration"]
+    assert isinstance(lost, RegistrationLost) and isinstance(back, RegistrationRestored)
+    assert (lost.service, lost.text) == ("orders", f"this process is not registered any more: {lost.detail}")
+    assert back.text == f"this process is registered again as 127.0.0.1:{listening}"
+
+
+def test_a_registration_that_waits_for_its_port_says_so(control: ControlPlane, local: LocalRegistry) -> None:
+    registration = Registration(control, local, make_instance(RegisterSettings(port=1), "orders")).begin()
+    assert registration.status.state == "waiting"
+    assert "at :1: waiting" in str(registration.status)
+    registration.close()
+    assert registration.status.state == "not entered"

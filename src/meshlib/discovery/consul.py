@@ -36,7 +36,7 @@ from meshlib.discovery.consul_http import ConsulHttp, Reply
 from meshlib.discovery.consul_names import ConsulName
 from meshlib.discovery.consul_payload import Incarnations, endpoints_of
 from meshlib.discovery.resolver import Retry
-from meshlib.discovery.source import UNKNOWN, Answer, Instance
+from meshlib.discovery.source import UNKNOWN, Answer, Instance, Standing
 from meshlib.discovery.threads import renew_in_child
 
 if TYPE_CHECKING:
@@ -137,6 +137,10 @@ class ConsulSource:
     async def hand_over(self, instance: Instance) -> None:
         """Look after `instance` no more; the agent keeps it."""
         await self._agent.hand_over(instance)
+
+    def standing(self, instance: Instance) -> Standing | None:
+        """Whether the agent still knows `instance`, which is looked at about once a second."""
+        return self._agent.standing(instance)
 
     async def clear(self, instance: Instance) -> None:
         """Remove `instance`, whoever registered it."""

@@ -21,7 +21,7 @@ from meshlib.config.settings import ConsulSettings
 from meshlib.discovery.consul_http import ConsulHttp
 from meshlib.discovery.consul_payload import WEIGHT_KEY, whole_weight
 from meshlib.discovery.probe import probe
-from meshlib.discovery.source import Instance
+from meshlib.discovery.source import Instance, Standing
 from meshlib.discovery.threads import abandon, renew_in_child
 from meshlib.errors import DiscoveryUnavailable, RegistrationFailed
 
@@ -67,6 +67,11 @@ class ConsulAgent:
         if kept is not None:
             await kept.end()
         return kept is not None
+
+    def standing(self, instance: Instance) -> Standing | None:
+        """See `ConsulSource.standing`."""
+        kept = self._kept.get(instance.instance_id)
+        return None if kept is None else kept.standing
 
     async def clear(self, instance: Instance) -> None:
         """See `ConsulSource.clear`."""
@@ -117,10 +122,12 @@ class ConsulAgent:
                 try:
                     if await self._is_entered(client, instance):
                         complaint = ""
+                        kept.standing.there()
                         continue
+                    kept.standing.lost(f"the Consul agent at {self._http.address} does not know it any more")
                     async with kept.writing:
                         await self._put(instance)
-                    _log.info("%s was lost by Consul, and is registered again", instance.instance_id)
+                    kept.standing.there()
                 except (DiscoveryUnavailable, RegistrationFailed) as error:
                     if error.message != complaint:
                         complaint = error.message
@@ -178,6 +185,7 @@ class _Kept:
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
+        self.standing = Standing()
         self.task: asyncio.Task[None] | None = None
         self.writing = asyncio.Lock()
 

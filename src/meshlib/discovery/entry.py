@@ -11,14 +11,16 @@ import logging
 import random
 import socket
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
 from meshlib.dataclass import replace
 from meshlib.discovery import local_files
 from meshlib.discovery.claim import Claim
-from meshlib.discovery.source import Instance, Registrar, SharedRegistrar
+from meshlib.discovery.source import Instance, Registrar, SharedRegistrar, TellingRegistrar
 from meshlib.errors import RegistrationFailed
+from meshlib.telemetry.events import Event, RegistrationLost, RegistrationRestored
 
 __all__ = ["Entry", "KnowsOwnHost"]
 
@@ -50,11 +52,21 @@ class Entry:
     Attributes:
         instance: as it is entered: with its host, and the id that all processes of the port have in common.
         entered: whether this process holds it.
+        entered_at: since when, on the monotonic clock.
+        lost: why the registry has lost it; empty if it has not, as far as is known.
+
+    Args:
+        registrar: the registry.
+        instance: what to enter.
+        tell: takes events.
     """
 
-    def __init__(self, registrar: Registrar, instance: Instance) -> None:
+    def __init__(self, registrar: Registrar, instance: Instance, tell: Callable[[Event], None] | None = None) -> None:
         self.instance = instance
         self.entered = False
+        self.entered_at: float | None = None
+        self.lost = ""
+        self._tell = tell
         self._registrar = registrar
         self._claim: Claim | None = None
         self._task: asyncio.Task[None] | None = None
@@ -148,9 +160,24 @@ class Entry:
 
     async def _register(self) -> None:
         await self._registrar.register(self.instance)
-        self.entered = True
+        self.entered, self.entered_at = True, time.monotonic()
+        if isinstance(self._registrar, TellingRegistrar):
+            standing = self._registrar.standing(self.instance)
+            if standing is not None:
+                standing.changed = self._changed
         if self._claim is not None:
             self._claim.entered()
+
+    def _changed(self, lost: str) -> None:
+        """The registry has lost the entry, or has it again."""
+        self.lost = lost
+        if self._tell is not None:
+            name, where = self.instance.service, f"as {self.instance.host}:{self.instance.port}"
+            self._tell(
+                RegistrationLost(service=name, detail=lost)
+                if lost
+                else RegistrationRestored(service=name, detail=where)
+            )
 
     async def _stand_by(self) -> None:
         """Wait for the one that holds the entry to end, then hold it."""

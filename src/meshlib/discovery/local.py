@@ -22,7 +22,7 @@ from meshlib.config.settings import LocalSettings
 from meshlib.discovery import local_files as files
 from meshlib.discovery.locality import locality_of
 from meshlib.discovery.probe import probe
-from meshlib.discovery.source import UNKNOWN, Answer, Instance
+from meshlib.discovery.source import UNKNOWN, Answer, Instance, Standing
 from meshlib.discovery.threads import abandon, renew_in_child
 from meshlib.errors import DiscoveryUnavailable, RegistrationFailed
 
@@ -124,6 +124,11 @@ class LocalRegistry:
     async def hand_over(self, instance: Instance) -> None:
         """Remove this process's file: the other's is there already."""
         await self.deregister(instance)
+
+    def standing(self, instance: Instance) -> Standing | None:
+        """Whether the file of `instance` is still there, which is looked at once a second."""
+        kept = self._kept.get((instance.service, instance.instance_id))
+        return None if kept is None else kept.standing
 
     async def clear(self, instance: Instance) -> None:
         """Do nothing: what nobody holds is not there."""
@@ -254,6 +259,7 @@ class _Kept:
         self._healthy = self._said_healthy = True
         self._held: files.Held | None = None
         self._complaint = ""
+        self.standing = Standing()
         self.task: Task[None] | None = None
 
     async def check(self) -> None:
@@ -310,11 +316,15 @@ class _Kept:
             self._renew()
 
     def _renew(self) -> None:
-        if self._held is not None and self._held.exists() and self._said_healthy is self._healthy:
+        there = self._held is not None and self._held.exists()
+        if there and self._said_healthy is self._healthy:
             return
+        if not there:
+            self.standing.lost(f"its file in the local registry at {self._directory} is gone")
         try:
             self.write()
             self._complaint = ""
+            self.standing.there()
         except OSError as error:
             if self._complaint != (why := _why(error)):
                 self._complaint = why

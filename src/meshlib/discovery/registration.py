@@ -8,17 +8,21 @@ import logging
 import os
 import secrets
 import socket
+import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from meshlib.config.settings import RegisterSettings
+from meshlib.dataclass import dataclass
 from meshlib.discovery.control import ControlPlane
 from meshlib.discovery.entry import Entry, KnowsOwnHost
 from meshlib.discovery.source import Instance, Registrar, SharedRegistrar, Source
+from meshlib.durations import format_duration
 from meshlib.errors import ConfigError, MeshClosed, RegistrationFailed
+from meshlib.telemetry.events import Event
 
-__all__ = ["KnowsOwnHost", "Registration", "find_registrar", "make_instance"]
+__all__ = ["KnowsOwnHost", "Registration", "RegistrationStatus", "find_registrar", "make_instance"]
 
 _log = logging.getLogger("meshlib")
 
@@ -67,6 +71,33 @@ def make_instance(settings: RegisterSettings, service: str) -> Instance:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RegistrationStatus:
+    """The entry of this process in a registry.
+
+    Attributes:
+        service: under which name.
+        address: where callers find it; without a host as long as that is not known.
+        instance_id: of the entry.
+        state: ``registered``, ``lost`` (the registry has lost it, and is given it again), ``standing by`` (another
+            process of the port holds it), ``waiting`` (for the port to answer, or the registry), or ``not entered``.
+        held_s: for how long this process has held it, in seconds; None if it does not.
+        detail: why it is lost; empty otherwise.
+    """
+
+    service: str
+    address: str
+    instance_id: str
+    state: str
+    held_s: float | None = None
+    detail: str = ""
+
+    def __str__(self) -> str:
+        since = f" for {format_duration(self.held_s)}" if self.held_s is not None else ""
+        why = f" ({self.detail})" if self.detail else ""
+        return f"{self.service} at {self.address}: {self.state}{since}{why}, {self.instance_id}"
+
+
 class Registration:
     """An entry of this process in a registry. Use it with ``with`` or ``async with``, or `start` and `close`.
 
@@ -79,15 +110,23 @@ class Registration:
         registrar: the registry.
         instance: what to enter; an empty host is filled in by the registrar.
         timeout_s: how long entering may take when used with ``with``.
+        tell: takes events, when the registry has lost the entry, and when it has it again.
     """
 
     def __init__(
-        self, control: ControlPlane, registrar: Registrar, instance: Instance, *, timeout_s: float = 5.0
+        self,
+        control: ControlPlane,
+        registrar: Registrar,
+        instance: Instance,
+        *,
+        timeout_s: float = 5.0,
+        tell: Callable[[Event], None] | None = None,
     ) -> None:
         self._instance = instance
         self._control = control
         self._registrar = registrar
         self._timeout_s = timeout_s
+        self._tell = tell
         self._pid: int | None = None
         self._entry: Entry | None = None
 
@@ -116,6 +155,22 @@ class Registration:
         return self.active and self._entry is not None and self._entry.known
 
     @property
+    def status(self) -> RegistrationStatus:
+        """How things are with it."""
+        instance, entry = self.instance, self._entry if self.active else None
+        host = f"[{instance.host}]" if ":" in instance.host else instance.host
+        state, held_s, lost = "waiting" if self.active else "not entered", None, ""
+        if self.held:
+            lost = "" if entry is None else entry.lost
+            state = "lost" if lost else "registered"
+            if entry is not None and entry.entered_at is not None:
+                held_s = max(0.0, time.monotonic() - entry.entered_at)
+        elif self.known:
+            state = "standing by"
+        address = f"{host}:{instance.port}"
+        return RegistrationStatus(instance.service, address, instance.instance_id, state, held_s, lost)
+
+    @property
     def notice_s(self) -> float:
         """How long it takes until callers have heard that the entry has gone."""
         return self._registrar.notice_s if isinstance(self._registrar, SharedRegistrar) else _NOTICE_S
@@ -142,7 +197,7 @@ class Registration:
         """
         if not self.active:
             limit_s = self._timeout_s if timeout_s is None else timeout_s
-            entry = Entry(self._registrar, self._instance)
+            entry = self._new_entry()
             self._control.run_sync(lambda: _enter(entry, limit_s), limit_s + 1.0)
             self._take_part(entry)
         return self
@@ -151,7 +206,7 @@ class Registration:
         """Do what `start` does, in an event loop."""
         if not self.active:
             limit_s = self._timeout_s if timeout_s is None else timeout_s
-            entry = Entry(self._registrar, self._instance)
+            entry = self._new_entry()
             await asyncio.wrap_future(self._control.submit(lambda: _enter(entry, limit_s), log_errors=False))
             self._take_part(entry)
         return self
@@ -201,8 +256,11 @@ class Registration:
         if entry is not None:
             await entry.leave()
 
+    def _new_entry(self) -> Entry:
+        return Entry(self._registrar, self._instance, self._tell)
+
     def _take_part(self, entry: Entry | None = None) -> Entry:
-        entry = Entry(self._registrar, self._instance) if entry is None else entry
+        entry = self._new_entry() if entry is None else entry
         self._entry, self._pid = entry, os.getpid()
         # After the control plane's own handler, so that it runs before it.
         atexit.register(_close_at_exit, weakref.ref(self))

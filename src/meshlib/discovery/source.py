@@ -13,13 +13,25 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from meshlib.balance.endpoint import Endpoint
 from meshlib.dataclass import dataclass, field
 
-__all__ = ["UNKNOWN", "Answer", "Instance", "Registrar", "SharedRegistrar", "Source", "Unknown", "Written", "is_host"]
+__all__ = [
+    "UNKNOWN",
+    "Answer",
+    "Instance",
+    "Registrar",
+    "SharedRegistrar",
+    "Source",
+    "Standing",
+    "TellingRegistrar",
+    "Unknown",
+    "Written",
+    "is_host",
+]
 
 _HOST = re.compile(r"[0-9A-Za-z_.:%-]{1,253}")
 
@@ -109,6 +121,43 @@ class Registrar(Protocol):
 
     async def deregister(self, instance: Instance) -> None:
         """Remove `instance`. Does nothing if it is not there."""
+        ...
+
+
+class Standing:
+    """Whether an entry that a registrar keeps up is in its registry, as far as it knows.
+
+    Attributes:
+        changed: called with why the registry has lost it, and with an empty text when it is there again.
+    """
+
+    __slots__ = ("_lost", "changed")
+
+    def __init__(self) -> None:
+        self.changed: Callable[[str], object] | None = None
+        self._lost = False
+
+    def lost(self, why: str) -> None:
+        """It is gone, against the will of the one that entered it."""
+        if not self._lost:
+            self._lost = True
+            if self.changed is not None:
+                self.changed(why)
+
+    def there(self) -> None:
+        """It is there."""
+        if self._lost:
+            self._lost = False
+            if self.changed is not None:
+                self.changed("")
+
+
+@runtime_checkable
+class TellingRegistrar(Registrar, Protocol):
+    """A registrar that says when the registry has lost an entry, and when it is there again."""
+
+    def standing(self, instance: Instance) -> Standing | None:
+        """Return that of an instance that it keeps up; None of another."""
         ...
 
 
