@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from opentelemetry import baggage as otel_baggage
 
 from meshlib import Mesh
 from meshlib.config.settings import ServerSettings
@@ -176,6 +177,7 @@ def test_only_what_is_accepted_is_taken_in(accepted: Any) -> None:
         "trace": arrival.trace,
     }
     assert [name for name, value in taken.items() if value] == [accepted]
+    assert not otel_baggage.get_all(arrival.trace)
     mesh.settings = replace(mesh.settings, server=ServerSettings(accept=()))
     nothing = Intake(mesh).take("10.0.0.1", HeadersOf({**headers.given, DEADLINE_MS: ["0"]}))
     assert nothing is not None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from opentelemetry import baggage, propagate, trace
 from opentelemetry import context as otel_context
-from opentelemetry import propagate, trace
 from opentelemetry.propagators.textmap import TextMapPropagator, default_setter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -26,6 +26,7 @@ from meshlib.routing.match import RequestView
 from meshlib.routing.route import Backend, Route
 from meshlib.telemetry import semconv
 from meshlib.telemetry.observer import Observer
+from meshlib.telemetry.trace_headers import TraceHeaders
 from tests.telemetry.calls import Drive, a_call, a_cluster, a_route
 from tests.telemetry.conftest import Sdk
 
@@ -233,6 +234,28 @@ def test_spans_can_be_off_while_the_trace_is_passed_on(sdk: Sdk) -> None:
     assert [span.name for span in sdk.spans()] == ["handler"]
     (headers,) = drive.sent
     assert f"{parent.get_span_context().span_id:016x}" in dict(headers)[b"traceparent"].decode()
+
+
+@pytest.mark.parametrize("spans", ["attempts", "off"])
+def test_baggage_of_opentelemetrys_goes_out(sdk: Sdk, spans: Literal["attempts", "off"]) -> None:
+    token = otel_context.attach(baggage.set_baggage("tenant", "a b"))
+    try:
+        drive = Drive(sdk.observer(spans=spans), a_call(), [200])
+    finally:
+        otel_context.detach(token)
+
+    assert dict(drive.sent[0])[b"baggage"] == b"tenant=a%20b"
+
+
+def test_the_meshs_baggage_comes_before_opentelemetrys() -> None:
+    headers = [(b"baggage", b"tenant=ours"), (b"x-meshlib-criticality", b"critical")]
+    token = otel_context.attach(baggage.set_baggage("flag", "on", baggage.set_baggage("tenant", "theirs")))
+    try:
+        TraceHeaders().pass_on(headers)
+    finally:
+        otel_context.detach(token)
+
+    assert headers == [(b"x-meshlib-criticality", b"critical"), (b"baggage", b"tenant=ours,flag=on")]
 
 
 def test_what_is_not_sampled_is_passed_on_as_such() -> None:

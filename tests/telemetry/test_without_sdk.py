@@ -112,8 +112,7 @@ def test_a_trace_that_came_in_goes_on_unchanged() -> None:
     finally:
         otel_context.detach(token)
 
-    # Baggage is the driver's matter: the mesh's own has to be merged in.
-    expected = [(b"traceparent", PARENT.encode()), (b"tracestate", b"a=b")]
+    expected = [(b"baggage", b"k=v"), (b"traceparent", PARENT.encode()), (b"tracestate", b"a=b")]
     assert drive.sent == [expected, expected]
 
 

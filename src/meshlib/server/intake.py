@@ -17,6 +17,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
+from opentelemetry import baggage as otel_baggage
 from opentelemetry import trace
 
 from meshlib import context
@@ -291,6 +292,8 @@ class Intake:
 
     def _trace(self, headers: ReceivedHeaders) -> Context | None:
         found = extract_trace(headers.values, headers.names, self.counts)
+        if found is not None and not self._baggage:
+            found = otel_baggage.clear(found)  # which the propagator has read as well, and calls would pass on
         return as_caller(found) if found is not None and _is_instrumented() else found
 
 
