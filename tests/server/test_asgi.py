@@ -22,7 +22,20 @@ from starlette.routing import Mount, Route
 from starlette.testclient import TestClient
 
 from meshlib.context import current, current_scope, timeout
-from meshlib.errors import CircuitOpen, DeadlineExceeded, LimitExceeded, NoEndpoint, RateLimited, UnknownService
+from meshlib.errors import (
+    AttemptTimeout,
+    CircuitOpen,
+    ConnectFailed,
+    ConnectTimeout,
+    DeadlineExceeded,
+    DiscoveryUnavailable,
+    LimitExceeded,
+    NoEndpoint,
+    RateLimited,
+    Reset,
+    TLSFailed,
+    UnknownService,
+)
 from meshlib.propagation import DEADLINE_MS, INCOMING
 from meshlib.server.asgi import ASGIApp, MeshMiddleware, Message, Receive, Scope, Send
 from meshlib.server.fastapi import MeshMiddleware as FastAPIMiddleware
@@ -421,6 +434,12 @@ FAILURES: list[tuple[Exception, int, str | None]] = [
     (NoEndpoint("none", service="orders"), 503, None),
     (LimitExceeded("full", service="orders"), 503, None),
     (RateLimited("too many", service="orders", retry_after_s=2.1), 503, "3"),
+    (AttemptTimeout("1 s passed", service="orders"), 504, None),
+    (ConnectTimeout("1 s passed", service="orders"), 503, None),
+    (ConnectFailed("refused", service="orders"), 503, None),
+    (Reset("by peer", service="orders"), 503, None),
+    (DiscoveryUnavailable("away", service="orders"), 503, None),
+    (TLSFailed("not its certificate", service="orders"), 500, None),
     (UnknownService("unknown", service="orders"), 500, None),
     (KeyError("bug"), 500, None),
 ]

@@ -38,8 +38,8 @@ class MeshExtension:
     Args:
         mesh: whose settings hold, of applications without one of their own; None for the defaults.
         app: initialized at once, where there is no application factory.
-        map_errors: answer 504 or 503 for a deadline, an open breaker, no endpoint or a limit reached that no error
-            handler of the application took, instead of 500.
+        map_errors: answer 504 or 503 for the error of a meshed call that no error handler of the application took,
+            instead of 500: see `meshlib.server.refusal.refusal_for`.
         load: tells trusted peers how loaded this process is.
     """
 

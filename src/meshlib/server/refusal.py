@@ -12,7 +12,20 @@ from opentelemetry import trace
 
 from meshlib.context import ServedRequest
 from meshlib.dataclass import dataclass
-from meshlib.errors import CircuitOpen, DeadlineExceeded, LimitExceeded, MeshError, NoEndpoint
+from meshlib.errors import (
+    AttemptTimeout,
+    BodyBroken,
+    CircuitOpen,
+    ConnectFailed,
+    DeadlineExceeded,
+    DiscoveryUnavailable,
+    LimitExceeded,
+    MeshError,
+    NoEndpoint,
+    PoolTimeout,
+    Reset,
+    TLSFailed,
+)
 from meshlib.propagation import REFUSED
 
 __all__ = [
@@ -118,19 +131,33 @@ def asks_for_peace(status: int, request: ServedRequest) -> bool:
     return request.overloaded and (status >= 500 or status == HTTPStatus.TOO_MANY_REQUESTS)
 
 
+_LATE = (DeadlineExceeded, AttemptTimeout)
+_AWAY = (
+    BodyBroken,
+    CircuitOpen,
+    ConnectFailed,
+    DiscoveryUnavailable,
+    LimitExceeded,
+    NoEndpoint,
+    PoolTimeout,
+    Reset,
+)
+
+
 def refusal_for(error: BaseException, *, trusted: bool) -> Refusal | None:
     """The response for an error of a meshed call that the application let pass; None if it is not one with a status.
 
-    A deadline gives 504. An open breaker, no endpoint and a limit reached give 503, with ``Retry-After`` where the
-    error knows it. Other errors of the mesh are faults to be seen as such, and stay the framework's.
+    No answer in time gives 504. What may be otherwise in a moment gives 503, with ``Retry-After`` where the error knows
+    it: an open breaker, no endpoint, a limit reached, a connection that failed or broke off. Other errors of the mesh
+    are faults to be seen as such, and stay the framework's.
 
     Args:
         error: what the application raised.
         trusted: whether the caller may read which service failed, and why.
     """
-    if isinstance(error, DeadlineExceeded):
+    if isinstance(error, _LATE):
         status, summary = HTTPStatus.GATEWAY_TIMEOUT, "A service that this one depends on did not answer in time."
-    elif isinstance(error, (CircuitOpen, NoEndpoint, LimitExceeded)):
+    elif isinstance(error, _AWAY) and not isinstance(error, TLSFailed):
         status, summary = HTTPStatus.SERVICE_UNAVAILABLE, "A service that this one depends on cannot be called now."
     else:
         return None

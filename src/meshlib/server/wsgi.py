@@ -49,8 +49,8 @@ class MeshMiddleware:
         app: the application.
         mesh: whose settings hold (`ServerSettings` and the mode, both as they are at each request); None for the
             defaults.
-        map_errors: answer 504 or 503 for a deadline, an open breaker, no endpoint or a limit reached that the
-            application lets pass.
+        map_errors: answer 504 or 503 for the error of a meshed call that the application lets pass: see
+            `meshlib.server.refusal.refusal_for`.
         load: tells trusted peers how loaded this process is.
 
     Raises:
