@@ -111,8 +111,10 @@ async def by_the_mesh(address: str) -> Counter[int]:
                 return False
 
         async def stall() -> None:
-            async with httpx.AsyncClient(timeout=60) as plain:
-                await plain.post(f"http://{address}/stall?for_s={STALL_S}")
+            # A stall that was refused would show nothing.
+            headers = {"x-meshlib-criticality": "critical_plus"}
+            async with httpx.AsyncClient(timeout=60, headers=headers) as plain:
+                (await plain.post(f"http://{address}/stall?for_s={STALL_S}")).raise_for_status()
 
         return await goodput(ask, stall)
 
