@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from meshlib.context import ServedRequest, current, current_scope
 from meshlib.errors import CircuitOpen, DeadlineExceeded, MeshError, NoEndpoint, UnknownService
+from meshlib.policy.serving_settings import AdmissionSettings
 from meshlib.propagation import BAGGAGE, CRITICALITY, DEADLINE_MS, INCOMING
 from meshlib.server.wsgi import MeshMiddleware
 from tests.server.conftest import ServeWsgi
@@ -200,6 +201,40 @@ def test_the_request_is_over_when_the_response_fails(at: int) -> None:
         call(MeshMiddleware(app), LEFT)
     assert app.request is not None
     assert app.request.closed
+
+
+def test_a_response_that_nobody_closes_or_that_cannot_be_iterated_is_over_too() -> None:
+    closed = []
+
+    class Broken:
+        def __iter__(self) -> Iterator[bytes]:
+            raise KeyError("bug")
+
+        def close(self) -> None:
+            closed.append(1)
+
+    def broken(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return Broken()
+
+    def streaming(environ: WSGIEnvironment, start_response: StartResponse) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b"x"
+
+    mesh = StandInMesh(admission=AdmissionSettings(max_in_flight=1, max_pending=0))
+    app = MeshMiddleware(streaming, mesh)
+    environ: WSGIEnvironment = {"REMOTE_ADDR": "127.0.0.1"}
+    setup_testing_defaults(environ)
+    for _ in range(2):
+        response = iter(app(dict(environ), Answer().start))
+        assert next(response) == b"x"
+        assert app._serving.in_flight == 1
+        del response
+        assert app._serving.in_flight == 0
+    with pytest.raises(KeyError):
+        call(MeshMiddleware(broken, mesh))
+    assert closed == [1]
+    assert app._serving.outcomes == {("cancelled", "disconnect"): 2}
 
 
 def test_a_list_and_a_file_reach_the_server_as_they_are() -> None:

@@ -179,12 +179,17 @@ class _Response:
     __slots__ = ("_answer", "_begun", "_chunks", "_close", "_pieces", "_refuse")
 
     def __init__(self, pieces: Pieces, response: Iterable[bytes], answer: _Answer, refuse: Refuse) -> None:
-        self._pieces = pieces
-        self._chunks: Iterator[bytes] = pieces.run(iter, response)
-        self._close: Callable[[], object] | None = getattr(response, "close", None)
         self._answer = answer
+        self._pieces = pieces
+        self._close: Callable[[], object] | None = getattr(response, "close", None)
         self._refuse = refuse
         self._begun = False
+        try:
+            self._chunks: Iterator[bytes] = pieces.run(iter, response)
+        except BaseException:
+            self._answer.end(failed=True)
+            self.close()
+            raise
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -214,6 +219,9 @@ class _Response:
         self._answer.left()
         if self._close is not None:
             self._pieces.run(self._close)
+
+    def __del__(self) -> None:
+        self._answer.left()  # a middleware further out may drop a response without closing it
 
 
 class WsgiHeaders:
