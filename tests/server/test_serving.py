@@ -25,6 +25,7 @@ from meshlib.server.asgi import MeshMiddleware, Message, Receive, Scope, Send
 from meshlib.server.intake import Arrival
 from meshlib.server.serving import Serving, serving_of
 from meshlib.server.wsgi import MeshMiddleware as WsgiMiddleware
+from meshlib.testing import MeshFixture
 from tests.server.standin import StandInMesh
 
 pytestmark = pytest.mark.anyio
@@ -287,3 +288,22 @@ async def test_a_process_that_only_serves_is_measured_and_has_a_status(monkeypat
     assert "serving: 1 in flight, 2 ok, 1 refused (expired 1), 1 cancelled (deadline 1)" in text
     assert status is not None
     assert (status.in_flight, status.outcomes[("cancelled", "server")], status.draining) == (0, 1, False)
+
+
+@pytest.mark.parametrize("line", ["none", "lifespan", "by hand", "not written", "soon"])
+def test_a_registration_that_nobody_acts_on_is_told_once(
+    line: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if line != "soon":
+        monkeypatch.setattr("meshlib.server.serving._ENTRY_S", 0.0)
+    written = {} if line == "not written" else {"register": {"port": 1, "host": "127.0.0.1"}}
+    with MeshFixture({"service": "orders", **written}) as mesh:
+        serving = mesh.serving
+        if line == "lifespan":
+            mesh.lifecycle.begin()
+        if line == "by hand":
+            mesh.register(port=1)
+        for _ in range(2):
+            mesh.clock.advance("2s")
+            serving.begin(arrival()).end(200)
+    assert caplog.text.count("nobody acts on it") == (line == "none")

@@ -83,6 +83,11 @@ class Lifecycle:
         return self._serving.in_flight
 
     @property
+    def begun(self) -> bool:
+        """Whether this process was entered into the registry, or somebody sees to it that it will be."""
+        return self._begun_in == os.getpid() or bool(tuple(self._registrations))
+
+    @property
     def heeds_signals(self) -> bool:
         """Whether signals drain it: assigned by the one that takes them."""
         return self._heeded_in == os.getpid()

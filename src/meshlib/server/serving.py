@@ -6,7 +6,9 @@ what is not worth serving is refused, the rest is admitted, begun here, and ende
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from math import inf
@@ -37,8 +39,11 @@ __all__ = ["HasServing", "Outcome", "Served", "Serving", "serving_of"]
 
 Outcome: TypeAlias = Literal["ok", "error", "refused", "cancelled"]
 
+_log = logging.getLogger("meshlib.server")
+
 _ERROR = 500
 _LOOK_S = 1.0
+_ENTRY_S = 5.0
 
 
 class Serving:
@@ -76,6 +81,7 @@ class Serving:
         self.mesh = mesh
         self._look_for_meter = look_for_meter
         self._looked_at = -inf
+        self._entry_due: float | None = time.monotonic() + _ENTRY_S
         self.intake = Intake(mesh)
         self._in_flight = 0
         self.draining = self.closing = False
@@ -258,6 +264,7 @@ class Serving:
         if self._look_for_meter is not None and not 0.0 <= now - self._looked_at < _LOOK_S:
             self._looked_at = now
             self._look_for_meter()
+            self._look_for_entry()
         arrival, hopeless = served.arrival, self.hopeless
         if arrival.source is not None and hopeless is not None and outcome == "ok":
             hopeless.took(arrival.kind, arrival.template, took_s, now)
@@ -265,6 +272,22 @@ class Serving:
         self._settle()
         if self.load is not None:
             self.load.ended(served.found, took_s, outcome == "error")
+
+    def _look_for_entry(self) -> None:
+        """Say once that the configuration has this process registered, where nobody does."""
+        if self._entry_due is None or time.monotonic() < self._entry_due:
+            return
+        self._entry_due = None
+        if self.settings.register is None or self.draining:
+            return
+        from meshlib.server.lifecycle import HasLifecycle
+
+        if isinstance(self.mesh, HasLifecycle) and not self.mesh.lifecycle.begun:
+            _log.warning(
+                "`register` is written, but nobody acts on it, so this process is in no registry and does not drain: "
+                "give FastAPI lifespan=meshlib.server.fastapi.lifespan(mesh), start gunicorn with "
+                "-c python:meshlib.server.gunicorn, or call mesh.register(); see Registration in the documentation"
+            )
 
     def _settle(self) -> None:
         """Count what ended.
