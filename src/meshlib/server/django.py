@@ -15,8 +15,12 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+try:
+    from django.conf import settings
+except ImportError as error:
+    raise ImportError('this middleware needs Django: pip install "meshlib-http[django]"', name="django") from error
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import got_request_exception, setting_changed
 from django.http import HttpResponse
 from django.utils.module_loading import import_string
@@ -45,10 +49,18 @@ _FAILED = "meshlib.failed"
 
 @functools.cache
 def mesh() -> Mesh:
-    """The mesh of this Django project, made at the first call; views take their clients from it."""
+    """The mesh of this Django project, made at the first call; views take their clients from it.
+
+    Raises:
+        ImproperlyConfigured: if what ``settings.MESHLIB_MESH`` names cannot be imported.
+        ConfigError: if the configuration of the mesh is wrong.
+    """
     given: Any = getattr(settings, _SETTING, "meshlib.Mesh")
     if isinstance(given, str):
-        given = import_string(given)
+        try:
+            given = import_string(given)
+        except ImportError as error:
+            raise ImproperlyConfigured(f"{_SETTING} = {given!r}: {error}") from error
     made: Mesh = given() if callable(given) else given
     return made
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flask import current_app, request
+try:
+    from flask import current_app, request
+except ImportError as error:
+    raise ImportError('this extension needs Flask: pip install "meshlib-http[flask]"', name="flask") from error
 from werkzeug.local import LocalProxy
 
 from meshlib.server.intake import KEY, HasSettings
