@@ -5,8 +5,6 @@ All are module-level classes, so they can be pickled; the request does not trave
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Self
 
 import aiohttp
@@ -14,7 +12,7 @@ from aiohttp import client_exceptions as exceptions
 from aiohttp.client_reqrep import ConnectionKey
 
 from meshlib import errors
-from meshlib.adapters.translated import translated
+from meshlib.adapters.translated import of_the_same_name, translated
 
 __all__ = ["as_aiohttp", "from_aiohttp"]
 
@@ -109,27 +107,25 @@ class UnknownService(_OfConnector, errors.UnknownService, exceptions.ClientConne
     """Also an `aiohttp.ClientConnectorDNSError`."""
 
 
-_AS_AIOHTTP: Mapping[type[errors.MeshError], type[Any]] = MappingProxyType(
-    {
-        errors.AttemptTimeout: AttemptTimeout,
-        errors.BodyBroken: BodyBroken,
-        errors.CircuitOpen: CircuitOpen,
-        errors.ConnectFailed: ConnectFailed,
-        errors.ConnectTimeout: ConnectTimeout,
-        errors.DeadlineExceeded: DeadlineExceeded,
-        errors.DiscoveryUnavailable: DiscoveryUnavailable,
-        errors.EgressRefused: EgressRefused,
-        errors.LimitExceeded: LimitExceeded,
-        errors.MeshClosed: MeshClosed,
-        errors.NoEndpoint: NoEndpoint,
-        errors.PoolTimeout: PoolTimeout,
-        errors.ProtocolError: ProtocolError,
-        errors.RateLimited: RateLimited,
-        errors.RequestBodyError: RequestBodyError,
-        errors.Reset: Reset,
-        errors.TLSFailed: TLSFailed,
-        errors.UnknownService: UnknownService,
-    }
+_AS_AIOHTTP = of_the_same_name(
+    AttemptTimeout,
+    BodyBroken,
+    CircuitOpen,
+    ConnectFailed,
+    ConnectTimeout,
+    DeadlineExceeded,
+    DiscoveryUnavailable,
+    EgressRefused,
+    LimitExceeded,
+    MeshClosed,
+    NoEndpoint,
+    PoolTimeout,
+    ProtocolError,
+    RateLimited,
+    RequestBodyError,
+    Reset,
+    TLSFailed,
+    UnknownService,
 )
 
 

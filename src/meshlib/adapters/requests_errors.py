@@ -5,14 +5,12 @@ All are module-level classes, so they can be pickled; the request does not trave
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from requests import PreparedRequest, exceptions
 
 from meshlib import errors
-from meshlib.adapters.translated import translated
+from meshlib.adapters.translated import of_the_same_name, translated
 
 __all__ = ["as_requests", "from_requests"]
 
@@ -106,27 +104,25 @@ class UnknownService(_WithRequest, errors.UnknownService, exceptions.ConnectionE
     """Also a `requests.exceptions.ConnectionError`, which is what requests raises where a name does not resolve."""
 
 
-_AS_REQUESTS: Mapping[type[errors.MeshError], type[Any]] = MappingProxyType(
-    {
-        errors.AttemptTimeout: AttemptTimeout,
-        errors.BodyBroken: BodyBroken,
-        errors.CircuitOpen: CircuitOpen,
-        errors.ConnectFailed: ConnectFailed,
-        errors.ConnectTimeout: ConnectTimeout,
-        errors.DeadlineExceeded: DeadlineExceeded,
-        errors.DiscoveryUnavailable: DiscoveryUnavailable,
-        errors.EgressRefused: EgressRefused,
-        errors.LimitExceeded: LimitExceeded,
-        errors.MeshClosed: MeshClosed,
-        errors.NoEndpoint: NoEndpoint,
-        errors.PoolTimeout: PoolTimeout,
-        errors.ProtocolError: ProtocolError,
-        errors.RateLimited: RateLimited,
-        errors.RequestBodyError: RequestBodyError,
-        errors.Reset: Reset,
-        errors.TLSFailed: TLSFailed,
-        errors.UnknownService: UnknownService,
-    }
+_AS_REQUESTS = of_the_same_name(
+    AttemptTimeout,
+    BodyBroken,
+    CircuitOpen,
+    ConnectFailed,
+    ConnectTimeout,
+    DeadlineExceeded,
+    DiscoveryUnavailable,
+    EgressRefused,
+    LimitExceeded,
+    MeshClosed,
+    NoEndpoint,
+    PoolTimeout,
+    ProtocolError,
+    RateLimited,
+    RequestBodyError,
+    Reset,
+    TLSFailed,
+    UnknownService,
 )
 
 

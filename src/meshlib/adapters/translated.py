@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+from meshlib import errors
 from meshlib.errors import MeshError
 
-__all__ = ["translated"]
+__all__ = ["of_the_same_name", "translated"]
+
+
+def of_the_same_name(*classes: type[Any]) -> Mapping[type[MeshError], type[MeshError]]:
+    """A library's classes of errors, by those of the mesh whose names they have."""
+    return MappingProxyType({getattr(errors, cls.__name__): cls for cls in classes})
 
 
 def translated(error: MeshError, classes: Mapping[type[MeshError], type[MeshError]], **state: Any) -> MeshError:
