@@ -478,8 +478,9 @@ def test_a_piece_that_fails_leaves_nothing_behind() -> None:
     assert current_scope() == Scope()
 
 
-@pytest.mark.parametrize("value", [Criticality.SHEDDABLE, "sheddable", "SHEDDABLE"])
+@pytest.mark.parametrize("value", [Criticality.SHEDDABLE, "sheddable", "SHEDDABLE"], ids=repr)
 def test_criticality_is_said_for_a_block_and_replaces_what_was_inherited(value: Criticality | str) -> None:
+    assert str(Criticality.SHEDDABLE_PLUS) == f"{Criticality.SHEDDABLE_PLUS}" == "sheddable_plus"
     with criticality(Criticality.CRITICAL_PLUS):
         with criticality(value):
             assert current().criticality is Criticality.SHEDDABLE

@@ -64,6 +64,10 @@ class Criticality(enum.IntEnum):
     CRITICAL = 2
     CRITICAL_PLUS = 3
 
+    def __str__(self) -> str:
+        """As it is written, in code and on the wire."""
+        return self.name.lower()
+
 
 class ServedRequest:
     """One request being served. The server side closes it with the last byte of the response.

@@ -333,6 +333,8 @@ def test_the_command(tmp_path: Path) -> None:
     printed = run("--sync")
     assert (printed.exit_code, "async def" in printed.output) == (0, False)
     assert "async def" in run().output
+    piped = CliRunner().invoke(command, ["generate", "client", "-"], input=document.read_bytes())
+    assert piped.output == run().output.replace("of openapi.json;", "of standard input;")
     assert run("--both", "--output", str(output), "--name", "desk").exit_code == 0
     assert "class Desk(Protocol):" in output.read_text() and "class AsyncDesk(Protocol):" in output.read_text()
     again = run("--output", str(output))

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from asgiref.sync import iscoroutinefunction
+from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.http import HttpResponse, StreamingHttpResponse
@@ -382,6 +383,9 @@ def test_the_mesh_is_what_the_settings_say() -> None:
         assert (made.settings.service, mesh()) == ("shop", made)
     with override_settings(MESHLIB_MESH=f"{__name__}.make_mesh"):
         assert mesh().settings.service == "shop"
+    with override_settings(MESHLIB_MESH="shop.missing.mesh"):
+        with pytest.raises(ImproperlyConfigured, match=r"MESHLIB_MESH = 'shop.missing.mesh': No module named 'shop'"):
+            mesh()
     with override_settings():
         from django.conf import settings
 

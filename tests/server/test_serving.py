@@ -56,6 +56,7 @@ def test_a_request_ends_once(status: int, cancelled: str, outcome: tuple[str, st
     served.end(500)
     assert (serving.in_flight, serving.outcomes, serving.busy_s) == (0, {outcome: 1}, 2.5)
     assert served.arrival.request.closed
+    assert repr(serving) == f"<Serving [0 in flight, 1 {outcome[0]}]>"
 
 
 def test_a_clock_that_goes_back_takes_no_time_away() -> None:

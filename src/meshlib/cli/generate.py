@@ -18,7 +18,7 @@ def generate() -> None:
 
 
 @generate.command(short_help="A declarative client, of an OpenAPI document.")
-@click.argument("document", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("document", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
 @click.option("--force", is_flag=True, help="Replace the file, if it is there.")
 @click.option("--async", "style", flag_value="async", default=True, help="Methods are coroutines (the default).")
@@ -28,7 +28,7 @@ def generate() -> None:
 def client(
     document: Path, output: Path | None, force: bool, style: Literal["async", "sync", "both"], name: str | None
 ) -> None:
-    """Make a declarative client of an OpenAPI document, 3.0 or 3.1, in YAML or JSON.
+    """Make a declarative client of an OpenAPI document, 3.0 or 3.1, in YAML or JSON; - reads it from standard input.
 
     What comes out is one module: a Protocol whose methods are the operations, and models of what they take and give.
     The same document gives the same text. Whatever the document says, it becomes names and literals, never code.
@@ -36,7 +36,7 @@ def client(
     \b
     Example:
       meshlib generate client openapi.yaml --output orders.py
-      orders = mesh.bind(Orders, "orders")
+      curl -s http://localhost:8000/openapi.json | meshlib generate client - --output orders.py
 
     Exits with 0; with 2 if the document cannot be read, or no client can be made of it.
     """

@@ -239,7 +239,8 @@ class Placement(Timeouts):
         if Known.PENDING in known:
             return DiscoveryUnavailable(f"discovery has not answered in time{detail}", service=service)
         if known == {Known.NO}:
-            return UnknownService(f"no discovery source knows this name{detail}", service=service)
+            hint = "give it endpoints, or see that what serves it is registered"
+            return UnknownService(f"no discovery source knows this name{detail}; {hint}", service=service)
         names = ", ".join(cluster.name for cluster in self._clusters)
         if members := [member for cluster in self._clusters for member in cluster.members]:
             states = ", ".join(f"{count} {state}" for state, count in Counter(each.state for each in members).items())

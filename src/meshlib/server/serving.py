@@ -102,6 +102,10 @@ class Serving:
         self.intake.on_change = self._follow
         after_fork(self)
 
+    def __repr__(self) -> str:
+        ended = "".join(f", {count} {outcome}" for outcome, count in self.ended.items())
+        return f"<Serving [{self.in_flight} in flight{ended}]>"
+
     def _follow(self, server: ServerSettings) -> None:
         """Go by these settings from now on. Loaded here, not above: most processes have neither."""
         if server.admission is None:
@@ -192,7 +196,8 @@ class Serving:
             self.refuse("expired")
             return EXPIRED
         hopeless = self.hopeless
-        if hopeless is None:
+        if hopeless is None or not arrival.trusted:
+            # Nor are the times of strangers noted: one who reads slowly could have all others refused.
             return None
         arrival.kind, arrival.source = path_kind(method, path), source
         deadline, now = arrival.request.deadline, self.clock()
@@ -282,7 +287,8 @@ class Serving:
             return
         from meshlib.server.lifecycle import HasLifecycle
 
-        if isinstance(self.mesh, HasLifecycle) and not self.mesh.lifecycle.begun:
+        mesh: object = self.mesh
+        if isinstance(mesh, HasLifecycle) and not mesh.lifecycle.begun:
             _log.warning(
                 "`register` is written, but nobody acts on it, so this process is in no registry and does not drain: "
                 "give FastAPI lifespan=meshlib.server.fastapi.lifespan(mesh), start gunicorn with "

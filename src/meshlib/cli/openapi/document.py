@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from meshlib.config.documents import DocumentError, read_documents
+from meshlib.config.documents import MAX_BYTES, Document, DocumentError, parse, read_documents
 
 __all__ = ["MAX_OPERATIONS", "MAX_PARTS", "MAX_SCHEMAS", "OpenApi", "OpenApiError", "read_openapi", "text_of"]
 
@@ -106,15 +107,22 @@ class OpenApi:
 
 
 def read_openapi(path: Path) -> OpenApi:
-    """Read a file, YAML or JSON.
+    """Read a file, YAML or JSON; ``-`` is standard input.
 
     Raises:
         OpenApiError: if it cannot be read, or is none.
     """
+    piped = str(path) == "-"
+    name = "standard input" if piped else path.name
     try:
-        documents = read_documents(path, path.name)
+        documents = _piped(name) if piped else read_documents(path, name)
     except DocumentError as error:
         raise OpenApiError(str(error)) from None
     if len(documents) != 1 or not documents[0].data:
-        raise OpenApiError(f"{path.name}: one document is expected")
-    return OpenApi(documents[0].data, path.name)
+        raise OpenApiError(f"{name}: one document is expected")
+    return OpenApi(documents[0].data, name)
+
+
+def _piped(name: str) -> list[Document]:
+    content = sys.stdin.buffer.read(MAX_BYTES + 1)
+    return parse(content, ".json" if content.lstrip().startswith(b"{") else ".yaml", name)
