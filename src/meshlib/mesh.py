@@ -73,8 +73,7 @@ class Mesh:
     def _assemble(self, settings: MeshSettings, parts: MeshParts) -> None:
         self._wiring = Wiring(settings, parts)
         self._registrations: list[Registration] = []
-        self._serving: Serving | None = None
-        self._lifecycle: Lifecycle | None = None
+        self._callee: dict[str, Any] = {}  # of two threads that make the same, both get one
         living.add(self)
 
     @classmethod
@@ -264,24 +263,24 @@ class Mesh:
     @property
     def serving(self) -> Serving:
         """What this process serves: the requests in flight and how they ended, for all middlewares of this mesh."""
-        serving = self._serving
+        serving: Serving | None = self._callee.get("serving")
         if serving is None:
             from meshlib.server.serving import Serving
 
-            serving = Serving(self, tell=self._wiring.bus.emit, look_for_meter=self._wiring.look_for_meter)
-            self._serving = self._wiring.view.requests = serving
+            made = Serving(self, tell=self._wiring.bus.emit, look_for_meter=self._wiring.look_for_meter)
+            serving = self._wiring.view.requests = self._callee.setdefault("serving", made)
         return serving
 
     @property
     def lifecycle(self) -> Lifecycle:
         """How this process comes and goes: in the registry while its port answers, and drained before it ends."""
-        lifecycle = self._lifecycle
+        lifecycle: Lifecycle | None = self._callee.get("lifecycle")
         if lifecycle is None:
             from meshlib.server.lifecycle import Lifecycle
 
-            wiring, made = self._wiring, self._registrations
-            lifecycle = Lifecycle(self.serving, wiring.control, wiring.bus.emit, self._register_as_written, made)
-            self._lifecycle = lifecycle
+            wiring, entries = self._wiring, self._registrations
+            made = Lifecycle(self.serving, wiring.control, wiring.bus.emit, self._register_as_written, entries)
+            lifecycle = self._callee.setdefault("lifecycle", made)
         return lifecycle
 
     def report_ignored(self, counts: Ignored) -> None:

@@ -157,6 +157,28 @@ def test_a_forked_child_begins_anew() -> None:
     assert serving.in_flight == 1
 
 
+def test_threads_that_ask_first_at_the_same_time_share_what_they_know() -> None:
+    ready = threading.Barrier(2)
+
+    class Slow(dict[str, Any]):
+        def get(self, key: str, default: Any = None) -> Any:
+            found = super().get(key, default)
+            ready.wait(10)
+            return found
+
+    with Mesh({"discovery": []}) as mesh:
+        for what in ("serving", "lifecycle"):
+            mesh._callee = Slow(mesh._callee)
+            made: list[Any] = []
+            threads = [threading.Thread(target=lambda: made.append(getattr(mesh, what))) for _ in range(2)]  # noqa: B023
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            mesh._callee = dict(mesh._callee)
+            assert made[0] is made[1] is getattr(mesh, what)
+
+
 def test_all_middlewares_of_a_mesh_share_what_they_know() -> None:
     with Mesh({"discovery": []}) as mesh:
         assert serving_of(mesh) is mesh.serving
