@@ -293,6 +293,33 @@ def test_outside_all_is_as_given(mesh: Mesh, monkeypatch: pytest.MonkeyPatch) ->
     assert noting.closed == 1
 
 
+def test_the_environment_is_searched_for_proxies_only_for_what_leaves_the_mesh(
+    mesh: Mesh, orders: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[str] = []
+
+    def search(url: str, no_proxy: str | None = None) -> dict[str, str]:
+        searched.append(url)
+        return {"http": "http://proxy:1"}
+
+    monkeypatch.setattr("requests.sessions.get_environ_proxies", search)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/ca")
+    settings: Any = orders.merge_environment_settings
+    assert settings("http://orders/", {}, None, None, None) == {
+        "proxies": {},
+        "stream": False,
+        "verify": "/ca",
+        "cert": None,
+    }
+    assert orders.get("/x").content == b"/x"
+    assert not searched
+    outside = settings("http://example.com/", {}, None, None, None)
+    assert (dict(outside["proxies"]), outside["verify"]) == ({"http": "http://proxy:1"}, "/ca")
+    with mesh_of(mode="off") as off, session(off, "orders") as plain:
+        plain.merge_environment_settings("http://orders/", {}, None, None, None)
+    assert searched == ["http://example.com/", "http://orders/"]
+
+
 @pytest.mark.parametrize("timeout", [None, 60, (60, None), Timeout(read=60)], ids=str)
 def test_outside_no_phase_goes_beyond_the_deadline(mesh: Mesh, timeout: Any) -> None:
     noting = Noting()

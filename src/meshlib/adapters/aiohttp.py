@@ -135,7 +135,10 @@ class MeshMiddleware:
         _raise_again(request)
         timeout, decompress = _asked(handler, request)
         try:
-            exchange = self._exchange(service, request, await body_of(request), timeout)
+            body = request.body
+            if type(body) is not bytes:
+                body = await body_of(request)
+            exchange = self._exchange(service, request, body, timeout)
             wire: AsyncWire = self._wire
             if self._stock:
                 wire = StockWire(request, handler, ways.plane.clock.now)

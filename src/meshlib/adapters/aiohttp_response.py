@@ -51,41 +51,43 @@ async def response_of(
     raw_headers = exchange.edited(response.headers)
     head = _Head(response, raw_headers)
     decoder = _decoder_of(head.headers) if decompress else None
-    payload = Incoming(exchange, request, response, decoder) if content is None else _whole(request, content, decoder)
-    made = _make(request)
+    if content is None:
+        payload: StreamReader = Incoming(exchange, request, response, decoder)
+        made = _make(request, getattr(request, "_timer", None))
+    else:
+        payload = _whole(request, content, decoder)
+        made = _make(request, None)  # nobody waits for what is there
     made.extensions = {EXTENSION: exchange}
     started: ClientResponse = await made.start(Connection(request, head, payload))
     return started
 
 
-def _make(request: ClientRequest) -> Any:
+def _make(request: ClientRequest, timer: Any) -> Any:
     make: Any = request.response_class
-    given: dict[str, Any] = {
-        "writer": None,
-        "continue100": None,
-        "timer": getattr(request, "_timer", None),
-        "request_info": request.request_info,
-        "traces": getattr(request, "_traces", []),
-        "loop": request.loop,
-        "session": request.session,
-    }
-    if _wants_writer(make):
-        given["stream_writer"] = _SENT
-    return make(request.method, request.original_url, **given)
+    return make(
+        request.method,
+        request.original_url,
+        writer=None,
+        continue100=None,
+        timer=timer,
+        request_info=request.request_info,
+        traces=getattr(request, "_traces", []),
+        loop=request.loop,
+        session=request.session,
+        **_written_to(make),
+    )
 
 
 @cache
-def _wants_writer(make: Any) -> bool:
-    """Whether a class of responses asks where the request was written to, as aiohttp's does since 3.14."""
+def _written_to(make: Any) -> dict[str, Any]:
+    """Where the request was written to, for a class of responses that asks, as aiohttp's does since 3.14."""
     parameters = inspect.signature(make).parameters.values()
-    return any(each.name == "stream_writer" or each.kind is each.VAR_KEYWORD for each in parameters)
+    asks = any(each.name == "stream_writer" or each.kind is each.VAR_KEYWORD for each in parameters)
+    return {"stream_writer": _Sent()} if asks else {}
 
 
 class _Sent:
     output_size = 0
-
-
-_SENT = _Sent()
 
 
 class _Head:

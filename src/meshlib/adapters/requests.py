@@ -7,6 +7,7 @@ Hosts outside the mesh, and calls with ``mode: off``, go through requests' own `
 from __future__ import annotations
 
 import math
+import os
 from copy import copy
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import SplitResult, urlsplit
@@ -17,6 +18,7 @@ except ImportError as error:
     raise ImportError('this adapter needs requests: pip install "meshlib-http[requests]"', name="requests") from error
 from requests.adapters import BaseAdapter, HTTPAdapter
 from requests.exceptions import RequestException
+from requests.sessions import merge_setting
 from requests.structures import CaseInsensitiveDict
 from urllib3 import Timeout
 
@@ -160,6 +162,15 @@ class MeshAdapter(BaseAdapter):
         raw = raw_response(request, response, exchange.edited(response.headers), read)
         return self._delivered(request, raw, exchange)
 
+    def keeps(self, url: str) -> bool:
+        """Whether a request certainly stays in the mesh, and goes over its own connections."""
+        parts = urlsplit(url)
+        try:
+            service, mode = self.ways.of((parts.hostname or "").lower(), _port(parts), parts.scheme)
+        except MeshError:
+            return False
+        return mode == "on" and not self._stock and service is not None and self.ways.is_named(service)
+
     def moved(self, plane: DataPlane) -> MeshAdapter:
         """The same for another mesh."""
         return MeshAdapter(plane, service=self._service, fallback=self.fallback, total=self._total)
@@ -294,9 +305,9 @@ class MeshSession(requests.Session):
         host = None
         if service is not None:
             self._base, host = base_of(service)
-        through = MeshAdapter(plane, service=host, total=True)
-        self.mount("https://", through)
-        self.mount("http://", through)
+        self._through = MeshAdapter(plane, service=host, total=True)
+        self.mount("https://", self._through)
+        self.mount("http://", self._through)
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Prepare a request as requests does; a relative URL is one of the session's service."""
@@ -305,6 +316,25 @@ class MeshSession(requests.Session):
             request = copy(request)
             request.url = self._base + url.lstrip("/")
         return super().prepare_request(request)
+
+    def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """What holds for a request, as requests has it.
+
+        For proxies requests goes through all variables of the environment at each request, at a third of all that it
+        costs. What stays in the mesh goes by none; a redirect that leaves it looks for its own.
+        """
+        through = self._through
+        if not self.trust_env or self.get_adapter(url) is not through or not through.keeps(url):
+            return super().merge_environment_settings(url, proxies, stream, verify, cert)
+        if verify is True or verify is None:
+            verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or verify
+        merge: Any = merge_setting
+        return {
+            "proxies": merge(proxies, self.proxies) if proxies or self.proxies else {},
+            "stream": self.stream if stream is None else stream,
+            "verify": self.verify if verify is None else verify,
+            "cert": self.cert if cert is None else cert,
+        }
 
 
 def _port(url: SplitResult) -> int | None:

@@ -77,13 +77,16 @@ class Ways:
 
         A name that no source knows may be a host outside, unless somebody called it a service.
         """
-        settings = self.plane.settings
-        if not isinstance(error, UnknownService) or service == self._service or service in settings.services:
+        if not isinstance(error, UnknownService) or self.is_named(service):
             return error
-        if settings.egress != "refuse":
+        if self.plane.settings.egress != "refuse":
             return None
         text = f"no discovery source knows {service}, and the configuration says `egress: refuse`"
         return EgressRefused(text, service=service, record=error.record)
+
+    def is_named(self, service: str) -> bool:
+        """Whether somebody called it a service, so that it is none of the hosts outside."""
+        return service == self._service or service in self.plane.settings.services
 
     def left_s(self, host: str) -> float | None:
         """How long a request to a host outside may take, by a deadline that was set or inherited; None for no limit.
