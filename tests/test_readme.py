@@ -69,6 +69,36 @@ def test_the_middlewares_can_be_added() -> None:
         exec(flask, {"app": Flask("x"), "mesh": mesh})
 
 
+def test_the_clients_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import requests
+
+    import meshlib.adapters.requests
+
+    with origins(lambda seen, number: ok(b'{"id": 42}')) as ([origin], [server]):
+        with Mesh({"discovery": [], "services": {"orders": {"endpoints": [address(server)]}}}) as mesh:
+            names: dict[str, Any] = {"mesh": mesh, "meshlib": meshlib, "requests": requests}
+            exec(block("python", "requests.Session"), names)
+            assert names["session"].get("/orders/42").json() == {"id": 42}
+            exec(block("python", "mesh.bind"), names)
+            assert names["order"] == {"id": 42}
+        assert [seen.header("x-envoy-attempt-count") for seen in origin.seen] == ["1", "1"]
+
+
+@pytest.mark.anyio
+async def test_the_callee_is_configured_as_shown(tmp_path: Path) -> None:
+    from starlette.applications import Starlette
+
+    path = tmp_path / "mesh.yaml"
+    path.write_text(block("yaml", "admission:"))
+    async with Mesh.from_file(path) as mesh:
+        app = Starlette()
+        exec(block("python", "MeshMiddleware").split("\n\n")[0], {"app": app, "mesh": mesh})
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://orders") as client:
+            assert [(await client.get(path)).status_code for path in ("/livez", "/readyz")] == [200, 200]
+        assert mesh.serving.admission is not None
+        assert mesh.serving.admission.queue.limit == 40
+
+
 def test_the_unit_test_passes() -> None:
     from meshlib.testing import MeshFixture
 
