@@ -216,3 +216,20 @@ async def test_failures_and_what_was_cut_are_not_counted(clock: Clock) -> None:
             await http.get("/fails")
     assert middleware._serving.hopeless is not None
     assert middleware._serving.hopeless.floor_s("GET /fails") == 0.0
+
+
+async def test_strangers_cannot_have_others_refused(clock: Clock) -> None:
+    app = FastAPI()
+
+    @app.get("/users/{name}")
+    async def user(name: str) -> str:
+        clock.now += 10.0
+        return name
+
+    middleware = asgi.MeshMiddleware(app, StandInMesh(hopeless=SETTINGS, cancel="off"))
+    transport = httpx.ASGITransport(middleware, client=("203.0.113.9", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://callee") as http:
+        for _ in range(30):
+            assert (await http.get("/users/a")).status_code == 200
+    assert middleware._serving.hopeless is not None
+    assert middleware._serving.hopeless.floor_s("GET /users/a") == 0.0

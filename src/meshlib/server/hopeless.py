@@ -6,8 +6,9 @@ that can still be answered, which is what brings a service back after it has fal
 
 For each kind the times of the last `SAMPLES` requests that were answered are kept, from their beginning to their last
 byte, and a low percentile of them is the floor: a request with less time left is refused. Only answers count: what was
-cancelled or failed would have taken longer, or says nothing. So the floor errs on the side of serving, and so does all
-else: what is not known well, or has not been seen for `FORGET_S`, is served; and once in a while a request below the
+cancelled or failed would have taken longer, or says nothing. And only those to trusted peers, whose deadlines these
+are: a stranger could read slowly, or ask for a thousand paths. So the floor errs on the side of serving, and so does
+all else: what is not known well, or has not been seen for `FORGET_S`, is served; and once in a while a request below the
 floor is served, too, so that it is learnt that things have become faster.
 
 A kind is a method and a route. Which route a request takes is only known behind it, by the framework's template
