@@ -237,6 +237,18 @@ def test_an_answer_that_does_not_fit_names_the_field_and_no_value(
     assert pickle.loads(pickle.dumps(error)).problems == error.problems
 
 
+def test_an_answer_that_is_made_to_do_harm_does_none(mesh: MeshFixture) -> None:
+    key = "x\nERROR all is lost" + "y" * 10_000
+    with pytest.raises(InvalidResponse) as caught:
+        bound(mesh, {key: [{"pin": 1}]}).pins()
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1000
+    with pytest.raises(InvalidResponse, match="20000 values do not fit"):
+        bound(mesh, ["x"] * 20_000).wrapped()
+    with pytest.raises(StatusError) as failed:
+        bound(mesh, body("[" * 100_000, 500)).data()
+    assert failed.value.body == "[" * 100_000
+
+
 def test_many_problems_are_not_all_told(mesh: MeshFixture) -> None:
     calls = bound(mesh, [{"id": "x" * 10_000}] * 500)
     with pytest.raises(InvalidResponse, match="and 490 more") as caught:

@@ -30,6 +30,9 @@ _MAX_PROBLEMS = 10
 _MAX_TEXT = 200
 """What an error tells of an answer that does not fit: so many fields, so many characters of each message."""
 
+_MAX_LISTED = 10_000
+"""Of more that do not fit only the number is told: pydantic lists all or none, at many times what was received."""
+
 
 def item_type(hint: Any) -> tuple[str, Any]:
     """``sync`` or ``async`` and the type of the items, if a method returns a stream of them; else an empty string."""
@@ -251,7 +254,7 @@ def _undeclared(response: httpx.Response) -> Any:
     if "json" in response.headers.get("content-type", ""):
         try:
             return response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             pass
     return response.text
 
@@ -287,14 +290,21 @@ def adapter_of(hint: Any, told: str) -> TypeAdapter[Any]:
 
 
 def _problems(error: ValidationError, told: str) -> tuple[tuple[str, str], ...]:
+    if error.error_count() > _MAX_LISTED:
+        return (("", f"{told}{error.error_count()} values do not fit"),)
     found = []
     for each in _first(error):
-        path = ".".join(map(str, each["loc"]))
+        path = _shown(".".join(map(str, each["loc"])))
         found.append((f"{told}{path}".rstrip(": ") if told else path, each["msg"][:_MAX_TEXT]))
     more = error.error_count() - len(found)
     if more > 0:
         found.append(("", f"and {more} more"))
     return tuple(found)
+
+
+def _shown(path: str) -> str:
+    """A path for a line of a log: of maps it has keys, which the service may choose as it likes."""
+    return "".join(char if char.isprintable() else "?" for char in path[:_MAX_TEXT])
 
 
 def _first(error: ValidationError) -> Iterator[Mapping[str, Any]]:
