@@ -24,6 +24,7 @@ from meshlib.net.wire import (
     WireLimits,
     WireRequest,
 )
+from meshlib.telemetry.observer import hushed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -111,7 +112,8 @@ class SyncTransportWire(_TransportWire):
         outgoing = self._request(target, request, limits, stream)
         progress.phase = "headers"
         try:
-            response = self._transport.handle_request(outgoing)
+            with hushed(progress.handle):
+                response = self._transport.handle_request(outgoing)
         except library.httpx.HTTPError as error:
             raise _translated(library, error, address, progress) from error
         return SyncWireResponse(
@@ -143,7 +145,8 @@ class AsyncTransportWire(_TransportWire):
         outgoing = self._request(target, request, limits, stream)
         progress.phase = "headers"
         try:
-            response = await self._transport.handle_async_request(outgoing)
+            with hushed(progress.handle):
+                response = await self._transport.handle_async_request(outgoing)
         except library.httpx.HTTPError as error:
             raise _translated(library, error, address, progress) from error
         return AsyncWireResponse(

@@ -16,6 +16,7 @@ from requests.structures import CaseInsensitiveDict
 from meshlib.adapters.requests_errors import from_requests
 from meshlib.errors import BodyBroken, ConnectFailed, MeshError, TLSFailed
 from meshlib.net.wire import Progress, SyncWireResponse, Target, WireLimits, WireRequest
+from meshlib.telemetry.observer import hushed
 
 __all__ = ["StockWire"]
 
@@ -45,9 +46,10 @@ class StockWire:
         address = target.endpoint.address
         progress.phase = "headers"
         try:
-            response = self._adapter.send(
-                self._outgoing(request), stream=True, timeout=self._timeout(limits), **self._given
-            )
+            with hushed(progress.handle):
+                response = self._adapter.send(
+                    self._outgoing(request), stream=True, timeout=self._timeout(limits), **self._given
+                )
         except exceptions.RequestException as error:
             raise _translated(error, address, progress) from error
         raw: Any = response.raw

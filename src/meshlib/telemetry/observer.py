@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal
 
 from meshlib.net.wire import Progress, Target
@@ -20,7 +21,7 @@ from meshlib.telemetry.durations import Durations
 from meshlib.telemetry.gauge import Observed
 from meshlib.telemetry.gauges import unwatch, watch
 from meshlib.telemetry.providers import Providers
-from meshlib.telemetry.spans import Spans, fate_of, is_suppressed
+from meshlib.telemetry.spans import Spans, fate_of, is_suppressed, quiet
 from meshlib.telemetry.trace_headers import TraceHeaders
 
 if TYPE_CHECKING:
@@ -78,6 +79,15 @@ class _Attempt:
         self.span = span
         self.adopted = adopted
         self.measured = measured
+
+
+def hushed(handle: object | None) -> AbstractContextManager[None]:
+    """`quiet`, for an attempt that has a span already; else nothing.
+
+    Args:
+        handle: of the attempt; see `Observer.attempt_started`.
+    """
+    return quiet() if isinstance(handle, _Attempt) and handle.span is not None else nullcontext()
 
 
 class Observer:

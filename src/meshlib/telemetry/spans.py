@@ -3,14 +3,15 @@
 Others may trace the same request. What really happens with ``opentelemetry-instrumentation-httpx``:
 
 - ``HTTPXClientInstrumentor().instrument()`` patches httpx's own transport classes. The mesh does not go through them,
-  so there are our spans alone. (Where it does, `quiet` keeps theirs away.)
+  so there are our spans alone. (Where it does, with ``wire: stock``, `quiet` keeps theirs away.)
 - ``instrument_client(client)`` wraps the transport of that client, ours, so that one CLIENT span of theirs lies around
   the whole call. It can be neither prevented nor turned into something else, and the user asked for it, with hooks
   perhaps. So it is *adopted*: it is the span of the first attempt, and gets our attributes; only further attempts get
   spans of their own. A failure of the first attempt, which the outer span's own status hides when a retry saves the
   call, becomes an event on it.
 - ``opentelemetry-instrumentation-requests`` does the same around a session, and suppresses what lies beneath it: its
-  span is adopted, and there are no others.
+  span is adopted, and there are no others. ``opentelemetry-instrumentation-aiohttp-client`` does it around a session's
+  calls, too, and suppresses nothing.
 """
 
 from __future__ import annotations
