@@ -14,6 +14,7 @@ from benchmarks import rounds
 from meshlib.balance.balancer import Member
 from meshlib.balance.cluster import ClusterState
 from meshlib.balance.endpoint import Endpoint
+from meshlib.balance.probing import Probing
 from meshlib.balance.settings import (
     ApertureSettings,
     LeastRequestSettings,
@@ -24,7 +25,7 @@ from meshlib.balance.table import find_balancer
 from meshlib.dataclass import replace
 from meshlib.policy.traits import Traits
 
-SIZES = (10, 1_000, 100_000)
+SIZES = (10, 100, 1_000, 100_000)
 UPDATED = 10_000
 """Endpoints in an update, and of those whose memory is told."""
 
@@ -53,6 +54,7 @@ CHOICES = (
     Choice("`random`", LoadBalancing("random")),
     Choice("`random`, by weight", LoadBalancing("random"), weighted=True),
     Choice("`server_weights`", LoadBalancing("server_weights")),
+    Choice("`prequal`, with the answers to its probes", LoadBalancing("prequal")),
     Choice("`aperture`, 1 of 100", LoadBalancing("aperture", aperture=ApertureSettings(0, 100))),
     Choice("`ring_hash`", LoadBalancing("ring_hash")),
     Choice("`maglev`", LoadBalancing("maglev"), most=1_000),
@@ -115,6 +117,18 @@ def _burst(choice: Choice, members: Sequence[Member]) -> Callable[[int], object]
             traits.hash = rng.getrandbits(64)
             pick(1.0, rng, None, traits)
 
+    def probed(picks: int) -> None:
+        for _ in range(picks):
+            pick(1.0, rng, None)
+            for pool, member in probing.take():
+                pool.add(member, 2.0, 0.0015, 1.0, rng)
+            probing.rest()
+
+    if choice.settings.policy == "prequal":
+        reported: Any = members[0].load.reported
+        probing: Probing = reported.probing
+        probing.wake = bool  # whoever probes is here
+        return probed
     return burst if traits is None else hashed
 
 
