@@ -36,12 +36,13 @@ class Caller:
     burst: Callable[[int], object]
     at_rate: Callable[[float, float], list[float]]
 
-    def peak(self) -> float:
-        """Calls per second with 32 in flight."""
-        self.burst(_PEAK_CALLS)
+    def peak(self, seconds: float) -> float:
+        """Calls per second with 32 in flight; of few, if rounds last for less than some seconds."""
+        calls = min(_PEAK_CALLS, max(IN_FLIGHT, int(_PEAK_CALLS * seconds)))
+        self.burst(calls)
         began = time.perf_counter()
-        self.burst(_PEAK_CALLS)
-        return _PEAK_CALLS / (time.perf_counter() - began)
+        self.burst(calls)
+        return calls / (time.perf_counter() - began)
 
 
 async def at_rate(call: AsyncCall, rate: float, seconds: float) -> list[float]:
@@ -97,8 +98,8 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 def at_half_of_peak(callers: Mapping[str, Caller], *, base: str, rounds: int, seconds: float) -> dict[str, Any]:
     """The p99 of each contender in ms, one for each round, at half of the peak rate of `base`."""
     for caller in callers.values():
-        caller.peak()
-    rate = callers[base].peak() / 2
+        caller.peak(seconds)
+    rate = callers[base].peak(seconds) / 2
     found: dict[str, list[float]] = {name: [] for name in callers}
     with _frozen():
         for _ in range(rounds):
@@ -120,7 +121,7 @@ def at_rates(
         requests: that it has at least.
     """
     found: dict[str, dict[str, Any]] = {
-        name: {"peak_per_s": round(caller.peak()), "rates": {}, "failed": {}} for name, caller in callers.items()
+        name: {"peak_per_s": round(caller.peak(seconds)), "rates": {}, "failed": {}} for name, caller in callers.items()
     }
     with _frozen():
         for rate in rates:

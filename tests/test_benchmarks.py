@@ -72,43 +72,40 @@ def test_rows_without_a_server_are_measured(tmp_path: Path) -> None:
     assert pages.sections(found, {})["rows"].count("\n|") >= 4
 
 
-@pytest.mark.peer
-@pytest.mark.slow
-@pytest.mark.timeout(180)
-def test_rows_with_real_servers_are_measured(tmp_path: Path) -> None:
+SERVED = ["httpx-1", "threads-16", "limit-32", "p99"]
+LOADS = ["async-endpoints-100", "async-upload-64k", "sync-tls"]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Of one run with real servers, which takes most of its time to start."""
     fixtures.require("nginx")
-    names = ["httpx-1", "threads-16", "limit-32", "p99"]
+    return results_of(tmp_path_factory.mktemp("results"), "--rows", *SERVED, "profile", *LOADS, "--rates")
 
-    found = results_of(tmp_path, "--rows", *names, "profile")
 
+@pytest.mark.peer
+@pytest.mark.timeout(180)
+@pytest.mark.xdist_group("benchmarks")
+def test_rows_with_real_servers_are_measured(found: Any) -> None:
     measured = {row["name"] for row in found["rows"]}
-    assert measured | set(found["left_out"]) == set(names)
+    assert measured | set(found["left_out"]) == set(SERVED)
     assert {"httpx-1", "threads-16", "p99"} <= measured
     assert set(found["profiles"]) == {"mesh", "httpx"}
 
 
 @pytest.mark.peer
-@pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_each_kind_of_load_of_the_matrix_is_measured(tmp_path: Path) -> None:
-    fixtures.require("nginx")
-    names = ["async-endpoints-100", "async-upload-64k", "sync-tls"]
-
-    found = results_of(tmp_path, "--rows", *names)
-
-    assert set(found["matrix"]) == set(names)
+@pytest.mark.xdist_group("benchmarks")
+def test_each_kind_of_load_of_the_matrix_is_measured(found: Any) -> None:
+    assert set(found["matrix"]) == set(LOADS)
     assert all({"mesh", "httpx"} <= cell.keys() for cell in found["matrix"].values())
     assert all(figures["us"] > 0 for cell in found["matrix"].values() for figures in cell.values())
 
 
 @pytest.mark.peer
-@pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_latency_at_fixed_rates_is_measured(tmp_path: Path) -> None:
-    fixtures.require("nginx")
-
-    found = results_of(tmp_path, "--rates")
-
+@pytest.mark.xdist_group("benchmarks")
+def test_latency_at_fixed_rates_is_measured(found: Any) -> None:
     assert set(found["rates"]) == {"async", "sync"}
     for callers in found["rates"].values():
         assert all(caller["peak_per_s"] > 0 for caller in callers.values())
@@ -117,7 +114,6 @@ def test_latency_at_fixed_rates_is_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.peer
-@pytest.mark.slow
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(any(map(missing, ("aiohttp", "requests", "httpx2"))), reason="needs what `bench` installs")
 def test_long_bodies_are_measured(tmp_path: Path) -> None:
