@@ -4,6 +4,7 @@ from typing import assert_type
 
 import aiohttp
 import requests
+import requests.adapters
 
 import meshlib
 from meshlib import Mesh
