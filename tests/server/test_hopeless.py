@@ -42,7 +42,7 @@ def test_a_request_with_less_time_than_one_in_twenty_takes_is_refused() -> None:
 def test_with_too_few_samples_none_is_refused() -> None:
     few = learnt(*[0.5] * 19)
     assert [few.refuses("GET /x", 0.001, 100.0) for _ in range(3)] == [False] * 3
-    enough = learnt(*[0.5] * 24)
+    enough = learnt(*[0.5] * 20)
     assert [enough.refuses("GET /x", 0.001, 100.0) for _ in range(3)] == [False, True, True]
 
 

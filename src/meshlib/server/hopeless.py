@@ -125,7 +125,8 @@ class _Times:
             self._ring[self._count % SAMPLES] = took_s
         self._count += 1
         # A floor that falls is known at once, and one that rises soon enough.
-        if len(self._ring) >= settings.min_samples and (took_s < self.floor_s or self._count % _RENEW == 0):
+        first = self._count == settings.min_samples
+        if first or (self._count > settings.min_samples and (took_s < self.floor_s or self._count % _RENEW == 0)):
             self.floor_s = sorted(self._ring)[int(len(self._ring) * settings.percentile / 100.0)]
 
 
