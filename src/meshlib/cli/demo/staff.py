@@ -42,6 +42,8 @@ class Staff:
         inside = ", ".join(f'{name}: "{value}"' for name, value in settings.items())
         file.write_text(f'discovery: [{{{kind}: {{{inside}}}}}]\ninclude: ["{_POLICIES}"]\n')
         self._environment["MESHLIB_CONFIG"] = str(file)
+        # Where those that serve one port agree who enters it.
+        self._environment["MESHLIB_LOCAL_DIR"] = str(self._stage.directory / "local")
 
         catalogue = await self._ready([self._instance("catalogue", n) for n in (1, 2, 3)])
         self._environment["SHOP_CATALOGUE"] = ",".join(child.address for child in catalogue)
