@@ -270,6 +270,19 @@ async def test_a_blocking_check_that_hangs_is_not_begun_again_and_passes_when_it
     assert (await callee.get("/readyz")).status_code == 200
 
 
+@pytest.mark.timeout(20)
+async def test_nobody_waits_for_a_check_that_hangs_longer_than_once() -> None:
+    callee, go = Callee(), threading.Event()
+    callee.serving.add_check("slow", lambda: go.wait(60), timeout="30s")
+    callee.serving.checks._checks["slow"].begin()
+    for _ in range(2):
+        callee.now += 30.0
+        assert (await callee.get("/readyz")).json()["reasons"] == ["check: slow took longer than 30 s"]
+        callee.now += 30.0
+        assert (await asyncio.to_thread(callee.get_blocking, "/readyz"))[0] == 503
+    go.set()
+
+
 async def test_a_check_of_the_same_name_is_replaced_and_one_may_be_taken_away() -> None:
     callee = Callee()
     callee.serving.add_check("database", _raise)

@@ -62,6 +62,7 @@ class Check:
         self._at: float | None = None
         self._fault = ""
         self._running: Future[str] | None = None
+        self._begun_at = 0.0
         self._tasks: dict[asyncio.AbstractEventLoop, asyncio.Task[str]] = {}
         self._lock = threading.Lock()
 
@@ -91,11 +92,13 @@ class Check:
     async def _run(self, timeout_s: float) -> str:
         limit_s = timeout_s if self._timeout_s is None else self._timeout_s
         try:
-            async with asyncio.timeout(limit_s):
-                if inspect.iscoroutinefunction(self._function):
+            if inspect.iscoroutinefunction(self._function):
+                async with asyncio.timeout(limit_s):
                     fault = _fault_in(await self._function())
-                else:
-                    fault = await asyncio.shield(asyncio.wrap_future(self.begin()))
+            else:
+                running = self.begin()
+                async with asyncio.timeout(self._left_s(limit_s)):
+                    fault = await asyncio.shield(asyncio.wrap_future(running))
         except TimeoutError:
             fault = _too_long(limit_s)
         except Exception as error:
@@ -108,7 +111,7 @@ class Check:
             return self._fault
         limit_s = timeout_s if self._timeout_s is None else self._timeout_s
         try:
-            fault = running.result(limit_s)
+            fault = running.result(self._left_s(limit_s))
         except TimeoutError:
             fault = _too_long(limit_s)
         return self._judged(fault)
@@ -119,9 +122,14 @@ class Check:
             running = self._running
             if running is None or running.done():
                 running = self._running = Future()
+                self._begun_at = self._clock()
                 name = f"meshlib-check-{self.name}"
                 threading.Thread(target=self._call, args=(running,), name=name, daemon=True).start()
             return running
+
+    def _left_s(self, limit_s: float) -> float:
+        """How long to wait for the one that runs: for one that hangs, no longer at all, whoever asks how often."""
+        return min(limit_s, max(0.0, self._begun_at + limit_s - self._clock()))
 
     def _call(self, future: Future[str]) -> None:
         try:
