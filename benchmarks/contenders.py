@@ -12,9 +12,10 @@ import importlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
-from typing import Any
+from typing import Any, Protocol
 
 from benchmarks.handmade import handmade
 from benchmarks.limit import LimitClient
@@ -22,6 +23,7 @@ from benchmarks.loads import Load
 from benchmarks.rounds import AsyncCall, SyncCall
 from benchmarks.servers import Peers, checker
 from meshlib import Mesh
+from meshlib.adapters.declarative import get
 
 AsyncContender = Callable[[Peers, Load], AbstractAsyncContextManager[AsyncCall]]
 SyncContender = Callable[[Peers, Load], AbstractContextManager[SyncCall]]
@@ -154,6 +156,60 @@ async def meshed_aiohttp(peers: Peers, load: Load) -> AsyncIterator[AsyncCall]:
         yield call
 
 
+@dataclass(frozen=True)
+class Item:
+    """Of an `Order`."""
+
+    sku: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """The reply, as a declared call returns it."""
+
+    id: int
+    state: str
+    items: list[Item]
+    total: str
+
+
+class Orders(Protocol):
+    """The service."""
+
+    @get("/orders/{number}")
+    async def order(self, number: int) -> Order:
+        """One of them."""
+        ...
+
+
+@asynccontextmanager
+async def declared(peers: Peers, load: Load) -> AsyncIterator[AsyncCall]:
+    """`mesh.bind()`: the reply as a checked dataclass."""
+    async with make_mesh(peers, load) as mesh:
+        orders = mesh.bind(Orders, "orders")
+
+        async def call() -> None:
+            assert (await orders.order(42)).id == 42
+
+        yield call
+
+
+@asynccontextmanager
+async def by_hand(peers: Peers, load: Load) -> AsyncIterator[AsyncCall]:
+    """The same with `mesh.async_client()` and pydantic, as one would write it."""
+    from pydantic import TypeAdapter
+
+    reads = TypeAdapter(Order)
+    async with make_mesh(peers, load) as mesh, mesh.async_client("orders") as client:
+
+        async def call() -> None:
+            response = await client.get(f"/orders/{42}", headers={"accept": "application/json"})
+            assert reads.validate_json(response.raise_for_status().content).id == 42
+
+        yield call
+
+
 @contextmanager
 def meshed_requests(peers: Peers, load: Load) -> Iterator[SyncCall]:
     """`meshlib.adapters.requests.session()`, one for all threads."""
@@ -225,6 +281,8 @@ async def limit(peers: Peers, load: Load) -> AsyncIterator[AsyncCall]:
 ASYNC: dict[str, AsyncContender] = {
     "mesh": meshed,
     "mesh by aiohttp": meshed_aiohttp,
+    "mesh declared": declared,
+    "mesh by hand": by_hand,
     "httpx": _bare("httpx"),
     "httpx2": _bare("httpx2"),
     "aiohttp": bare_aiohttp,

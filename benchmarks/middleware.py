@@ -13,6 +13,9 @@ from meshlib.mesh import Mesh
 WAYS: Final = ("bare", "meshed", "bare, with headers", "meshed, with headers")
 """The framework alone, and with the middleware; the same, with requests as a meshed caller sends them."""
 
+MORE: Final = ("and with admission", "and telling its load")
+"""With such requests besides: a limit that is never reached; callers that ask how loaded the process is."""
+
 _PLAIN = [
     (b"host", b"orders:8000"),
     (b"accept", b"*/*"),
@@ -27,35 +30,49 @@ _OF_A_CALLER = [
     (b"x-meshlib-criticality", b"critical"),
     (b"traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
 ]
+_ASKS = [(b"x-meshlib-load", b"in-flight")]
 _PATH = "/orders/42"
 _BODY = b"done"
-_NEEDS = {"Starlette": "starlette", "FastAPI": "fastapi", "FastAPI on uvicorn": "uvicorn", "Flask": "flask"}
+_NEEDS = {
+    "Starlette": "starlette",
+    "FastAPI": "fastapi",
+    "FastAPI on uvicorn": "uvicorn",
+    "Flask": "flask",
+    "Django": "django",
+}
 
 
 def measure(*, rounds: int, seconds: float) -> dict[str, dict[str, float]]:
     """Microseconds of CPU time per request, by framework and way; frameworks that are not installed are left out."""
-    with Mesh({"service": "bench", "discovery": []}) as mesh:
+    admission = {"admission": {"max_in_flight": 100}}
+    with (
+        Mesh({"service": "bench", "discovery": []}) as mesh,
+        Mesh({"service": "bench", "discovery": [], "server": admission}) as admitting,
+    ):
         return {
-            framework: _measure(framework, mesh, rounds, seconds)
+            framework: _measure(framework, mesh, admitting, rounds, seconds)
             for framework, package in _NEEDS.items()
             if importlib.util.find_spec(package) is not None
         }
 
 
-def _measure(framework: str, mesh: Mesh, count: int, seconds: float) -> dict[str, float]:
-    make = {"Starlette": _starlette, "FastAPI": _fastapi, "FastAPI on uvicorn": _uvicorn, "Flask": _flask}[framework]
+def _measure(framework: str, mesh: Mesh, admitting: Mesh, count: int, seconds: float) -> dict[str, float]:
+    make = {
+        "Starlette": _starlette,
+        "FastAPI": _fastapi,
+        "FastAPI on uvicorn": _uvicorn,
+        "Flask": _flask,
+        "Django": _django,
+    }[framework]
+    told = _PLAIN + _OF_A_CALLER
+    ways: dict[str, tuple[Mesh | None, _Headers]] = {
+        **dict(zip(WAYS, ((None, _PLAIN), (mesh, _PLAIN), (None, told), (mesh, told)), strict=True)),
+        MORE[0]: (admitting, told),
+        MORE[1]: (mesh, told + _ASKS),
+    }
     loop = asyncio.new_event_loop()
     try:
-        runners = {
-            way: rounds.Runner(
-                make(
-                    loop,
-                    mesh if way.startswith("meshed") else None,
-                    _PLAIN + (_OF_A_CALLER if "headers" in way else []),
-                )
-            )
-            for way in WAYS
-        }
+        runners = {way: rounds.Runner(make(loop, whose, headers)) for way, (whose, headers) in ways.items()}
         samples = rounds.take_turns(runners, rounds=count, seconds=seconds, warm=100)
     finally:
         loop.close()
@@ -180,8 +197,6 @@ def _uvicorn(loop: asyncio.AbstractEventLoop, mesh: Mesh | None, headers: _Heade
 
 
 def _flask(loop: asyncio.AbstractEventLoop, mesh: Mesh | None, headers: _Headers) -> _Burst:
-    from io import BytesIO
-
     from flask import Flask
 
     app = Flask("bench")
@@ -194,6 +209,34 @@ def _flask(loop: asyncio.AbstractEventLoop, mesh: Mesh | None, headers: _Headers
         from meshlib.server.flask import MeshExtension
 
         MeshExtension(mesh).init_app(app)
+    return _wsgi(app, headers)
+
+
+def _django(loop: asyncio.AbstractEventLoop, mesh: Mesh | None, headers: _Headers) -> _Burst:
+    import django
+    from django.conf import settings
+    from django.core.handlers.wsgi import WSGIHandler
+    from django.http import HttpRequest, HttpResponse
+    from django.urls import path
+
+    def handler(request: HttpRequest, number: int) -> HttpResponse:
+        return HttpResponse(_BODY)
+
+    if not settings.configured:
+        settings.configure(ALLOWED_HOSTS=["*"], ROOT_URLCONF=(path("orders/<int:number>", handler),))
+        django.setup()
+    settings.MESHLIB_MESH = mesh
+    settings.MIDDLEWARE = [] if mesh is None else ["meshlib.server.django.MeshMiddleware"]
+    if mesh is not None:
+        from meshlib.server.django import mesh as of_the_project
+
+        of_the_project.cache_clear()
+    return _wsgi(WSGIHandler(), headers)
+
+
+def _wsgi(app: Any, headers: _Headers) -> _Burst:
+    from io import BytesIO
+
     environ: dict[str, Any] = {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": "",

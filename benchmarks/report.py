@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.loads import MIB, TABLES, Table
-from benchmarks.middleware import WAYS
+from benchmarks.middleware import MORE, WAYS
 from benchmarks.streaming import DIRECTIONS, HELD_AGAINST
 
 Cells = list[list[str]]
@@ -157,8 +157,9 @@ def middleware(found: Mapping[str, Any]) -> Cells:
         line = [framework]
         for bare, meshed in ((by_way[WAYS[0]], by_way[WAYS[1]]), (by_way[WAYS[2]], by_way[WAYS[3]])):
             line += [amount(bare), f"{amount(meshed)} (+ {amount(meshed - bare)})"]
+        line += [f"{amount(by_way[way])} (+ {amount(by_way[way] - by_way[WAYS[2]])})" for way in MORE if way in by_way]
         lines.append(line)
-    return [["", *WAYS], *lines] if lines else []
+    return [["", *WAYS, *MORE], *lines] if lines else []
 
 
 def streams(found: Mapping[str, Any]) -> Cells:

@@ -84,6 +84,17 @@ ROWS = (
         needs=("nginx", "requests"),
     ),
     Row(
+        "declared-32",
+        "the same written by hand, by a declared call",
+        "async-32",
+        "mesh declared",
+        "mesh by hand",
+        32,
+        None,
+        needs=("nginx",),
+        note="mesh.async_client() and pydantic",
+    ),
+    Row(
         "uvloop-32",
         "bare aiohttp, both on uvloop",
         "uvloop-32",
