@@ -376,25 +376,29 @@ class HeldScope:
         """Call `function` as one piece of the work."""
         scope, entered = _scope.get(), _entered.get()
         _scope.set(self._scope)
-        _entered.set(self._entered)
+        if self._entered is not entered:  # mostly both are empty; and to set a variable is not free
+            _entered.set(self._entered)
         try:
             return function(*args, **kwargs)
         finally:
             self._scope, self._entered = _scope.get(), _entered.get()
             _scope.set(scope)
-            _entered.set(entered)
+            if self._entered is not entered:
+                _entered.set(entered)
 
     async def run_async(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Do what `run` does, with a coroutine function."""
         scope, entered = _scope.get(), _entered.get()
         _scope.set(self._scope)
-        _entered.set(self._entered)
+        if self._entered is not entered:
+            _entered.set(self._entered)
         try:
             return await function(*args, **kwargs)
         finally:
             self._scope, self._entered = _scope.get(), _entered.get()
             _scope.set(scope)
-            _entered.set(entered)
+            if self._entered is not entered:
+                _entered.set(entered)
 
 
 def carry(function: Callable[P, T]) -> Callable[P, T]:

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from opentelemetry import baggage as otel_baggage
+from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 from meshlib import context
@@ -276,7 +277,8 @@ class Intake:
             expired=expired,
             asks=known[LOAD][0] if LOAD in known else "",
         )
-        span = trace.get_current_span()
+        current = otel_context.get_current()
+        span = trace.get_current_span(current) if current else trace.INVALID_SPAN
         if span is trace.INVALID_SPAN or not span.get_span_context().is_valid:
             arrival.trace = self._trace(headers) if self._traces else None
         else:
