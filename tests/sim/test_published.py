@@ -194,8 +194,10 @@ def test_a_balancer_by_cost_beats_counts_where_servers_differ_in_speed() -> None
     assert tails["`server_weights`"] < tails["`round_robin`"] / 5  # for its first seconds it is the same
 
 
-def test_probes_beat_cost_in_a_larger_fleet_too() -> None:
+def test_probes_and_weights_beat_cost_in_a_larger_fleet_too() -> None:
     def tail(name: str) -> float:
-        return antagonists.run(antagonists.BALANCERS[name], servers=100, calls=8_000).percentile(99.0)
+        return antagonists.run(antagonists.BALANCERS[name], servers=100, calls=10_000).percentile(99.0)
 
-    assert tail("`prequal`") < tail("`peak_ewma`") / 1.3
+    cost = tail("`peak_ewma`")
+    assert tail("`prequal`") < cost / 1.3
+    assert tail("`server_weights`, `load: least_request`") < cost
