@@ -348,12 +348,13 @@ def test_the_command(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_what_is_made_is_typed_and_laid_out(tmp_path: Path) -> None:
+@pytest.mark.xdist_group("mypy")
+def test_what_is_made_is_typed_and_laid_out(tmp_path: Path, mypy: list[str]) -> None:
     for name in DOCUMENTS:
         (tmp_path / f"made_{name.partition('.')[0]}.py").write_text(make_module(read_openapi(DATA / name), "both"))
     (tmp_path / "made_desk.py").write_text(generated(app.openapi()))
     root = Path(__file__).parent.parent.parent
-    checks = [[sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), str(tmp_path)]]
+    checks = [[*mypy, str(tmp_path)]]
     if ruff := tool("ruff"):
         checks.append([ruff, "format", "--isolated", "--check", str(tmp_path)])
     if pyright := tool("pyright"):
