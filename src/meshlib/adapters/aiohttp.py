@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar
+from functools import partial
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +115,8 @@ class MeshMiddleware:
         self.service = service
         self._ways = Ways(plane, service)
         self._wire = plane.async_wire
-        self._stock = plane.settings.wire == "stock"
+        self._stock = plane.stock is not None
+        self._elsewhere = None if plane.outside is None else plane.outside("aiohttp")
 
     async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
         """Make the call.
@@ -213,6 +215,8 @@ class MeshMiddleware:
         withheld = self._ways.withheld
         if withheld is not None:
             request.headers.popall(withheld, None)  # what holds here is nobody else's business
+        if self._elsewhere is not None:
+            handler = partial(self._elsewhere, handler)
         if left_s is None:
             return await handler(request)
         try:

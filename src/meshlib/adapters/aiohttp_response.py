@@ -34,7 +34,7 @@ _LIMIT_BYTES = 65536
 
 async def response_of(
     request: ClientRequest,
-    exchange: Exchange,
+    exchange: Exchange | None,
     response: AsyncWireResponse,
     content: bytes | None,
     decompress: bool,
@@ -43,21 +43,21 @@ async def response_of(
 
     Args:
         request: as sent.
-        exchange: the call.
+        exchange: the call; None for a request that is none of the mesh, and whose body is there.
         response: of the wire.
         content: the whole body, if it is there already.
         decompress: whether the body is to be decoded.
     """
-    raw_headers = exchange.edited(response.headers)
+    raw_headers = response.headers if exchange is None else exchange.edited(response.headers)
     head = _Head(response, raw_headers)
     decoder = _decoder_of(head.headers) if decompress else None
-    if content is None:
+    if content is None and exchange is not None:
         payload: StreamReader = Incoming(exchange, request, response, decoder)
         made = _make(request, getattr(request, "_timer", None))
     else:
-        payload = _whole(request, content, decoder)
+        payload = _whole(request, content or b"", decoder)
         made = _make(request, None)  # nobody waits for what is there
-    made.extensions = {EXTENSION: exchange}
+    made.extensions = {} if exchange is None else {EXTENSION: exchange}
     started: ClientResponse = await made.start(Connection(request, head, payload))
     return started
 

@@ -107,8 +107,8 @@ class DataPlane:
         amends: whether requests are changed before any route is looked at: their path, or what overrides them.
         stock: with ``wire: stock``, the wires (for threads, for event loops) that go through a client library's own
             transport, by the library's name: each adapter adds its own, the mesh closes them. None without.
-        outside: gives the transports (for threads, for event loops) of a client library for hosts outside the mesh,
-            in place of its own: a fixture has no network. None for its own.
+        outside: gives what sends the requests of a client library (its `Library`, or its name) to hosts outside the
+            mesh, in place of its own: a fixture has no network. None for its own.
         abandoned: calls whose response nobody read or closed before it was collected; see `settle`.
     """
 
@@ -148,7 +148,7 @@ class DataPlane:
         self.closed = False
         self.mirrors: Callable[[], Mirrors] | None = None
         self.stock: dict[str, tuple[Any, Any]] | None = None
-        self.outside: Callable[[Any], tuple[Any, Any]] | None = None
+        self.outside: Callable[[Any], Any] | None = None
         self._crowded: set[str] = set()
         self.abandoned: deque[tuple[Call, int]] = deque()
         self._use = use

@@ -83,7 +83,8 @@ def attach(plane: DataPlane, client: requests.Session) -> None:
         if not prefix.lower().startswith(("http:", "https:")):
             continue
         if not isinstance(own, MeshAdapter):
-            client.mount(prefix, MeshAdapter(plane, fallback=own))
+            replaced = plane.outside is not None and type(own) is HTTPAdapter
+            client.mount(prefix, MeshAdapter(plane, fallback=None if replaced else own))
         elif own.ways.plane is not plane:  # it changes over to this mesh, and keeps what served the outside
             client.mount(prefix, own.moved(plane))
 
@@ -114,9 +115,11 @@ class MeshAdapter(BaseAdapter):
         super().__init__()
         self.ways = Ways(plane, service)
         self._service = service
-        self.fallback = HTTPAdapter() if fallback is None else fallback
+        if fallback is None:
+            fallback = HTTPAdapter() if plane.outside is None else plane.outside("requests")
+        self.fallback: BaseAdapter = fallback
         self._total = total
-        self._stock = plane.settings.wire == "stock"
+        self._stock = plane.stock is not None
 
     def send(
         self,

@@ -6,7 +6,7 @@ import math
 import os
 import random
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from meshlib.adapters.httpx_library import Library
 from meshlib.adapters.httpx_wire import AsyncStockTransport, StockTransport
@@ -21,7 +21,7 @@ from meshlib.mesh import Mesh, MeshParts
 from meshlib.testing.apps import as_app
 from meshlib.testing.clock import SettableClock
 from meshlib.testing.faults import Failure, Fault, FaultKind
-from meshlib.testing.outside import AsyncOutside, Outside
+from meshlib.testing.outside import AsyncOutside, Hosts, Outside
 from meshlib.testing.received import ReceivedRequest
 from meshlib.testing.registration import InertRegistration
 from meshlib.testing.replies import Reply, make_response
@@ -287,15 +287,25 @@ class MeshFixture(Mesh):
 
     # The way outside, which does not lead into the network
 
-    def _way_outside(self, library: Library) -> tuple[Outside, AsyncOutside]:
+    def _way_outside(self, library: Library | Literal["requests", "aiohttp"]) -> Any:
+        hosts, (sync_wire, async_wire) = Hosts(self._wiring.plane, self._registry), self._wires
+        if library == "requests":
+            from requests.adapters import HTTPAdapter
+
+            from meshlib.testing.outside_requests import RequestsOutside
+
+            return RequestsOutside(hosts, sync_wire, HTTPAdapter() if self._network else None)
+        if library == "aiohttp":
+            from meshlib.testing.outside_aiohttp import AiohttpOutside
+
+            return AiohttpOutside(hosts, async_wire, network=self._network)
         ways = self._ways_outside.get(library)
         if ways is None:
-            plane, registry, (sync_wire, async_wire) = self._wiring.plane, self._registry, self._wires
             network = StockTransport(library) if self._network else None
             async_network = AsyncStockTransport(library) if self._network else None
             ways = (
-                Outside(library, plane, registry, sync_wire, network),
-                AsyncOutside(library, plane, registry, async_wire, async_network),
+                Outside(library, hosts, sync_wire, network),
+                AsyncOutside(library, hosts, async_wire, async_network),
             )
             self._ways_outside[library] = ways
         return ways

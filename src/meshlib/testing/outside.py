@@ -31,20 +31,39 @@ if TYPE_CHECKING:
     from meshlib.adapters.httpx_library import Library
     from meshlib.adapters.httpx_wire import AsyncStockTransport, StockTransport
 
-__all__ = ["AsyncOutside", "Outside"]
+__all__ = ["AsyncOutside", "Hosts", "Outside"]
 
 
-class _Way:
-    def __init__(self, library: Library, plane: DataPlane, registry: Registry) -> None:
-        self._library = library
+class Hosts:
+    """What answers for hosts.
+
+    Args:
+        plane: knows which host is which service.
+        registry: what is served.
+    """
+
+    def __init__(self, plane: DataPlane, registry: Registry) -> None:
         self._plane = plane
         self._registry = registry
 
-    def _endpoint(self, request: httpx.Request) -> Endpoint | None:
-        url = request.url
-        service = self._plane.locate(url.host, url.port) or url.host
-        instance = self._registry.next(service)
+    def endpoint(self, host: str, port: int | None) -> Endpoint | None:
+        """The next that answers for a host; None for nobody."""
+        instance = self._registry.next(self._plane.locate(host, port) or host)
         return None if instance is None else instance.endpoint
+
+    def nobody(self, host: str) -> UnknownService:
+        """The error that says what to write."""
+        text = f"no network in a MeshFixture ({self._registry.described()}); mesh.serve({host!r}, ...) answers for it"
+        return UnknownService(text, service=host)
+
+
+class _Way:
+    def __init__(self, library: Library, hosts: Hosts) -> None:
+        self._library = library
+        self._hosts = hosts
+
+    def _endpoint(self, request: httpx.Request) -> Endpoint | None:
+        return self._hosts.endpoint(request.url.host, request.url.port)
 
     def _attempt(self, request: httpx.Request, endpoint: Endpoint, body: Any) -> tuple[Target, WireRequest, WireLimits]:
         url = request.url
@@ -58,18 +77,14 @@ class _Way:
         return made
 
     def _nobody(self, request: httpx.Request) -> MeshError:
-        host = request.url.host
-        text = f"no network in a MeshFixture ({self._registry.described()}); mesh.serve({host!r}, ...) answers for it"
-        return as_httpx(UnknownService(text, service=host), request)
+        return as_httpx(self._hosts.nobody(request.url.host), request)
 
 
 class Outside(_Way):
     """For a client of threads. `network` is used for what is not served; None to refuse it."""
 
-    def __init__(
-        self, library: Library, plane: DataPlane, registry: Registry, wire: SyncWire, network: StockTransport | None
-    ) -> None:
-        super().__init__(library, plane, registry)
+    def __init__(self, library: Library, hosts: Hosts, wire: SyncWire, network: StockTransport | None) -> None:
+        super().__init__(library, hosts)
         self._wire = wire
         self._network = network
         self._body = library.own(_Body, library.httpx.SyncByteStream)
@@ -96,15 +111,8 @@ class Outside(_Way):
 class AsyncOutside(_Way):
     """For a client of event loops; see `Outside`."""
 
-    def __init__(
-        self,
-        library: Library,
-        plane: DataPlane,
-        registry: Registry,
-        wire: AsyncWire,
-        network: AsyncStockTransport | None,
-    ) -> None:
-        super().__init__(library, plane, registry)
+    def __init__(self, library: Library, hosts: Hosts, wire: AsyncWire, network: AsyncStockTransport | None) -> None:
+        super().__init__(library, hosts)
         self._wire = wire
         self._network = network
         self._body = library.own(_AsyncBody, library.httpx.AsyncByteStream)
