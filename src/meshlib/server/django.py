@@ -32,7 +32,7 @@ from meshlib.server import asgi, wsgi
 from meshlib.server.cancellation import ENDS
 from meshlib.server.closing import is_kept
 from meshlib.server.intake import KEY
-from meshlib.server.pieces import Pieces
+from meshlib.server.pieces import in_pieces
 from meshlib.server.refusal import LATE, OVERLOADED, Refusal, asks_for_peace, not_ours, refusal_for
 from meshlib.server.serving import Serving, serving_of
 
@@ -221,7 +221,7 @@ class _Begun:
     def __init__(self, serving: Serving, arrival: Arrival, ticket: Ticket | None, store: Any) -> None:
         store[KEY] = arrival
         self.arrival = arrival
-        self.pieces = Pieces(arrival)
+        self.pieces = in_pieces(arrival)
         self._load = serving.reporter(arrival)
         self.served = serving.begin(arrival, ticket)
 

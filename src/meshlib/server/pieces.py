@@ -14,12 +14,20 @@ from opentelemetry import context as otel_context
 from meshlib.context import HeldScope
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
     from meshlib.server.intake import Arrival
 
-__all__ = ["Pieces"]
+__all__ = ["Pieces", "in_pieces"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def in_pieces(arrival: Arrival) -> HeldScope | Pieces:
+    """What runs the pieces of a request; one without a trace has a scope alone."""
+    scope = HeldScope(arrival.inherited())
+    return scope if arrival.trace is None else Pieces(scope, arrival.trace)
 
 
 class Pieces:
@@ -27,14 +35,12 @@ class Pieces:
 
     __slots__ = ("_scope", "_trace")
 
-    def __init__(self, arrival: Arrival) -> None:
-        self._scope = HeldScope(arrival.inherited())
-        self._trace = arrival.trace
+    def __init__(self, scope: HeldScope, trace: Context) -> None:
+        self._scope = scope
+        self._trace = trace
 
     def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` as one piece."""
-        if self._trace is None:
-            return self._scope.run(function, *args, **kwargs)
         token = otel_context.attach(self._trace)
         try:
             return self._scope.run(function, *args, **kwargs)
@@ -44,8 +50,6 @@ class Pieces:
 
     async def run_async(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Await what `function` returns as one piece."""
-        if self._trace is None:
-            return await self._scope.run_async(function, *args, **kwargs)
         token = otel_context.attach(self._trace)
         try:
             return await self._scope.run_async(function, *args, **kwargs)

@@ -19,7 +19,7 @@ from meshlib.errors import MeshError
 from meshlib.propagation import INCOMING, REFUSED, Headers
 from meshlib.server.hopeless import template_of
 from meshlib.server.intake import KEY, UNIX, HasSettings, IntakeCounts
-from meshlib.server.pieces import Pieces
+from meshlib.server.pieces import in_pieces
 from meshlib.server.refusal import OVERLOADED, Refusal, asks_for_peace, not_ours, refusal_for
 from meshlib.server.serving import Served, serving_of
 
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from _typeshed import OptExcInfo
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from meshlib.context import HeldScope
     from meshlib.server.admission import Ticket
     from meshlib.server.load import LoadReporter
+    from meshlib.server.pieces import Pieces
 
 __all__ = ["MeshMiddleware"]
 
@@ -100,7 +102,7 @@ class MeshMiddleware:
                 return [_answer(start_response, environ, admitted)]
             ticket = admitted
         environ[KEY] = arrival
-        pieces, load = Pieces(arrival), serving.reporter(arrival)
+        pieces, load = in_pieces(arrival), serving.reporter(arrival)
         served = serving.begin(arrival, ticket)
         answer = _Answer(start_response, served, load)
 
@@ -178,7 +180,7 @@ class _Response:
 
     __slots__ = ("_answer", "_begun", "_chunks", "_close", "_pieces", "_refuse")
 
-    def __init__(self, pieces: Pieces, response: Iterable[bytes], answer: _Answer, refuse: Refuse) -> None:
+    def __init__(self, pieces: HeldScope | Pieces, response: Iterable[bytes], answer: _Answer, refuse: Refuse) -> None:
         self._answer = answer
         self._pieces = pieces
         self._close: Callable[[], object] | None = getattr(response, "close", None)
