@@ -179,13 +179,14 @@ def test_policies_are_tried_beside_the_live_ones(tmp_path: Path) -> None:
 
 
 def test_a_configuration_is_tried_in_virtual_time(tmp_path: Path) -> None:
-    careless, defaults, both = what_it_prints("traffic/simulation.py", tmp_path)
+    careless, defaults, both, admission = what_it_prints("traffic/simulation.py", tmp_path)
 
     assert careless == "no budget, no breaker: it never recovers; at the end 0% of the calls are answered in time"
     assert defaults.startswith("the defaults: well again after 1")
     assert both == (
         "and a server that drops what is late: well again after 0 s; at the end 100% of the calls are answered in time"
     )
+    assert admission.startswith("careless clients, and a server with admission: well again after 0 s; at the end 100%")
 
 
 def test_calls_stay_near_until_nobody_near_is_well(tmp_path: Path) -> None:

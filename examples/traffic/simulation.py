@@ -7,6 +7,7 @@ and try once more.
 from collections.abc import Mapping
 from typing import Any
 
+from meshlib.policy.serving_settings import AdmissionSettings
 from meshlib.sim.fleet import Fleet
 from meshlib.sim.server import Server
 
@@ -14,11 +15,14 @@ CAPACITY, RATE, STALL_AT, STALL_S = 300, 250, 10, 10
 
 # As under `services: {orders: ...}` in mesh.yaml.
 CAREFUL: Mapping[str, Any] = {"per_try_timeout": "1s", "retry": {"max_retries": 1}}
+ADMISSION = AdmissionSettings(max_in_flight=8)  # as under `server: {admission: ...}` of the callee
 CARELESS: Mapping[str, Any] = {**CAREFUL, "retry_budget": {"tokens": 1_000_000}, "circuit_breaker": False}
 
 
-def survive(configuration: Mapping[str, Any], *, drop_expired: bool = False) -> str:
-    server = Server.of_capacity(CAPACITY, drop_expired=drop_expired)
+def survive(
+    configuration: Mapping[str, Any], *, drop_expired: bool = False, admission: AdmissionSettings | None = None
+) -> str:
+    server = Server.of_capacity(CAPACITY, drop_expired=drop_expired, admission=admission)
     fleet = Fleet([server], seed=1)
     client = fleet.client(**configuration)
     fleet.clock.at(STALL_AT, lambda: server.stall(fleet.clock, STALL_S))
@@ -34,3 +38,4 @@ def survive(configuration: Mapping[str, Any], *, drop_expired: bool = False) -> 
 print("no budget, no breaker:", survive(CARELESS))
 print("the defaults:", survive(CAREFUL))
 print("and a server that drops what is late:", survive(CAREFUL, drop_expired=True))
+print("careless clients, and a server with admission:", survive(CARELESS, drop_expired=True, admission=ADMISSION))
