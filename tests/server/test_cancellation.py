@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -225,20 +226,36 @@ async def test_a_fault_of_the_application_behind_the_deadline_is_seen() -> None:
     assert server.status == 504
 
 
+class Stuck(Server):
+    """Whose caller does not read."""
+
+    async def send(self, message: Message) -> None:
+        self.done.set()
+        await asyncio.sleep(1000)
+
+
+async def takes_long_to_clean_up(scope: Scope, receive: Receive, send: Send) -> None:
+    try:
+        await asyncio.sleep(1000)
+    except asyncio.CancelledError:
+        await asyncio.sleep(1000)
+
+
+def test_a_request_that_goes_down_with_its_loop_is_over() -> None:
+    server, middleware = Stuck(), MeshMiddleware(takes_long_to_clean_up, StandInMesh(cancel="all"))
+    loop = asyncio.new_event_loop()
+    serving = loop.create_task(server.serve(middleware, 20))
+    loop.run_until_complete(server.done.wait())
+    assert middleware._serving.in_flight == 1
+    loop.close()
+    del serving, server
+    gc.collect()
+    assert middleware._serving.in_flight == 0
+
+
 async def test_a_server_that_ends_does_not_wait_for_the_answer_and_leaves_no_task() -> None:
-    class Stuck(Server):
-        async def send(self, message: Message) -> None:
-            self.done.set()
-            await asyncio.sleep(1000)
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await asyncio.sleep(1000)
-        except asyncio.CancelledError:
-            await asyncio.sleep(1000)  # cleans up, for long
-
     before = asyncio.all_tasks()
-    server, middleware = Stuck(), MeshMiddleware(app, StandInMesh(cancel="all"))
+    server, middleware = Stuck(), MeshMiddleware(takes_long_to_clean_up, StandInMesh(cancel="all"))
     serving = asyncio.ensure_future(server.serve(middleware, 20))
     await server.done.wait()
     serving.cancel()

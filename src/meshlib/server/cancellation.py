@@ -240,8 +240,12 @@ class Cancellation:
         if self._timer is not None:
             self._timer.cancel()
         if self._listening is not None:
-            self._listening.cancel()
+            self._end(self._listening)
         return not self._cancelled or not self._task.uncancel()
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        if not self._lookout.loop.is_closed():  # this may be a request that the collector finds, behind all
+            task.cancel()
 
     async def ended(self, error: BaseException | None = None) -> bool:
         """What becomes of the response behind the end of the application.
@@ -261,10 +265,11 @@ class Cancellation:
             trace.get_current_span().set_attribute("meshlib.cancelled", self.reason)
         if not self.reason or (error is not None and not self._leads_to(error, alone)):
             if self._answering is not None:
-                try:  # a server that wants to end does not wait for a caller that takes its time to read
-                    await asyncio.wait([self._answering], timeout=None if isinstance(error, Exception) else 0.0)
-                finally:
-                    self._answering.cancel()
+                try:
+                    if isinstance(error, Exception):
+                        await asyncio.wait([self._answering])
+                finally:  # a server that wants to end does not wait for a caller that takes its time to read
+                    self._end(self._answering)
             return False
         if self._answering is not None:
             await self._answering
