@@ -74,8 +74,8 @@ def _runs(python: Path, minor: int) -> bool:
     return done.stdout.split() == [str(minor), "final"]
 
 
-def _install(session: nox.Session, group: str, *, project: bool = True, extras: str = "") -> None:
-    """Installs a group of tools, and the project beside them, unless the environment has just these already."""
+def _install(session: nox.Session, group: str, *, project: bool = True, extras: str = "") -> bool:
+    """Installs a group of tools, and the project beside them; False if the environment has just these already."""
     wanted = nox.project.dependency_groups(PROJECT, group)
     # The group itself may ask for extras of this project: those are installed from the checkout too.
     own = [requirement for requirement in wanted if requirement.startswith("meshlib-http")]
@@ -87,10 +87,11 @@ def _install(session: nox.Session, group: str, *, project: bool = True, extras: 
     stamp = Path(session.virtualenv.location) / "meshlib-stamp"
     if stamp.exists() and stamp.read_text() == digest:
         session.log("the environment is up to date")
-        return
+        return False
     target = ["--editable", f".[{joined}]" if joined else "."] if project else []
     session.install("--quiet", *target, *others)
     stamp.write_text(digest)
+    return True
 
 
 @nox.session
@@ -108,7 +109,10 @@ def tests(session: nox.Session) -> None:
     `peer` and `slow`, which hold how the mesh behaves towards real servers and over time, those of the core, which does
     no I/O, and most examples of properties; `-m` chooses for oneself.
     """
-    _install(session, "test")
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""  # hundreds of processes import the package
+    if _install(session, "test"):
+        # So that the tests are compiled once, while other environments are made, and not by each worker for itself.
+        session.run_install("python", "-m", "pytest", "--collect-only", "-qq", silent=True, success_codes=range(6))
     options = list(session.posargs)
     if not any(re.match(r"-n|--numprocesses|--dist|--pdb|-p", option) for option in options):
         # Of three tests on two cores one waits, for a server or for time.
