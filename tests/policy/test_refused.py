@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from meshlib.errors import Reset
+from meshlib.errors import DeadlineExceeded, Reset
 from meshlib.policy.actions import Action, Deliver, Start
+from meshlib.policy.breaker import BreakerState
 from meshlib.policy.call import Call
 from meshlib.policy.classify import refused_by
 from meshlib.policy.retry import NO_BUDGET, OVERLOADED
@@ -127,3 +128,32 @@ def test_what_one_attempt_had_no_time_for_is_as_cut_by_the_per_try_timeout(reaso
     for safe, again in ((True, True), (None, False)):
         _, call = begun(safe=safe, per_try_timeout_s=0.2)
         assert is_retried(refused(call, reason, status=504, now=NOW + 0.1)) is again
+
+
+@pytest.mark.parametrize("reason", ["expired", "hopeless", "deadline"])
+@pytest.mark.parametrize("left_s", [0.4, 0.001])
+def test_a_deadline_of_the_callers_is_no_failure_of_the_endpoint_that_tells_of_it(reason: str, left_s: float) -> None:
+    bench = Bench(3, deadline=NOW + 0.5)
+    for _ in range(30):
+        call = bench.another()
+        start_of(call.begin(NOW))
+        actions = refused(call, reason, status=504, now=NOW + 0.5 - left_s)
+        if left_s > 0.02:
+            assert isinstance(actions[-1], Deliver)
+            call.body_end(NOW + 0.5, 1)
+        else:
+            assert isinstance(failure_of(actions), DeadlineExceeded), "as if the caller had been first"
+        attempt = call.record(NOW + 0.5).attempts[0]
+        assert (attempt.outcome, attempt.status, attempt.refused) == ("cancelled", 504, reason)
+    breaker, outlier = bench.states[0].breaker, bench.states[0].outlier
+    assert breaker is not None and breaker.state is BreakerState.CLOSED
+    assert outlier is not None and not outlier.ejected
+    assert bench.in_flight == 0
+
+
+def test_an_endpoint_that_kept_a_call_for_the_services_own_timeout_is_to_blame() -> None:
+    bench = Bench(3, timeout_s=0.5)
+    call = bench.another()
+    start_of(call.begin(NOW))
+    assert isinstance(failure_of(refused(call, "deadline", status=504, now=NOW + 0.499)), DeadlineExceeded)
+    assert call.record(NOW + 0.5).attempts[0].outcome == "failure"

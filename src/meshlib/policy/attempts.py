@@ -12,7 +12,7 @@ from meshlib.errors import MeshError
 from meshlib.policy.actions import Action, Cancel, Start
 from meshlib.policy.attempt import Attempt
 from meshlib.policy.breaker import BreakerState
-from meshlib.policy.classify import TOO_LATE, refused_by
+from meshlib.policy.classify import TOO_LATE, ResponseHeaders, refused_by
 from meshlib.policy.facts import Ready
 from meshlib.policy.holdings import RUNNING, Holdings
 from meshlib.policy.placement import AWAIT_ENDPOINTS
@@ -302,15 +302,20 @@ class Attempts(Holdings):
             facts.budget.count_refused()
         return verdict
 
-    def _note_refusal(self, attempt: Attempt, status: int, failure: Failure) -> None:
+    @staticmethod
+    def _is_late(attempt: Attempt, status: int, answer: ResponseHeaders) -> bool:
+        """Whether the mesh of the service says of an attempt that failed that the call's time is too short.
+
+        What went by the time of this attempt alone, another may have the time for, elsewhere.
+        """
+        reason = attempt.declined = refused_by(status, answer)
+        return reason in TOO_LATE and attempt.limit != "per-try"
+
+    def _note_refusal(self, attempt: Attempt, failure: Failure, *, late: bool) -> None:
         """Add to a failure what the mesh of the service says: that its application was not called, or had no time."""
-        reason = attempt.declined = refused_by(status, failure.headers)
-        if reason is None:
-            return
-        failure.not_called = not self._called()
-        # What went by the time of this attempt alone, another may have the time for, elsewhere.
-        if reason in TOO_LATE and attempt.limit != "per-try":
-            failure.too_late = reason
+        if attempt.declined is not None:
+            failure.not_called = not self._called()
+            failure.too_late = attempt.declined if late else None
 
     def _pay(self, now: float) -> None:
         """Charge the budget for the failures so far."""

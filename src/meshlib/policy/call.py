@@ -51,7 +51,7 @@ from meshlib.policy.injection import FAULT, Injections
 from meshlib.policy.placement import is_granted
 from meshlib.policy.record import Record
 from meshlib.policy.retry import Failure
-from meshlib.policy.timeouts import CLOCK_SLACK_S
+from meshlib.policy.timeouts import ANSWER_SLACK_S, CLOCK_SLACK_S
 
 __all__ = ["Call", "CallState"]
 
@@ -149,10 +149,15 @@ class Call(Injections):
         if status not in OVERLOAD_STATUSES:
             retry_after_s = None
         attempt.status = status
-        attempt.headers_at = now
         attempt.sent = True
         failed = status in FAILURE_STATUSES
-        if failed:
+        late = failed and self._is_late(attempt, status, answer)
+        if late and self._passed(now, ANSWER_SLACK_S):
+            return self._cut(now)  # the service has cut it a moment before this process would have
+        attempt.headers_at = now
+        if late and not self._blames(attempt, now):
+            attempt.given_up(now)
+        elif failed:
             attempt.failed(now, self._rng, retry_after_s or 0.0)
         else:
             attempt.answered(now, retry_after_s, self._rng)
@@ -165,7 +170,7 @@ class Call(Injections):
         if status >= 400 or policy.looks_closely:
             failure = Failure(status, None, True, retry_after_s, overloaded, response, answer, reset_s)
             if failed:
-                self._note_refusal(attempt, status, failure)
+                self._note_refusal(attempt, failure, late=late)
             if self._wants_retry(now, failure):
                 return self._retry(attempt, now, failure)
             if failed:

@@ -113,9 +113,11 @@ class Holdings(Placement):
         """Hand a response to the caller; a `good` one is none that the policy would have retried."""
         if good:
             self.facts.budget.succeeded(now)
-        success = attempt.status not in FAILURE_STATUSES
+        success: bool | None = attempt.status not in FAILURE_STATUSES
         if success:
             attempt.completed()
+        elif attempt.outcome == "cancelled":
+            success = None
         if self.traits is not None:
             self.traits.answered_by = attempt.member.endpoint.address
         journal = self.journal

@@ -17,7 +17,11 @@ from meshlib.policy.attempt import Attempt
 from meshlib.policy.facts import CallFacts
 from meshlib.propagation import MAX_TIMEOUT_S
 
-__all__ = ["CLOCK_SLACK_S", "Timeouts", "attempt_headers"]
+__all__ = ["ANSWER_SLACK_S", "CLOCK_SLACK_S", "Timeouts", "attempt_headers"]
+
+ANSWER_SLACK_S = 0.02
+"""A service that is told the deadline answers that it has passed about this much earlier at most: the caller is to see
+one and the same thing, whoever is first."""
 
 CLOCK_SLACK_S = 0.001
 """A wait on a socket may end this much early; a timeout so close to the deadline is the deadline."""
