@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypercorn.config import Config
 
 from meshlib import Mesh
+from meshlib.server.hypercorn import serve
 from meshlib.server.lifecycle import Lifecycle
 from meshlib.server.signals import Signals
 from tests.discovery.support import until
@@ -187,6 +189,30 @@ def test_not_in_another_thread(server: Server) -> None:
         thread.join()
     assert taken == [False]
     assert signal.getsignal(TERM) == server.handle
+
+
+def test_hypercorn_in_another_thread_is_refused_and_serves_nothing() -> None:
+    left: list[Any] = []
+
+    async def begin() -> None:
+        try:
+            await serve(app, Config.from_mapping(bind="127.0.0.1:0"), mesh=mesh)
+        finally:
+            await asyncio.sleep(0)
+            left.extend(asyncio.all_tasks() - {asyncio.current_task()})
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise NotImplementedError
+
+    def run() -> None:
+        with pytest.raises(RuntimeError, match="in the main thread"):
+            asyncio.run(begin())
+
+    with Mesh({"discovery": []}) as mesh:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    assert left == []
 
 
 def test_not_where_a_loop_hears_by_itself(server: Server) -> None:

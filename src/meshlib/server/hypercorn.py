@@ -47,12 +47,13 @@ async def serve(app: ASGIApp, config: Config, *, mesh: HasLifecycle) -> None:
     wrapped: Any = Lifespan(app, mesh, take_signals=False)
     serving = loop.create_task(serve_by_hypercorn(wrapped, config, shutdown_trigger=told.wait, mode="asgi"))
     signals = Signals(found, pass_on=tell, force=lambda: loop.call_soon_threadsafe(serving.cancel))
-    if not signals.take():
-        raise RuntimeError("hypercorn has to be started in the main thread: nobody else is told of signals")
     try:
+        if not signals.take():
+            raise RuntimeError("hypercorn has to be started in the main thread: nobody else is told of signals")
         await serving
     except asyncio.CancelledError:
         if not told.is_set():
             raise
     finally:
+        serving.cancel()
         signals.give_back()
