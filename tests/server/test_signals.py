@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from meshlib import Mesh
 from meshlib.server.hypercorn import serve
 from meshlib.server.lifecycle import Lifecycle
 from meshlib.server.signals import Signals
+from meshlib.server.werkzeug import run
 from tests.discovery.support import until
 
 TERM, INT = signal.SIGUSR1, signal.SIGUSR2
@@ -213,6 +215,23 @@ def test_hypercorn_in_another_thread_is_refused_and_serves_nothing() -> None:
         thread.start()
         thread.join()
     assert left == []
+
+
+def test_flask_s_server_in_another_thread_is_refused_and_leaves_its_port() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def run_it() -> None:
+        with pytest.raises(RuntimeError, match="in the main thread"):
+            run(lambda environ, start_response: [], mesh, port=port)
+
+    with Mesh({"discovery": []}) as mesh:
+        thread = threading.Thread(target=run_it)
+        thread.start()
+        thread.join()
+    with socket.create_server(("127.0.0.1", port)):
+        pass
 
 
 def test_not_where_a_loop_hears_by_itself(server: Server) -> None:

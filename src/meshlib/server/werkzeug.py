@@ -65,14 +65,15 @@ def run(app: WSGIApplication, mesh: HasLifecycle, *, host: str = "127.0.0.1", po
         dropped.set()
 
     signals = Signals([lifecycle], pass_on=stop, force=drop)
-    if not signals.take():
-        raise RuntimeError("Flask's server has to be started in the main thread: nobody else is told of signals")
-    lifecycle.begin()
     try:
+        if not signals.take():
+            raise RuntimeError("Flask's server has to be started in the main thread: nobody else is told of signals")
+        lifecycle.begin()
         server.serve_forever(poll_interval=_POLL_S)
         ends_at = time.monotonic() + lifecycle.settings.timeout_s
         while server.serving and time.monotonic() < ends_at and not dropped.is_set():
             time.sleep(_POLL_S)
     finally:
+        server.server_close()
         lifecycle.end()
         signals.give_back()
