@@ -290,6 +290,18 @@ def test_a_trace_is_read() -> None:
     assert span.trace_state.to_header() == "a=1"
 
 
+def test_baggage_that_cannot_be_read_is_in_no_log(caplog: pytest.LogCaptureFixture) -> None:
+    for sent, read in (
+        ("good=1;p=q,bad value=secret,=secret,secret", {"good": "1"}),
+        ("good=" + "secret" * 2000, {}),
+        ("a=1;p=q", {"a": "1;p=q"}),
+    ):
+        context = _extract({"traceparent": [TRACEPARENT], "baggage": [sent]})
+        assert context is not None
+        assert otel_baggage.get_all(context) == read
+    assert "secret" not in caplog.text
+
+
 def test_two_different_traces_say_nothing() -> None:
     ignored = Ignored()
     assert _extract({"traceparent": [TRACEPARENT, TRACEPARENT[:-1] + "0"]}, ignored) is None

@@ -273,13 +273,21 @@ def _trace_headers(propagator: TextMapPropagator) -> tuple[tuple[str, ...], bool
     return tuple(sorted(fields - {BAGGAGE, "tracestate"})), fields <= _W3C
 
 
+def _readable(values: Sequence[str]) -> list[str]:
+    """Baggage as it came, or what can be read of it: OpenTelemetry's propagator logs the rest, values and all."""
+    ignored = Ignored()
+    members = parse_baggage({BAGGAGE: values}, ignored)
+    return [format_baggage(members)] if ignored.baggage else list(values)
+
+
 @functools.cache
 def _getter() -> Getter[tuple[Values, Names]]:
     from opentelemetry.propagators.textmap import Getter
 
     class _Headers(Getter[tuple[Values, Names]]):
         def get(self, carrier: tuple[Values, Names], key: str) -> list[str] | None:
-            return list(carrier[0](key.lower())) or None
+            found, name = carrier[0], key.lower()
+            return (_readable(found(name)) if name == BAGGAGE else list(found(name))) or None
 
         def keys(self, carrier: tuple[Values, Names]) -> list[str]:
             return list(carrier[1]())
