@@ -151,15 +151,18 @@ class Call(Injections):
         attempt.status = status
         attempt.sent = True
         failed = status in FAILURE_STATUSES
-        late = failed and self._is_late(attempt, status, answer)
-        if late and self._passed(now, ANSWER_SLACK_S):
-            return self._cut(now)  # the service has cut it a moment before this process would have
-        attempt.headers_at = now
-        if late and not self._blames(attempt, now):
-            attempt.given_up(now)
-        elif failed:
-            attempt.failed(now, self._rng, retry_after_s or 0.0)
+        late = False
+        if failed:
+            late = self._is_late(attempt, status, answer)
+            if late and self._passed(now, ANSWER_SLACK_S):
+                return self._cut(now)  # the service has cut it a moment before this process would have
+            attempt.headers_at = now
+            if late and not self._blames(attempt, now):
+                attempt.given_up(now)
+            else:
+                attempt.failed(now, self._rng, retry_after_s or 0.0)
         else:
+            attempt.headers_at = now
             attempt.answered(now, retry_after_s, self._rng)
             if self._hedging is not None:
                 self._took(now, self._hedging, attempt)
