@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -42,6 +43,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         usual = ("sync", "async")
         marks = {name: [] if name in usual else [pytest.mark.slow] for name in names}
         metafunc.parametrize("wire", [pytest.param(name, marks=marks[name]) for name in names], indirect=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collector_sees_what_is_new() -> None:
+    """Most tests here have it look for leaks; what those before them left would cost each more than all the rest."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
