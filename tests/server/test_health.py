@@ -175,6 +175,16 @@ async def _raise() -> None:
     raise ConnectionRefusedError("postgres://user:secret@db")
 
 
+async def _cancel() -> None:
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+async def _exit() -> None:
+    raise SystemExit
+
+
 async def _hang() -> None:
     await asyncio.Event().wait()
 
@@ -191,6 +201,8 @@ FAULTS: list[tuple[Callable[[], Any], str]] = [
     (_raise, "check: database raised ConnectionRefusedError"),
     (_raise_blocking, "check: database raised ConnectionRefusedError"),
     (lambda: _raise(), "check: database raised ConnectionRefusedError"),
+    (_cancel, "check: database raised CancelledError"),
+    (_exit, "check: database raised SystemExit"),
     (_hang, "check: database took longer than 0.01 s"),
     (lambda: False, "check: database returned False"),
     (_false, "check: database returned False"),

@@ -101,7 +101,10 @@ class Check:
                     fault = await asyncio.shield(asyncio.wrap_future(running))
         except TimeoutError:
             fault = _too_long(limit_s)
-        except Exception as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # the loop ends, not something within the check
             fault = _raised(error)
         return self._judged(fault)
 
