@@ -367,3 +367,14 @@ def test_gunicorn_at_a_unix_socket_is_trusted(serve_gunicorn: Callable[..., str]
     transport = httpx.HTTPTransport(uds=path)
     with httpx.Client(transport=transport, base_url="http://callee", headers=LEFT, timeout=30) as http:
         assert http.get("/inherited").json()["remaining"] is not None
+
+
+def test_an_asgi_application_is_refused_with_what_is_for_it() -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None: ...
+
+    class Application:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    for app in (application, Application()):
+        with pytest.raises(TypeError, match=r"ASGI application: meshlib\.server\.asgi\.MeshMiddleware"):
+            MeshMiddleware(app)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from meshlib.errors import MeshError
@@ -57,6 +58,7 @@ class MeshMiddleware:
 
     Raises:
         ConfigError: if a trusted peer is not written as CIDR.
+        TypeError: if `app` is an ASGI application.
     """
 
     def __init__(
@@ -67,6 +69,8 @@ class MeshMiddleware:
         map_errors: bool = True,
         load: LoadReporter | None = None,
     ) -> None:
+        if iscoroutinefunction(app) or iscoroutinefunction(type(app).__call__):
+            raise TypeError(f"{app!r} is an ASGI application: meshlib.server.asgi.MeshMiddleware is for those")
         self.app = app
         self._serving = serving_of(mesh)
         if load is not None:
