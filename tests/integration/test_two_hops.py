@@ -81,11 +81,6 @@ def chain(start: Start, kinds: tuple[str, str, str]) -> tuple[str, str, str]:
     return storefront, orders, catalogue
 
 
-def tells_504(answer: httpx.Response) -> bool:
-    """Whether the service says that time was up, or passes on that the one behind it said so a moment earlier."""
-    return answer.status_code == 504 or "Gateway Timeout" in answer.text
-
-
 KINDS = [("fastapi", "flask", "fastapi"), ("flask", "fastapi", "flask")]
 
 
@@ -130,11 +125,10 @@ def test_what_the_edge_sets_is_seen_two_hops_on(start: Start, kinds: tuple[str, 
         began = time.monotonic()
         # Those between have no more time than the edge, so their answer may just about come.
         with meshlib.timeout("400ms"), suppress(httpx.TimeoutException):
-            answer = client.get("/through", params={"seconds": 5})
-            assert tells_504(answer)
+            assert client.get("/through", params={"seconds": 5}).status_code == 504
         assert time.monotonic() - began < 2
         own = httpx.get(f"http://{orders}/through?seconds=5", headers={"x-meshlib-deadline-ms": "200"}, timeout=10)
-        assert tells_504(own)
+        assert own.status_code == 504
         assert "catalogue" in own.text or "passed while it was being served" in own.text
 
         # What outlives the response has no deadline: neither its own, nor the one of what it calls.
