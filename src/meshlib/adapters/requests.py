@@ -323,8 +323,8 @@ class MeshSession(requests.Session):
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
         """What holds for a request, as requests has it.
 
-        For proxies requests goes through all variables of the environment at each request, at a third of all that it
-        costs. What stays in the mesh goes by none; a redirect that leaves it looks for its own.
+        For proxies requests goes through all variables of the environment at each request, which may be a quarter of
+        all that it costs. What stays in the mesh goes by none; a redirect that leaves it looks for its own.
         """
         through = self._through
         if not self.trust_env or self.get_adapter(url) is not through or not through.keeps(url):
