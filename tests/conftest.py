@@ -28,6 +28,14 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _collector_sees_what_a_module_makes(request: pytest.FixtureRequest) -> None:
+    """Where it is called by tests: nor does it see what was left by those of other modules."""
+    if hasattr(request.module, "gc"):
+        gc.collect()
+        gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def mypy(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The command. Tests that share it are of one `xdist_group`, so that one reads what another had it work out."""
