@@ -478,6 +478,8 @@ def test_a_service_that_is_asked_for_too_much_serves_the_right_ones(tmp_path: Pa
         "of the batch most are refused: True",
         "a caller with five requests, beside one with two hundred: {200: 5}",
         "of the greedy one most are refused: True",
+        "POSTs to a full instance and a free one: ['added elsewhere', 'added elsewhere']",
+        "were refused by the full one first: True",
         "who gave way: ['outranked', 'over_share']",
     ]
 

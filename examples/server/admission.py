@@ -8,13 +8,15 @@ from fastapi import FastAPI
 
 from meshlib import Mesh
 from meshlib.server.fastapi import MeshMiddleware
+from meshlib.testing import MeshFixture
 
 # The service. In one of yours, this is all there is.
 
 mesh = Mesh(
     service="catalogue",
     discovery=[],
-    server={"admission": {"max_in_flight": 10, "max_pending": 20, "fair_by": "header:x-client"}},
+    # All runs in one process here, so who waits may wait for long.
+    server={"admission": {"max_in_flight": 10, "max_pending": 20, "interval": "5s", "fair_by": "header:x-client"}},
 )
 app = FastAPI()
 app.add_middleware(MeshMiddleware, mesh=mesh)
@@ -24,6 +26,12 @@ app.add_middleware(MeshMiddleware, mesh=mesh)
 async def items() -> str:
     await asyncio.sleep(0.01)
     return "items"
+
+
+@app.post("/items")
+async def add() -> str:
+    await asyncio.sleep(0.01)
+    return "added"
 
 
 # Those who call it.
@@ -53,6 +61,17 @@ async def main() -> None:
     modest = await call(5, x_client="modest")
     print("a caller with five requests, beside one with two hundred:", dict(modest))
     print("of the greedy one most are refused:", (await greedy)[503] > 150)
+
+    # A meshed caller makes a POST that was refused at another instance: it was not begun here.
+    async with MeshFixture(services={"catalogue": {"load_balancing": {"policy": "round_robin"}}}) as caller:
+        caller.serve("catalogue", app, name="full")
+        caller.serve("catalogue", lambda request: "added elsewhere", name="free")
+        flood = asyncio.create_task(call(200, x_meshlib_criticality="critical_plus"))
+        await asyncio.sleep(0)
+        answers = [await caller.async_client("catalogue").post("/items") for _ in range(2)]
+        print("POSTs to a full instance and a free one:", [answer.text for answer in answers])
+        print("were refused by the full one first:", len(caller.calls("catalogue", instance="full")) > 0)
+        await flood
 
     status = mesh.status().serving
     assert status is not None
