@@ -12,7 +12,7 @@ class Reading:
     """The body of a call's response, from the call's point of view.
 
     Args:
-        exchange: the call; its last attempt is the one whose response is read.
+        exchange: the call; what is open of its attempts is the one whose response is read.
 
     Attributes:
         exchange: it.
@@ -24,7 +24,9 @@ class Reading:
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self.open = True
-        self._n = len(exchange.call.attempts)
+        attempts = exchange.call.attempts
+        # Of several the open one: a hedge that lost the race comes behind it, and is over.
+        self._n = len(attempts) if len(attempts) < 2 else next((each.n for each in attempts if each.open), len(attempts))
 
     def ended(self) -> None:
         """The body was read to its end."""
