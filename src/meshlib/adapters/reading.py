@@ -25,8 +25,9 @@ class Reading:
         self.exchange = exchange
         self.open = True
         attempts = exchange.call.attempts
-        # Of several the open one: a hedge that lost the race comes behind it, and is over.
-        self._n = len(attempts) if len(attempts) < 2 else next((each.n for each in attempts if each.open), len(attempts))
+        self._n = len(attempts)
+        if self._n > 1:  # a hedge that lost the race comes behind, and is over
+            self._n = next((each.n for each in attempts if each.open), self._n)
 
     def ended(self) -> None:
         """The body was read to its end."""
