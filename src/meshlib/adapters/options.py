@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -149,13 +150,14 @@ def _within(outer: CallOptions, inner: CallOptions) -> CallOptions:
     )
 
 
-class _Block:
+class _Block(ABC):
     """Holds for every call made inside: ``with``, ``async with``, or a decorator, sync and async."""
 
     __slots__ = ()
 
+    @abstractmethod
     def _inside(self, outer: _Overrides) -> _Overrides:
-        raise NotImplementedError
+        """What holds inside, where `outer` holds around it."""
 
     def __enter__(self) -> Self:
         inside = self._inside(_overrides.get() or _Overrides())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar, Unpack
 
 from meshlib.adapters.declarative.encoding import checked_header
 from meshlib.adapters.declarative.errors import StatusError
@@ -49,6 +49,15 @@ class Operation:
     errors: Errors
     headers: tuple[tuple[str, str], ...]
     timeout_s: float | None
+    idempotent: bool | None
+
+
+class Said(TypedDict, total=False):
+    """What each of the decorators takes besides the path; see `request`."""
+
+    errors: Errors | None
+    headers: Mapping[str, str] | None
+    timeout: Duration | None
     idempotent: bool | None
 
 
@@ -112,85 +121,36 @@ def _errors_of(given: Errors) -> Errors:
     return made
 
 
-def get(
-    path: str,
-    *,
-    errors: Errors | None = None,
-    headers: Mapping[str, str] | None = None,
-    timeout: Duration | None = None,
-    idempotent: bool | None = None,
-) -> Callable[[F], F]:
+def get(path: str, **said: Unpack[Said]) -> Callable[[F], F]:
     """Declare a method of a class as a GET; for the parameters see `request`."""
-    return request("GET", path, errors=errors, headers=headers, timeout=timeout, idempotent=idempotent)
+    return request("GET", path, **said)
 
 
-def head(
-    path: str,
-    *,
-    errors: Errors | None = None,
-    headers: Mapping[str, str] | None = None,
-    timeout: Duration | None = None,
-    idempotent: bool | None = None,
-) -> Callable[[F], F]:
+def head(path: str, **said: Unpack[Said]) -> Callable[[F], F]:
     """Declare a method of a class as a HEAD; for the parameters see `request`."""
-    return request("HEAD", path, errors=errors, headers=headers, timeout=timeout, idempotent=idempotent)
+    return request("HEAD", path, **said)
 
 
-def post(
-    path: str,
-    *,
-    errors: Errors | None = None,
-    headers: Mapping[str, str] | None = None,
-    timeout: Duration | None = None,
-    idempotent: bool | None = None,
-) -> Callable[[F], F]:
+def post(path: str, **said: Unpack[Said]) -> Callable[[F], F]:
     """Declare a method of a class as a POST; for the parameters see `request`."""
-    return request("POST", path, errors=errors, headers=headers, timeout=timeout, idempotent=idempotent)
+    return request("POST", path, **said)
 
 
-def put(
-    path: str,
-    *,
-    errors: Errors | None = None,
-    headers: Mapping[str, str] | None = None,
-    timeout: Duration | None = None,
-    idempotent: bool | None = None,
-) -> Callable[[F], F]:
+def put(path: str, **said: Unpack[Said]) -> Callable[[F], F]:
     """Declare a method of a class as a PUT; for the parameters see `request`."""
-    return request("PUT", path, errors=errors, headers=headers, timeout=timeout, idempotent=idempotent)
+    return request("PUT", path, **said)
 
 
-def patch(
-    path: str,
-    *,
-    errors: Errors | None = None,
-    headers: Mapping[str, str] | None = None,
-    timeout: Duration | None = None,
-    idempotent: bool | None = None,
-) -> Callable[[F], F]:
+def patch(path: str, **said: Unpack[Said]) -> Callable[[F], F]:
     """Declare a method of a class as a PATCH; for the parameters see `request`."""
-    return request("PATCH", path, errors=errors, headers=headers, timeout=timeout, idempotent=idempotent)
+    return request("PATCH", path, **said)
 
 
-def delete(
-    path: str,
-    *,
-    errors: Errors | None = None,
-    headers: Mapping[str, str] | None = None,
-    timeout: Duration | None = None,
-    idempotent: bool | None = None,
-) -> Callable[[F], F]:
+def delete(path: str, **said: Unpack[Said]) -> Callable[[F], F]:
     """Declare a method of a class as a DELETE; for the parameters see `request`."""
-    return request("DELETE", path, errors=errors, headers=headers, timeout=timeout, idempotent=idempotent)
+    return request("DELETE", path, **said)
 
 
-def options(
-    path: str,
-    *,
-    errors: Errors | None = None,
-    headers: Mapping[str, str] | None = None,
-    timeout: Duration | None = None,
-    idempotent: bool | None = None,
-) -> Callable[[F], F]:
+def options(path: str, **said: Unpack[Said]) -> Callable[[F], F]:
     """Declare a method of a class as an OPTIONS; for the parameters see `request`."""
-    return request("OPTIONS", path, errors=errors, headers=headers, timeout=timeout, idempotent=idempotent)
+    return request("OPTIONS", path, **said)
