@@ -218,7 +218,7 @@ def _steps(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "new connection"])
-@pytest.mark.parametrize("method", ["GET", "POST", "stream"])
+@pytest.mark.parametrize("method", ["GET", "POST", "stream", "aiohttp"])
 def test_a_call_cancelled_at_every_turn_of_its_loop_holds_nothing(method: str, kept: bool) -> None:
     """And the next call on the same mesh is answered with its own answer."""
 
@@ -232,7 +232,15 @@ def test_a_call_cancelled_at_every_turn_of_its_loop_holds_nothing(method: str, k
             if not kept:
                 return
 
+    async def session(mesh: Mesh) -> Any:
+        from meshlib.adapters.aiohttp import session
+
+        return session(mesh, "orders")
+
     async def call(client: Any, path: str) -> str:
+        if method == "aiohttp":
+            async with client.get(path) as response:
+                return str(await response.text())
         if method != "stream":
             return str((await client.request(method, path, content=b"x" if method == "POST" else None)).text)
         async with client.stream("GET", path) as response:
@@ -241,7 +249,7 @@ def test_a_call_cancelled_at_every_turn_of_its_loop_holds_nothing(method: str, k
     before = open_sockets()
     with serving(script) as server, mesh_of(server, **PATIENT) as mesh:
         loop = asyncio.new_event_loop()
-        client = mesh.async_client("orders")
+        client: Any = loop.run_until_complete(session(mesh)) if method == "aiohttp" else mesh.async_client("orders")
         reached = 0
         for turns in range(200):
             task = loop.create_task(call(client, f"/{turns}"))
@@ -261,7 +269,7 @@ def test_a_call_cancelled_at_every_turn_of_its_loop_holds_nothing(method: str, k
         assert done, "some call was let through to its end"
         assert reached > 3, "and others were cut on their way"
         nothing_is_held(mesh)
-        loop.run_until_complete(client.aclose())
+        loop.run_until_complete(client.close() if method == "aiohttp" else client.aclose())
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
     soon(lambda: open_sockets() <= before)

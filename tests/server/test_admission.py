@@ -142,6 +142,45 @@ async def test_a_request_that_is_cancelled_while_it_waits_leaves_nothing_behind(
     assert callee.called == ["/first"]
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_request_that_is_cancelled_at_any_turn_of_the_loop_leaves_nothing_behind(method: str) -> None:
+    """Whether it waits for its place, is served, or is half answered."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for piece in range(3):
+            await asyncio.sleep(0)
+            await send({"type": "http.response.body", "body": b"x", "more_body": piece < 2})
+
+    async def receive() -> Message:
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        await asyncio.sleep(0)
+
+    mesh = StandInMesh(admission=AdmissionSettings(max_in_flight=1))
+    middleware = asgi.MeshMiddleware(app, mesh)
+    serving = middleware._serving
+    assert serving.admission is not None
+    scope = {"type": "http", "method": method, "path": "/", "headers": [], "client": ("127.0.0.1", 1)}
+    before = asyncio.all_tasks()
+    ended = 0
+    for turns in range(40):
+        first, second = (asyncio.create_task(middleware(dict(scope), receive, send)) for _ in range(2))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        ended += second.done()
+        for task in (first, second) if turns % 2 else (second, first):
+            task.cancel()
+        await asyncio.gather(first, second, return_exceptions=True)
+        queue = serving.admission.queue
+        assert (serving.in_flight, queue.in_flight, queue.pending) == (0, 0, 0)
+    assert 0 < ended < 40, "some were let through to their end, and others cut on their way"
+    assert asyncio.all_tasks() == before
+
+
 class GivenHeaders:
     """Headers, as an `Intake` reads them."""
 
