@@ -50,6 +50,7 @@ class Control(Protocol):
 
 
 LINGER_S = 0.005
+_COUNT_S = 0.1  # many answers are counted at once: to count goes through all endpoints
 _AT_ONCE = 64
 
 _log = logging.getLogger("meshlib")
@@ -148,7 +149,7 @@ class _Session:
         self._under_way = 0
         self._budget = 0.0
         self._budget_at = probes.clock()
-        self._mostly_quiet = False
+        self._mostly_quiet = self._to_count = False
 
     @property
     def settings(self) -> PrequalSettings:
@@ -201,12 +202,14 @@ class _Session:
             pool.add(member, reported.in_flight, reported.latency_s, now, self._probes.rng)
         elif not was_quiet:
             reported.quiet_until = now + QUIET_S
-        if was_quiet is not (reported.quiet_until > now) or self._mostly_quiet:
-            self._count(now)
+        if (was_quiet is not (reported.quiet_until > now) or self._mostly_quiet) and not self._to_count:
+            self._to_count = True
+            self._probes.control.call_later(_COUNT_S, self._count)
 
-    def _count(self, now: float) -> None:
+    def _count(self) -> None:
         """Say so if most of the endpoints are quiet, and when they are no more."""
-        members = self.cluster.members
+        self._to_count = False
+        members, now = self.cluster.members, self._probes.clock()
         quiet = sum(1 for each in members if each.load.reported is not None and each.load.reported.quiet_until > now)
         mostly = 2 * quiet > len(members)
         if mostly is not self._mostly_quiet:
