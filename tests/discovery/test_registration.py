@@ -371,8 +371,10 @@ def test_an_entry_that_the_registry_loses_is_told_of_and_shown(
 
 
 def test_a_registration_that_waits_for_its_port_says_so(control: ControlPlane, local: LocalRegistry) -> None:
-    registration = Registration(control, local, make_instance(RegisterSettings(port=1), "orders")).begin()
+    # With its address: without one it would be the registry's answer, which may be there by now or not.
+    instance = make_instance(RegisterSettings(port=1, host="127.0.0.1"), "orders")
+    registration = Registration(control, local, instance).begin()
     assert registration.status.state == "waiting"
-    assert "at :1: waiting" in str(registration.status)
+    assert "at 127.0.0.1:1: waiting" in str(registration.status)
     registration.close()
     assert registration.status.state == "not entered"
