@@ -97,7 +97,12 @@ class DaemonThreads(ThreadPoolExecutor):
             else:
                 future.set_result(result)
 
-        start_thread(run, "meshlib-control-io")
+        try:
+            start_thread(run, "meshlib-control-io")
+        except RuntimeError as error:
+            if "shutdown" not in str(error):
+                raise
+            run()  # from Python 3.12 on no thread begins in `atexit` handlers; the loop has nothing else to do by then
         return future
 
 
