@@ -343,7 +343,7 @@ class Engine:
         assert not any(attempt.open for attempt in attempts)
         assert "pending" not in {attempt.outcome for attempt in attempts}
         hedges = sum(attempt.hedge for attempt in attempts)
-        assert self.hedging.sent == len(self.budget.hedges)
+        assert self.hedging.sent <= len(self.budget.hedges)  # one that found no endpoint is paid for, and not sent
         assert (
             self.hedging.sent == hedges if not self.hedging.settings.on_per_try_timeout else self.hedging.sent <= hedges
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from meshlib.balance.cluster import Cluster
 from meshlib.errors import AttemptTimeout, ConnectFailed, Reset
 from meshlib.policy.actions import Action, Cancel, Deliver, Fail, Start
 from meshlib.policy.call import Call, CallState
@@ -163,6 +164,17 @@ def test_a_hedge_is_no_probe_of_an_ejected_endpoint() -> None:
     bench.call.begin(NOW)
     bench.call.timer(NOW + AFTER)
     assert not bench.call.attempts[1].probe
+
+
+def test_a_hedge_that_finds_no_endpoint_is_not_sent_and_gives_no_retry_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = bench_of(retry=RetryPolicy(max_retries=1, backoff_base_s=0.0))
+    bench.call.begin(NOW)
+    with monkeypatch.context() as nowhere:
+        nowhere.setattr(Cluster, "pick", lambda *_: None)
+        assert bench.call.timer(NOW + AFTER) == []
+    assert (hedging_of(bench.call).sent, hedging_of(bench.call).refused) == (0, 0)
+    assert start_of(bench.call.error(NOW + 0.1, 1, Reset("x"), "headers")).n == 2
+    assert isinstance(failure_of(bench.call.error(NOW + 0.2, 2, Reset("x"), "headers")), Reset)
 
 
 # What it costs

@@ -167,8 +167,12 @@ class Attempts(Holdings):
             return []
         self._taken += 1
         self._hedges += 1
-        hedging.count_sent()
-        return self._start(now, beside=True)
+        if actions := self._start(now, beside=True):
+            hedging.count_sent()
+        else:  # It is paid for all the same; but it is none that `max_retries` does not count.
+            self._hedges -= 1
+            self.say("no hedge: there is no endpoint to send it to")
+        return actions
 
     def _goes_on(self, attempt: Attempt) -> bool:
         """Whether an attempt goes on after its per-try timeout, and its retry starts beside it."""
