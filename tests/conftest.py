@@ -36,6 +36,12 @@ def _collector_sees_what_a_module_makes(request: pytest.FixtureRequest) -> None:
         gc.freeze()
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """What async tests run on: the mesh is for asyncio alone."""
+    return "asyncio"
+
+
 @pytest.fixture(scope="session")
 def mypy(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The command. Tests that share it are of one `xdist_group`, so that one reads what another had it work out."""

@@ -33,11 +33,6 @@ from tests.server.standin import serving
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Clock:
     """Monotonic time that moves only when told to."""
 

@@ -14,11 +14,6 @@ from meshlib.errors import CircuitOpen, DeadlineExceeded, MeshError, NoEndpoint
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def test_a_value_takes_the_place_of_an_error() -> None:
     @fallback(value=())
     def names(error: MeshError | None) -> tuple[str, ...]:

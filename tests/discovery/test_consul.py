@@ -21,13 +21,6 @@ Watch = Callable[..., Published]
 
 
 @pytest.fixture
-def control() -> Iterator[ControlPlane]:
-    plane = ControlPlane()
-    yield plane
-    plane.close()
-
-
-@pytest.fixture
 def watch(control: ControlPlane) -> Iterator[Watch]:
     directories: list[Directory] = []
 

@@ -121,13 +121,6 @@ class Watching:
         return resolution.error or ""
 
 
-@pytest.fixture
-def control() -> Iterator[ControlPlane]:
-    plane = ControlPlane()
-    yield plane
-    plane.close()
-
-
 @pytest.mark.parametrize(
     ("reply", "says"),
     [

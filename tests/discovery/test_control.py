@@ -12,7 +12,6 @@ import sys
 import textwrap
 import threading
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,6 @@ import pytest
 from meshlib.discovery.control import ControlPlane, ThreadsUnavailable
 from meshlib.errors import MeshClosed, MeshError
 from tests.discovery.support import until
-
-
-@pytest.fixture
-def control() -> Iterator[ControlPlane]:
-    plane = ControlPlane()
-    yield plane
-    plane.close()
 
 
 async def current_thread() -> str:

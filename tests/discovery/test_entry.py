@@ -25,18 +25,6 @@ from tests.peers.consul import Consul
 from tests.peers.process import free_port
 
 
-@pytest.fixture
-def control() -> Iterator[ControlPlane]:
-    plane = ControlPlane()
-    yield plane
-    plane.close()
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "registry"
-
-
 def register(control: ControlPlane, registrar: Registrar, port: int) -> Registration:
     return Registration(control, registrar, make_instance(RegisterSettings(port=port), "orders"))
 

@@ -38,18 +38,6 @@ def instance(port: int, *, service: str = "orders", **rest: Any) -> Instance:
 
 
 @pytest.fixture
-def control() -> Iterator[ControlPlane]:
-    plane = ControlPlane()
-    yield plane
-    plane.close()
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "registry"
-
-
-@pytest.fixture
 def registry(directory: Path, control: ControlPlane) -> Iterator[LocalRegistry]:
     made = LocalRegistry(LocalSettings(str(directory), poll_interval_s=0.02))
     yield made

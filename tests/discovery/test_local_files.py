@@ -24,11 +24,6 @@ def enter(directory: Path, made: files.Entry) -> files.Held:
     return files.enter(files.prepare(str(directory), made.service), made)
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "registry"
-
-
 def test_an_entry_is_read_as_it_was_written_while_its_owner_holds_it(directory: Path) -> None:
     held = enter(directory, entry())
     assert files.read(held.path) == entry()

@@ -37,18 +37,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def control() -> Iterator[ControlPlane]:
-    plane = ControlPlane()
-    yield plane
-    plane.close()
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "registry"
-
-
-@pytest.fixture
 def local(directory: Path) -> LocalRegistry:
     return LocalRegistry(LocalSettings(str(directory), poll_interval_s=0.02))
 

@@ -22,11 +22,6 @@ from tests.peers.process import wait_until
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @contextmanager
 def answering(head: str, body: bytes = b"", *, version: str = "HTTP/1.1") -> Iterator[int]:
     """A server on loopback whose every answer is this."""

@@ -24,13 +24,6 @@ Make = Callable[..., Directory]
 
 
 @pytest.fixture
-def control() -> Iterator[ControlPlane]:
-    plane = ControlPlane()
-    yield plane
-    plane.close()
-
-
-@pytest.fixture
 def published() -> Published:
     return Published()
 

@@ -372,11 +372,6 @@ def test_ready_waits_for_health_and_not_for_presence(consul: Consul) -> None:
         assert healthy(mesh) == {"127.0.0.1:1"}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.anyio
 async def test_ready_in_an_event_loop(tmp_path: Path) -> None:
     async with Mesh({**local_config(tmp_path / "registry"), "services": {"orders": {}}}) as mesh:

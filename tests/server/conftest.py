@@ -23,11 +23,6 @@ Serve = Callable[[Any], str]
 ServeWsgi = Callable[[WSGIApplication], str]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @contextmanager
 def _bound() -> Iterator[socket.socket]:
     # With the protocol named; without it asyncio would leave Nagle's algorithm on, and answers come 40 ms late.
