@@ -410,6 +410,11 @@ async def test_the_less_critical_give_way_and_a_stranger_cannot_say_how_critical
         ("header", ("127.0.0.1", "127.0.0.1"), ("a", "b"), ["a", "b"]),
         ("header", ("203.0.113.9", "203.0.113.9"), ("a", "b"), [("peer", "203.0.113.9")] * 2),
         ("peer", ("10.0.0.1", "10.0.0.2"), ("a", "a"), [("peer", "10.0.0.1"), ("peer", "10.0.0.2")]),
+        # Of an IPv6 address a stranger chooses the last half; trusted peers may be neighbours.
+        ("peer", ("2001:db8::1", "2001:db8:0:0:ffff::2"), ("a", "a"), [("peer", "2001:db8::/64")]),
+        ("peer", ("fd00::1", "fd00::2"), ("a", "a"), [("peer", "fd00::1"), ("peer", "fd00::2")]),
+        ("peer", ("::ffff:203.0.113.9", "203.0.113.9"), ("a", "a"), [("peer", "203.0.113.9")]),
+        ("peer", ("2001:db8::9%eth0", "no:address"), ("a", "a"), [("peer", "2001:db8::/64"), ("peer", "no:address")]),
     ],
 )
 async def test_a_caller_is_who_a_trusted_peer_says_it_is_or_else_the_peer(

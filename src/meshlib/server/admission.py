@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Hashable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -134,7 +136,7 @@ class Admission:
             return None
         # A stranger could call itself differently with each request, and have a new share each time.
         values = headers.values(source.name) if source.kind == "header" and arrival.trusted else ()
-        return values[0][:_LONGEST_NAME] if values else ("peer", arrival.request.peer)
+        return values[0][:_LONGEST_NAME] if values else ("peer", _place_of(arrival.request.peer, arrival.trusted))
 
     def _ask(self, arrival: Arrival, headers: ReceivedHeaders, caller: Hashable) -> Waiter | Shed | None:
         criticality = Criticality.CRITICAL if arrival.criticality is None else arrival.criticality
@@ -251,6 +253,26 @@ class Admission:
     def __repr__(self) -> str:
         queue = self.queue
         return f"<Admission [{queue.in_flight} of {queue.limit} in flight, {queue.pending} waiting]>"
+
+
+@lru_cache(maxsize=4096)
+def _place_of(peer: str, trusted: bool) -> str:
+    """Where a peer is, as far as it cannot choose that itself.
+
+    Of an IPv6 address a stranger chooses the last 64 bits as it likes (RFC 4291, section 2.5.1; RFC 8981), so it is the
+    network that counts. A trusted peer stands for itself: those of a cluster share a network.
+    """
+    if ":" not in peer:
+        return peer
+    try:
+        address = ip_address(peer)
+    except ValueError:
+        return peer
+    if isinstance(address, IPv4Address):
+        return peer
+    if address.ipv4_mapped is not None:  # how a dual-stack socket shows an IPv4 peer
+        return str(address.ipv4_mapped)
+    return peer if trusted else f"{IPv6Address(int(address) >> 64 << 64)}/64"
 
 
 def _refused(shed: Shed) -> Refusal:
