@@ -370,6 +370,16 @@ def test_for_who_has_no_timers_the_late_are_refused_when_it_looks() -> None:
     assert queue.pending == 1
 
 
+@pytest.mark.parametrize(("blocked_s", "falls"), [(0.0, True), (0.9, False), (5.0, False)])
+def test_clients_that_read_slowly_do_not_lower_an_adaptive_limit(blocked_s: float, falls: bool) -> None:
+    queue = ServingQueue(
+        AdmissionSettings(adaptive=AimdSettings(initial_limit=20, min_limit=2, timeout_s=0.5)), 0.0, Random(1)
+    )
+    _fill(queue)
+    queue.end(1.0, 1.0, blocked_s=blocked_s)
+    assert (queue.limit < 20) is falls
+
+
 def test_an_adaptive_limit_is_found_from_the_times_of_the_handlers_and_bounded() -> None:
     settings = AimdSettings(initial_limit=20, min_limit=2, max_limit=50, timeout_s=0.1)
     queue = ServingQueue(AdmissionSettings(adaptive=settings, max_in_flight=30), 0.0, Random(1))

@@ -19,7 +19,7 @@ import pytest
 
 from meshlib import Mesh
 from meshlib.context import Criticality
-from meshlib.policy.admission_settings import KeySource
+from meshlib.policy.admission_settings import AimdSettings, KeySource
 from meshlib.policy.serving_queue import CALM_S
 from meshlib.policy.serving_settings import AdmissionSettings
 from meshlib.propagation import CRITICALITY, DEADLINE_MS
@@ -280,6 +280,32 @@ async def test_a_place_is_held_up_to_the_last_byte_and_not_while_a_background_ta
     assert in_flight == [1, 0]
     background.set()
     await task
+
+
+@pytest.mark.parametrize("mode", ["on", "observe"])
+async def test_for_how_long_a_client_does_not_read_teaches_an_adaptive_limit_nothing(mode: str) -> None:
+    callee = Callee(mode, max_in_flight=None, adaptive=AimdSettings(initial_limit=10, min_limit=1, timeout_s=0.5))
+    callee.admission.clock = lambda: now
+    callee.go.set()
+    now = 0.0
+
+    async def send(message: Message) -> None:
+        nonlocal now
+        now += 1.0
+
+    async def slow(scope: Scope, receive: Receive, _: Send) -> None:
+        await callee.app(scope, receive, send)
+
+    async def works(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal now
+        now += 1.0
+        await callee.handle(scope, receive, send)
+
+    await _speak(slow, list(BODY))
+    assert callee.admission.queue.limit == 10
+    callee.app.app = works
+    await _speak(callee.app, list(BODY))
+    assert callee.admission.queue.limit == 9
 
 
 async def test_a_handler_that_fails_gives_its_place_back() -> None:

@@ -89,7 +89,7 @@ class ServingQueue:
         self._lock = threading.Lock()
         self._lanes = [Lane() for _ in Criticality]
         self._callers: dict[Hashable, int] = {}
-        self._ends: deque[tuple[float, float, bool | None, Hashable]] = deque()
+        self._ends: deque[tuple[float, float, bool | None, Hashable, float]] = deque()
         self._algorithm: Algorithm | None = None
         self._seen = [-inf] * len(Criticality)
         self._last_shed = self._last_lost = now
@@ -192,7 +192,9 @@ class ServingQueue:
                         over.append(waiter)
         self._after(over)
 
-    def end(self, now: float, took_s: float, ok: bool | None = True, caller: Hashable = None) -> None:
+    def end(
+        self, now: float, took_s: float, ok: bool | None = True, caller: Hashable = None, blocked_s: float = 0.0
+    ) -> None:
         """A request that had a place is over. This may be called from a finalizer, wherever that runs.
 
         Args:
@@ -200,8 +202,9 @@ class ServingQueue:
             took_s: since it had its place.
             ok: False if it was too late (a drop, to what adapts the limit); None if nothing is to be learnt of it.
             caller: as it was given to `enter`.
+            blocked_s: for how long of that its client did not read, which says nothing of the work.
         """
-        self._ends.append((now, took_s, ok, caller))
+        self._ends.append((now, took_s, ok, caller, blocked_s))
         self._after([])
 
     def change(self, settings: AdmissionSettings, now: float) -> None:
@@ -252,11 +255,13 @@ class ServingQueue:
 
     # All that follows is called with the lock held
 
-    def _end(self, now: float, took_s: float, ok: bool | None, caller: Hashable, over: list[Waiter]) -> None:
+    def _end(
+        self, now: float, took_s: float, ok: bool | None, caller: Hashable, blocked_s: float, over: list[Waiter]
+    ) -> None:
         if ok is not None and 0.0 <= took_s < inf:
             self._mean_s += (took_s - self._mean_s) * (_OF_TIMES if self._mean_s else 1.0)
             if self._algorithm is not None:
-                self._algorithm.ended(now, now - took_s, took_s, self.in_flight, not ok)
+                self._algorithm.ended(now, now - took_s, max(0.0, took_s - blocked_s), self.in_flight, not ok)
         if self.in_flight:  # else it began in the parent of this process
             self.in_flight -= 1
             self._forget(caller)

@@ -25,6 +25,7 @@ from meshlib.telemetry.events import Event, SheddingBegan, SheddingEnded
 
 if TYPE_CHECKING:
     from meshlib.policy.serving_settings import AdmissionSettings
+    from meshlib.server.asgi import Message, Send
     from meshlib.server.departure import Departure
     from meshlib.server.intake import Arrival, ReceivedHeaders
 
@@ -37,15 +38,33 @@ _LONGEST_NAME = 256
 class Ticket:
     """A place, until `release`."""
 
-    __slots__ = ("_admission", "_began_at", "_caller", "_life", "_open", "_waiter")
+    __slots__ = ("_admission", "_began_at", "_blocked_s", "_caller", "_life", "_open", "_waiter")
 
     def __init__(self, admission: Admission, caller: Hashable, waiter: Waiter | None = None) -> None:
         self._admission = admission
         self._began_at = admission.clock()
+        self._blocked_s = 0.0
         self._caller = caller
         self._life = admission.life
         self._waiter = waiter
         self._open = True
+
+    def timed(self, send: Send) -> Send:
+        """`send` of an ASGI application; the time that is spent in it is the client's, and teaches no limit.
+
+        A server waits there while the client does not read. Where the limit is fixed it is `send` itself.
+        """
+        if self._admission.queue.settings.adaptive is None:
+            return send
+
+        async def timed(message: Message) -> None:
+            began_at = self._admission.clock()
+            try:
+                await send(message)
+            finally:
+                self._blocked_s += max(0.0, self._admission.clock() - began_at)
+
+        return timed
 
     def release(self, ok: bool | None = True) -> None:
         """The request is over. Once more does nothing.
@@ -56,7 +75,7 @@ class Ticket:
         if self._open:
             self._open = False
             if self._life is self._admission.life:
-                self._admission.released(self._began_at, ok, self._caller, self._waiter)
+                self._admission.released(self._began_at, ok, self._caller, self._waiter, self._blocked_s)
 
 
 class Admission:
@@ -216,14 +235,16 @@ class Admission:
 
     # Leaving
 
-    def released(self, began_at: float, ok: bool | None, caller: Hashable, waiter: Waiter | None) -> None:
+    def released(
+        self, began_at: float, ok: bool | None, caller: Hashable, waiter: Waiter | None, blocked_s: float
+    ) -> None:
         """A request is over: see `Ticket.release`."""
         now, queue = self.clock(), self.queue
         if waiter is not None:
             queue.settle(now)
             if queue.give_up(now, waiter, "gone") is not None:
                 return
-        queue.end(now, now - began_at, ok, caller)
+        queue.end(now, now - began_at, ok, caller, blocked_s)
         if (queue.shedding_since is not None) is not self._told:
             self._changed()
 

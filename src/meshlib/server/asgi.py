@@ -101,7 +101,7 @@ class MeshMiddleware:
         elif arrival is None:
             ticket = serving.observe(peer, headers)
             try:
-                await self.app(scope, receive, send if ticket is None else _observed(send, ticket))
+                await self.app(scope, receive, send if ticket is None else _observed(ticket.timed(send), ticket))
             finally:
                 if ticket is not None:
                     ticket.release(None)
@@ -128,7 +128,9 @@ class MeshMiddleware:
                 self._serving.refuse(ticket.reason)
                 await _answer(send, scope["method"], ticket)
             else:
-                await self._serve(arrival, scope, departure.receive if departure.begun else receive, send, ticket)
+                if departure.begun:
+                    receive = departure.receive
+                await self._serve(arrival, scope, receive, ticket.timed(send), ticket)
         finally:
             departure.close()
 
