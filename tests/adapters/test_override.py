@@ -19,14 +19,13 @@ from meshlib.testing import MeshFixture
 from tests.adapters.support import address, origins
 
 KEY = "a-key-that-nobody-guesses"
-FAR = 4e9
 
 
 def fixture(overrides: Any = None, **fields: Any) -> MeshFixture:
     given = {"key": KEY, "max_age": "3650000m", **(overrides or {})}
     mesh = MeshFixture({"service": "checkout", "overrides": given, **fields})
     for name in ("users", "users-dev-alice", "orders"):
-        mesh.serve(name, lambda request, name=name: name)  # type: ignore[misc]
+        mesh.serve(name, lambda request, name=name: name)
     return mesh
 
 

@@ -159,7 +159,7 @@ def test_without_files_it_is_the_one_that_a_mesh_would_read(
 
 
 def test_what_is_not_honoured_is_said_and_is_an_error_if_strict(run: Run, tmp_path: Path) -> None:
-    router = {**ROUTER, "Routes": [{**ROUTER["Routes"][0], "Sparkle": True}]}  # type: ignore[index]
+    router = {**ROUTER, "Routes": [{**ROUTER["Routes"][0], "Sparkle": True}]}
     (tmp_path / "router.json").write_text(json.dumps(router))
 
     lax, strict = run("check", "router.json"), run("check", "--strict", "router.json")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,8 +79,3 @@ def servers(config: dict[str, Any], *names: str, **register: Any) -> Iterator[li
         for server in started:
             stack.callback(server.close)
         yield [server.wait() for server in started]
-
-
-def free_socket() -> socket.socket:
-    """A listening socket at a port of its own, to be handed to a child."""
-    return socket.create_server(("127.0.0.1", 0), backlog=128)

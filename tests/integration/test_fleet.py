@@ -218,7 +218,7 @@ def test_a_breaker_of_the_users_own_in_redis_is_asked_elsewhere(redis_server: Re
 
     heard: list[str] = []
 
-    class Listener(pybreaker.CircuitBreakerListener):  # type: ignore[misc]
+    class Listener(pybreaker.CircuitBreakerListener):
         def state_change(self, cb: Any, old_state: Any, new_state: Any) -> None:
             heard.append(f"{new_state.name} on {threading.current_thread().name}")
 

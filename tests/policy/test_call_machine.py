@@ -203,7 +203,6 @@ class OneCall(RuleBasedStateMachine):
         self.call.may_hedge()
         self.started: list[Start] = []
         self.ends: list[Action | str] = []
-        self.idle_timers = 0
         self._take(self.call.begin(self.now))
         assert self.call.begin(self.now) == []
 

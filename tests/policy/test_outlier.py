@@ -312,7 +312,7 @@ def test_a_success_in_the_middle_of_a_failure_of_another_thread_is_not_lost() ->
         __slots__ = ()
 
         @property
-        def consecutive(self) -> int:  # type: ignore[override]
+        def consecutive(self) -> int:
             count: int = EndpointHealth.consecutive.__get__(self)  # type: ignore[attr-defined]
             if last and not others:
                 others.append(threading.Thread(target=detector.succeeded, args=(member, NOW)))

@@ -363,7 +363,7 @@ async def test_a_post_is_not_watched() -> None:
 async def test_a_quick_handler_costs_no_task_and_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cancellation, "LOOK_S", 10)
     made: list[Any] = []
-    asyncio.get_running_loop().set_task_factory(lambda loop, coro, **more: made.append(coro) or asyncio.Task(coro))  # type: ignore[arg-type,func-returns-value]
+    asyncio.get_running_loop().set_task_factory(lambda loop, coro, **more: made.append(coro) or asyncio.Task(coro))  # type: ignore[func-returns-value]
     server = Server()
     await server.serve(MeshMiddleware(PlainTextResponse("quick")), 60_000)
     asyncio.get_running_loop().set_task_factory(None)

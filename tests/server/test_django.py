@@ -393,4 +393,4 @@ def test_the_mesh_is_what_the_settings_say() -> None:
         mesh.cache_clear()
         assert isinstance(mesh(), Mesh)
     mesh.cache_clear()
-    assert mesh() is django_project.MESH  # type: ignore[comparison-overlap]
+    assert mesh() is django_project.MESH

@@ -238,7 +238,7 @@ def routes(app: FastAPI) -> None:
             SEEN.report("async task behind")
 
         async def left_running() -> None:
-            while current_scope().deadline is not None:  # noqa: ASYNC110
+            while current_scope().deadline is not None:  # noqa: ASYNC110 - the end of a scope tells nobody
                 await asyncio.sleep(0.001)
             SEEN.report("left running")
 

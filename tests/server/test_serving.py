@@ -120,7 +120,7 @@ async def test_a_request_goes_by_what_it_found_when_the_configuration_changes_me
 
     for middleware in (wsgi, asgi):
         setattr(middleware._serving, what, Gone(middleware._serving, what))
-    wsgi({**environ, "HTTP_X_MESHLIB_DEADLINE_MS": "9000"}, lambda status, *_: statuses.append(status))  # type: ignore[arg-type, func-returns-value]
+    wsgi({**environ, "HTTP_X_MESHLIB_DEADLINE_MS": "9000"}, lambda status, *_: statuses.append(status))  # type: ignore[arg-type]
     await asgi({**scope, "headers": [(b"x-meshlib-deadline-ms", b"9000")]}, silent, send)
 
     assert statuses[:2] == ["200 OK", 200]
@@ -214,7 +214,7 @@ def test_wsgi(path: str, outcome: str) -> None:
     middleware = WsgiMiddleware(failing_wsgi)
     environ = {"PATH_INFO": path, "REQUEST_METHOD": "GET", "REMOTE_ADDR": "127.0.0.1"}
     try:
-        response = middleware(environ, lambda *_: None)  # type: ignore[arg-type,return-value]
+        response = middleware(environ, lambda *_: None)  # type: ignore[arg-type]
         assert middleware._serving.in_flight == 1
         try:
             list(response)
@@ -229,7 +229,7 @@ def test_wsgi(path: str, outcome: str) -> None:
 def test_a_wsgi_response_that_its_client_leaves_half_way_ends_by_its_close() -> None:
     middleware = WsgiMiddleware(failing_wsgi)
     environ = {"PATH_INFO": "/", "REQUEST_METHOD": "GET", "REMOTE_ADDR": "127.0.0.1"}
-    response = iter(middleware(environ, lambda *_: None))  # type: ignore[arg-type,return-value]
+    response = iter(middleware(environ, lambda *_: None))  # type: ignore[arg-type]
     assert next(response) == b"x"
     assert middleware._serving.in_flight == 1
     response.close()  # type: ignore[attr-defined]

@@ -29,7 +29,7 @@ def http_route(*rules: dict[str, Any], annotations: dict[str, str] | None = None
     metadata = {"name": rest.pop("name", "it"), "namespace": rest.pop("namespace", "shop")}
     group = rest.pop("group", "policy.linkerd.io/v1beta3")
     if annotations:
-        metadata["annotations"] = annotations  # type: ignore[assignment]
+        metadata["annotations"] = annotations
     spec = {"parentRefs": rest.pop("parents", WEB), "rules": list(rules), **rest}
     return {"apiVersion": group, "kind": "HTTPRoute", "metadata": metadata, "spec": spec}
 
