@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from meshlib.balance.endpoint import Endpoint, Health
 from meshlib.dataclass import replace
 from meshlib.policy.breaker import LEASE_S, PATIENCE_S, Breaker, BreakerProbe, BreakerState, Rejected
-from meshlib.policy.settings import BreakerSettings, CallPolicy
+from meshlib.policy.settings import BreakerSettings, CallPolicy, RetryPolicy
 from meshlib.sim.network import SimEndpoint, constant
-from tests.core import NOW, simulation
+from tests.core import NOW, Bench, cluster_state, simulation
 
 
 def opened(settings: BreakerSettings = BreakerSettings()) -> Breaker:
@@ -153,6 +153,42 @@ def test_the_time_open_doubles_to_a_minute_and_starts_anew_after_a_success() -> 
     for _ in range(20):
         breaker.call_ended(now, False)
     assert breaker.open_for(now) == 5
+
+
+def test_where_the_callee_sheds_load_it_is_open_for_a_moment_and_doubles_only_when_that_was_long_ago() -> None:
+    breaker, now, waits = Breaker(BreakerSettings(), NOW - 1), NOW, []
+    breaker.callee_sheds(NOW)
+    for _ in range(20):
+        breaker.call_ended(NOW, False)
+    while sum(waits) < 70:
+        waits.append(breaker.open_for(now))
+        now += waits[-1]
+        probe_of(breaker, now).failed(now)
+    assert waits == [1.0] * 61 + [10.0]  # a minute after the last refusal, as for any callee
+    breaker.callee_sheds(now)
+    probe_of(breaker, now + 20).failed(now + 20)
+    assert breaker.open_for(now + 20) == 1.0
+
+
+def test_a_pause_that_is_short_by_itself_is_not_made_longer_where_the_callee_sheds_load() -> None:
+    breaker = Breaker(BreakerSettings(open_for_s=0.5), NOW - 1)
+    breaker.callee_sheds(NOW)
+    for _ in range(20):
+        breaker.call_ended(NOW, False)
+    assert breaker.open_for(NOW) == 0.5
+
+
+def test_a_refusal_by_the_callees_mesh_makes_pauses_short_and_any_other_503_does_not() -> None:
+    def pause_s(*answer: tuple[bytes, bytes]) -> float:
+        state = cluster_state(breaker=BreakerSettings(min_calls=1))
+        bench = Bench(states=[state], retry=RetryPolicy(max_retries=0))
+        bench.call.begin(NOW)
+        bench.call.headers(NOW, 1, 503, answer=answer)
+        assert state.breaker is not None
+        return state.breaker.open_for(NOW)
+
+    assert pause_s((b"x-meshlib-refused", b"overload")) == 1.0
+    assert pause_s((b"x-envoy-overloaded", b"true")) == 5.0
 
 
 def test_a_new_endpoint_is_probed_at_once_and_the_time_open_starts_anew() -> None:

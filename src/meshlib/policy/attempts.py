@@ -12,7 +12,7 @@ from meshlib.errors import MeshError
 from meshlib.policy.actions import Action, Cancel, Start
 from meshlib.policy.attempt import Attempt
 from meshlib.policy.breaker import BreakerState
-from meshlib.policy.classify import TOO_LATE, ResponseHeaders, refused_by
+from meshlib.policy.classify import NOT_CALLED, TOO_LATE, ResponseHeaders, refused_by
 from meshlib.policy.facts import Ready
 from meshlib.policy.holdings import RUNNING, Holdings
 from meshlib.policy.placement import AWAIT_ENDPOINTS
@@ -315,9 +315,12 @@ class Attempts(Holdings):
         reason = attempt.declined = refused_by(status, answer)
         return reason in TOO_LATE and attempt.limit != "per-try"
 
-    def _note_refusal(self, attempt: Attempt, failure: Failure, *, late: bool) -> None:
-        """Add to a failure what the mesh of the service says: that its application was not called, or had no time."""
+    def _note_refusal(self, attempt: Attempt, failure: Failure, now: float, *, late: bool) -> None:
+        """Heed what the mesh of the service says of a failure: that its application was not called, or had no time."""
         if attempt.declined is not None:
+            breaker = attempt.cluster.state.breaker
+            if attempt.declined in NOT_CALLED and breaker is not None:
+                breaker.callee_sheds(now)
             failure.not_called = not self._called()
             failure.too_late = attempt.declined if late else None
 

@@ -4,7 +4,8 @@ States
 ------
 closed     calls pass, and their final outcomes are counted in a sliding window.
 open       calls are refused at once, for `open_for_s`, doubling with each failed probe up to `max_open_for_s`; one that
-           found nobody to connect to costs nobody anything, and doubles nothing.
+           found nobody to connect to costs nobody anything, and doubles nothing. While the service is known to shed
+           load by itself, for `open_for_shedding_s` at most: see below.
 half-open  one call at a time is let through as a probe; the others are still refused.
 
 It opens when, within the window, at least `min_calls` calls ended and `failure_percent` of them failed, **and** no
@@ -14,6 +15,10 @@ route, or one bad endpoint, must not close a service that works for everybody el
 
 What is known of endpoints that failed says nothing of one that has come since, or that the registry calls healthy
 again: then a probe is sent at once (`Breaker.endpoints_changed`), or a deploy that mends a service would have to wait.
+
+A pause spares a service that takes in whatever comes: its backlog drains. One whose own mesh refuses what it cannot do
+(``x-meshlib-refused: overload``) has none, so a long pause would only keep away what it could serve. Each such refusal
+makes pauses short for the next `max_open_for_s` (`Breaker.callee_sheds`); without another they are as long as ever.
 
 A probe is a lease: who holds it must give it back (`BreakerProbe.succeeded`, `failed`, or `abandoned` if the call was
 cancelled), and the next call takes it over; so it does from a probe that has hung for `LEASE_S`. A call that could be
@@ -95,6 +100,7 @@ class Breaker:
         "_position",
         "_probe",
         "_probe_since",
+        "_shed_at",
         "_totals",
         "_width_s",
         "changes",
@@ -119,6 +125,7 @@ class Breaker:
         self._open_until = 0.0
         self._probe: BreakerProbe | None = None
         self._probe_since = 0.0
+        self._shed_at = float("-inf")
 
     def admit(self, now: float, repeatable: bool) -> BreakerProbe | Rejected | None:
         """May a call pass? None: yes. A `BreakerProbe`: yes, as the probe. `Rejected`: no.
@@ -199,10 +206,17 @@ class Breaker:
             self._open_for_s = self.settings.open_for_s
             self._open_until = min(self._open_until, now)
 
+    def callee_sheds(self, now: float) -> None:
+        """The mesh of the service has refused a request because there was too much to do."""
+        self._shed_at = now
+
     def renew_lock(self) -> None:
         """After a fork, in the child: a lease held by a call of the parent will not come back here."""
         self._lock = threading.Lock()
         self._probe = None
+
+    def _spares_itself(self, now: float) -> bool:
+        return 0.0 <= now - self._shed_at <= self.settings.max_open_for_s
 
     def _probe_held(self, now: float) -> bool:
         return self._probe is not None and 0.0 <= now - self._probe_since < LEASE_S
@@ -232,7 +246,8 @@ class Breaker:
 
     def _open(self, now: float) -> None:
         self._set(BreakerState.OPEN)
-        self._open_until = now + self._open_for_s
+        most_s = self.settings.open_for_shedding_s if self._spares_itself(now) else self._open_for_s
+        self._open_until = now + min(self._open_for_s, most_s)
         self._clear(now)
 
     def _close(self, probe: BreakerProbe) -> None:
@@ -246,7 +261,7 @@ class Breaker:
         with self._lock:
             if self._probe is probe:
                 self._probe = None
-                if reached:
+                if reached and not self._spares_itself(now):
                     self._open_for_s = min(self._open_for_s * 2, self.settings.max_open_for_s)
                 self._open(now)
 

@@ -173,7 +173,7 @@ class Call(Injections):
         if status >= 400 or policy.looks_closely:
             failure = Failure(status, None, True, retry_after_s, overloaded, response, answer, reset_s)
             if failed:
-                self._note_refusal(attempt, failure, late=late)
+                self._note_refusal(attempt, failure, now, late=late)
             if self._wants_retry(now, failure):
                 return self._retry(attempt, now, failure)
             if failed:

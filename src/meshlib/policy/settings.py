@@ -48,6 +48,7 @@ class BreakerSettings:
     window_s: float = 10.0
     open_for_s: float = 5.0
     max_open_for_s: float = 60.0
+    open_for_shedding_s: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

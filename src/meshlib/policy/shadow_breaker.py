@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.errors import MeshError
 from meshlib.policy.breaker import Breaker, BreakerProbe, BreakerState, Rejected
-from meshlib.policy.classify import FAILURE_STATUSES
+from meshlib.policy.classify import FAILURE_STATUSES, NOT_CALLED
 from meshlib.policy.comparison import Comparison
 from meshlib.policy.gate import PlainGate
 from meshlib.policy.settings import BreakerSettings
@@ -65,8 +65,12 @@ class ShadowBreaker(PlainGate):
         breaker = self.breaker
         if not call.facts.observe:
             for attempt in call.attempts:
-                if attempt.cluster is call.cluster and _answered_well(attempt):
+                if attempt.cluster is not call.cluster:
+                    continue
+                if _answered_well(attempt):
                     breaker.attempt_succeeded(attempt.headers_at or now)
+                elif attempt.declined in NOT_CALLED:
+                    breaker.callee_sheds(attempt.headers_at or now)
         if isinstance(answer, BreakerProbe):
             if success is None:
                 answer.abandoned()

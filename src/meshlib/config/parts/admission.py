@@ -100,6 +100,7 @@ class CircuitBreaker(Part):
         window: within this time.
         open_for: how long it stays open the first time.
         max_open_for: how long at most, doubling.
+        open_for_shedding: how long at most, where the service's own mesh refuses what it cannot do.
     """
 
     compiles_to: ClassVar = BreakerSettings
@@ -109,6 +110,7 @@ class CircuitBreaker(Part):
     window: Interval = _BREAKER.window_s
     open_for: Interval = _BREAKER.open_for_s
     max_open_for: Interval = _BREAKER.max_open_for_s
+    open_for_shedding: Interval = _BREAKER.open_for_shedding_s
 
 
 def _breaker_kind(value: Any) -> str:

@@ -57,7 +57,7 @@ _A6: Final = {"retry_budget": {"tokens": 10, "success_gain": 0.1}}
 _OURS: Final[Mapping[str, Any]] = {"retry": {}, "retry_budget": {}, "circuit_breaker": {}, "outlier_detection": {}}
 _DROPS = {"drop_expired": True}
 _ADMITS: Final[Mapping[str, Any]] = {**_DROPS, "admission": AdmissionSettings(max_in_flight=8)}
-_BRIEF = {**_OURS, "circuit_breaker": {"open_for": "1s", "max_open_for": "1s"}}
+_LONG = {**_OURS, "circuit_breaker": {"open_for_shedding": "1m"}}
 _NO_BREAKER = {**_OURS, "circuit_breaker": False}
 
 
@@ -84,9 +84,7 @@ ROWS: Final[dict[str, Defence]] = {
     "1 retry, server with admission, 8 in flight": Defence(server=_ADMITS),
     "meshlib's defaults at both ends, admission with 8 in flight": Defence(_OURS, _ADMITS),
     "the same at both ends, 100 clients": Defence(_OURS, _ADMITS, 100),
-    "the same at both ends, circuits open for 1 s": Defence(_BRIEF, _ADMITS),
-    "the same at both ends, circuits open for 1 s, 100 clients": Defence(_BRIEF, _ADMITS, 100),
-    "the same at both ends, no circuit breaker": Defence(_NO_BREAKER, _ADMITS),
+    "the same at both ends, circuits open as long as for any callee, 100 clients": Defence(_LONG, _ADMITS, 100),
     "the same at both ends, no circuit breaker, 100 clients": Defence(_NO_BREAKER, _ADMITS, 100),
 }
 
