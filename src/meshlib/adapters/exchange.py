@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from meshlib.adapters.shaping import Shaping
     from meshlib.net.connection_cap import ConnectionCap
 
-__all__ = ["Caps", "Destination", "Exchange", "PhaseCaps", "make_destination"]
+__all__ = ["NO_CAPS", "Caps", "Destination", "Exchange", "PhaseCaps", "make_destination"]
 
 OURS = Lookout(
     b"x-meshlib-deadline-ms",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from meshlib.adapters.httpx_lean import LeanCall
     from meshlib.adapters.httpx_library import Library
 
-__all__ = ["AsyncLeanResponse", "AsyncSpent", "LeanResponse", "Replayed", "Spent", "to_be_replayed"]
+__all__ = ["ATTRIBUTES", "AsyncLeanResponse", "AsyncSpent", "LeanResponse", "Replayed", "Spent", "to_be_replayed"]
 
 _for_httpx = Lookout(b"content-encoding", b"set-cookie")
 _redirects = Lookout(b"location")

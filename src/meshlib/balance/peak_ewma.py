@@ -24,7 +24,7 @@ from meshlib.balance.settings import LoadBalancing
 if TYPE_CHECKING:
     from meshlib.policy.traits import Traits
 
-__all__ = ["PeakEwma", "peak_ewma"]
+__all__ = ["PeakEwma", "lighter", "peak_ewma"]
 
 
 def peak_ewma(members: Sequence[Member], settings: LoadBalancing, now: float, rng: Random) -> Balancer:

@@ -18,7 +18,7 @@ from meshlib.dataclass import dataclass
 if TYPE_CHECKING:
     from meshlib.policy.traits import Traits
 
-__all__ = ["DEGRADED", "HEALTHY", "SICK", "Group", "Here", "Place", "Tier", "Where", "sort"]
+__all__ = ["DEGRADED", "HEALTHY", "SICK", "Group", "Here", "MakeGroup", "Place", "Tier", "Where", "sort"]
 
 HEALTHY, DEGRADED, SICK = range(3)
 

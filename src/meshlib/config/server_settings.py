@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from meshlib.config.health_settings import HealthSettings
     from meshlib.policy.serving_settings import AdmissionSettings
 
-__all__ = ["ACCEPTED", "Accepted", "Cancel", "DrainSettings", "LoadReports", "ServerSettings"]
+__all__ = ["ACCEPTED", "Accepted", "Cancel", "DrainSettings", "HopelessSettings", "LoadReports", "ServerSettings"]
 
 Accepted: TypeAlias = Literal["deadline", "criticality", "baggage", "trace"]
 Cancel: TypeAlias = Literal["off", "safe_methods", "all"]

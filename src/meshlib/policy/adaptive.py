@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from meshlib.policy.limit import InFlightLimit
     from meshlib.policy.placement import Placement
 
-__all__ = ["AdaptiveGate", "Algorithm", "Windowed"]
+__all__ = ["AdaptiveGate", "Algorithm", "Windowed", "algorithm_of"]
 
 _MIN_SAMPLES = 10
 _MIN_LATENCY_S = 100e-6

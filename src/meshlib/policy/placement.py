@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from meshlib.policy.gate import Gate
     from meshlib.routing.split import Draw
 
-__all__ = ["AWAIT_ENDPOINTS", "NONE", "Placement"]
+__all__ = ["AWAIT_ENDPOINTS", "NONE", "Placement", "is_granted"]
 
 AWAIT_ENDPOINTS = "await endpoints"
 """The answer of `Placement._enter_cluster` while discovery has not told where the service is."""

@@ -21,6 +21,7 @@ __all__ = [
     "StringKind",
     "StringMatch",
     "is_secret",
+    "lowered",
     "string_match",
 ]
 

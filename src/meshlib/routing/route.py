@@ -10,7 +10,7 @@ from meshlib.policy.settings import CallPolicy
 from meshlib.routing.actions import DirectResponse, Mirror, Redirect, Rewrite, Sticky
 from meshlib.routing.match import RequestView, RouteMatch
 
-__all__ = ["NO_EDITS", "Backend", "HeaderEdits", "Route", "find_route"]
+__all__ = ["NO_EDITS", "Backend", "HeaderEdits", "HeaderList", "Route", "find_route"]
 
 HeaderList: TypeAlias = list[tuple[bytes, bytes]]
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from meshlib.balance.balancer import Member
 
-__all__ = ["NullObserver", "Observer", "SpanMode"]
+__all__ = ["NullObserver", "Observer", "SpanMode", "hushed"]
 
 SpanMode = Literal["attempts", "off"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from meshlib.policy.record import Record
 
-__all__ = ["InvalidResponse", "ResponseError", "StatusError"]
+__all__ = ["B", "InvalidResponse", "ResponseError", "StatusError", "status_text"]
 
 B = TypeVar("B", default=Any)
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from meshlib.balance import settings
 from meshlib.config.fields import TOKEN, Count, Flag, HeaderName, Many, Part, Span, Text, reject
 
-__all__ = ["HashBalance", "HashCookie", "HashOn", "Ring", "SessionAffinity", "TableSize"]
+__all__ = ["CookieName", "HashBalance", "HashCookie", "HashOn", "Ring", "SessionAffinity", "TableSize"]
 
 _RING = settings.RingSettings()
 _AFFINITY = settings.SessionAffinity()

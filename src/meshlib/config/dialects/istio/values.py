@@ -8,7 +8,7 @@ from meshlib.config.dialects.fields import Reader
 from meshlib.config.dialects.resources import Place
 from meshlib.dataclass import dataclass
 
-__all__ = ["Destination", "destination_of", "percentage_of", "string_match"]
+__all__ = ["Destination", "destination_of", "percentage_of", "port_number", "string_match"]
 
 _KINDS = ("exact", "prefix", "regex")
 
