@@ -2,7 +2,8 @@
 
 operation, markers, pagination   what a user writes
 hints, signature                 what that comes to, decided when bound
-template, encoding, outgoing     arguments into requests
+template, encoding, styles, outgoing
+                                 arguments into requests
 reading, decoding, paging        answers into values: whole, as streams, page by page
 response, errors                 what a method returns besides, and raises
 binding                          puts them together

@@ -15,7 +15,7 @@ from urllib.parse import quote, quote_plus
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-__all__ = ["checked_header", "cookie_text", "encode_pairs", "fields_of", "plain_text", "texts", "writer"]
+__all__ = ["Escaped", "checked_header", "cookie_text", "encode_pairs", "fields_of", "plain_text", "texts", "writer"]
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _FIELD = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?")
@@ -25,6 +25,12 @@ _FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "host
 """Headers that say where messages begin and end, or whom they are for: a parameter has no business there."""
 
 SCALARS = (str, int, float, bool)
+
+
+class Escaped(str):
+    """A text of a query that is percent-encoded already."""
+
+    __slots__ = ()
 
 
 def plain_text(value: Any) -> str:
@@ -99,7 +105,10 @@ def fields_of(value: Any) -> Iterator[tuple[str, str]]:
 def encode_pairs(pairs: Iterable[tuple[str, str]], *, form: bool = False) -> str:
     """Names and values as a query; as ``application/x-www-form-urlencoded`` with `form`, where a space is ``+``."""
     escape = quote_plus if form else quote
-    return "&".join(f"{escape(name, safe='')}={escape(value, safe='')}" for name, value in pairs)
+    return "&".join(
+        f"{escape(name, safe='')}={value if type(value) is Escaped else escape(value, safe='')}"
+        for name, value in pairs
+    )
 
 
 def checked_header(name: str, value: Any) -> str:

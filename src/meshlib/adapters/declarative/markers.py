@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from typing import IO, TypeAlias
+from typing import IO, Any, Literal, TypeAlias, get_args
 
 from meshlib.dataclass import dataclass
 
-__all__ = ["PLACES", "Body", "Cookie", "File", "Form", "HashKey", "Header", "Path", "Query", "Upload"]
+__all__ = [
+    "PLACES",
+    "Body",
+    "Cookie",
+    "File",
+    "Form",
+    "HashKey",
+    "Header",
+    "Path",
+    "PathStyle",
+    "Query",
+    "QueryStyle",
+    "Upload",
+]
+
+PathStyle: TypeAlias = Literal["simple", "label", "matrix"]
+QueryStyle: TypeAlias = Literal["form", "spaceDelimited", "pipeDelimited", "deepObject"]
+"""As OpenAPI calls the ways to write lists and objects."""
 
 Upload: TypeAlias = (
     bytes | IO[bytes] | tuple[str | None, bytes | IO[bytes]] | tuple[str | None, bytes | IO[bytes], str | None]
@@ -20,9 +37,20 @@ class Path:
 
     Args:
         alias: its name in the template, if that is another.
+        style: how OpenAPI has a list or an object written there: ``simple`` (``a,b``), ``label`` (``.a,b``) or
+            ``matrix`` (``;name=a,b``); None for one value.
+        explode: whether its parts stand by themselves: ``.a.b``, ``;name=a;name=b``. None is false.
+
+    Raises:
+        ValueError: for an unknown style.
     """
 
     alias: str | None = None
+    style: PathStyle | None = None
+    explode: bool | None = None
+
+    def __post_init__(self) -> None:
+        _check_style("Path", self.style, PathStyle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +59,21 @@ class Query:
 
     Args:
         alias: its name there; None for the parameter's own.
+        style: how OpenAPI has a list or an object written there: ``form``, which is that of None, ``spaceDelimited``,
+            ``pipeDelimited`` or ``deepObject`` (``name[field]=value``).
+        explode: whether each part is a pair by itself; if not, there is one, ``name=a,b``. None is what OpenAPI says:
+            true for ``form`` and ``deepObject``.
+
+    Raises:
+        ValueError: for an unknown style, and for a ``deepObject`` that is not exploded.
     """
 
     alias: str | None = None
+    style: QueryStyle | None = None
+    explode: bool | None = None
+
+    def __post_init__(self) -> None:
+        _check_style("Query", self.style, QueryStyle, self.explode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +82,11 @@ class Header:
 
     Args:
         alias: its name there; None for the parameter's own, with ``-`` for ``_``.
+        explode: of a model or a mapping, whether it is ``R=1,G=2`` (true) or ``R,1,G,2``; None refuses them.
     """
 
     alias: str | None = None
+    explode: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +121,18 @@ class Form:
 
     Args:
         alias: its name there; None for the parameter's own.
+        style, explode: as of `Query`. In a multipart form there is ``deepObject`` alone.
+
+    Raises:
+        ValueError: as of `Query`.
     """
 
     alias: str | None = None
+    style: QueryStyle | None = None
+    explode: bool | None = None
+
+    def __post_init__(self) -> None:
+        _check_style("Form", self.style, QueryStyle, self.explode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,3 +153,10 @@ class HashKey:
 
 PLACES = (Path, Query, Header, Cookie, Body, Form, File)
 """Those of which a parameter has at most one."""
+
+
+def _check_style(marker: str, style: str | None, known: Any, explode: bool | None = None) -> None:
+    if style is not None and style not in get_args(known):
+        raise ValueError(f"{marker}: style is {style!r}; it can be {', '.join(get_args(known))}")
+    if style == "deepObject" and explode is False:
+        raise ValueError(f"{marker}: a deepObject is always exploded")

@@ -16,6 +16,7 @@ from meshlib.adapters.declarative.encoding import (
 )
 from meshlib.adapters.declarative.operation import Operation
 from meshlib.adapters.declarative.signature import Parameter, Signature
+from meshlib.adapters.declarative.styles import header_text, path_text, styled_pairs
 from meshlib.adapters.declarative.template import segment, segments
 from meshlib.adapters.options import EXTENSION, CallOptions
 from meshlib.dataclass import replace
@@ -76,12 +77,12 @@ class Maker:
         self._literals = (prefix + template.literals[0], *template.literals[1:])
         by_name = {each.wire_name: each for each in signature.of("path")}
         self._places = tuple(
-            (by_name[name], _through(segments if spans else segment), literal)
+            (by_name[name], _in_path(by_name[name], segments if spans else segment), literal)
             for name, spans, literal in zip(template.names, template.spans, self._literals[1:], strict=True)
         )
         self._fixed = template.query
         self._query = tuple((each, _pairs(each)) for each in signature.of("query"))
-        self._headers = tuple((each, _header(each.wire_name)) for each in signature.of("header"))
+        self._headers = tuple((each, _header(each)) for each in signature.of("header"))
         self._cookies = tuple((each, _cookie(each.wire_name)) for each in signature.of("cookie"))
         self._fixed_headers = {name.lower(): (name, value) for name, value in operation.headers}
         bodies = signature.of("body")
@@ -215,12 +216,19 @@ class Maker:
         return parts
 
 
-def _through(encode: Callable[[str], str]) -> Callable[[Any], str]:
+def _in_path(each: Parameter, encode: Callable[[str], str]) -> Callable[[Any], str]:
+    if each.style:
+        return path_text(each.wire_name, each.style, each.explode)
     return lambda value: encode(plain_text(value))
 
 
-def _header(name: str) -> Callable[[Any], str]:
-    return lambda value: checked_header(name, ", ".join(texts(value)))
+def _header(each: Parameter) -> Callable[[Any], str]:
+    name, write = each.wire_name, header_text(each.explode) if each.style else _listed
+    return lambda value: checked_header(name, write(value))
+
+
+def _listed(value: Any) -> str:
+    return ", ".join(texts(value))
 
 
 def _cookie(name: str) -> Callable[[Any], str]:
@@ -231,4 +239,6 @@ def _pairs(each: Parameter) -> Callable[[Any], list[tuple[str, str]]]:
     if each.spreads:
         return lambda value: list(fields_of(value))
     name = each.wire_name
+    if each.style:
+        return styled_pairs(name, each.style)
     return lambda value: [(name, text) for text in texts(value)]

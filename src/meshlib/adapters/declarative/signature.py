@@ -48,6 +48,8 @@ class Parameter:
         wire_name: its name there.
         write: makes the JSON form of a value.
         spreads: whether its fields are sent, each by itself.
+        style: of OpenAPI, in which it is written; empty for one value, a pair for each of a list, or what spreads.
+        explode: whether its parts stand by themselves there.
         hash_key: whether it is what an endpoint is chosen by.
         default: its value where the caller gives none.
         kind: of a body.
@@ -60,6 +62,8 @@ class Parameter:
     wire_name: str
     write: Callable[[Any], Any]
     spreads: bool = False
+    style: str = ""
+    explode: bool = False
     hash_key: bool = False
     default: Any = inspect.Parameter.empty
     kind: BodyKind = "json"
@@ -159,13 +163,28 @@ def _parameter(each: inspect.Parameter, hint: Any, places: set[str], method: str
             raise TypeError(str(error)) from None
     body = marker if isinstance(marker, Body) else Body()
     kind: BodyKind = _body_kind(inner, is_async) if place == "body" else "json"
-    spreads = place in ("query", "form") and _is_structured(inner) and not _is_sequence(inner)
-    if place in ("path", "header", "cookie") and _is_structured(inner):
+    style, explode = _style_of(marker)
+    spreads = place in ("query", "form") and not style and _is_structured(inner) and not _is_sequence(inner)
+    if place in ("path", "header", "cookie") and not style and _is_structured(inner):
         raise TypeError(f"is no text, as what goes into a {place} has to be")
     # What else the annotation says may be for pydantic.
     told = len(made) > len(markers) + hash_key
     write, dump = _writers(hint if place == "body" or told else inner, place, kind, body)
-    return Parameter(each.name, place, wire_name, write, spreads, hash_key, each.default, kind, body, dump)
+    return Parameter(
+        each.name, place, wire_name, write, spreads, style, explode, hash_key, each.default, kind, body, dump
+    )
+
+
+def _style_of(marker: Any) -> tuple[str, bool]:
+    """The style that a value is written in, and whether it is exploded; an empty one where each part is a pair."""
+    explode = getattr(marker, "explode", None)
+    if isinstance(marker, (Query, Form)):
+        style = marker.style or "form"
+        pairs = style != "deepObject" and (style == "form" if explode is None else explode)
+        return ("", False) if pairs else (style, False)
+    if isinstance(marker, (Path, Header)) and (explode is not None or getattr(marker, "style", None)):
+        return getattr(marker, "style", None) or "simple", explode is True
+    return "", False
 
 
 def _writers(
@@ -258,6 +277,13 @@ def _check(parameters: list[Parameter], operation: Operation, where: str) -> Non
         raise TypeError(f"{where}: two bodies: {' and '.join(map(repr, bodies))}; a model of both may be meant")
     if bodies and any(each.place in ("form", "file") for each in parameters):
         raise TypeError(f"{where}: parameter {bodies[0]!r} is a body, and others are of a form: it can have one")
+    if any(each.place == "file" for each in parameters):
+        for each in parameters:
+            if each.place == "form" and each.style not in ("", "deepObject"):
+                raise TypeError(f"{where}: parameter {each.name!r}: a multipart form has no style {each.style}")
+    for name, spans in zip(operation.template.names, operation.template.spans, strict=True):
+        if spans and any(each.place == "path" and each.wire_name == name and each.style for each in parameters):
+            raise TypeError(f"{where}: {{{name}:path}} is a text, and has no style")
     seen: dict[tuple[str, str], str] = {}
     for each in parameters:
         if not each.place or each.spreads:
