@@ -18,6 +18,7 @@ import meshlib
 from meshlib import Mesh
 from meshlib.adapters.httpx import LIBRARY, AsyncMeshClient, MeshClient, MeshTransport
 from meshlib.adapters.httpx_lean import supported
+from meshlib.adapters.httpx_lean_client import functions
 from meshlib.adapters.httpx_lean_response import LeanResponse
 from tests.adapters.support import AsyncCaller, Chunks, Origin, RawServer, SyncCaller, address, mesh_of, ok, origins
 
@@ -55,6 +56,12 @@ def opened(caller: Caller, mesh: Mesh, **options: Any) -> Any:
 
 def test_the_installed_httpx_is_one_that_lean_calls_know() -> None:
     assert supported(LIBRARY)
+
+
+def test_an_httpx_without_a_method_that_is_not_public_is_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(httpx.Client, "_send_single_request")
+    assert not supported.__wrapped__(LIBRARY)
+    assert functions(MeshClient, MeshTransport)[-1] is None
 
 
 @pytest.mark.parametrize(

@@ -103,10 +103,11 @@ def lean_send(client: Any, request: httpx.Request, options: CallOptions, auth: A
 
 def _is_untouched(client: Any) -> bool:
     """Whether the client is as it was made: nothing that httpx would do for each call, nothing put in between."""
+    if not client._opened:  # or the installed library is none whose inside is known
+        return False
     transport: Any = client._transport
     return (
-        client._opened
-        and not client.is_closed
+        not client.is_closed
         and client._ordinary
         and functions(type(client), type(transport)) == client._unpatched
         and vars(client).keys().isdisjoint(_PATCHED)
@@ -144,5 +145,5 @@ def functions(client: type[Any], transport: type[Any]) -> tuple[Any, ...]:
         own.request,
         own.send,
         own.build_request,
-        own._send_single_request,
+        getattr(own, "_send_single_request", None),  # not public: without it no call is lean
     )
