@@ -68,13 +68,16 @@ class Document:
         return None
 
 
-def read_documents(path: FilePath, name: str, *, piped: bool = False) -> list[Document]:
+def read_documents(
+    path: FilePath, name: str, *, piped: bool = False, max_bytes: int = MAX_BYTES
+) -> list[Document]:
     """Read the documents of a file.
 
     Args:
         path: of the file.
         name: how errors name it.
         piped: whether it may be something else than a file: it is waited for what comes.
+        max_bytes: that it may have.
 
     Raises:
         DocumentError: if it cannot be read, is too large, or is not in the format that its name says.
@@ -83,13 +86,13 @@ def read_documents(path: FilePath, name: str, *, piped: bool = False) -> list[Do
         with open(path, "rb", opener=None if piped else _at_once) as file:
             if not piped and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise _unreadable(name, "is not a file but a pipe, a device or the like")
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(max_bytes + 1)
     except IsADirectoryError:
         raise _unreadable(name, "is a directory; a file is expected") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _unreadable(name, f"cannot be read: {reason}") from error
-    return parse(content, path.suffix.lower(), name, path.parent)
+    return parse(content, path.suffix.lower(), name, path.parent, max_bytes)
 
 
 def _at_once(path: str, flags: int) -> int:
@@ -97,7 +100,9 @@ def _at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
 
 
-def parse(content: bytes, suffix: str, name: str, directory: FilePath | None = None) -> list[Document]:
+def parse(
+    content: bytes, suffix: str, name: str, directory: FilePath | None = None, max_bytes: int = MAX_BYTES
+) -> list[Document]:
     """Make documents of a file's content: of YAML one for each, with ``---`` in between; at least one.
 
     Args:
@@ -105,6 +110,7 @@ def parse(content: bytes, suffix: str, name: str, directory: FilePath | None = N
         suffix: what the file's name ends in: ``.yaml``, ``.yml``, ``.toml`` or ``.json``.
         name: how errors name the file.
         directory: what its includes are relative to.
+        max_bytes: that it may have.
 
     Raises:
         DocumentError: as `read_documents` says.
@@ -112,8 +118,8 @@ def parse(content: bytes, suffix: str, name: str, directory: FilePath | None = N
     if suffix not in FORMATS:
         hint = "; `consul config read -kind ... -name ...` prints an entry as JSON" if suffix == ".hcl" else ""
         raise _unreadable(name, f"its name does not say its format: {', '.join(FORMATS)} are known{hint}")
-    if len(content) > MAX_BYTES:
-        raise _unreadable(name, f"is larger than {MAX_BYTES // 1024 // 1024} MiB")
+    if len(content) > max_bytes:
+        raise _unreadable(name, f"is larger than {max_bytes // 1024 // 1024} MiB")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
