@@ -68,9 +68,7 @@ class Document:
         return None
 
 
-def read_documents(
-    path: FilePath, name: str, *, piped: bool = False, max_bytes: int = MAX_BYTES
-) -> list[Document]:
+def read_documents(path: FilePath, name: str, *, piped: bool = False, max_bytes: int = MAX_BYTES) -> list[Document]:
     """Read the documents of a file.
 
     Args:
