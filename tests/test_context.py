@@ -70,6 +70,36 @@ def test_a_timeout_counts_down_and_ends(clock: Clock) -> None:
     assert remaining() is None
 
 
+def test_what_nobody_waits_for_is_cancelled(clock: Clock) -> None:
+    request = ServedRequest(clock.now + 3)
+    with serving(request):
+        assert current().cancelled == ""
+        with timeout("1s"):
+            clock.now += 1
+            assert current().cancelled == "deadline"
+        assert current().cancelled == ""
+        request.cancelled = "disconnect"
+        assert (current().cancelled, remaining()) == ("disconnect", 2.0)
+        with detached():
+            assert current().cancelled == ""
+        request.close()
+        assert (current().cancelled, remaining()) == ("disconnect", None)
+
+
+@pytest.mark.parametrize("closed_before", [True, False])
+@pytest.mark.parametrize("left_s", [None, -1.0, 5.0])
+def test_a_request_that_leaves_a_thread_behind_is_over_for_good(
+    clock: Clock, closed_before: bool, left_s: float | None
+) -> None:
+    request = ServedRequest(None if left_s is None else clock.now + left_s)
+    if closed_before:
+        request.close()
+    request.abandon("disconnect", clock.now)
+    request.close()
+    with serving(request):
+        assert (current().cancelled, remaining()) == ("disconnect", 0.0)
+
+
 @pytest.mark.parametrize(("outer", "inner"), [(2, 1), (1, 2)])
 def test_nested_the_earlier_deadline_holds(clock: Clock, outer: float, inner: float) -> None:
     with timeout(outer):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from meshlib.dataclass import dataclass, field, replace
 from meshlib.durations import Duration, parse_duration
+from meshlib.served_request import ServedRequest
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -46,6 +47,7 @@ __all__ = [
     "scoped",
     "set_scope",
     "timeout",
+    "too_late",
 ]
 
 P = ParamSpec("P")
@@ -67,29 +69,6 @@ class Criticality(enum.IntEnum):
     def __str__(self) -> str:
         """As it is written, in code and on the wire."""
         return self.name.lower()
-
-
-class ServedRequest:
-    """One request being served. The server side closes it with the last byte of the response.
-
-    Attributes:
-        deadline: by which the caller wants the answer, on the monotonic clock; None if it named none.
-        peer: the caller's address; empty where it is not known.
-        closed: whether the response has gone out.
-        overloaded: whether a call made for it failed by overload, so that to repeat the request would add to that.
-    """
-
-    __slots__ = ("closed", "deadline", "overloaded", "peer")
-
-    def __init__(self, deadline: float | None = None, peer: str = "") -> None:
-        self.deadline = deadline
-        self.peer = peer
-        self.closed = False
-        self.overloaded = False
-
-    def close(self) -> None:
-        """The response has gone out: the deadline binds nothing any more."""
-        self.closed = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,19 +134,34 @@ class Current:
         remaining: seconds until the deadline, never below 0; None without one.
         criticality: of the work being done, or None.
         baggage: what travels with it.
+        cancelled: why nobody waits for the work any more: ``disconnect`` if the caller of the request being served was
+            seen to go away, ``deadline`` if that of the caller, or one set in code, has passed; empty while somebody
+            may. A thread that computes for long can look at it and stop; nothing else can end it.
     """
 
     remaining: float | None
     criticality: Criticality | None
     baggage: Mapping[str, str]
+    cancelled: str = ""
 
 
 def current() -> Current:
-    """The remaining time, criticality and baggage of the work being done here."""
+    """The remaining time, criticality and baggage of the work being done here, and whether anybody waits for it."""
     scope = _scope.get()
     deadline = scope.deadline
     remaining = None if deadline is None else max(0.0, deadline - monotonic())
-    return Current(remaining, scope.criticality, scope.baggage)
+    cancelled = "" if scope.request is None else scope.request.cancelled
+    if not cancelled and remaining == 0.0:
+        cancelled = "deadline"
+    return Current(remaining, scope.criticality, scope.baggage, cancelled)
+
+
+def too_late() -> str:
+    """Why a call whose deadline had passed before it began is too late."""
+    request = _scope.get().request
+    if request is not None and request.cancelled == "disconnect":
+        return "the caller of the request being served had gone away"
+    return "the deadline had passed"
 
 
 class scoped:

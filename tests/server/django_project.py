@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -182,6 +183,19 @@ def waits_in_a_thread(request: Any) -> Any:
     return HttpResponse()
 
 
+began, enough = threading.Event(), threading.Event()
+
+
+def works_in_a_thread(request: Any) -> Any:
+    """Works as long as somebody may wait for it, and it is not enough."""
+    began.set()
+    while not current().cancelled and not enough.wait(0.001):
+        pass
+    now = current()
+    waited.append(f"{now.cancelled} {now.remaining}")
+    return HttpResponse()
+
+
 def trace_headers(request: Any) -> Any:
     return JsonResponse(headers_of_a_call())
 
@@ -196,6 +210,7 @@ urlpatterns = [
     path("broken-stream", broken_stream),
     path("file", file),
     path("template", template),
+    path("works-in-a-thread", works_in_a_thread),
     path("fails/<name>", fails),
     path("async-fails", async_fails),
     path("overloaded", overloaded),

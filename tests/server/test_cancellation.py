@@ -26,6 +26,7 @@ from starlette.responses import PlainTextResponse
 from starlette.responses import Response as StarletteResponse
 from starlette.routing import Route
 
+from meshlib import Mesh
 from meshlib.context import current, current_scope
 from meshlib.errors import DeadlineExceeded, NoEndpoint
 from meshlib.propagation import DEADLINE_MS
@@ -483,18 +484,18 @@ async def test_starlettes_own_watching_goes_on_working() -> None:
 
 async def test_a_thread_keeps_its_place_and_the_answer_goes_out_at_the_deadline() -> None:
     release = threading.Event()
-    left: list[float | None] = []
+    left: list[tuple[float | None, str]] = []
     threads = anyio.to_thread.current_default_thread_limiter()
 
     def work() -> str:
         release.wait(5)
-        left.append(current().remaining)
+        left.append((current().remaining, current().cancelled))
         return "late"
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         answer = await anyio.to_thread.run_sync(work)
         await PlainTextResponse(answer)(scope, receive, send)
-        left.append(current().remaining)
+        left.append((current().remaining, current().cancelled))
 
     server = Server()
     middleware = MeshMiddleware(app)
@@ -507,18 +508,25 @@ async def test_a_thread_keeps_its_place_and_the_answer_goes_out_at_the_deadline(
     await serving
     assert len(server.sent) == 2, "the late response is dropped"
     # No meshed call of the thread begins any more; what runs behind the response has no deadline.
-    assert left == [0.0, None]
+    assert left == [(0.0, "deadline"), (None, "")]
     assert outcomes(middleware) == {("cancelled", "deadline"): 1}
 
 
 async def test_a_thread_whose_caller_went_away_makes_no_further_meshed_calls() -> None:
     release, began = threading.Event(), asyncio.Event()
-    left: list[float | None] = []
+    left: list[tuple[float | None, str]] = []
+
+    def look() -> None:
+        left.append((current().remaining, current().cancelled))
 
     def work() -> None:
-        left.append(current().remaining)
+        look()
         release.wait(5)
-        left.append(current().remaining)
+        look()
+        with Mesh.from_dict({"discovery": [], "services": {"a": {"endpoints": ["127.0.0.1:1"]}}}) as mesh:
+            for url in ("http://a", "http://outside.example"):
+                with pytest.raises(DeadlineExceeded, match="the caller of the request being served had gone away"):
+                    mesh.client().get(url)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         began.set()
@@ -532,7 +540,7 @@ async def test_a_thread_whose_caller_went_away_makes_no_further_meshed_calls() -
     await asyncio.sleep(0.02)
     release.set()
     await serving
-    assert left == [None, 0.0]
+    assert left == [(None, ""), (0.0, "disconnect")]
 
 
 # Frameworks

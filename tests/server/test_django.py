@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from typing import Any
@@ -305,6 +307,37 @@ async def test_an_async_view_ends_at_the_deadline_where_that_is_configured(
         assert django_project.waited == ["done"]
         assert (answer.status_code, refused) in [(200, None), (504, "deadline")]  # around: at once, though it goes on
     assert mesh.serving.in_flight == 0
+
+
+@pytest.mark.parametrize("around", [False, True], ids=["middleware", "around the application"])
+@pytest.mark.parametrize(("method", "seen"), [("GET", "disconnect 0.0"), ("POST", " None")])
+async def test_a_sync_view_whose_client_went_away_makes_no_further_meshed_calls(
+    method: str, seen: str, around: bool
+) -> None:
+    mesh = Counting()
+    django_project.began.clear()
+    django_project.enough.clear()
+    django_project.waited.clear()
+    messages: list[Any] = [{"type": "http.request"}]
+
+    async def receive() -> Any:
+        if messages:
+            return messages.pop()
+        await asyncio.to_thread(django_project.began.wait, 5)
+        if method == "POST":
+            # Django waits for the thread, in the event loop.
+            threading.Timer(0.02, django_project.enough.set).start()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nobody is there")
+
+    with override_settings(MESHLIB_MESH=mesh, MIDDLEWARE=["meshlib.server.django.MeshMiddleware"]):
+        app: Any = asgi.MeshMiddleware(ASGIHandler(), mesh) if around else ASGIHandler()
+        await app(AsyncRequestFactory().generic(method, "/works-in-a-thread").scope, receive, send)
+    assert django_project.waited == [seen]
+    if method == "GET":
+        assert mesh.serving.outcomes == {("cancelled", "disconnect"): 1}
 
 
 # Errors

@@ -10,7 +10,7 @@ from meshlib.adapters.exchange import Exchange
 from meshlib.adapters.observe import Shadow
 from meshlib.adapters.plane import DEFAULT_PORTS, DataPlane
 from meshlib.config.settings import Mode
-from meshlib.context import current_scope
+from meshlib.context import current_scope, too_late
 from meshlib.errors import DeadlineExceeded, EgressRefused, MeshError, UnknownService
 
 __all__ = ["Ways", "base_of"]
@@ -99,7 +99,7 @@ class Ways:
             return None
         left_s = deadline - self.plane.clock.now()
         if left_s <= 0:
-            raise DeadlineExceeded(f"the deadline had passed before the request to {host} began", limit="deadline")
+            raise DeadlineExceeded(f"{too_late()} before the request to {host} began", limit="deadline")
         return left_s
 
     @property

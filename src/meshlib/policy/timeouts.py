@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+from meshlib.context import too_late
 from meshlib.errors import DeadlineExceeded
 from meshlib.policy.attempt import Attempt
 from meshlib.policy.facts import CallFacts
@@ -91,7 +92,7 @@ class Timeouts:
         """
         allowed_s = 0.0 if self.deadline is None else self.deadline - self._began
         if allowed_s <= 0:
-            text = "the deadline had passed before the call began"
+            text = f"{too_late()} before the call began"
         else:
             tried = ", ".join(attempt.member.endpoint.address for attempt in attempts)
             missing = "its body was not complete" if phase == "body" else "no response"

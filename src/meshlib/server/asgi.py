@@ -167,7 +167,8 @@ class MeshMiddleware:
             if cancellation is not None:
                 cancellation.leave()
             # Where the end of a response that had begun was not sent, its caller had gone.
-            served.end(response.status, response.cut or ("disconnect" if response.status else ""))
+            cut = response.cut or arrival.request.cancelled
+            served.end(response.status, cut or ("disconnect" if response.status else ""))
             if attached is not None:
                 otel_context.detach(attached)
 
@@ -236,6 +237,8 @@ class Response:
         if last:
             self.complete = True
             self._served.end(self.status, self.cut)
+            if self.cut:
+                self._served.arrival.request.cancelled = ""  # what the application does behind it is for nobody anyway
 
     @property
     def broken_off(self) -> DeadlineExceeded:

@@ -189,7 +189,7 @@ class Cancellation:
     def has_taken_long(self) -> None:
         """It is worth watching."""
         self._old = True
-        if self._response.complete or self._gone:
+        if self._response.complete or self._gone or self._request.cancelled:
             return
         if self._timer is None and self._request.deadline is not None:
             self._call_later(self._request.deadline - context.monotonic(), self._deadline_passed)
@@ -207,9 +207,9 @@ class Cancellation:
 
     def _cut(self, reason: Reason) -> None:
         response = self._response
-        if self._gone or self.reason or response.complete:
+        if self._gone or self._request.cancelled or response.complete:
             return
-        self.reason = response.cut = reason
+        self.reason = response.cut = self._request.cancelled = reason
         if reason == "deadline" and not response.status:
             self._answering = self._start(response.answer(LATE, self._scope["method"]))
             self._answering.add_done_callback(_look_at)

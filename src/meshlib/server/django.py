@@ -132,7 +132,11 @@ class MeshMiddleware:
         serving, store = self._serving, _store(request)
         if KEY in store:
             store[ENDS] = True
-            response = await self._in_time(request, store[KEY], self.get_response(request))
+            try:
+                response = await self._in_time(request, store[KEY], self.get_response(request))
+            except asyncio.CancelledError:
+                self._left(request, store[KEY])
+                raise
             return self._answer(request, response)
         peer, headers = _peer(request, store), wsgi.WsgiHeaders(request.META)
         arrival = serving.intake.take(peer, headers)
@@ -157,8 +161,12 @@ class MeshMiddleware:
         work = begun.pieces.run_async(self.get_response, request)
         try:
             response = await self._in_time(request, arrival, work)
-        except BaseException as error:
-            begun.served.end(0, "disconnect" if isinstance(error, asyncio.CancelledError) else "")
+        except asyncio.CancelledError:
+            begun.served.end(0, "disconnect")
+            self._left(request, arrival)
+            raise
+        except BaseException:
+            begun.served.end()
             raise
         return begun.end_with(request, self._answer(request, response))
 
@@ -194,6 +202,16 @@ class MeshMiddleware:
         if ended:
             task.uncancel()
         return response
+
+    def _left(self, request: Any, arrival: Arrival) -> None:
+        """The client has gone, for which Django cancels its task; a sync view goes on in its thread."""
+        if not self._serving.cancels(request.method):
+            return
+        match = request.resolver_match
+        if match is not None and iscoroutinefunction(match.func):
+            arrival.request.cancelled = "disconnect"
+        else:
+            arrival.request.abandon("disconnect", context.monotonic())
 
     def process_exception(self, request: Any, error: Exception) -> Any:
         """Answer an error of a view that neither it nor a middleware inside of this one took."""
