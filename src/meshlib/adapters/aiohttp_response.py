@@ -17,7 +17,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import ClientRequest, ClientResponse, HttpVersion, StreamReader, compression_utils
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from meshlib.adapters.aiohttp_errors import as_aiohttp
 from meshlib.adapters.exchange import Exchange
@@ -48,17 +48,16 @@ async def response_of(
         content: the whole body, if it is there already.
         decompress: whether the body is to be decoded.
     """
-    raw_headers = response.headers if exchange is None else exchange.edited(response.headers)
-    head = _Head(response, raw_headers)
-    decoder = _decoder_of(head.headers) if decompress else None
+    held = Connection(request, response, response.headers if exchange is None else exchange.edited(response.headers))
+    decoder = _decoder_of(held.headers) if decompress else None
     if content is None and exchange is not None:
-        payload: StreamReader = Incoming(exchange, request, response, decoder)
+        held.payload = Incoming(exchange, request, response, decoder)
         made = _make(request, getattr(request, "_timer", None))
     else:
-        payload = _whole(request, content or b"", decoder)
+        held.payload = _whole(request, content or b"", decoder)
         made = _make(request, None)  # nobody waits for what is there
     made.extensions = {} if exchange is None else {EXTENSION: exchange}
-    started: ClientResponse = await made.start(Connection(request, head, payload))
+    started: ClientResponse = await made.start(held)
     return started
 
 
@@ -90,36 +89,54 @@ class _Sent:
     output_size = 0
 
 
-class _Head:
-    """What a response of aiohttp reads first."""
+_names: dict[bytes, istr] = {}
+_MAX_KNOWN = 1024
+_MAX_KNOWN_BYTES = 64
 
-    __slots__ = ("code", "headers", "raw_headers", "reason", "version")
 
-    def __init__(self, response: AsyncWireResponse, headers: Headers) -> None:
-        self.version = _VERSIONS.get(response.http_version, _VERSIONS[b"HTTP/1.1"])
-        self.code = response.status
-        self.reason = response.reason.decode("latin-1") or responses.get(response.status, "")
-        fields = [(name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in headers]
-        self.headers = CIMultiDictProxy(CIMultiDict(fields))
-        self.raw_headers = tuple(headers)
+def _name(raw: bytes) -> istr:
+    """A name that was not met before, remembered within bounds: responses have the headers of those before them."""
+    name = istr(raw.decode("latin-1"))
+    if len(_names) < _MAX_KNOWN and len(raw) <= _MAX_KNOWN_BYTES:
+        _names[raw] = name
+    return name
 
 
 class Connection:
-    """What a response holds until its body has ended: `aiohttp.client_reqrep.Connection` and its protocol, in one."""
+    """What a response reads first, and holds until its body has ended.
+
+    That is `aiohttp.client_reqrep.Connection`, its protocol, and the head of the response which that reads, in one.
+
+    Args:
+        request: as sent.
+        response: of the wire.
+        headers: of the response, with the route's edits.
+
+    Attributes:
+        payload: the body.
+    """
 
     transport = None
     upgraded = False
+    payload: StreamReader
 
-    def __init__(self, request: ClientRequest, head: _Head, payload: StreamReader) -> None:
+    def __init__(self, request: ClientRequest, response: AsyncWireResponse, headers: Headers) -> None:
         self.protocol: Connection | None = self
         self.loop = request.loop
-        self._head = head
-        self._payload = payload
-        self._callbacks: list[Callable[[], None]] = []
+        self.version = _VERSIONS.get(response.http_version, _VERSIONS[b"HTTP/1.1"])
+        self.code = response.status
+        self.reason = response.reason.decode("latin-1") or responses.get(response.status, "")
+        fields: CIMultiDict[str] = CIMultiDict()
+        add, known = fields.add, _names.get
+        for name, value in headers:
+            add(known(name) or _name(name), value.decode("utf-8", "surrogateescape"))
+        self.headers = CIMultiDictProxy(fields)
+        self.raw_headers = tuple(headers)
+        self._callbacks: list[Callable[[], None]] | None = None
 
-    async def read(self) -> tuple[_Head, StreamReader]:
+    async def read(self) -> tuple[Connection, StreamReader]:
         """The head of the response, and its body."""
-        return self._head, self._payload
+        return self, self.payload
 
     @property
     def closed(self) -> bool:
@@ -128,16 +145,19 @@ class Connection:
 
     def add_callback(self, callback: Callable[[], None]) -> None:
         """Have `callback` called when it is given back."""
+        if self._callbacks is None:
+            self._callbacks = []
         self._callbacks.append(callback)
 
     def release(self) -> None:
         """Give it back. If there is more to come nobody wants it: the connection of the wire is closed."""
         self.protocol = None
-        if isinstance(self._payload, Incoming):
-            self._payload.forget()
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
+        if isinstance(self.payload, Incoming):
+            self.payload.forget()
+        if self._callbacks is not None:
+            callbacks, self._callbacks = self._callbacks, None
+            for callback in callbacks:
+                callback()
 
     close = release
 
@@ -229,18 +249,60 @@ class Incoming(StreamReader):
         self.set_exception(error)
 
 
+class Whole(StreamReader):
+    """A body that is in memory. Most are read once and whole: what a stream has for more is made when somebody asks."""
+
+    __slots__ = ("_content",)
+
+    def __init__(self, content: bytes, timer: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._content: bytes | None = content
+        self._timer = timer
+        self._loop = loop
+        self._eof = True
+        self._exception = None
+        self.total_bytes = len(content)
+
+    def __getattr__(self, name: str) -> Any:
+        content, error, total_bytes = self._content, self._exception, self.total_bytes
+        if content is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self._content = None
+        super().__init__(_PROTOCOL, _LIMIT_BYTES, timer=self._timer, loop=self._loop)
+        if content:
+            self.feed_data(content)
+        self.feed_eof()
+        self._exception, self.total_bytes = error, total_bytes
+        return getattr(self, name)
+
+    async def read(self, n: int = -1) -> bytes:
+        """So many bytes, or all."""
+        content = self._content
+        if n >= 0 or not content or self._exception is not None:
+            return await super().read(n)
+        if self._timer is not None:
+            self._timer.assert_timeout()
+        self._content = b""
+        return content
+
+    def set_exception(self, exc: BaseException, *cause: Any) -> None:
+        """Have who reads from now on see it."""
+        if self._content is None:
+            super().set_exception(exc, *cause)
+        else:
+            self._exception = exc  # nobody waits
+
+
 def _whole(request: ClientRequest, content: bytes, decoder: _Decoder | None) -> StreamReader:
     """A body that is in memory."""
-    stream = StreamReader(_PROTOCOL, _LIMIT_BYTES, timer=getattr(request, "_timer", None), loop=request.loop)
+    error = None
     if decoder is not None and content:
         try:
             content = decoder(content)
-        except aiohttp.ClientPayloadError as error:
-            stream.set_exception(error)
-            content = b""
-    if content:
-        stream.feed_data(content)
-    stream.feed_eof()
+        except aiohttp.ClientPayloadError as broken:
+            content, error = b"", broken
+    stream = Whole(content, getattr(request, "_timer", None), request.loop)
+    if error is not None:
+        stream.set_exception(error)
     return stream
 
 
