@@ -6,11 +6,13 @@ Not a line about it in the handlers.
 import asyncio
 import socket
 import threading
+import time
 
 import httpx
 import uvicorn
 from fastapi import FastAPI
 
+import meshlib
 from meshlib import Mesh
 from meshlib.server.fastapi import MeshMiddleware
 
@@ -36,10 +38,23 @@ async def report() -> str:
     return "a report"
 
 
-def go_away(method: str) -> None:
+@app.get("/sum")
+def total() -> int:
+    """In a thread, which nothing can interrupt; but it can see that nobody waits."""
+    began.set()
+    number = 0
+    while not meshlib.current().cancelled:
+        number += 1
+        time.sleep(0.001)
+    print(f"  a handler in a thread has ended by itself: {meshlib.current().cancelled}")
+    ended.set()
+    return number
+
+
+def go_away(method: str, path: str = "/report") -> None:
     """A caller that sends a request and hangs up."""
     with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(f"{method} /report HTTP/1.1\r\nhost: reports\r\ncontent-length: 0\r\n\r\n".encode())
+        connection.sendall(f"{method} {path} HTTP/1.1\r\nhost: reports\r\ncontent-length: 0\r\n\r\n".encode())
         began.wait()
     ended.wait()
     began.clear()
@@ -63,6 +78,8 @@ with httpx.Client(base_url=f"http://127.0.0.1:{port}") as caller:
     go_away("GET")
     print("a POST whose caller goes away:")
     go_away("POST")
+    print("a GET of what runs in a thread:")
+    go_away("GET", "/sum")
     print("a caller that has no time left:")
     answer = caller.get("/report", headers={"x-meshlib-deadline-ms": "0"})
     print(f"  was answered {answer.status_code}, {answer.headers['x-meshlib-refused']}")
