@@ -162,31 +162,26 @@ class MeshMiddleware:
         self, service: str, request: ClientRequest, body: Any, timeout: ClientTimeout | None, *, observe: bool = False
     ) -> Exchange:
         plane, url, method = self._ways.plane, request.url, request.method
-        headers = _headers(request)
+        scheme, headers = url.scheme, _headers(request)
         total_s, caps = (None, NO_CAPS) if timeout is None else _limits(timeout)
+        # By position, which costs less.
         facts = RequestFacts(
             method,
-            url.scheme,
+            scheme,
             url.raw_host or "",
             url.explicit_port,
             url.raw_path,
             url.raw_query_string,
             HeaderFields(headers),
-            client_timeout_s=total_s,
+            True,
+            total_s,
         )
         view = plane.service(service)
         call = plane.call(view, plane.route(view, facts), facts, NO_OPTIONS, observe=observe)
+        target, secure = url.raw_path_qs.encode("ascii"), scheme == "https"
+        server_name = request.server_hostname
         return Exchange(
-            plane,
-            call,
-            method.encode("ascii"),
-            url.raw_path_qs.encode("ascii"),
-            headers,
-            body,
-            caps,
-            url.scheme == "https",
-            request.server_hostname,
-            _Preview,
+            plane, call, method.encode("ascii"), target, headers, body, caps, secure, server_name, _Preview
         )
 
     async def _observe(
@@ -242,7 +237,8 @@ class _Preview:
 
 def _headers(request: ClientRequest) -> Headers:
     """The headers that go out: those of aiohttp, and what it adds when it writes them."""
-    fields = [(name.encode("ascii"), value.encode("utf-8")) for name, value in request.headers.items()]
+    known = _names.get
+    fields = [(known(name) or _name(name), value.encode("utf-8")) for name, value in request.headers.items()]
     if request.method in _WITH_BODY and "Content-Type" not in request.headers:
         skipped = request.skip_auto_headers
         if "Content-Type" not in skipped:
@@ -250,6 +246,19 @@ def _headers(request: ClientRequest) -> Headers:
     if request.chunked and "Transfer-Encoding" not in request.headers:
         fields.append((b"Transfer-Encoding", b"chunked"))
     return fields
+
+
+_names: dict[str, bytes] = {}
+_MAX_KNOWN = 1024
+_MAX_KNOWN_BYTES = 64
+
+
+def _name(name: str) -> bytes:
+    """A name that was not met before, remembered within bounds: requests have the headers of those before them."""
+    raw = name.encode("ascii")
+    if len(_names) < _MAX_KNOWN and len(raw) <= _MAX_KNOWN_BYTES:
+        _names[name] = raw
+    return raw
 
 
 _PLACES: dict[CodeType, tuple[int, int] | None] = {}
@@ -261,8 +270,6 @@ def _asked(handler: ClientHandlerType, request: ClientRequest) -> tuple[ClientTi
     A middleware is not told what was given for one request. Where it is the innermost, aiohttp's own function comes
     next, which knows; else what the session says holds.
     """
-    session = request.session
-    timeout, decompress = session.timeout, session.auto_decompress
     code = getattr(handler, "__code__", None)
     if code is not None:
         try:
@@ -273,8 +280,10 @@ def _asked(handler: ClientHandlerType, request: ClientRequest) -> tuple[ClientTi
             places = _PLACES[code] = (names.index("real_timeout"), names.index("auto_decompress")) if known else None
         if places is not None:
             cells: Any = getattr(handler, "__closure__", ())
-            timeout, decompress = cells[places[0]].cell_contents, cells[places[1]].cell_contents
-    return None if timeout is DEFAULT_TIMEOUT else timeout, decompress
+            timeout = cells[places[0]].cell_contents
+            return None if timeout is DEFAULT_TIMEOUT else timeout, cells[places[1]].cell_contents
+    timeout = request.session.timeout
+    return None if timeout is DEFAULT_TIMEOUT else timeout, request.session.auto_decompress
 
 
 def _limits(timeout: ClientTimeout) -> tuple[float | None, PhaseCaps]:
