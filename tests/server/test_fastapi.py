@@ -130,3 +130,18 @@ def test_a_lifespan_without_one_of_the_applications_own() -> None:
 
     with TestClient(app) as client:
         assert client.get("/").json() == "on"
+
+
+def test_a_lifespan_without_its_mesh_says_how_it_is_given() -> None:
+    with pytest.raises(TypeError, match=r"a Mesh is expected, not <fastapi.*lifespan=lifespan\(mesh\)"):
+        with TestClient(FastAPI(lifespan=lifespan)):  # type: ignore[arg-type]
+            pass
+
+
+def test_an_application_started_again_with_a_mesh_that_was_closed_says_so() -> None:
+    mesh = Mesh({"discovery": [], "services": {"orders": {"endpoints": ["127.0.0.1:1"]}}})
+    app = FastAPI(lifespan=lifespan(mesh))
+    with TestClient(app):
+        pass
+    with pytest.raises(MeshClosed, match="closed; make a new one"), TestClient(app):
+        pass

@@ -229,6 +229,11 @@ async def test_it_is_not_ready_while_a_check_fails(
     assert "the check 'database' of readiness" in caplog.text
 
 
+def test_what_is_no_function_is_refused_as_a_check() -> None:
+    with pytest.raises(TypeError, match="the check 'database' has to be a function, sync or async, not False"):
+        Callee().serving.add_check("database", False)  # type: ignore[arg-type]
+
+
 async def test_a_result_holds_for_a_second_however_many_ask() -> None:
     callee, runs = Callee(), list[float]()
     callee.serving.add_check("counted", lambda: runs.append(callee.now))

@@ -263,7 +263,7 @@ class DataPlane:
 
     def _check_open(self, service: str) -> None:
         if self.closed:
-            raise MeshClosed("the mesh was closed", service=service)
+            raise MeshClosed("the mesh was closed; make a new one", service=service)
 
     def settle(self) -> None:
         """End the calls whose responses were collected unread, so that nothing stays in flight for ever."""

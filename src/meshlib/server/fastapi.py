@@ -54,7 +54,12 @@ def lifespan(
         mesh: whose services are watched from the start on.
         then: the application's own lifespan, entered behind the mesh and left before it.
         carry_context: make a `meshlib.ContextExecutor` the default executor of the loop.
+
+    Raises:
+        TypeError: if `mesh` is none. It is the application where that was given ``lifespan`` itself.
     """
+    if not hasattr(type(mesh), "lifecycle"):
+        raise TypeError(f"a Mesh is expected, not {mesh!r}: FastAPI(lifespan=lifespan(mesh))")
 
     @asynccontextmanager
     async def run(app: Any) -> AsyncIterator[dict[str, Any]]:

@@ -175,6 +175,8 @@ class Checks:
 
     def add(self, name: str, function: CheckFunction, timeout_s: float | None = None) -> None:
         """Add a check, or replace the one of this name."""
+        if not callable(function):
+            raise TypeError(f"the check {name!r} has to be a function, sync or async, not {function!r}")
         self._checks[name] = Check(name, function, timeout_s, self._clock)
 
     def remove(self, name: str) -> None:
