@@ -24,9 +24,19 @@ def generate() -> None:
 @click.option("--async", "style", flag_value="async", default=True, help="Methods are coroutines (the default).")
 @click.option("--sync", "style", flag_value="sync", help="Methods are plain functions.")
 @click.option("--both", "style", flag_value="both", help="A class of each.")
+@click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="References to other files stay in this directory; by default in that of the document.",
+)
 @click.option("--name", help="Of the class; by default the document's title.")
 def client(
-    document: Path, output: Path | None, force: bool, style: Literal["async", "sync", "both"], name: str | None
+    document: Path,
+    output: Path | None,
+    force: bool,
+    style: Literal["async", "sync", "both"],
+    root: Path | None,
+    name: str | None,
 ) -> None:
     """Make a declarative client of an OpenAPI document, 3.0 or 3.1, in YAML or JSON; - reads it from standard input.
 
@@ -44,7 +54,7 @@ def client(
     from meshlib.cli.openapi.module import make_module
 
     try:
-        text = make_module(read_openapi(document), style, name)
+        text = make_module(read_openapi(document, root), style, name)
     except OpenApiError as error:
         fail(str(error))
     write(text, output, force=force)

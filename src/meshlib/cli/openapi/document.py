@@ -1,4 +1,4 @@
-"""An OpenAPI document: read, bounded, its references followed. Only what is in it: no reference leads to another."""
+"""An OpenAPI document: read, bounded, its references followed, into files beside it too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
-from meshlib.config.documents import MAX_BYTES, Document, DocumentError, parse, read_documents
+from meshlib.cli.openapi.files import MAX_BYTES, FileError, Files
+from meshlib.config.documents import Document, DocumentError, parse, read_documents
 
 __all__ = ["MAX_OPERATIONS", "MAX_PARTS", "MAX_SCHEMAS", "OpenApi", "OpenApiError", "read_openapi", "text_of"]
 
@@ -19,6 +20,8 @@ MAX_PARTS: Final = 200_000
 """What is above is no interface that somebody calls."""
 
 _INDEX = re.compile("[0-9]{1,9}")
+_MAX_STEPS: Final = 100
+"""From one reference to the next."""
 
 
 class OpenApiError(Exception):
@@ -36,12 +39,13 @@ class OpenApi:
     Args:
         data: its value.
         name: of the file, for errors and for the head of what is made.
+        files: beside it; None if its references lead to none.
 
     Raises:
         OpenApiError: if it is none of OpenAPI 3.
     """
 
-    def __init__(self, data: Mapping[str, Any], name: str) -> None:
+    def __init__(self, data: Mapping[str, Any], name: str, files: Files | None = None) -> None:
         version = data.get("openapi")
         if version is None and "swagger" in data:
             raise OpenApiError(f"{name}: is Swagger 2.0; converters to OpenAPI 3 are many, and this reads 3.0 and 3.1")
@@ -51,7 +55,10 @@ class OpenApi:
             raise OpenApiError(f"{name}: paths and components are to be maps")
         self.data = data
         self.name = name
+        self._files = files
         self._parts = 0
+        self._anchors: dict[str, dict[str, Any]] = {}
+        self._settled: dict[str, str] = {}
 
     def use(self, parts: int) -> None:
         """Count parameters and fields that are looked at: a few references can make many of a few.
@@ -72,21 +79,65 @@ class OpenApi:
         """What a reference leads to: one step.
 
         Raises:
-            OpenApiError: if it leads nowhere, or out of the document.
+            OpenApiError: if it leads nowhere, or where nothing is read from.
         """
-        shown = repr(ref[:200])
-        if not ref.startswith("#"):
-            raise OpenApiError(f"{self.name}: $ref {shown} leads out of the document; bundle it into one file first")
-        value: Any = self.data
-        for part in ref[1:].split("/")[1:]:
+        return self._find(ref, 0)
+
+    def _find(self, ref: str, steps: int) -> Any:
+        file, _, pointer = ref.partition("#")
+        value = self._load(file, ref) if file else self.data
+        if pointer and not pointer.startswith("/"):
+            return self._anchor(file, value, pointer, ref)
+        for part in pointer.split("/")[1:]:
             key = unquote(part).replace("~1", "/").replace("~0", "~")
+            if isinstance(value, dict) and key not in value and isinstance(value.get("$ref"), str):
+                # A place within what a reference stands for.
+                if steps >= _MAX_STEPS:
+                    raise OpenApiError(f"{self.name}: $ref {ref[:200]!r} leads to itself")
+                value = self._find(value["$ref"], steps + 1)
             if isinstance(value, list) and _INDEX.fullmatch(key) and int(key) < len(value):
                 value = value[int(key)]
             elif isinstance(value, dict) and key in value:
                 value = value[key]
             else:
-                raise OpenApiError(f"{self.name}: $ref {shown} leads nowhere")
+                raise OpenApiError(f"{self.name}: $ref {ref[:200]!r} leads nowhere")
         return value
+
+    def _load(self, file: str, ref: str) -> Any:
+        if self._files is None:
+            text = "leads out of the document; bundle it into one file first"
+            raise OpenApiError(f"{self.name}: $ref {ref[:200]!r} {text}")
+        try:
+            return self._files.load(file)
+        except FileError as error:
+            raise OpenApiError(f"{self.name}: $ref {ref[:200]!r} {error}") from None
+
+    def _anchor(self, file: str, data: Any, name: str, ref: str) -> Any:
+        """The schema of a file that has an ``$anchor``."""
+        if file not in self._anchors:
+            stack, found = [data], self._anchors.setdefault(file, {})
+            while stack:
+                node = stack.pop()
+                if isinstance(node, (dict, list)):
+                    stack += node.values() if isinstance(node, dict) else node
+                if isinstance(node, dict) and isinstance(node.get("$anchor"), str):
+                    found.setdefault(node["$anchor"], node)
+        if name not in self._anchors[file]:
+            raise OpenApiError(f"{self.name}: $ref {ref[:200]!r} leads nowhere")
+        return self._anchors[file][name]
+
+    def settled(self, ref: str) -> str:
+        """A reference, without the detour by one that only leads to another file."""
+        first = ref
+        if first not in self._settled:
+            for _ in range(_MAX_STEPS):
+                node = self.find(ref)
+                goal = node.get("$ref") if isinstance(node, dict) and len(node) == 1 else None
+                if not isinstance(goal, str) or goal.startswith("#"):
+                    break
+                ref = goal
+            self._settled[first] = ref
+        return self._settled[first]
 
     def follow(self, node: Any) -> Mapping[str, Any]:
         """What is meant: the node itself, or what its references lead to in the end.
@@ -106,8 +157,12 @@ class OpenApi:
         return node
 
 
-def read_openapi(path: Path) -> OpenApi:
+def read_openapi(path: Path, root: Path | None = None) -> OpenApi:
     """Read a file, YAML or JSON; ``-`` is standard input.
+
+    Args:
+        path: of the file.
+        root: the directory that no reference leads out of; None for that of the file.
 
     Raises:
         OpenApiError: if it cannot be read, or is none.
@@ -115,14 +170,17 @@ def read_openapi(path: Path) -> OpenApi:
     piped = str(path) == "-"
     name = "standard input" if piped else path.name
     try:
-        documents = _piped(name) if piped else read_documents(path, name)
+        documents = _piped(name) if piped else read_documents(path, name, max_bytes=MAX_BYTES)
     except DocumentError as error:
         raise OpenApiError(str(error)) from None
     if len(documents) != 1 or not documents[0].data:
         raise OpenApiError(f"{name}: one document is expected")
-    return OpenApi(documents[0].data, name)
+    if piped:
+        return OpenApi(documents[0].data, name)
+    files = Files(path, root)
+    return OpenApi(files.rewritten(documents[0].data, name), name, files)
 
 
 def _piped(name: str) -> list[Document]:
     content = sys.stdin.buffer.read(MAX_BYTES + 1)
-    return parse(content, ".json" if content.lstrip().startswith(b"{") else ".yaml", name)
+    return parse(content, ".json" if content.lstrip().startswith(b"{") else ".yaml", name, max_bytes=MAX_BYTES)

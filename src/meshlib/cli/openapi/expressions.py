@@ -86,9 +86,16 @@ def lay_out(expression: Expression, indent: str = "", before: str = "", after: s
         before, after: what stands on its first and its last line besides.
     """
     flat = f"{indent}{before}{expression}{after}"
-    if len(flat) <= WIDTH or isinstance(expression, Name):
-        return [flat]
     inner = f"{indent}    "
+    if len(flat) <= WIDTH:
+        return [flat]
+    if isinstance(expression, Name):
+        # A value may stand in brackets of its own, a type may not.
+        if before.endswith(" = ") and not after:
+            return [f"{indent}{before}(", f"{inner}{expression}", f"{indent})"]
+        if after.startswith(" = ") and not after.endswith(","):
+            return [f"{indent}{before}{expression} = (", f"{inner}{after[3:]}", f"{indent})"]
+        return [flat]
     if isinstance(expression, Union):
         expression = Subscript("Union", expression.items)
     if isinstance(expression, Subscript):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
+import textwrap
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["BUILTINS", "WORDS", "Names", "as_class", "as_variable", "literal", "prose"]
+__all__ = ["BUILTINS", "WORDS", "Names", "as_class", "as_method", "as_variable", "literal", "prose", "short_classes"]
 
 BUILTINS: Final = frozenset({*dir(builtins), *keyword.kwlist, *keyword.softkwlist})
 """What no class is called."""
@@ -16,7 +19,11 @@ BUILTINS: Final = frozenset({*dir(builtins), *keyword.kwlist, *keyword.softkwlis
 WORDS: Final = frozenset({*keyword.kwlist, "self", "bool", "bytes", "dict", "float", "int", "list", "str"})
 """What no field, parameter and method is called: keywords, and types that are used beside them."""
 
-_MAX: Final = 40
+_MAX: Final = 64
+_MAX_VARIABLE: Final = 44
+_WIDTH: Final = 88
+_QUALIFIED = re.compile(r"(?:[A-Za-z][A-Za-z0-9_-]*\.)+[A-Z][A-Za-z0-9_-]*")
+_ATTRIBUTE = re.compile(r" {4}[a-z][a-z0-9_]*: ")
 _ESCAPE = re.compile(r"\\.")
 _WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+[0-9]*|[A-Z]+[0-9]*|[0-9]+")
 
@@ -29,16 +36,46 @@ def _words(text: str) -> list[str]:
 
 def as_class(text: str) -> str:
     """A name as classes have: ``OrderItem``."""
-    name = "".join(word[0].upper() + word[1:] for word in _words(text))[:_MAX]
+    name = "".join(_bounded([word[0].upper() + word[1:] for word in _words(text)], _MAX))
     return name if name[:1].isalpha() else f"Model{name}"
 
 
-def as_variable(text: str, otherwise: str = "value") -> str:
-    """A name as parameters, fields and methods have: ``order_id``."""
-    name = "_".join(word.lower() for word in _words(text))[:_MAX].strip("_")
+def as_method(text: str) -> str:
+    """A name as methods have: ``list_orders``."""
+    return as_variable(text, "call", _MAX)
+
+
+def as_variable(text: str, otherwise: str = "value", length: int = _MAX_VARIABLE) -> str:
+    """A name as parameters and fields have: ``order_id``."""
+    name = "_".join(_bounded([word.lower() for word in _words(text)], length, between=1))
     if not name:
         return otherwise
     return name if name[0].isalpha() else f"{otherwise}_{name}"
+
+
+def _bounded(words: list[str], length: int, between: int = 0) -> list[str]:
+    """The words that there is room for; of one that is too long by itself, its beginning."""
+    room = length
+    for at, word in enumerate(words):
+        room -= len(word)
+        if room < 0:
+            return words[:at] or [word[:length]]
+        room -= between
+    return words
+
+
+def short_classes(keys: Iterable[str]) -> dict[str, str]:
+    """A class's name for each name of a schema; of ``io.k8s.api.apps.v1.Pod`` as much of the end as is unique."""
+    parts = {key: key.split(".") if _QUALIFIED.fullmatch(key) else [key] for key in keys}
+    found: dict[str, str] = {}
+    left, taken = list(parts), 1
+    while left:
+        names = {key: as_class(".".join(parts[key][-taken:])) for key in left}
+        count = Counter([*names.values(), *found.values()])
+        done = [key for key in left if count[names[key]] == 1 or taken >= len(parts[key])]
+        found |= {key: names[key] for key in done}
+        left, taken = [key for key in left if key not in found], taken + 1
+    return {key: found[key] for key in parts}
 
 
 class Names:
@@ -78,4 +115,14 @@ def prose(text: str, indent: str) -> list[str]:
     plain = "".join(char if char.isprintable() or char == "\n" else " " for char in text.replace("\r\n", "\n")[:4000])
     plain = plain.replace("\\", "\\\\").replace('"', "'")
     lines = [line.rstrip() for line in plain.strip().split("\n")]
-    return [f"{indent}{line}" if line else "" for line in lines]
+    return [f"{indent}{part}" if part else "" for line in lines for part in _wrapped(line, _WIDTH - len(indent))]
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    if len(line) <= width:
+        return [line]
+    margin = line[: len(line) - len(line.lstrip())]
+    further = margin + "    " if _ATTRIBUTE.match(line) else margin
+    return textwrap.wrap(
+        line, max(width, 40), subsequent_indent=further, break_long_words=False, break_on_hyphens=False
+    )

@@ -12,7 +12,7 @@ from meshlib.adapters.declarative.encoding import checked_header
 from meshlib.adapters.declarative.template import parse_template
 from meshlib.cli.openapi.document import MAX_OPERATIONS, OpenApi, OpenApiError, text_of
 from meshlib.cli.openapi.expressions import NONE, Call, Expression, Name, Subscript, optional, union
-from meshlib.cli.openapi.names import WORDS, Names, as_class, as_variable, literal
+from meshlib.cli.openapi.names import WORDS, Names, as_class, as_method, as_variable, literal
 from meshlib.cli.openapi.schemas import ANY, Types
 
 __all__ = ["METHODS", "Argument", "Method", "methods_of"]
@@ -63,7 +63,7 @@ def methods_of(document: OpenApi, types: Types, reserved: frozenset[str]) -> lis
     for path, method, item, operation in _operations(document):
         if len(found) >= MAX_OPERATIONS:
             raise OpenApiError(f"{document.name}: has more than {MAX_OPERATIONS} operations")
-        name = names.take(as_variable(_own_name(path, method, operation), "call"))
+        name = names.take(as_method(_own_name(path, method, operation)))
         try:
             found.append(_Operation(document, types, path, method, item, operation, name).method())
         except OpenApiError as error:
@@ -75,10 +75,11 @@ def _operations(document: OpenApi) -> Iterator[tuple[str, str, Mapping[str, Any]
     for path, item in (document.data.get("paths") or {}).items():
         if not path.startswith("/") or not item:
             continue  # an extension
-        item = document.follow(item)
+        beside = item if isinstance(item, dict) else {}
+        item = {**document.follow(item), **beside}
         for method in METHODS:
             if isinstance(item.get(method), dict):
-                yield path, method, item, item[method]
+                yield path, method, item, document.follow(item[method])
 
 
 def _own_name(path: str, method: str, operation: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ here only the shape counts. What has no shape that Python can tell is `Any`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,8 +15,8 @@ from pydantic import BaseModel
 
 from meshlib.cli.openapi.document import MAX_SCHEMAS, OpenApi, OpenApiError, text_of
 from meshlib.cli.openapi.expressions import NONE, Call, Expression, Name, Subscript, Union, optional, union
-from meshlib.cli.openapi.names import WORDS, Names, as_class, as_variable, literal
-from meshlib.cli.openapi.shapes import COMPONENT, MAX_DEPTH, Shapes, is_union, parts_of
+from meshlib.cli.openapi.names import WORDS, Names, as_class, as_variable, literal, short_classes
+from meshlib.cli.openapi.shapes import COMPONENT, MAX_DEPTH, Shapes, is_union, last_of, only_one, parts_of
 
 __all__ = ["ANY", "Alias", "Field", "Model", "Root", "Types", "names_in"]
 
@@ -116,9 +117,11 @@ class Types:
         components = document.section("schemas")
         if len(components) > MAX_SCHEMAS:
             raise OpenApiError(f"{document.name}: has more than {MAX_SCHEMAS} schemas")
-        for key in components:
+        for key, short in short_classes(components).items():
             ref = COMPONENT + key.replace("~", "~0").replace("/", "~1")
-            self._by_ref[ref] = names.take(as_class(key))
+            self._by_ref[ref] = names.take(short)
+            with suppress(OpenApiError):  # it may be nothing that is used
+                self._by_ref.setdefault(document.settled(ref), self._by_ref[ref])
         self._waiting: list[tuple[str, str]] = []
         self._declared: set[str] = set()
         self.shapes = Shapes(document)
@@ -200,10 +203,10 @@ class Types:
     # Names and references
 
     def _reference(self, ref: str) -> Name:
+        ref = self._document.settled(ref)  # which says so, if it leads nowhere
         name = self._by_ref.get(ref)
         if name is None:
-            self._document.find(ref)  # which says so, if it leads nowhere
-            name = self._by_ref[ref] = self._names.take(as_class(ref.rpartition("/")[2]))
+            name = self._by_ref[ref] = self._names.take(as_class(last_of(ref)))
         if ref not in self._declared:
             self._declared.add(ref)
             self._waiting.append((ref, name))
@@ -245,6 +248,9 @@ class Types:
             return _literals(schema["enum"])
         if is_union(schema):
             return self._union(schema, name)
+        alone = only_one(schema)
+        if alone is not None:
+            return self._expression(alone, name)
         if self._is_model(schema):
             taken = self._names.take(as_class(name))
             self._told[taken] = text_of(schema.get("description"))
@@ -299,7 +305,7 @@ class Types:
             return None
         seen: set[str] = set()
         for ref in refs:
-            tags = self.shapes.tags.get(str(ref), {}).get(key)
+            tags = self.shapes.tags.get(self._document.settled(str(ref)), {}).get(key)
             if not tags or tags & seen:
                 return None
             seen |= tags

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from meshlib.cli.openapi.document import OpenApi, OpenApiError, text_of
 
-__all__ = ["COMPONENT", "MAX_DEPTH", "Shape", "Shapes", "all_of", "is_union", "parts_of"]
+__all__ = ["COMPONENT", "MAX_DEPTH", "Shape", "Shapes", "all_of", "is_union", "last_of", "only_one", "parts_of"]
 
 COMPONENT: Final = "#/components/schemas/"
 MAX_DEPTH: Final = 100
+
+_SHAPING: Final = frozenset(
+    ("$ref", "properties", "additionalProperties", "allOf", "oneOf", "anyOf", "enum", "const", "items", "prefixItems")
+)
+"""What in a schema says more than its type and words about it."""
 
 
 @dataclass
@@ -100,9 +107,15 @@ class Shapes:
     def _find_tags(self) -> None:
         """Which values of which fields tell apart the members of unions, all over the document."""
         stack: list[Any] = [self._document.data]
+        seen: set[str] = set()
         while stack:
             node = stack.pop()
             stack += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+            ref = node.get("$ref") if isinstance(node, dict) else None
+            if isinstance(ref, str) and not ref.startswith("#") and ref not in seen:
+                seen.add(ref)
+                with suppress(OpenApiError):  # it may be nothing that is used
+                    stack.append(self._document.find(ref))
             named = node.get("discriminator") if isinstance(node, dict) else None
             if not isinstance(named, dict) or not text_of(named.get("propertyName")):
                 continue
@@ -110,20 +123,31 @@ class Shapes:
             mapping = named["mapping"] if isinstance(named.get("mapping"), dict) else {}
             for part in parts_of(node):
                 ref = part.get("$ref") if isinstance(part, dict) else None
-                if isinstance(ref, str) and ref.startswith(COMPONENT):
+                if isinstance(ref, str):
                     self._tag(ref, key, mapping)
 
     def _tag(self, ref: str, key: str, mapping: Mapping[str, Any]) -> None:
-        found = self._document.find(ref)
+        try:
+            given, ref = ref, self._document.settled(ref)
+            found = self._document.find(ref)
+        except OpenApiError:
+            return  # as above
         properties = self.properties(found) if isinstance(found, dict) and not is_union(found) else None
         if properties is None or key not in properties:
             return
-        part, own = properties[key] if isinstance(properties[key], dict) else {}, ref.removeprefix(COMPONENT)
+        part, own = properties[key] if isinstance(properties[key], dict) else {}, last_of(given)
         said = [part["const"]] if "const" in part else part.get("enum")
         if not isinstance(said, list):
-            said = [tag for tag, goal in mapping.items() if goal in (ref, own)] or [own]
+            said = [tag for tag, goal in mapping.items() if goal in (given, ref, own)] or [own]
         if all(isinstance(tag, str) for tag in said):
             self.tags.setdefault(ref, {}).setdefault(key, set()).update(said)
+
+
+def last_of(ref: str) -> str:
+    """What a reference calls what it leads to: the last part of it, or the file."""
+    file, _, pointer = ref.partition("#")
+    last = pointer.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
+    return last or PurePosixPath(file).stem
 
 
 def is_union(schema: Mapping[str, Any]) -> bool:
@@ -141,6 +165,19 @@ def all_of(schema: Mapping[str, Any]) -> list[Any]:
     """The schemas that one is composed of."""
     parts = schema.get("allOf")
     return parts if isinstance(parts, list) else []
+
+
+def only_one(schema: Mapping[str, Any]) -> Any:
+    """The one that a schema is composed of, if nothing is added to it but words; else None.
+
+    In OpenAPI 3.0 that is how a reference gets a description, a default, or a null beside it.
+    """
+    parts = all_of(schema)
+    told = [part for part in parts if isinstance(part, dict) and _SHAPING & part.keys()]
+    if len(told) != 1 or _SHAPING & schema.keys() or schema.get("required"):
+        return None
+    nulls = any(isinstance(part, dict) and part.get("nullable") is True for part in parts)
+    return {"oneOf": [told[0]], "nullable": True} if nulls and told[0].get("nullable") is not True else told[0]
 
 
 def parts_of(schema: Mapping[str, Any]) -> list[Any]:
