@@ -180,9 +180,7 @@ class MeshMiddleware:
         call = plane.call(view, plane.route(view, facts), facts, NO_OPTIONS, observe=observe)
         target, secure = url.raw_path_qs.encode("ascii"), scheme == "https"
         server_name = request.server_hostname
-        return Exchange(
-            plane, call, method.encode("ascii"), target, headers, body, caps, secure, server_name, _Preview
-        )
+        return Exchange(plane, call, method.encode("ascii"), target, headers, body, caps, secure, server_name, _Preview)
 
     async def _observe(
         self, service: str, request: ClientRequest, handler: ClientHandlerType, host: str
