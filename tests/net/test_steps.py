@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from meshlib.balance.endpoint import Endpoint
 from meshlib.net.steps import Bell, Steps, Wait, run, wait_for
 from meshlib.net.sync_engine import SyncEngine
-from meshlib.net.wire import Progress, WireLimits
+from meshlib.net.wire import Progress, Target, WireLimits
 from tests.net.wire_servers import get
 
 
@@ -91,8 +92,8 @@ def test_run_gives_what_the_operation_gives_and_waits_where_it_does(bell: Bell) 
         yield Wait({bell.fileno(): select.POLLIN}, None)
         return "done"
 
+    bell.fileno()  # before it rings: who does not wait yet is not woken
     threading.Timer(0.01, bell.ring).start()
-    bell.fileno()
     assert run(operation()) == "done"
 
 
@@ -136,3 +137,28 @@ def test_who_waits_beside_another_on_one_http2_connection_still_hears_the_bell()
         other.close()
         engine.close()
     bell.close()
+
+
+class Still:
+    """A stream on which nothing comes."""
+
+    def read_now(self) -> None:
+        return None
+
+    def waiting(self, events: int, until: float | None) -> Wait:
+        return Wait({}, until)
+
+
+def test_what_another_thread_reads_between_a_look_and_the_wait_is_heard(bell: Bell) -> None:
+    pytest.importorskip("h2")
+    from meshlib.net.sync_http2_shared import SharedStream
+
+    shared = SharedStream(Still(), Target(Endpoint("10.0.0.1", 80)))  # type: ignore[arg-type]
+    shared._reading = True  # the other one, for both
+
+    def not_yet() -> bool:
+        shared._ring()
+        return False
+
+    wait = next(shared._wait_steps(not_yet, None, WireLimits(), "headers", bell))
+    assert wait_for([wait], time.monotonic()) == {bell.fileno()}

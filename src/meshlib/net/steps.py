@@ -62,7 +62,7 @@ class Bell:
         return self._pair[0].fileno()
 
     def ring(self) -> None:
-        """Wake the one who waits, now or when it next waits."""
+        """Wake the one who waits, now or when it next waits; whoever never called `fileno` cannot have waited."""
         # Whoever has the lock either rings, which is enough, or closes it. Without it the number of a closed socket
         # could be another one's by the time the byte is sent.
         if self._lock.acquire(blocking=False):

@@ -164,8 +164,9 @@ class SharedStream:
     ) -> Steps[None]:
         """Be done when `done` says so; it is asked under the lock."""
         waiter = object()
-        self._bells[waiter] = bell  # before looking: what another thread reads after that rings it
         try:
+            heard = bell.fileno()  # one that is not open yet would not ring
+            self._bells[waiter] = bell  # before looking: what another thread reads after that rings it
             while True:
                 with self._lock:
                     self._drop_forgotten()
@@ -181,7 +182,7 @@ class SharedStream:
                 if has_passed(until):
                     raise time_is_up(phase, limits, self._endpoint)
                 wait = self._stream.waiting(select.POLLIN, until)
-                wait.files[bell.fileno()] = select.POLLIN
+                wait.files[heard] = select.POLLIN
                 yield wait
         except WireError:  # an OSError too
             raise
