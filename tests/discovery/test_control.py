@@ -267,12 +267,9 @@ def test_under_gevent_the_control_thread_is_a_real_thread() -> None:
         async def work():
             # A name is resolved in a thread of the executor: that, too, has to be a real one.
             await asyncio.get_running_loop().getaddrinfo("localhost", 80)
-            end = time.perf_counter() + 0.3
-            ticks = 0
-            while time.perf_counter() < end:
-                ticks += 1
+            while len(greenlet_ran) < 10:
                 await asyncio.sleep(0.01)
-            return threading.get_native_id(), ticks
+            return threading.get_native_id()
 
         greenlet_ran = []
         def beside():
@@ -280,8 +277,7 @@ def test_under_gevent_the_control_thread_is_a_real_thread() -> None:
                 gevent.sleep(0.01)
                 greenlet_ran.append(1)
         other = gevent.spawn(beside)
-        ident, ticks = control.run_sync(work, 20)
-        print(ident != main, ticks > 10, len(greenlet_ran))
+        print(control.run_sync(work, 20) != main, len(greenlet_ran))
 
         # The loop goes on while this thread blocks without yielding to any hub.
         counted = []
@@ -290,14 +286,14 @@ def test_under_gevent_the_control_thread_is_a_real_thread() -> None:
                 counted.append(1)
                 await asyncio.sleep(0.005)
         control.submit(count)
-        end = time.perf_counter() + 0.3
-        while time.perf_counter() < end:
+        end = time.perf_counter() + 20
+        while len(counted) < 6 and time.perf_counter() < end:
             pass
         print(len(counted) > 5)
         control.close()
         print("closed")
     """)
-    assert printed.split() == ["True", "True", "10", "True", "closed"]
+    assert printed.split() == ["True", "10", "True", "closed"]
 
 
 def test_an_interpreter_that_exits_with_a_running_plane_says_nothing() -> None:

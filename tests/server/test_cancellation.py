@@ -27,7 +27,7 @@ from starlette.responses import Response as StarletteResponse
 from starlette.routing import Route
 
 from meshlib import Mesh
-from meshlib.context import current, current_scope
+from meshlib.context import ServedRequest, current, current_scope
 from meshlib.errors import DeadlineExceeded, NoEndpoint
 from meshlib.propagation import DEADLINE_MS
 from meshlib.server import cancellation
@@ -513,7 +513,7 @@ async def test_a_thread_keeps_its_place_and_the_answer_goes_out_at_the_deadline(
 
 
 async def test_a_thread_whose_caller_went_away_makes_no_further_meshed_calls() -> None:
-    release, began = threading.Event(), asyncio.Event()
+    release, served = threading.Event(), list[ServedRequest]()
     left: list[tuple[float | None, str]] = []
 
     def look() -> None:
@@ -529,15 +529,19 @@ async def test_a_thread_whose_caller_went_away_makes_no_further_meshed_calls() -
                     mesh.client().get(url)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        began.set()
+        request = current_scope().request
+        assert request is not None
+        served.append(request)
         await anyio.to_thread.run_sync(work)
         await asyncio.sleep(10)  # cancelled now, if not before
 
     server = Server()
     serving = asyncio.create_task(server.serve(MeshMiddleware(app)))
-    await began.wait()
+    while not left:
+        await asyncio.sleep(0.001)
     server.gone.set()
-    await asyncio.sleep(0.02)
+    while not served[0].cancelled:
+        await asyncio.sleep(0.001)
     release.set()
     await serving
     assert left == [(None, ""), (0.0, "disconnect")]
