@@ -537,11 +537,9 @@ async def test_a_thread_whose_caller_went_away_makes_no_further_meshed_calls() -
 
     server = Server()
     serving = asyncio.create_task(server.serve(MeshMiddleware(app)))
-    while not left:
-        await asyncio.sleep(0.001)
+    await asyncio.to_thread(wait_until, lambda: bool(left), "it has looked")
     server.gone.set()
-    while not served[0].cancelled:
-        await asyncio.sleep(0.001)
+    await asyncio.to_thread(wait_until, lambda: bool(served[0].cancelled), "it is noticed")
     release.set()
     await serving
     assert left == [(None, ""), (0.0, "disconnect")]
