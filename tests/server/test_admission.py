@@ -716,6 +716,8 @@ def test_without_admission_nothing_is_told_of_it() -> None:
     mesh = Mesh(discovery=[])
     assert mesh.serving.admission is None
     assert "admission" not in str(mesh.status())
-    own = [gauge for gauge in SERVING_GAUGES if gauge.name.rpartition(".")[2] in ("limit", "pending", "shed")]
+    own = [
+        gauge for gauge in SERVING_GAUGES if gauge.name.removeprefix("meshlib.server.") in ("limit", "pending", "shed")
+    ]
     assert [list(gauge.read(None, mesh._wiring.view)) for gauge in own] == [[], [], []]  # type: ignore[arg-type]
     mesh.close()

@@ -28,6 +28,7 @@ class Times:
         self.now = self.cpu = 100.0
 
     def reporter(self, utilization: Callable[[], float] | None = None, **options: Any) -> LoadReporter:
+        options.setdefault("backlog", lambda: None)  # of this process, other tests may have one
         return LoadReporter(utilization, clock=lambda: self.now, cpu_clock=lambda: self.cpu, **options)
 
 

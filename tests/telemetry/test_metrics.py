@@ -43,6 +43,7 @@ from meshlib.policy.settings import HedgeSettings, LimitSettings, ShadowSettings
 from meshlib.policy.shadow import Shadows
 from meshlib.policy.user_breaker import UserBreakerGate
 from meshlib.propagation import Ignored
+from meshlib.server.backlog import Backlog
 from meshlib.server.serving import Serving
 from meshlib.telemetry.gauges import GAUGES, MAX_ENDPOINTS
 from meshlib.telemetry.semconv import zone_of
@@ -211,7 +212,7 @@ def test_every_number_is_read_when_a_reader_asks(sdk: Sdk) -> None:
     assert sdk.points("meshlib.headers.ignored")[frozenset({("meshlib.header", "deadline")})] == 7
 
 
-def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
+def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = a_cluster()
     cluster.members[0].load.reported = Reported()
     cluster.members[0].load.reported.weigh(ReportedWeight(ServerWeightSettings()))
@@ -248,6 +249,7 @@ def test_each_gauge_is_exported_with_its_unit_and_kind(sdk: Sdk) -> None:
     seen.of_ignored = Ignored()
     seen.of_serving = Serving(StandInMesh(admission=AdmissionSettings(max_in_flight=10)))
     seen.of_serving.refuse("expired")
+    monkeypatch.setattr(Serving, "backlog", Backlog(2, 128))
     assert seen.of_serving.admission is not None
     seen.of_serving.admission.queue.shed["full", Criticality.SHEDDABLE] = 1
     observer = sdk.observer(seen)

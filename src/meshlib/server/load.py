@@ -13,6 +13,7 @@ written anew ten times a second at most:
     named_metrics.in_flight         requests that are being served or wait to be
     named_metrics.latency_ms        what those take that find about as many (`meshlib.server.latency_bins`)
     named_metrics.waiting           of them, those that wait for admission
+    named_metrics.backlog           connections that wait to be accepted (`meshlib.server.backlog`)
     named_metrics.loop_lag_ms       how late the event loop is
     named_metrics.threads_wanted    what waits for a thread, of anyio's or the loop's (`meshlib.server.loop_lag`)
 
@@ -36,6 +37,7 @@ from math import exp, inf, isfinite
 from meshlib.balance.load_report import HEADER, LoadReport
 from meshlib.balance.reported import write_in_flight
 from meshlib.propagation import LOAD
+from meshlib.server.backlog import Backlog, backlog
 from meshlib.server.latency_bins import LatencyBins
 from meshlib.server.loop_lag import LoopLag
 from meshlib.server.refusal import Refusal
@@ -66,6 +68,7 @@ class LoadReporter:
         window_s: how long rates remember.
         cpus: how many CPUs this process can keep busy.
         clock, cpu_clock: in seconds; for tests.
+        backlog: gives the connections that wait to be accepted; for tests.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class LoadReporter:
         cpus: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
         cpu_clock: Callable[[], float] = time.process_time,
+        backlog: Callable[[], Backlog | None] = backlog,
     ) -> None:
         self.occupancy: Callable[[], tuple[int, int, int]] = _idle
         self._utilization = utilization
@@ -83,6 +87,7 @@ class LoadReporter:
         self._cpus = cpus
         self._clock = clock
         self._cpu_clock = cpu_clock
+        self._backlog = backlog
         now = clock()
         self._requests_per_s = self._errors_per_s = 0.0
         self._requests = self._errors = 0  # since they were last reckoned in
@@ -121,10 +126,12 @@ class LoadReporter:
         own = self._measure()
         if not own and limit > 0:
             own = serving / limit
+        backlog = self._backlog()
         named = {
             "in_flight": float(serving + waiting),
             "latency_ms": 1000.0 * self._latencies.median(serving + waiting, now),
             "waiting": float(waiting),
+            "backlog": 0.0 if backlog is None else float(backlog.waiting),
             "loop_lag_ms": 1000.0 * self._loops.lag_s,
             "threads_wanted": float(self._loops.threads_wanted),
         }

@@ -29,6 +29,7 @@ from meshlib.server.refusal import EXPIRED, HOPELESS
 if TYPE_CHECKING:
     from meshlib.config.settings import MeshSettings, ServerSettings
     from meshlib.server.admission import Admission, Ticket
+    from meshlib.server.backlog import Backlog
     from meshlib.server.endpoints import Endpoints
     from meshlib.server.intake import Arrival, ReceivedHeaders
     from meshlib.server.load import LoadReporter
@@ -162,6 +163,13 @@ class Serving:
         """How many requests are being served, streamed responses included."""
         self._settle()
         return self._in_flight
+
+    @property
+    def backlog(self) -> Backlog | None:
+        """Connections that wait to be accepted at this process's ports; None where that is not known."""
+        from meshlib.server.backlog import backlog
+
+        return backlog()
 
     @property
     def busy_s(self) -> float:

@@ -50,6 +50,20 @@ class Admits(Protocol):
         ...
 
 
+class Queues(Protocol):
+    """The accept queues of this process."""
+
+    @property
+    def waiting(self) -> int:
+        """Connections that wait to be accepted."""
+        ...
+
+    @property
+    def limit(self) -> int:
+        """How many may."""
+        ...
+
+
 class Serves(Protocol):
     """What this process serves."""
 
@@ -61,6 +75,11 @@ class Serves(Protocol):
     @property
     def intake(self) -> Reads:
         """What reads incoming requests."""
+        ...
+
+    @property
+    def backlog(self) -> Queues | None:
+        """Connections that wait to be accepted; None where that is not known."""
         ...
 
     @property

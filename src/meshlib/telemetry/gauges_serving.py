@@ -19,6 +19,20 @@ def _in_flight(_: Observing, observed: Observed) -> Iterator[Reading]:
         yield (), serving.in_flight
 
 
+def _backlog(_: Observing, observed: Observed) -> Iterator[Reading]:
+    serving = observed.serving()
+    backlog = None if serving is None else serving.backlog
+    if backlog is not None:
+        yield (), backlog.waiting
+
+
+def _backlog_limit(_: Observing, observed: Observed) -> Iterator[Reading]:
+    serving = observed.serving()
+    backlog = None if serving is None else serving.backlog
+    if backlog is not None:
+        yield (), backlog.limit
+
+
 def _requests(_: Observing, observed: Observed) -> Iterator[Reading]:
     serving = observed.serving()
     if serving is not None:
@@ -87,6 +101,8 @@ SERVING_GAUGES = (
         "counter",
         _untrusted,
     ),
+    Gauge("meshlib.server.backlog", "{connection}", "Connections that wait to be accepted.", "gauge", _backlog, max),
+    Gauge("meshlib.server.backlog.limit", "{connection}", "How many may.", "gauge", _backlog_limit, max),
     Gauge("meshlib.server.limit", "{request}", "Requests that may be served at once.", "updown", _limit),
     Gauge("meshlib.server.pending", "{request}", "Requests that wait for a place.", "updown", _pending),
     Gauge("meshlib.server.admitted", "{request}", "Requests that got a place.", "counter", _admitted),
