@@ -90,8 +90,8 @@ def lay_out(expression: Expression, indent: str = "", before: str = "", after: s
     if len(flat) <= WIDTH:
         return [flat]
     if isinstance(expression, Name):
-        # A value may stand in brackets of its own, a type may not.
-        if before.endswith(" = ") and not after:
+        # What stands at the end of a line may have brackets of its own.
+        if before.endswith((" = ", ": ")) and not after:
             return [f"{indent}{before}(", f"{inner}{expression}", f"{indent})"]
         if after.startswith(" = ") and not after.endswith(","):
             return [f"{indent}{before}{expression} = (", f"{inner}{after[3:]}", f"{indent})"]

@@ -174,7 +174,7 @@ def only_one(schema: Mapping[str, Any]) -> Any:
     """
     parts = all_of(schema)
     told = [part for part in parts if isinstance(part, dict) and _SHAPING & part.keys()]
-    if len(told) != 1 or _SHAPING & schema.keys() or schema.get("required"):
+    if len(told) != 1 or (_SHAPING - {"allOf"}) & schema.keys() or schema.get("required"):
         return None
     nulls = any(isinstance(part, dict) and part.get("nullable") is True for part in parts)
     return {"oneOf": [told[0]], "nullable": True} if nulls and told[0].get("nullable") is not True else told[0]
