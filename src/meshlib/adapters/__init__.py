@@ -5,11 +5,18 @@ For every library:
     plane                       all that is needed to make calls
     options, outcome            what a caller says of a call, and the record that it can ask for
     exchange                    one call on its way, for both of
+    shaping, names              the request that a backend gets; the few headers of it that are looked for
+    override                    what an override makes of a call
     sync_driver, async_driver   carry out what `meshlib.policy.call` asks for
+    sync_hedge, async_hedge     the same, where several attempts may be under way
     body, clock                 request bodies, and whether they can be had again; time
+    local_reply                 responses made here
+    mirror                      copies of requests
     observe                     ``mode: observe``
     attach                      which adapter knows a client that exists
-    plan, reasons, readiness    a dry run, why not, waiting for endpoints
+    plan, doings, reasons       a dry run: what a route would do, and why not another
+    readiness, first_routes     waiting for endpoints; for routes that discovery tells
+    load_probe                  a probe of one endpoint's load
 
 For httpx and httpx2, which differ in one argument:
 

@@ -8,6 +8,7 @@ does not is there once.
     body                        the body of a response, and the connection that it holds
     sync_pool, async_pool       who waits for a connection, on top of
     pool                        which connection serves which request: bookkeeping alone
+    connection_cap              a limit over the pools of all endpoints of a service
     connect                     opens what a target asks for: a stream by
     sync_dial, async_dial       with `dial` (sockets, and the race between addresses) and `lookup` (names)
 
