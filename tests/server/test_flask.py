@@ -200,3 +200,12 @@ def test_without_a_mesh_there_are_no_clients() -> None:
             extension.client("orders")
     with pytest.raises(RuntimeError, match="outside of application context"):
         current_mesh.client("orders")
+
+
+def test_an_application_in_the_place_of_the_mesh_is_refused() -> None:
+    with pytest.raises(TypeError, match="a Mesh is expected, not <Flask"):
+        MeshExtension(Flask(__name__))  # type: ignore[arg-type]
+    app = Flask(__name__)
+    app.config["MESHLIB_MESH"] = "mesh.yaml"
+    with pytest.raises(TypeError, match=r"a Mesh is expected, not 'mesh\.yaml'"):
+        MeshExtension().init_app(app)

@@ -182,3 +182,9 @@ def test_only_what_is_accepted_is_taken_in(accepted: Any) -> None:
     nothing = Intake(mesh).take("10.0.0.1", HeadersOf({**headers.given, DEADLINE_MS: ["0"]}))
     assert nothing is not None
     assert not nothing.expired
+
+
+@pytest.mark.parametrize("given", ["mesh.yaml", Mesh, lambda: None])
+def test_what_is_no_mesh_is_refused_at_once(given: Any) -> None:
+    with pytest.raises(TypeError, match="a Mesh is expected, not "):
+        Intake(given)

@@ -32,6 +32,11 @@ class Times:
         return LoadReporter(utilization, clock=lambda: self.now, cpu_clock=lambda: self.cpu, **options)
 
 
+def test_a_measure_that_is_no_function_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"the utilization has to be a function that measures it, not 0\.5"):
+        LoadReporter(0.5)  # type: ignore[arg-type]
+
+
 def test_rates_are_those_of_the_last_seconds() -> None:
     times = Times()
     reporter = times.reporter()

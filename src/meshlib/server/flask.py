@@ -13,7 +13,7 @@ except ImportError as error:
     raise ImportError('this extension needs Flask: pip install "meshlib-http[flask]"', name="flask") from error
 from werkzeug.local import LocalProxy
 
-from meshlib.server.intake import KEY, HasSettings
+from meshlib.server.intake import KEY, HasSettings, expect_mesh
 from meshlib.server.refusal import refusal_for
 from meshlib.server.wsgi import MeshMiddleware
 
@@ -44,6 +44,9 @@ class MeshExtension:
         map_errors: answer 504 or 503 for the error of a meshed call that no error handler of the application took,
             instead of 500: see `meshlib.server.refusal.refusal_for`.
         load: tells trusted peers how loaded this process is.
+
+    Raises:
+        TypeError: if `mesh` is none. The application, which other extensions take first, comes second here.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class MeshExtension:
         map_errors: bool = True,
         load: LoadReporter | None = None,
     ) -> None:
+        expect_mesh(mesh)
         self.mesh = mesh
         self._load = load
         self._map_errors = map_errors

@@ -43,7 +43,17 @@ from meshlib.server.override import OverrideReader
 if TYPE_CHECKING:
     from opentelemetry.context import Context
 
-__all__ = ["KEY", "UNIX", "Arrival", "HasSettings", "Intake", "IntakeCounts", "ReceivedHeaders", "TrustedPeers"]
+__all__ = [
+    "KEY",
+    "UNIX",
+    "Arrival",
+    "HasSettings",
+    "Intake",
+    "IntakeCounts",
+    "ReceivedHeaders",
+    "TrustedPeers",
+    "expect_mesh",
+]
 
 KEY: Final = "meshlib.arrival"
 """Where the `Arrival` stands in an ASGI scope and in a WSGI environ; a request that has one is not taken in again."""
@@ -69,6 +79,16 @@ class HasSettings(Protocol):
     @property
     def settings(self) -> MeshSettings:
         """The configuration of now."""
+
+
+def expect_mesh(given: object) -> None:
+    """Tell of what was given in the place of a mesh when it is given, not at the first request.
+
+    Raises:
+        TypeError: unless it is a mesh, or None.
+    """
+    if given is not None and (isinstance(given, type) or not hasattr(given, "settings")):
+        raise TypeError(f"a Mesh is expected, not {given!r}")
 
 
 @runtime_checkable
@@ -191,6 +211,7 @@ class Intake:
     """
 
     def __init__(self, mesh: HasSettings | None) -> None:
+        expect_mesh(mesh)
         self.counts = IntakeCounts()
         self._overrides = OverrideReader(self.counts)
         self._mesh = mesh

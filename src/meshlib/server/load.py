@@ -69,6 +69,9 @@ class LoadReporter:
         cpus: how many CPUs this process can keep busy.
         clock, cpu_clock: in seconds; for tests.
         backlog: gives the connections that wait to be accepted; for tests.
+
+    Raises:
+        TypeError: if `utilization` is no function.
     """
 
     def __init__(
@@ -81,6 +84,8 @@ class LoadReporter:
         cpu_clock: Callable[[], float] = time.process_time,
         backlog: Callable[[], Backlog | None] = backlog,
     ) -> None:
+        if utilization is not None and not callable(utilization):
+            raise TypeError(f"the utilization has to be a function that measures it, not {utilization!r}")
         self.occupancy: Callable[[], tuple[int, int, int]] = _idle
         self._utilization = utilization
         self._window_s = window_s
