@@ -3,7 +3,7 @@
 nox -s demo       the demo, with its own options after `--`
 nox -s tests      the test suite on the Python that runs nox; with `tests-3.12` and so on, on another
 nox -s envoy      side by side with a real Envoy, over more generated configurations than the test suite has
-nox -s soak       a million calls to servers that go wrong now and then
+nox -s soak       a million calls to servers that go wrong now and then, and callers that do to a service
 nox -s lint       ruff
 nox -s types      mypy --strict
 nox -s bench      the benchmarks; with `-- --all`, all there are
@@ -161,7 +161,10 @@ def envoy(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Makes a million calls to servers that go wrong now and then, and looks for what is lost or grows."""
+    """Makes a million calls to servers that go wrong, and has callers that go wrong call a service: is anything lost?
+
+    It looks for what grows, too. `nox -s soak -- callee --calls 50000` runs one side, for so long.
+    """
     _install(session, "test")
     session.run("python", "-m", "tests.soak", *session.posargs)
 

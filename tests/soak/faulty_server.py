@@ -1,6 +1,6 @@
 """A server for long runs: quick, and wrong now and then, in every way that a connection can go wrong.
 
-    python -m tests.soak.server SEED
+    python -m tests.soak.faulty_server SEED
 
 It prints its port, and ends when its standard input does.
 """
