@@ -13,17 +13,17 @@ from opentelemetry import context as otel_context
 
 from meshlib.context import reset_scope, set_scope
 from meshlib.errors import DeadlineExceeded, MeshError
-from meshlib.propagation import INCOMING, REFUSED, Headers
+from meshlib.propagation import INCOMING, Headers
 from meshlib.server.cancellation import Cancellation
 from meshlib.server.closing import closing
 from meshlib.server.departure import Departure
-from meshlib.server.hopeless import template_of
 from meshlib.server.intake import KEY, UNIX, HasSettings, IntakeCounts
-from meshlib.server.refusal import OVERLOADED, Refusal, asks_for_peace, not_ours, refusal_for
+from meshlib.server.refusal import Refusal, refusal_for
 from meshlib.server.serving import Served, serving_of
+from meshlib.server.waiting import Waiting
 
 if TYPE_CHECKING:
-    from meshlib.server.admission import Admission, Ticket
+    from meshlib.server.admission import Ticket
     from meshlib.server.cancellation import Reason
     from meshlib.server.intake import Arrival
     from meshlib.server.load import LoadReporter
@@ -39,8 +39,6 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 _TRACE = frozenset({"traceparent", "tracestate"})
 _NAMES = frozenset({*INCOMING, *_TRACE})
 _KNOWN = {name.encode(): name for name in _NAMES}
-_OVERLOADED = (OVERLOADED[0].encode(), OVERLOADED[1].encode())
-_REFUSED = REFUSED.encode()
 
 
 class MeshMiddleware:
@@ -92,56 +90,41 @@ class MeshMiddleware:
             return
         if self._serving.closing:
             send = closing(scope, send)
-        serving, peer, headers = self._serving, peer_of(scope), _AsgiHeaders(scope["headers"])
-        arrival = serving.intake.take(peer, headers)
-        endpoints, admission = serving.endpoints, serving.admission  # another thread may read the configuration anew
-        if endpoints is not None and endpoints.has(scope["method"], path := path_of(scope)):
-            answer = await endpoints.answer(path, serving.intake.trusts(peer))
-            await _answer(send, scope["method"], answer)
-        elif arrival is None:
-            ticket = serving.observe(peer, headers)
-            try:
-                await self.app(scope, receive, send if ticket is None else _observed(ticket.timed(send), ticket))
-            finally:
-                if ticket is not None:
-                    ticket.release(None)
-        elif (refusal := serving.refusal(arrival, scope["method"], scope["path"], scope)) is not None:
-            await _answer(send, scope["method"], refusal)
-        elif admission is None:
-            await self._serve(arrival, scope, receive, send)
+        headers, mount = _AsgiHeaders(scope["headers"]), scope.get("root_path", "")
+        entered = self._serving.enter(peer_of(scope), headers, scope["method"], scope["path"], mount, scope)
+        if isinstance(entered, Waiting):
+            await self._wait(entered, scope, receive, send)
+        elif isinstance(entered, (Served, Refusal)):
+            await self._go_on(entered, scope, receive, send)
         else:
-            await self._admit(admission, headers, arrival, scope, receive, send)
+            await self._pass(entered, scope, receive, send)
 
-    async def _admit(
-        self,
-        admission: Admission,
-        headers: _AsgiHeaders,
-        arrival: Arrival,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
+    async def _wait(self, waiting: Waiting, scope: Scope, receive: Receive, send: Send) -> None:
         departure = Departure(scope, receive)
         try:
-            ticket = await admission.enter(arrival, headers, departure)
-            if isinstance(ticket, Refusal):
-                self._serving.refuse(ticket.reason)
-                await _answer(send, scope["method"], ticket)
-            else:
-                if departure.begun:
-                    receive = departure.receive
-                await self._serve(arrival, scope, receive, ticket.timed(send), ticket)
+            entered = await waiting.wait(departure)
+            await self._go_on(entered, scope, departure.receive if departure.begun else receive, send)
         finally:
             departure.close()
 
-    async def _serve(
-        self, arrival: Arrival, scope: Scope, receive: Receive, send: Send, ticket: Ticket | None = None
-    ) -> None:
-        load = self._serving.reporter(arrival)
-        if load is not None:
-            load.seen_loop()
-        served = self._serving.begin(arrival, ticket)
-        response = Response(send, served, load)
+    async def _pass(self, ticket: Ticket | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Leave a request to the application, untouched."""
+        try:
+            await self.app(scope, receive, send if ticket is None else _observed(ticket.timed(send), ticket))
+        finally:
+            if ticket is not None:
+                ticket.release(None)
+
+    async def _go_on(self, served: Served | Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+        if isinstance(served, Refusal):
+            await _answer(send, scope["method"], served)
+            return
+        arrival = served.arrival
+        if served.load is not None:
+            served.load.seen_loop()
+        if served.ticket is not None:
+            send = served.ticket.timed(send)
+        response = Response(send, served)
         cancellation = None
         if self._serving.cancels(scope["method"]):
             cancellation = Cancellation.begin(scope, receive, response, arrival.request)
@@ -187,15 +170,14 @@ class Response:
         cut: why nobody waits for it any more; empty while somebody does. To go on streaming is an error then.
     """
 
-    __slots__ = ("_answered", "_broken_off", "_load", "_send", "_served", "_trailers", "complete", "cut", "status")
+    __slots__ = ("_answered", "_broken_off", "_send", "_served", "_trailers", "complete", "cut", "status")
 
-    def __init__(self, send: Send, served: Served, load: LoadReporter | None = None) -> None:
+    def __init__(self, send: Send, served: Served) -> None:
         self.status = 0
         self.complete = False
         self.cut: Reason = ""
         self._answered = False
         self._broken_off: DeadlineExceeded | None = None
-        self._load = load
         self._send = send
         self._served = served
         self._trailers = False
@@ -212,19 +194,11 @@ class Response:
             if not self._answered:
                 self.status = message["status"]
             self._trailers = bool(message.get("trailers"))
-            arrival = self._served.arrival
-            request = arrival.request
-            if arrival.source is not None:
-                arrival.template = template_of(arrival.source)
-            if not_ours(self.status):
-                headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != _REFUSED]
-                message = {**message, "headers": headers}
-            if request.overloaded and asks_for_peace(self.status, request):
-                headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != _OVERLOADED[0]]
-                message = {**message, "headers": [*headers, _OVERLOADED]}
-            if self._load is not None:
-                told = self._load.headers(arrival.asks)
-                message = {**message, "headers": [*message.get("headers", ()), *told]}
+            changes = self._served.answers(self.status)
+            if changes is not None:
+                loses, gets = changes
+                headers = [pair for pair in message.get("headers", ()) if pair[0].lower() not in loses]
+                message = {**message, "headers": [*headers, *gets]}
         elif kind in _BODIES:
             more = message.get("more_body")
             if more and self.cut:
@@ -251,7 +225,8 @@ class Response:
         """Answer in the place of the application, whose own response is dropped from now on."""
         self._answered = True
         self.status = refusal.status.value
-        told = () if self._load is None else self._load.headers(self._served.arrival.asks)
+        load = self._served.load
+        told = () if load is None else load.headers(self._served.arrival.asks)
         return _answer(self._send, method, refusal, told)
 
 
@@ -291,12 +266,6 @@ class _AsgiHeaders:
 
     def names(self) -> Sequence[str]:
         return [name.decode("latin-1") for name, _ in self._raw]
-
-
-def path_of(scope: Scope) -> str:
-    """The path below where the application is mounted."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", "").rstrip("/")) or "/"
 
 
 def peer_of(scope: Scope) -> str | None:

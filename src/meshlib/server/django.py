@@ -27,14 +27,14 @@ from django.utils.module_loading import import_string
 
 from meshlib import context
 from meshlib.errors import MeshError
-from meshlib.propagation import REFUSED
 from meshlib.server import asgi, wsgi
 from meshlib.server.cancellation import ENDS
 from meshlib.server.closing import is_kept
 from meshlib.server.intake import KEY
 from meshlib.server.pieces import in_pieces
-from meshlib.server.refusal import LATE, OVERLOADED, Refusal, asks_for_peace, not_ours, refusal_for
-from meshlib.server.serving import Serving, serving_of
+from meshlib.server.refusal import LATE, Refusal, refusal_for
+from meshlib.server.serving import Served, serving_of
+from meshlib.server.waiting import Waiting
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -90,36 +90,33 @@ class MeshMiddleware:
         """Serve one request; in an async project, a coroutine that does."""
         if iscoroutinefunction(self):
             return self._close_behind(request) if self._serving.closing else self._serve_async(request)
-        serving, store = self._serving, _store(request)
+        store = _store(request)
         if KEY in store:
             store[ENDS] = True
             return self._answer(request, self.get_response(request))
-        peer, headers = _peer(request, store), wsgi.WsgiHeaders(request.META)
-        arrival = serving.intake.take(peer, headers)
-        endpoints, admission = serving.endpoints, serving.admission  # another thread may read the configuration anew
-        if endpoints is not None and endpoints.has(request.method, request.path_info):
-            return _response_of(endpoints.answer_blocking(request.path_info, serving.intake.trusts(peer)))
-        if arrival is None:
-            ticket = serving.observe(peer, headers)
+        entered = self._enter(request, store)
+        if isinstance(entered, Waiting):
+            entered = entered.wait_blocking()
+        if isinstance(entered, Refusal):
+            return _response_of(entered)
+        if not isinstance(entered, Served):
             try:
                 return self.get_response(request)
             finally:
-                if ticket is not None:
-                    ticket.release()
-        refused = serving.refusal(arrival, request.method, request.path, store)
-        if refused is not None:
-            return _response_of(refused)
-        admitted = None if admission is None else admission.enter_blocking(arrival, headers)
-        if isinstance(admitted, Refusal):
-            serving.refuse(admitted.reason)
-            return _response_of(admitted)
-        begun = _Begun(serving, arrival, admitted, store)
+                if entered is not None:
+                    entered.release()
+        begun = _Begun(entered, store)
         try:
             response = begun.pieces.run(self.get_response, request)
         except BaseException:
             begun.served.end()
             raise
         return begun.end_with(request, self._answer(request, response))
+
+    def _enter(self, request: Any, store: Any) -> Served | Refusal | Waiting | Ticket | None:
+        peer = wsgi.peer_of(store) if store is request.META else asgi.peer_of(store)
+        path, mount = request.path, request.path.removesuffix(request.path_info)
+        return self._serving.enter(peer, wsgi.WsgiHeaders(request.META), request.method, path, mount, store)
 
     async def _close_behind(self, request: Any) -> Any:
         response = await self._serve_async(request)
@@ -129,7 +126,7 @@ class MeshMiddleware:
         return response
 
     async def _serve_async(self, request: Any) -> Any:
-        serving, store = self._serving, _store(request)
+        store = _store(request)
         if KEY in store:
             store[ENDS] = True
             try:
@@ -138,32 +135,24 @@ class MeshMiddleware:
                 self._left(request, store[KEY])
                 raise
             return self._answer(request, response)
-        peer, headers = _peer(request, store), wsgi.WsgiHeaders(request.META)
-        arrival = serving.intake.take(peer, headers)
-        endpoints, admission = serving.endpoints, serving.admission  # another thread may read the configuration anew
-        if endpoints is not None and endpoints.has(request.method, request.path_info):
-            return _response_of(await endpoints.answer(request.path_info, serving.intake.trusts(peer)))
-        if arrival is None:
-            ticket = serving.observe(peer, headers)
+        entered = self._enter(request, store)
+        if isinstance(entered, Waiting):
+            entered = await entered.wait()
+        if isinstance(entered, Refusal):
+            return _response_of(entered)
+        if not isinstance(entered, Served):
             try:
                 return await self.get_response(request)
             finally:
-                if ticket is not None:
-                    ticket.release()
-        refused = serving.refusal(arrival, request.method, request.path, store)
-        if refused is not None:
-            return _response_of(refused)
-        admitted = None if admission is None else await admission.enter(arrival, headers)
-        if isinstance(admitted, Refusal):
-            serving.refuse(admitted.reason)
-            return _response_of(admitted)
-        begun = _Begun(serving, arrival, admitted, store)
+                if entered is not None:
+                    entered.release()
+        begun = _Begun(entered, store)
         work = begun.pieces.run_async(self.get_response, request)
         try:
-            response = await self._in_time(request, arrival, work)
+            response = await self._in_time(request, begun.arrival, work)
         except asyncio.CancelledError:
             begun.served.end(0, "disconnect")
-            self._left(request, arrival)
+            self._left(request, begun.arrival)
             raise
         except BaseException:
             begun.served.end()
@@ -234,26 +223,23 @@ class MeshMiddleware:
 class _Begun:
     """One request in flight."""
 
-    __slots__ = ("_load", "arrival", "pieces", "served")
+    __slots__ = ("arrival", "pieces", "served")
 
-    def __init__(self, serving: Serving, arrival: Arrival, ticket: Ticket | None, store: Any) -> None:
-        store[KEY] = arrival
-        self.arrival = arrival
-        self.pieces = in_pieces(arrival)
-        self._load = serving.reporter(arrival)
-        self.served = serving.begin(arrival, ticket)
+    def __init__(self, served: Served, store: Any) -> None:
+        self.arrival = store[KEY] = served.arrival
+        self.pieces = in_pieces(served.arrival)
+        self.served = served
 
     def end_with(self, request: Any, response: Any) -> Any:
         """Tell the caller of load and overload; and end, where nothing is left to run, or with the stream."""
         arrival = self.arrival
         if arrival.source is not None and request.resolver_match is not None:
             arrival.template = request.resolver_match.route
-        if not_ours(response.status_code):
-            response.headers.pop(REFUSED, None)
-        if asks_for_peace(response.status_code, arrival.request):
-            response.headers[OVERLOADED[0]] = OVERLOADED[1]
-        if self._load is not None:
-            for name, value in self._load.headers(arrival.asks):
+        changes = self.served.answers(response.status_code)
+        if changes is not None:
+            for name in changes[0]:
+                response.headers.pop(name.decode(), None)
+            for name, value in changes[1]:
                 response.headers[name.decode()] = value.decode()
         if not response.streaming or getattr(response, "file_to_stream", None) is not None:
             self.served.end(response.status_code)
@@ -319,10 +305,6 @@ def _store(request: Any) -> Any:
     """Where the arrival of a request stands: its ASGI scope or its WSGI environ."""
     scope = getattr(request, "scope", None)
     return request.META if scope is None else scope
-
-
-def _peer(request: Any, store: Any) -> str | None:
-    return wsgi.peer_of(store) if store is request.META else asgi.peer_of(store)
 
 
 def _response_of(refusal: Refusal) -> Any:

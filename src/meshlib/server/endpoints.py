@@ -37,9 +37,10 @@ class Endpoints:
         self._settings = settings
         self._paths = {path for path in (settings.live, settings.ready) if path is not None}
 
-    def has(self, method: str, path: str) -> bool:
-        """Whether a request is for one of them; `path` is the one below where the application is mounted."""
-        return path in self._paths and method in _METHODS
+    def asked_for(self, method: str, mount: str, path: str) -> str | None:
+        """Which of them a request is for, by the path below `mount`, where the application is; None for none."""
+        below = path.removeprefix(mount.rstrip("/")) or "/"
+        return below if below in self._paths and method in _METHODS else None
 
     async def answer(self, path: str, trusted: bool) -> Refusal:
         """The response, in an event loop.

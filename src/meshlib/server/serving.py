@@ -1,7 +1,8 @@
 """What this process serves: the requests in flight and how they ended, for every middleware of one mesh together.
 
-A middleware takes the same steps with each request, whatever its server interface: what comes in is read (`Intake`),
-what is not worth serving is refused, the rest is admitted, begun here, and ended with the last byte of its response.
+A middleware takes the same steps with each request, whatever its server interface: `Serving.enter` has their order, up
+to where the application is called; `Served.answers` comes with the status of the response, `Served.end` with its last
+byte.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from opentelemetry import trace
 from meshlib import context
 from meshlib.durations import Duration, parse_duration
 from meshlib.net.fork import after_fork
-from meshlib.propagation import LOAD_PROBE
+from meshlib.propagation import LOAD_PROBE, REFUSED
 from meshlib.server.cancellation import SAFE_METHODS
 from meshlib.server.health import CheckFunction, Checks
-from meshlib.server.hopeless import Hopeless, path_kind
+from meshlib.server.hopeless import Hopeless, path_kind, template_of
 from meshlib.server.intake import HasSettings, Intake
-from meshlib.server.refusal import EXPIRED, HOPELESS
+from meshlib.server.refusal import EXPIRED, HOPELESS, OVERLOADED, Refusal, asks_for_peace, not_ours
+from meshlib.server.waiting import ForAnswer, ForPlace, Waiting
 
 if TYPE_CHECKING:
     from meshlib.config.settings import MeshSettings, ServerSettings
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from meshlib.server.endpoints import Endpoints
     from meshlib.server.intake import Arrival, ReceivedHeaders
     from meshlib.server.load import LoadReporter
-    from meshlib.server.refusal import Refusal
     from meshlib.telemetry.events import Event
 
 __all__ = ["HasServing", "Outcome", "Served", "Serving", "serving_of"]
@@ -43,6 +44,9 @@ Outcome: TypeAlias = Literal["ok", "error", "refused", "cancelled"]
 _log = logging.getLogger("meshlib.server")
 
 _ERROR = 500
+_LOWEST_CHANGED = 429  # see `asks_for_peace` and `not_ours`
+_OVERLOADED = (OVERLOADED[0].encode(), OVERLOADED[1].encode())
+_REFUSED = frozenset({REFUSED.encode()})
 _LOOK_S = 1.0
 _ENTRY_S = 5.0
 
@@ -190,29 +194,46 @@ class Serving:
         cancel = self.intake.server.cancel
         return method in SAFE_METHODS if cancel == "safe_methods" else cancel == "all"
 
-    def refusal(self, arrival: Arrival, method: str, path: str, source: Mapping[str, Any]) -> Refusal | None:
-        """The answer to a request that is not worth beginning, or is a probe of load; None for any other.
+    def enter(
+        self, peer: str | None, headers: ReceivedHeaders, method: str, path: str, mount: str, source: Mapping[str, Any]
+    ) -> Served | Refusal | Waiting | Ticket | None:
+        """A request came: the steps in front of the application, in their order.
+
+        What it brings along is read. The mesh's own endpoints are answered, in every mode; a probe of load is. What has
+        expired, or cannot finish in time, is refused. What is left is admitted, and begun.
 
         Args:
-            arrival: the request.
-            method, path: of it.
+            peer, headers: for `Intake.take`.
+            method, path: of it, with the path where the application is mounted.
+            mount: that path.
             source: the ASGI scope or the WSGI environ.
+
+        Returns:
+            A request that is begun, to be ended; or the answer to one that is not; or a step that may wait, which
+            leads to one of these. Else it is to pass untouched: the ticket is to be given back behind it.
         """
+        intake = self.intake
+        arrival = intake.take(peer, headers)
+        endpoints, admission = self.endpoints, self.admission  # another thread may read the configuration anew
+        if endpoints is not None and (endpoint := endpoints.asked_for(method, mount, path)) is not None:
+            return ForAnswer(endpoints, endpoint, intake.trusts(peer))
+        if arrival is None:
+            return self.observe(peer, headers)
         if arrival.asks and (answer := self._probed(arrival, path)) is not None:
             return answer
         if arrival.expired:
-            self.refuse("expired")
-            return EXPIRED
-        hopeless = self.hopeless
-        if hopeless is None or not arrival.trusted:
-            # Nor are the times of strangers noted: one who reads slowly could have all others refused.
-            return None
-        arrival.kind, arrival.source = path_kind(method, path), source
-        deadline, now = arrival.request.deadline, self.clock()
-        if deadline is None or not hopeless.refuses(arrival.kind, deadline - now, now):
-            return None
-        self.refuse("hopeless")
-        return HOPELESS
+            return self._refused(EXPIRED)
+        # Of strangers nothing is timed either: one who reads slowly could have all others refused.
+        if arrival.trusted and (hopeless := self.hopeless) is not None:
+            arrival.kind, arrival.source = path_kind(method, path), source
+            deadline, now = arrival.request.deadline, self.clock()
+            if deadline is not None and hopeless.refuses(arrival.kind, deadline - now, now):
+                return self._refused(HOPELESS)
+        return self.begin(arrival) if admission is None else ForPlace(self, admission, arrival, headers)
+
+    def admitted(self, arrival: Arrival, answer: Ticket | Refusal) -> Served | Refusal:
+        """Admission has said what becomes of a request."""
+        return self._refused(answer) if isinstance(answer, Refusal) else self.begin(arrival, answer)
 
     def observe(self, peer: str | None, headers: ReceivedHeaders) -> Ticket | None:
         """A request passes untouched; in mode ``observe`` admission counts what would become of it otherwise."""
@@ -226,7 +247,7 @@ class Serving:
         load.occupancy = self._occupancy
         self.load, self._tells_load = load, True
 
-    def reporter(self, arrival: Arrival) -> LoadReporter | None:
+    def _reporter(self, arrival: Arrival) -> LoadReporter | None:
         """What tells the caller of a request how loaded this process is; None if it is not to be told."""
         told = self.intake.server.load
         if not arrival.asks and not self._tells_load and told != "always":
@@ -245,7 +266,7 @@ class Serving:
         """The answer to a request that is a probe of load; None if it is none, or its caller is not told."""
         if not path.endswith(LOAD_PROBE):  # before it may stand where the application is mounted
             return None
-        load = self.reporter(arrival)
+        load = self._reporter(arrival)
         return None if load is None else load.answer(arrival.asks)
 
     def _occupancy(self) -> tuple[int, int, int]:
@@ -258,12 +279,17 @@ class Serving:
 
     def begin(self, arrival: Arrival, ticket: Ticket | None = None) -> Served:
         """A request is served from now on, in its place if there is admission."""
+        load = self._reporter(arrival)
         with self._lock:
             found = self._in_flight
             self._in_flight = found + 1
         if self.load is not None:
             self.load.arrived()
-        return Served(self, arrival, found, ticket)
+        return Served(self, arrival, found, ticket, load)
+
+    def _refused(self, refusal: Refusal) -> Refusal:
+        self.refuse(refusal.reason)
+        return refusal
 
     def refuse(self, reason: str) -> None:
         """A request is not served, for a reason that its caller is told, and the framework's span with it."""
@@ -342,18 +368,43 @@ class Served:
         began_at: on the clock of its `Serving`.
         found: how many others were in flight by then.
         life: of the process that began it, which may have forked since.
+        load: what tells its caller how loaded this process is; None if it is not to be told.
+        ticket: its place; None where any number is served.
     """
 
-    __slots__ = ("_open", "_serving", "_ticket", "arrival", "began_at", "found", "life")
+    __slots__ = ("_open", "_serving", "arrival", "began_at", "found", "life", "load", "ticket")
 
-    def __init__(self, serving: Serving, arrival: Arrival, found: int, ticket: Ticket | None = None) -> None:
+    def __init__(
+        self, serving: Serving, arrival: Arrival, found: int, ticket: Ticket | None, load: LoadReporter | None
+    ) -> None:
         self.arrival = arrival
         self.found = found
         self.began_at = serving.clock()
         self.life = serving._life
+        self.load = load
+        self.ticket = ticket
         self._serving = serving
-        self._ticket = ticket
         self._open = True
+
+    def answers(self, status: int) -> tuple[frozenset[bytes], list[tuple[bytes, bytes]]] | None:
+        """The application has said the status of its response.
+
+        Returns:
+            The names, in lower case, of headers that the response loses, and headers that it gets; None for no change.
+        """
+        arrival, load = self.arrival, self.load
+        if arrival.source is not None:
+            arrival.template = arrival.template or template_of(arrival.source)  # Flask takes it away before the end
+        if load is None and status < _LOWEST_CHANGED:
+            return None
+        names: frozenset[bytes] = _REFUSED if not_ours(status) else frozenset()
+        gets: list[tuple[bytes, bytes]] = []
+        if asks_for_peace(status, arrival.request):
+            names |= {_OVERLOADED[0]}
+            gets.append(_OVERLOADED)
+        if load is not None:
+            gets += load.headers(arrival.asks)
+        return (names, gets) if names or gets else None
 
     def end(self, status: int = 0, cancelled: str = "") -> None:
         """The last byte has gone out, or nothing more will. Once more does nothing.
@@ -369,9 +420,9 @@ class Served:
                 cancelled = "deadline"
             outcome: Outcome = "cancelled" if cancelled else "ok" if 0 < status < _ERROR else "error"
             self._serving._end(self, outcome, cancelled)
-            if self._ticket is not None:
+            if self.ticket is not None:
                 # An error may come early, and a caller that goes away at any time: neither says how long work takes.
-                self._ticket.release(True if outcome == "ok" else False if cancelled == "deadline" else None)
+                self.ticket.release(True if outcome == "ok" else False if cancelled == "deadline" else None)
 
 
 @runtime_checkable

@@ -17,12 +17,12 @@ from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from meshlib.errors import MeshError
-from meshlib.propagation import INCOMING, REFUSED, Headers
-from meshlib.server.hopeless import template_of
+from meshlib.propagation import INCOMING, Headers
 from meshlib.server.intake import KEY, UNIX, HasSettings, IntakeCounts
 from meshlib.server.pieces import in_pieces
-from meshlib.server.refusal import OVERLOADED, Refusal, asks_for_peace, not_ours, refusal_for
+from meshlib.server.refusal import Refusal, refusal_for
 from meshlib.server.serving import Served, serving_of
+from meshlib.server.waiting import Waiting
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -86,29 +86,21 @@ class MeshMiddleware:
         """Serve one request, as PEP 3333 has it."""
         if KEY in environ:
             return self.app(environ, start_response)
-        serving, peer, headers = self._serving, peer_of(environ), WsgiHeaders(environ)
-        arrival = serving.intake.take(peer, headers)
-        method, path = environ.get("REQUEST_METHOD", ""), environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        endpoints, admission = serving.endpoints, serving.admission  # another thread may read the configuration anew
-        if endpoints is not None and endpoints.has(method, below := environ.get("PATH_INFO", "")):
-            own = endpoints.answer_blocking(below, serving.intake.trusts(peer))
-            return [_answer(start_response, environ, own)]
-        if arrival is None:
-            return self._pass(serving.observe(peer, headers), environ, start_response)
-        refusal = serving.refusal(arrival, method, path, environ)
-        if refusal is not None:
-            return [_answer(start_response, environ, refusal)]
-        ticket = None
-        if admission is not None:
-            admitted = admission.enter_blocking(arrival, headers)
-            if isinstance(admitted, Refusal):
-                serving.refuse(admitted.reason)
-                return [_answer(start_response, environ, admitted)]
-            ticket = admitted
-        environ[KEY] = arrival
-        pieces, load = in_pieces(arrival), serving.reporter(arrival)
-        served = serving.begin(arrival, ticket)
-        answer = _Answer(start_response, served, load)
+        method, mount = environ.get("REQUEST_METHOD", ""), environ.get("SCRIPT_NAME", "")
+        path, headers = mount + environ.get("PATH_INFO", ""), WsgiHeaders(environ)
+        entered = self._serving.enter(peer_of(environ), headers, method, path, mount, environ)
+        if isinstance(entered, Waiting):
+            entered = entered.wait_blocking()
+        if isinstance(entered, Refusal):
+            return [_answer(start_response, environ, entered)]
+        if not isinstance(entered, Served):
+            return self._pass(entered, environ, start_response)
+        return self._serve(entered, environ, start_response)
+
+    def _serve(self, served: Served, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        arrival = environ[KEY] = served.arrival
+        pieces = in_pieces(arrival)
+        answer = _Answer(start_response, served)
 
         def refuse(error: MeshError) -> bytes | None:
             refusal = refusal_for(error, trusted=arrival.trusted) if self._map_errors else None
@@ -145,10 +137,9 @@ class MeshMiddleware:
 class _Answer:
     """Watches ``start_response``: tells callers of overload, and remembers the status for the end of the request."""
 
-    __slots__ = ("_load", "_served", "_start_response", "_status")
+    __slots__ = ("_served", "_start_response", "_status")
 
-    def __init__(self, start_response: StartResponse, served: Served, load: LoadReporter | None) -> None:
-        self._load = load
+    def __init__(self, start_response: StartResponse, served: Served) -> None:
         self._start_response = start_response
         self._served = served
         self._status = 0
@@ -157,16 +148,11 @@ class _Answer:
         self, status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
     ) -> Callable[[bytes], object]:
         self._status = int(status[:3]) if status[:3].isdigit() else 0
-        arrival = self._served.arrival
-        request = arrival.request
-        if arrival.source is not None:
-            arrival.template = template_of(arrival.source)  # Flask takes it away before the end
-        if not_ours(self._status):
-            headers = [pair for pair in headers if pair[0].lower() != REFUSED]
-        if request.overloaded and asks_for_peace(self._status, request):
-            headers = [pair for pair in headers if pair[0].lower() != OVERLOADED[0]] + [OVERLOADED]
-        if self._load is not None:
-            headers = headers + [(name.decode(), value.decode()) for name, value in self._load.headers(arrival.asks)]
+        changes = self._served.answers(self._status)
+        if changes is not None:
+            loses, gets = changes
+            headers = [pair for pair in headers if pair[0].lower().encode("latin-1", "replace") not in loses]
+            headers += [(name.decode(), value.decode()) for name, value in gets]
         if exc_info is None:
             return self._start_response(status, headers)
         return self._start_response(status, headers, exc_info)
