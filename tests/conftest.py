@@ -7,12 +7,12 @@ import random
 import sys
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.peers.fixtures"]
 
 # A busy machine takes its time.
-settings.register_profile("patient", deadline=None)
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 # For all Pythons but the primary one, which tries the rest: what holds for any value does not depend on the Python.
 settings.register_profile("few", max_examples=20)

@@ -18,7 +18,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-_PORTS = range(15_000, 32_000)  # below the range from which the kernel takes the ports of outgoing connections
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+# Below the range from which the kernel takes the ports of outgoing connections; and each of the processes that run tests
+# side by side has its own, so that none takes what another has been given and does not listen on yet.
+_PORTS = range(15_000 + _WORKER % 8, 32_000, 8)
 _random = random.SystemRandom()
 _given: set[int] = set()
 _running: set[Process] = set()
@@ -51,7 +54,7 @@ def accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(holds: Callable[[], bool], what: str, *, timeout: float = 10.0, poll: float = 0.02) -> None:
+def wait_until(holds: Callable[[], bool], what: str, *, timeout: float = 20.0, poll: float = 0.02) -> None:
     """Waits until `holds()` is true.
 
     Raises:
@@ -74,7 +77,7 @@ class Process:
         timeout: how many seconds it may take until it answers.
     """
 
-    def __init__(self, argv: Sequence[str], *, ready: Callable[[], bool], log: Path, timeout: float = 15.0) -> None:
+    def __init__(self, argv: Sequence[str], *, ready: Callable[[], bool], log: Path, timeout: float = 30.0) -> None:
         self.argv = list(argv)
         self.log = log
         self._ready = ready
