@@ -171,7 +171,7 @@ def many(weighted: bool) -> list[Member]:
     one = members(1)[0]
     return [
         Member(Endpoint("h", port, weight=1.0 + (port % 3) * weighted), one.node, one.load, one.health)
-        for port in range(1, 100_001)
+        for port in range(1, 20_001)
     ]
 
 
