@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import tenacity
 
+from meshlib import Mesh
 from meshlib.balance.endpoint import Endpoint as CompiledEndpoint
 from meshlib.balance.endpoint import Locality as CompiledLocality
 from meshlib.config.compile import compile_config
@@ -424,6 +425,18 @@ def test_an_override_replaces_only_what_is_given() -> None:
 def test_an_override_is_checked(given: dict[str, Any], error: type[Exception], what: str) -> None:
     with pytest.raises(error, match=re.escape(what)):
         override_policy(CallPolicy(), **given)
+
+
+def test_what_is_wrong_with_a_block_is_told_where_it_is_made_and_not_at_a_call() -> None:
+    with Mesh.from_dict({"discovery": []}) as mesh:
+        with pytest.raises(ConfigError, match="timeout: 'soon' is not a duration"):
+            mesh.policy(timeout="soon")
+        with pytest.raises(ConfigError, match="is above timeout"):
+            mesh.policy(timeout="1s", per_try_timeout="2s")
+        wrong: Any = {"max_retries": 1}
+        with pytest.raises(TypeError, match="a Retry is expected"):
+            mesh.policy(retry=wrong)
+        mesh.policy(retry=Retry(backoff=Backoff(base="2s")))  # which may fit the route of a call
 
 
 def test_the_compiled_side_needs_neither_pydantic_nor_yaml() -> None:

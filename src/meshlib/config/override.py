@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from meshlib.dataclass import replace
@@ -12,7 +13,24 @@ from meshlib.policy.settings import CallPolicy, RetryPolicy
 if TYPE_CHECKING:
     from meshlib.config.parts import Retry
 
-__all__ = ["override_policy"]
+__all__ = ["override_policy", "overriding_policy"]
+
+
+def overriding_policy(
+    *,
+    timeout: Duration | None = None,
+    per_try_timeout: Duration | None = None,
+    retry: Retry | RetryPolicy | None = None,
+) -> Callable[[CallPolicy], CallPolicy]:
+    """What does as `override_policy` does, and so to any policy. What is wrong whatever the policy is told at once.
+
+    Raises:
+        ConfigError, TypeError: see `override_policy`.
+    """
+    override_policy(CallPolicy(), timeout=timeout, per_try_timeout=per_try_timeout)
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        _check_kind(retry)
+    return lambda base: override_policy(base, timeout=timeout, per_try_timeout=per_try_timeout, retry=retry)
 
 
 def override_policy(
@@ -68,16 +86,21 @@ def _retry(base: RetryPolicy, retry: Retry | RetryPolicy | None) -> RetryPolicy:
         return base
     if isinstance(retry, RetryPolicy):
         return retry
-    # Whoever has a `Retry` has loaded pydantic already; for a bare timeout it stays unloaded.
+    _check_kind(retry)
     from meshlib.config.checks_retry import retry_faults
     from meshlib.config.lay import lay_over
-    from meshlib.config.parts import Retry as RetryPart
 
-    if not isinstance(retry, RetryPart):
-        raise TypeError(f"retry: a Retry is expected, as in Retry(max_retries=1), not {type(retry).__name__}")
     policy = lay_over(base, retry)
     if policy.backoff_base_s > policy.backoff_max_s:
         raise ConfigError("retry.backoff: base is above max; write both")
     for path, text, _ in retry_faults(("retry",), retry, policy):
         raise ConfigError(f"{'.'.join(map(str, path))} {text}")
     return policy
+
+
+def _check_kind(retry: Retry) -> None:
+    # Whoever has a `Retry` has loaded pydantic already; for a bare timeout it stays unloaded.
+    from meshlib.config.parts import Retry as RetryPart
+
+    if not isinstance(retry, RetryPart):
+        raise TypeError(f"retry: a Retry is expected, as in Retry(max_retries=1), not {type(retry).__name__}")

@@ -10,7 +10,7 @@ from meshlib.config.dialects.consul.chain import MAX_TARGETS, Chain, ChainError,
 from meshlib.config.dialects.consul.entries import ENTRIES, KINDS, OTHER_KINDS
 from meshlib.config.dialects.consul.native import service_of, usual, write_chain, write_ends
 from meshlib.config.dialects.consul.schema import Fields, Reading, read_table
-from meshlib.config.dialects.draft import Draft
+from meshlib.config.dialects.draft import Draft, Effect
 from meshlib.config.dialects.durations import written
 from meshlib.config.dialects.resources import CONSUL, Resource
 from meshlib.config.dialects.security import keep
@@ -32,8 +32,8 @@ def read(draft: Draft, resources: Sequence[Resource]) -> None:
             _keep(draft, resource, kind, found[kind])
         else:
             why = OTHER_KINDS.get(kind, "is of a kind that is not known here")
-            effect = "passed" if kind in OTHER_KINDS else "ignored"
-            draft.note(resource.place(), f"is not honoured: it {why}", effect)  # type: ignore[arg-type]
+            effect: Effect = "passed" if kind in OTHER_KINDS else "ignored"
+            draft.note(resource.place(), f"is not honoured: it {why}", effect)
     _check(draft, found)
     _write(draft, found)
 
