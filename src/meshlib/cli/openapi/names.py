@@ -16,7 +16,7 @@ __all__ = ["BUILTINS", "WORDS", "Names", "as_class", "as_method", "as_variable",
 BUILTINS: Final = frozenset({*dir(builtins), *keyword.kwlist, *keyword.softkwlist})
 """What no class is called."""
 
-WORDS: Final = frozenset({*keyword.kwlist, "self", "bool", "bytes", "dict", "float", "int", "list", "str"})
+WORDS: Final = frozenset({*keyword.kwlist, "self", "bool", "bytes", "dict", "float", "int", "list", "str", "tuple"})
 """What no field, parameter and method is called: keywords, and types that are used beside them."""
 
 _MAX: Final = 64

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 from urllib.parse import quote
 
 from meshlib.adapters.declarative.encoding import checked_header
+from meshlib.adapters.declarative.markers import PathStyle
 from meshlib.adapters.declarative.template import parse_template
 from meshlib.cli.openapi.document import MAX_OPERATIONS, OpenApi, OpenApiError, text_of
 from meshlib.cli.openapi.expressions import NONE, Call, Expression, Name, Subscript, optional, union
@@ -21,7 +22,9 @@ METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch")
 
 _STREAMS: Final = ("text/event-stream", "application/x-ndjson", "application/jsonl", "application/json-seq")
 _MARKERS: Final = {"query": "Query", "header": "Header", "cookie": "Cookie"}
+_SENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _PLACE = re.compile(r"\{([^{}]*)\}")
+PATH_STYLES: Final = get_args(PathStyle)
 
 
 @dataclass(frozen=True)
@@ -172,9 +175,9 @@ class _Operation:
         for place in _PLACE.finditer(path):
             key = place[1]
             if key not in known:
-                known[key] = self._names.take(as_variable(key, "part"))
-                type_ = self._type(declared.get(("path", key), {}), self._title + as_class(key))
-                arguments.append(Argument(known[key], self._types.scalar(type_), True, False))
+                name = self._names.take(as_variable(key, "part"))
+                known[key], type_ = self._in_path(key, name, declared.get(("path", key), {}))
+                arguments.append(Argument(name, type_, True, False))
             else:
                 raise OpenApiError(f"{self._document.name}: the path has {key[:100]!r} twice")
             template += _quoted(path[at : place.start()]) + f"{{{known[key]}}}"
@@ -188,6 +191,26 @@ class _Operation:
             raise OpenApiError(f"{self._document.name}: {error}") from None
         return template, arguments
 
+    def _in_path(self, key: str, name: str, parameter: Mapping[str, Any]) -> tuple[str, Expression]:
+        """What a place of the template is called, and the type of what goes there."""
+        style, explode = text_of(parameter.get("style")) or "simple", parameter.get("explode") is True
+        type_ = self._type(parameter, self._title + as_class(key), models=True)
+        scalar = self._types.scalar(type_)
+        parts: list[tuple[str, Expression]] = []
+        if style not in PATH_STYLES:
+            raise OpenApiError(f"{self._document.name}: the path's {key[:100]!r} has the unknown style {style[:100]!r}")
+        if style != "simple" or (type_ != scalar and self._types.has_parts(type_)):
+            parts += [("style=", Name(literal(style)))] + ([("explode=", Name("True"))] if explode else [])
+            scalar = type_ if self._types.has_parts(type_) else scalar
+        called = name
+        if style == "matrix" and key != name:
+            # There the name is sent.
+            if not _SENT.fullmatch(key):
+                raise OpenApiError(f"{self._document.name}: the path's {key[:100]!r} is no name that can be sent")
+            called = key
+            parts.insert(0, ("", Name(literal(key))))
+        return called, _annotated(scalar, Call("Path", tuple(parts))) if parts else scalar
+
     def _type(self, parameter: Mapping[str, Any], name: str, *, models: bool = False) -> Expression:
         if "schema" not in parameter or (not models and self._types.shapes.properties(parameter["schema"]) is not None):
             return Name("str")
@@ -200,29 +223,38 @@ class _Operation:
         if place == "header" and key.lower() == "idempotency-key" and needed:
             self._idempotent = True
         plain = name if place != "header" else name.replace("_", "-")
-        marker = Call(_MARKERS[place], () if plain == key else (("", Name(literal(key))),))
+        said = self._styled(place, parameter, inner)
+        marker = Call(_MARKERS[place], (*(() if plain == key else (("", Name(literal(key))),)), *said))
         given = inner if needed else optional(inner)
-        type_ = (
-            given if place == "query" and plain == key and self._types.is_plain(inner) else _annotated(given, marker)
-        )
-        return Argument(name, type_, needed, True)
+        bare = place == "query" and plain == key and not said and self._types.is_plain(inner)
+        return Argument(name, given if bare else _annotated(given, marker), needed, True)
+
+    def _styled(self, place: str, given: Mapping[str, Any], type_: Expression) -> list[tuple[str, Expression]]:
+        """What a marker says of the style in which lists and objects are written."""
+        many, explode, style = self._types.is_list(type_), given.get("explode"), text_of(given.get("style"))
+        if place in ("query", "form") and style == "deepObject":
+            return [("style=", Name(literal(style)))] if self._types.has_parts(type_, deep=True) else []
+        if not self._types.has_parts(type_):
+            return []
+        if place == "header":
+            return [] if many else [("explode=", Name(literal(explode is True)))]
+        apart = explode if isinstance(explode, bool) else style not in _SEPARATED
+        if place == "cookie" or apart:
+            return []
+        return [("style=", Name(literal(style)))] if style in _SEPARATED else [("explode=", Name("False"))]
 
     def _parameter_type(self, place: str, key: str, parameter: Mapping[str, Any]) -> Expression:
         if "content" in parameter:
             self._notes.append(f"{key[:100]!r} is a text in the format {_media(parameter)[:100]!r}.")
             return Name("str")
-        type_ = self._type(parameter, self._title + as_class(key), models=place == "query")
-        exploded = parameter.get("explode", parameter.get("style", "form") == "form") is True
-        if place == "query" and parameter.get("style") == "deepObject":
-            self._notes.append(f"{key[:100]!r} is a map of names such as '{key[:100]}[name]'.")
-            return Subscript("dict", (Name("str"), Name("str")))
-        if place == "query" and self._types.is_list(type_) and not exploded:
-            style = text_of(parameter.get("style"))
-            self._notes.append(f"{key[:100]!r} is one text, its values separated {_SEPARATED.get(style, 'by commas')}.")
-            return Name("str")
+        type_ = self._type(parameter, self._title + as_class(key), models=place != "cookie")
+        if place == "query" and text_of(parameter.get("style")) == "deepObject":
+            return type_ if self._types.has_parts(type_, deep=True) else Subscript("dict", (Name("str"), ANY))
         if place == "query" and self._types.shapes.properties(parameter.get("schema")) is not None:
             return type_
-        return type_ if place == "query" and self._types.is_plain(type_) else self._types.scalar(type_)
+        if place != "cookie" and self._types.has_parts(type_):
+            return type_
+        return self._types.scalar(type_)
 
     def _body(self) -> list[Argument]:
         given = self._operation.get("requestBody")
@@ -234,11 +266,12 @@ class _Operation:
         for wanted in (_is_json, _is_form, _is_multipart, lambda media: media != ""):
             for media, described in content.items():
                 if wanted(media.partition(";")[0].strip().lower()):
-                    schema = described.get("schema") if isinstance(described, dict) else None
-                    return self._sent(media.partition(";")[0].strip(), schema, needed)
+                    described = self._document.follow(described) if described else {}
+                    encoding = _map(described, "encoding")
+                    return self._sent(media.partition(";")[0].strip(), described.get("schema"), needed, encoding)
         return []
 
-    def _sent(self, media: str, schema: Any, needed: bool) -> list[Argument]:
+    def _sent(self, media: str, schema: Any, needed: bool, encoding: Mapping[str, Any]) -> list[Argument]:
         kind = media.lower()
         if _is_multipart(kind):
             return self._multipart(schema)
@@ -254,6 +287,8 @@ class _Operation:
             if str(type_) in ("str", "bytes"):
                 type_ = ANY  # a text by itself would go out as it is, without quotes
         elif _is_form(kind) and self._types.shapes.properties(schema) is not None:
+            if encoding:
+                return self._form(schema, needed, encoding)
             type_, marker = self._types.of(schema, f"{self._title}Form"), Call("Form", ())
         else:
             type_ = Name("str") if kind.startswith("text/") or _is_form(kind) else Name("bytes")
@@ -261,11 +296,24 @@ class _Operation:
         given = type_ if needed else optional(type_)
         return [Argument(name, given if marker is None else _annotated(given, marker), needed, by_name=not needed)]
 
+    def _form(self, schema: Any, needed: bool, encoding: Mapping[str, Any]) -> list[Argument]:
+        """A parameter for each field of a form that says how lists and objects are written there."""
+        required = self._types.shapes.of(schema).required
+        arguments = []
+        for key, part in (self._types.shapes.properties(schema) or {}).items():
+            name = self._names.take(as_variable(key, "part"))
+            type_ = self._types.named(self._title + as_class(key), self._types.of(part, self._title + as_class(key)))
+            said = self._styled("form", _map(encoding, key), type_)
+            if not said and not self._types.is_plain(type_):
+                type_ = Name("str")
+            marker = Call("Form", (*(() if name == key else (("", Name(literal(key))),)), *said))
+            must = needed and key in required
+            arguments.append(Argument(name, _annotated(type_ if must else optional(type_), marker), must, True))
+        return arguments
+
     def _multipart(self, schema: Any) -> list[Argument]:
         properties = self._types.shapes.properties(schema) or {}
-        followed = self._document.follow(schema) if isinstance(schema, dict) else {}
-        said = followed.get("required")
-        required = said if isinstance(said, list) else []
+        required = self._types.shapes.of(schema).required
         arguments = []
         for key, part in properties.items():
             name = self._names.take(as_variable(key, "part"))
@@ -345,7 +393,7 @@ def _map(owner: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-_SEPARATED: Final = {"spaceDelimited": "by blanks", "pipeDelimited": "by |"}
+_SEPARATED: Final = ("spaceDelimited", "pipeDelimited")
 
 
 def _media(parameter: Mapping[str, Any]) -> str:

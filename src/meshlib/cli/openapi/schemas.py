@@ -175,8 +175,8 @@ class Types:
                 return text in _SCALARS or text.startswith("dt.")
             case Subscript("Literal", _):
                 return True
-            case Subscript("list", (item,)):
-                return not self.is_list(item) and self.is_plain(item)
+            case Subscript("list" | "tuple", items):
+                return all(not self.is_list(item) and self.is_plain(item) for item in items)
             case Union(items):
                 return all(self.is_plain(each) for each in items)
         return False
@@ -194,7 +194,25 @@ class Types:
         while isinstance(type_, Name) and type_.text in self.aliases and type_.text not in seen:
             seen.add(type_.text)
             type_ = self.aliases[type_.text]
-        return any(isinstance(each, Subscript) and each.head == "list" for each in _members(type_))
+        return any(isinstance(each, Subscript) and each.head in ("list", "tuple") for each in _members(type_))
+
+    def has_parts(self, type_: Expression, *, deep: bool = False) -> bool:
+        """Whether values of a type are lists or objects of what has a text; or of anything, if that is to be nested."""
+        seen: set[str] = set()
+        while isinstance(type_, Name) and type_.text in self.aliases and type_.text not in seen:
+            seen.add(type_.text)
+            type_ = self.aliases[type_.text]
+        if self.is_list(type_):
+            return deep or self.is_plain(type_)
+        found = [each for each in _members(type_) if each != NONE]
+        return bool(found) and all(self._is_object(each, deep) for each in found)
+
+    def _is_object(self, type_: Expression, deep: bool) -> bool:
+        if isinstance(type_, Name) and type_.text in self.models:
+            return deep or all(self.is_plain(field.type) for field in self.models[type_.text].fields)
+        if isinstance(type_, Subscript) and type_.head == "dict":
+            return deep or self.is_plain(type_.items[1])
+        return False
 
     def scalar(self, type_: Expression) -> Expression:
         """The type, if its values have a text each; else text."""
@@ -280,11 +298,22 @@ class Types:
             case "null":
                 return NONE
             case "array":
-                return Subscript("list", (self._expression(schema.get("items"), name + "Item"),))
+                return self._array(schema, name)
         if kind == "object" or "additionalProperties" in schema:
             extra = schema.get("additionalProperties")
             return Subscript("dict", (Name("str"), self._expression(extra, name + "Value")))
-        return Subscript("list", (self._expression(schema["items"], name + "Item"),)) if "items" in schema else ANY
+        return self._array(schema, name) if {"items", "prefixItems"} & schema.keys() else ANY
+
+    def _array(self, schema: Mapping[str, Any], name: str) -> Expression:
+        first, rest = schema.get("prefixItems"), schema.get("items")
+        if not isinstance(first, list) or not first:
+            return Subscript("list", (self._expression(rest, name + "Item"),))
+        self._document.use(len(first))
+        items = [self._expression(each, f"{name}Item{number}") for number, each in enumerate(first, 1)]
+        if len(first) == schema.get("minItems") and (rest is False or len(first) == schema.get("maxItems")):
+            return Subscript("tuple", tuple(items))
+        others = [] if rest is False else [self._expression(rest, name + "Item")]
+        return Subscript("list", (union([*items, *others]),))
 
     def _union(self, schema: Mapping[str, Any], name: str) -> Expression:
         parts = parts_of(schema)
