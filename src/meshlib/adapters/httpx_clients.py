@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from meshlib.adapters.body import FileBody
-from meshlib.adapters.httpx_lean import LeanHeaders, log_call, supported
+from meshlib.adapters.httpx_lean import LeanHeaders, log_call
 from meshlib.adapters.httpx_lean_client import COMPLETE, completing, functions, lean_call, lean_send, limited
 from meshlib.adapters.httpx_library import Foreign
 from meshlib.adapters.httpx_wire import AsyncTransportWire, SyncTransportWire
@@ -145,7 +145,8 @@ class _Requests(Foreign):
     _total_s: float | None = None
     _kept: httpx.Cookies
     _lean_headers: LeanHeaders = LeanHeaders([])
-    _opened = False
+    _opened: bool | None = False
+    """Whether calls may be lean: not before httpx's client is open. None where it is, and nobody has asked more."""
 
     def __init__(self, *, total_s: float | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -215,7 +216,7 @@ class SyncClient(_Requests):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._opened = supported(self.library)
+        self._opened = None
         return self
 
     def request(
@@ -282,7 +283,7 @@ class SyncClient(_Requests):
         if not stream:
             call = lean_send(self, request, options, kwargs.get("auth", self.library.unset))
         if call is None:
-            self._opened = supported(self.library)
+            self._opened = self._opened or None
             sent: httpx.Response = super().send(request, stream=stream, **kwargs)
             return sent
         transport: Any = self._transport
@@ -303,7 +304,7 @@ class AsyncClient(_Requests):
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        self._opened = supported(self.library)
+        self._opened = None
         return self
 
     async def request(
@@ -370,7 +371,7 @@ class AsyncClient(_Requests):
         if not stream:
             call = lean_send(self, request, options, kwargs.get("auth", self.library.unset))
         if call is None:
-            self._opened = supported(self.library)
+            self._opened = self._opened or None
             sent: httpx.Response = await super().send(request, stream=stream, **kwargs)
             return sent
         transport: Any = self._transport

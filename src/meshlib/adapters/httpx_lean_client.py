@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meshlib.adapters.httpx_lean import METHODS, LeanCall, LeanHeaders, encode_body, encode_pairs
+from meshlib.adapters.httpx_lean import METHODS, LeanCall, LeanHeaders, encode_body, encode_pairs, supported
 from meshlib.adapters.httpx_library import NO_TIMEOUTS
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallBlock, CallOptions
 from meshlib.dataclass import replace
@@ -103,7 +103,7 @@ def lean_send(client: Any, request: httpx.Request, options: CallOptions, auth: A
 
 def _is_untouched(client: Any) -> bool:
     """Whether the client is as it was made: nothing that httpx would do for each call, nothing put in between."""
-    if not client._opened:  # or the installed library is none whose inside is known
+    if not (client._opened or _may_be_lean(client)):
         return False
     transport: Any = client._transport
     return (
@@ -116,6 +116,15 @@ def _is_untouched(client: Any) -> bool:
         and not any(client.event_hooks.values())
         and client.auth is None
     )
+
+
+def _may_be_lean(client: Any) -> bool:
+    """Whether the client is open, and of a library whose inside is known. That is found out at the second call: it takes
+    longer than a call, and many a program makes but one.
+    """
+    if client._opened is None:
+        client._opened = supported(client.library)
+    return bool(client._opened)
 
 
 def limited(options: CallOptions, total_s: float | None, plain_s: float | None) -> CallOptions:
