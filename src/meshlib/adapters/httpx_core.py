@@ -14,7 +14,6 @@ from meshlib.adapters.httpx_lean import LeanCall
 from meshlib.adapters.httpx_lean_url import Origins
 from meshlib.adapters.httpx_library import NO_TIMEOUTS
 from meshlib.adapters.httpx_streams import SWITCHED, ResponseStream, SyncResponseStream
-from meshlib.adapters.observe import Shadow
 from meshlib.adapters.options import EXTENSION, NO_OPTIONS, CallOptions
 from meshlib.adapters.plane import DataPlane, RequestFacts
 from meshlib.adapters.ways import Ways
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from meshlib.adapters.httpx_library import Library
     from meshlib.adapters.httpx_proxies import Proxies
+    from meshlib.adapters.observe import Shadow
 
 __all__ = [
     "NO_PLAIN_OPTIONS",

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from meshlib.adapters.clock import Clock
 from meshlib.adapters.options import CallOptions, in_force
-from meshlib.adapters.reasons import explain, explain_traits
 from meshlib.balance.cluster import Cluster, Known
 from meshlib.config.settings import MeshSettings, Mode
 from meshlib.config.snapshot import Snapshots
@@ -382,6 +381,8 @@ class DataPlane:
         if facts.readers:
             call.traits = read_traits(facts.readers, request.view(), options.hash_key)
         if options.explain:
+            from meshlib.adapters.reasons import explain, explain_traits
+
             call.why = explain(view.settings.routes, route, request.view(), facts.clusters(), self.clock.now())
             if call.traits is not None:
                 call.why += explain_traits(call.traits)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from meshlib.adapters.exchange import Exchange
-from meshlib.adapters.observe import Shadow
 from meshlib.adapters.plane import DEFAULT_PORTS, DataPlane
 from meshlib.config.settings import Mode
 from meshlib.context import current_scope, too_late
 from meshlib.errors import DeadlineExceeded, EgressRefused, MeshError, UnknownService
+
+if TYPE_CHECKING:
+    from meshlib.adapters.observe import Shadow
 
 __all__ = ["Ways", "base_of"]
 
@@ -110,6 +113,8 @@ class Ways:
 
     def shadow(self, service: str, make: Callable[[], Exchange]) -> Shadow | None:
         """What would have been done with a call; None where that cannot be told, which must not disturb the call."""
+        from meshlib.adapters.observe import Shadow
+
         try:
             return Shadow(make())
         except Exception as error:

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 
 from meshlib.balance.balancer import Balancer, Member, Usable, is_even, pick_two
 from meshlib.balance.cells import CELLS
-from meshlib.balance.edf import EdfSchedule
-from meshlib.balance.fair_share import FairShare
 from meshlib.balance.settings import LoadBalancing
 
 if TYPE_CHECKING:
@@ -31,6 +29,9 @@ def peak_ewma(members: Sequence[Member], settings: LoadBalancing, now: float, rn
     """By load, or by corrected weight where weights differ."""
     if is_even(members):
         return PeakEwma(members)
+    from meshlib.balance.edf import EdfSchedule
+    from meshlib.balance.fair_share import FairShare
+
     return EdfSchedule(members, now, rng.getrandbits(32), FairShare(members, rng), at_first=_by_weight)
 
 
