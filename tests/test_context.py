@@ -28,19 +28,10 @@ from meshlib.context import (
     scoped,
     timeout,
 )
+from tests.clock import Clock
 from tests.server.standin import serving
 
 pytestmark = pytest.mark.anyio
-
-
-class Clock:
-    """Monotonic time that moves only when told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

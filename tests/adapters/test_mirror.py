@@ -7,7 +7,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -17,17 +17,9 @@ import meshlib
 from meshlib import Mesh
 from meshlib.testing import MeshFixture
 from tests.adapters.support import AsyncCaller, Chunks, Origin, Seen, SyncCaller, address, ok, origins
-from tests.net.wire_servers import RawServer
+from tests.net.wire_servers import RawServer, soon
 
 Caller = SyncCaller | AsyncCaller
-
-
-def eventually(holds: Callable[[], object], within_s: float = 5.0) -> None:
-    """Wait until what another thread does is done."""
-    waited, end = threading.Event(), time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < end, "it did not happen in time"
-        waited.wait(0.002)
 
 
 def closing(seen: Seen, number: int) -> bytes:
@@ -81,7 +73,7 @@ def test_the_copy_is_the_request_as_it_was_sent(caller: Caller) -> None:
         assert record is not None
         assert record.mirrored == ("shadow",)
         assert "mirrored to shadow" in str(record)
-        eventually(lambda: is_quiet(mesh) and shadow.seen)
+        soon(lambda: is_quiet(mesh) and shadow.seen)
         one, other = live.seen[0], shadow.seen[0]
         assert (other.line, other.body) == (one.line, one.body) == ("POST /new?b=c HTTP/1.1", b'{"d":1}')
         theirs = ("x-meshlib-deadline-ms", "x-envoy-expected-rq-timeout-ms", "traceparent")
@@ -103,7 +95,7 @@ def test_several_mirrors_each_get_their_share(caller: Caller) -> None:
         call = caller.run(mesh)
         for _ in range(3):
             call("GET", "/")
-        eventually(lambda: is_quiet(mesh) and len(shadow.seen) == 3)
+        soon(lambda: is_quiet(mesh) and len(shadow.seen) == 3)
         assert len(live.seen) == 3
         assert counts(mesh) == {("shadow", "answered"): 3, ("off", "off"): 3}
         call.close()
@@ -116,7 +108,7 @@ def test_on_each_wire_the_copy_goes_to_the_mirror(caller: Caller, wire: str) -> 
         port = mesh._wiring.snapshots.look("orders").endpoints[0].port
         call = caller.run(mesh)
         call("GET", f"http://127.0.0.1:{port}/x")
-        eventually(lambda: is_quiet(mesh) and len(shadow.seen) == 1)
+        soon(lambda: is_quiet(mesh) and len(shadow.seen) == 1)
         assert [seen.line for seen in live.seen] == ["GET /x HTTP/1.1"]
         assert [seen.line for seen in shadow.seen] == ["GET /x HTTP/1.1"]
         call.close()
@@ -127,7 +119,7 @@ def test_a_streamed_body_is_copied_if_it_was_kept(caller: Caller) -> None:
         call = caller.run(mesh)
         small = call("POST", "/small", content=Chunks(b"ab", b"cd"))
         large = call("POST", "/large", content=Chunks(b"a" * 40_000, b"b" * 40_000))
-        eventually(lambda: is_quiet(mesh) and counts(mesh).get(("shadow", "body")))
+        soon(lambda: is_quiet(mesh) and counts(mesh).get(("shadow", "body")))
         assert [meshlib.record(each).mirrored for each in (small, large)] == [("shadow",), ()]  # type: ignore[union-attr]
         assert [(seen.line, seen.body, seen.header("content-length")) for seen in shadow.seen] == [
             ("POST /small HTTP/1.1", b"abcd", "4")
@@ -143,7 +135,7 @@ def test_a_mirror_that_fails_changes_nothing_for_the_caller(caller: Caller) -> N
     with mirrored(fails) as (mesh, live, shadow):
         call = caller.run(mesh)
         assert [call("GET", f"/{n}").status_code for n in range(4)] == [200] * 4
-        eventually(lambda: is_quiet(mesh) and len(shadow.seen) >= 4)
+        soon(lambda: is_quiet(mesh) and len(shadow.seen) >= 4)
         assert len(live.seen) == 4
         assert sum(counts(mesh).values()) == 4
         orders = mesh._wiring.snapshots.service("orders").state
@@ -159,7 +151,7 @@ def test_a_retried_call_is_copied_once(caller: Caller) -> None:
     with mirrored(live=flaky) as (mesh, live, shadow):
         call = caller.run(mesh)
         assert call("GET", "/").status_code == 200
-        eventually(lambda: is_quiet(mesh) and shadow.seen)
+        soon(lambda: is_quiet(mesh) and shadow.seen)
         assert (len(live.seen), len(shadow.seen)) == (2, 1)
         call.close()
 
@@ -190,14 +182,14 @@ def test_a_copy_goes_on_when_the_caller_gives_up() -> None:
             async with mesh.async_client("orders") as client:
                 task = asyncio.create_task(client.get("/"))
                 await asyncio.to_thread(came.wait, 5)
-                await asyncio.to_thread(eventually, lambda: shadow.seen)
+                await asyncio.to_thread(soon, lambda: shadow.seen)
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await task
 
         asyncio.run(give_up())
         go.set()
-        eventually(lambda: is_quiet(mesh))
+        soon(lambda: is_quiet(mesh))
         assert counts(mesh) == {("shadow", "answered"): 1}
 
 
@@ -212,7 +204,7 @@ def test_copies_end_with_the_mesh() -> None:
         client = mesh.client("orders")
         for _ in range(5):
             client.get("/")
-        eventually(lambda: len(shadow.seen) == 5)
+        soon(lambda: len(shadow.seen) == 5)
         began = time.monotonic()
         mesh.close()
         assert time.monotonic() - began < 2.0
@@ -236,7 +228,7 @@ def test_a_hung_mirror_ends_at_the_routes_timeout_and_a_full_one_is_left_out() -
         records = [meshlib.record(client.post("/", content=b"x" * 10)) for _ in range(6)]
         assert [record.mirrored for record in records if record] == [("shadow",)] * 3 + [()] * 3
         assert (mirrors.room.at_once, mirrors.room.held) == (3, 30)
-        eventually(lambda: is_quiet(mesh))
+        soon(lambda: is_quiet(mesh))
         assert counts(mesh) == {("shadow", "too_many"): 3, ("shadow", "failed"): 3}
         go.set()
 
@@ -254,7 +246,7 @@ def test_a_forked_child_sends_no_copy_of_its_parents() -> None:
         client = mesh.client("orders")
         for _ in range(3):
             client.get("/parent")
-        eventually(lambda: len(shadow.seen) == 3)
+        soon(lambda: len(shadow.seen) == 3)
         pid = os.fork()
         if pid == 0:
             status = 1
@@ -268,7 +260,7 @@ def test_a_forked_child_sends_no_copy_of_its_parents() -> None:
             os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         go.set()
-        eventually(lambda: is_quiet(mesh))
+        soon(lambda: is_quiet(mesh))
         assert [seen.line for seen in shadow.seen if "parent" in seen.line] == ["GET /parent HTTP/1.1"] * 3
         assert counts(mesh) == {("shadow", "answered"): 3}
 
@@ -300,7 +292,7 @@ def test_thousands_of_copies_to_mirrors_that_are_dead_slow_or_rude_leave_nothing
             assert asyncio.run(many()) == [200] * 750
             client = mesh.client("orders")
             assert [client.get("/").status_code for _ in range(50)] == [200] * 50
-            eventually(lambda: is_quiet(mesh), 20)
+            soon(lambda: is_quiet(mesh), 20)
             told = counts(mesh)
             assert sum(count for (name, _), count in told.items() if name == "shadow") == 800
             assert sum(count for (name, _), count in told.items() if name == "dead") == 800

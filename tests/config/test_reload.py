@@ -17,16 +17,10 @@ from meshlib.config.views import EndpointsWaiter
 from meshlib.policy.breaker import BreakerState
 from meshlib.policy.limit import LIMIT_FULL, Waiter
 from meshlib.reloading import written_endpoints
+from tests.clock import Clock
 
 RNG = Random(1)
 TWO = (Endpoint("10.0.0.1", 80), Endpoint("10.0.0.2", 80))
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def settings_of(services: dict[str, Any], **fields: Any) -> MeshSettings:

@@ -14,13 +14,7 @@ from meshlib.balance.subsetting import Subset
 from meshlib.config.choose import read_settings
 from meshlib.config.settings import ClusterSettings, MeshSettings
 from meshlib.config.snapshot import Snapshots
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 def nothing(cluster: ClusterSettings, endpoint: Endpoint) -> object:

@@ -16,6 +16,7 @@ from meshlib.config.server_settings import HopelessSettings
 from meshlib.propagation import DEADLINE_MS
 from meshlib.server import asgi, wsgi
 from meshlib.server.hopeless import FORGET_S, SAMPLES, Hopeless, path_kind, template_of
+from tests.clock import Clock
 from tests.server.standin import StandInMesh
 
 pytestmark = pytest.mark.anyio
@@ -136,14 +137,6 @@ def test_the_template_that_a_framework_leaves_behind() -> None:
 
 
 # In the middlewares
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

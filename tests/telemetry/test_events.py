@@ -12,17 +12,10 @@ import pytest
 from meshlib.telemetry import events
 from meshlib.telemetry.bus import EventBus
 from meshlib.telemetry.events import BreakerClosed, BreakerOpened, Ejected, Event, from_discovery
+from tests.clock import Clock
 
 OPENED = BreakerOpened(service="orders", cluster="orders/v2", for_s=5.0)
 CLOSED = BreakerClosed(service="orders", cluster="orders/v2")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
