@@ -119,8 +119,8 @@ def _is_untouched(client: Any) -> bool:
 
 
 def _may_be_lean(client: Any) -> bool:
-    """Whether the client is open, and of a library whose inside is known. That is found out at the second call: it takes
-    longer than a call, and many a program makes but one.
+    """Whether the client is open, and of a library whose inside is known. That is found out at the second call: it
+    takes longer than a call, and many a program makes but one.
     """
     if client._opened is None:
         client._opened = supported(client.library)
