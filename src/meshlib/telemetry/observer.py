@@ -17,18 +17,17 @@ from meshlib.policy.actions import Start
 from meshlib.policy.call import Call
 from meshlib.telemetry import semconv
 from meshlib.telemetry.changes import Changes
-from meshlib.telemetry.durations import Durations
-from meshlib.telemetry.gauge import Observed
-from meshlib.telemetry.gauges import unwatch, watch
-from meshlib.telemetry.providers import Providers
 from meshlib.telemetry.spans import Spans, fate_of, is_suppressed, quiet
-from meshlib.telemetry.trace_headers import TraceHeaders
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Meter, MeterProvider
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
     from meshlib.balance.balancer import Member
+    from meshlib.telemetry.durations import Durations
+    from meshlib.telemetry.gauge import Observed
+    from meshlib.telemetry.providers import Providers
+    from meshlib.telemetry.trace_headers import TraceHeaders
 
 __all__ = ["NullObserver", "Observer", "SpanMode", "hushed"]
 
@@ -231,7 +230,10 @@ class Observer:
 
     def close(self) -> None:
         """Report nothing more through observable instruments."""
-        unwatch(self)
+        if self._durations is not None:
+            from meshlib.telemetry.gauges import unwatch
+
+            unwatch(self)
 
     def renew_lock(self) -> None:
         """After a fork, in the child."""
@@ -247,6 +249,9 @@ class Observer:
             self._retries[cluster] = self._retries.get(cluster, 0) + 1
 
     def _load(self) -> Providers:
+        from meshlib.telemetry.providers import Providers
+        from meshlib.telemetry.trace_headers import TraceHeaders
+
         self._trace_headers = TraceHeaders()
         providers = self._providers = Providers(*self._given)
         return providers
@@ -257,9 +262,13 @@ class Observer:
             return None
         known = self._durations
         if known is None or known[0] is not meter:
+            from meshlib.telemetry.durations import Durations
+
             # Two threads may come here at once: instruments of the same name are one, and `watch` counts us once.
             known = self._durations = (meter, Durations(meter))
             if self.observed is not None:
+                from meshlib.telemetry.gauges import watch
+
                 watch(meter, self)
         return known[1]
 
