@@ -22,7 +22,6 @@ __all__ = [
     "known_method",
     "peer_attributes",
     "redact_query",
-    "redact_url",
     "zone_of",
 ]
 
@@ -101,20 +100,6 @@ def redact_query(query: str) -> str:
         name, equals, _ = pair.partition("=")
         pairs.append(f"{name}={_REDACTED}" if equals and name in _SECRETS else pair)
     return "&".join(pairs)
-
-
-def redact_url(url: str) -> str:
-    """The URL without its credentials, and with its query as `redact_query` leaves it."""
-    head, mark, rest = url.partition("?")
-    scheme, slashes, after = head.partition("://")
-    if slashes:
-        authority, slash, path = after.partition("/")
-        userinfo, at, host = authority.rpartition("@")
-        if at:
-            hidden = f"{_REDACTED}:{_REDACTED}" if ":" in userinfo else _REDACTED
-            head = f"{scheme}://{hidden}@{host}{slash}{path}"
-    query, hash_mark, fragment = rest.partition("#")
-    return f"{head}{mark}{redact_query(query)}{hash_mark}{fragment}"
 
 
 def error_type(error: BaseException) -> str:

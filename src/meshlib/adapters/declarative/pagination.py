@@ -11,7 +11,7 @@ import httpx
 from meshlib.adapters.declarative.operation import PAGES
 from meshlib.dataclass import dataclass
 
-__all__ = ["ByCursor", "ByLink", "ByPage", "NextPage", "Pages", "dig", "link_to", "paginated", "shape_of"]
+__all__ = ["ByCursor", "ByLink", "ByPage", "Pages", "dig", "link_to", "paginated", "shape_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,19 +69,6 @@ class Pages:
     by: ByCursor | ByLink | ByPage
     items: str | None
     max_pages: int
-
-
-@dataclass(frozen=True, slots=True)
-class NextPage:
-    """What to ask for next: the first request with another query parameter, or another target.
-
-    Attributes:
-        parameter: name and value.
-        target: path and query.
-    """
-
-    parameter: tuple[str, str] | None = None
-    target: str | None = None
 
 
 def paginated(by: ByCursor | ByLink | ByPage, *, items: str | None = None, max_pages: int = 1000) -> Callable[[F], F]:
