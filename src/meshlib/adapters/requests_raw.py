@@ -10,13 +10,17 @@ from typing import Any
 
 from requests import PreparedRequest
 from urllib3 import HTTPResponse
-from urllib3._collections import HTTPHeaderDict
 
 from meshlib.adapters.exchange import Exchange
 from meshlib.adapters.reading import Reading
 from meshlib.adapters.requests_errors import as_requests
 from meshlib.errors import MeshError
 from meshlib.net.wire import Headers, SyncWireResponse
+
+try:
+    from urllib3 import HTTPHeaderDict
+except ImportError:  # before urllib3 2.0 it was not public
+    from urllib3._collections import HTTPHeaderDict
 
 __all__ = ["Incoming", "RawResponse", "raw_response"]
 
