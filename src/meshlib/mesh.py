@@ -109,8 +109,8 @@ class Mesh:
             service: to which relative URLs go, as in ``mesh.client("orders").get("/orders/42")``; None for none.
             options: those of `httpx.Client`. ``timeout``: a number is the total of each call; the default is the
                 configuration's. ``transport``: an `httpx.BaseTransport` to use as the wire beneath the mesh. Those of
-                connections (``verify``, ``cert``, ``http2``, ``limits``) have no effect: a service's ``tls``, ``http2``
-                and ``pool`` in the configuration take their place.
+                connections (``verify``, ``cert``, ``http2``, ``limits``) hold for hosts outside the mesh; of a service
+                ``tls``, ``http2`` and ``pool`` in the configuration take their place.
 
         Returns:
             The client.
@@ -149,8 +149,8 @@ class Mesh:
         return AsyncMeshTransport(self._wiring.plane, stock=fallback)
 
     def attach(self, client: T) -> T:
-        """Let the calls of an existing client go through the mesh, as of `httpx.Client` or `httpx.AsyncClient`; returns
-        it.
+        """Let the calls of an existing client or session of httpx, httpx2, requests or aiohttp go through the mesh;
+        returns it.
 
         Raises:
             TypeError: if it is no client of a library that the mesh knows.
@@ -236,6 +236,7 @@ class Mesh:
 
         Raises:
             DeadlineExceeded: if it takes longer than `timeout`; the message says what is missing.
+            ValueError: if `timeout` is not a duration.
         """
         import asyncio
 
