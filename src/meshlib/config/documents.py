@@ -68,7 +68,9 @@ class Document:
         return None
 
 
-def read_documents(path: FilePath, name: str, *, piped: bool = False, max_bytes: int = MAX_BYTES) -> list[Document]:
+def read_documents(
+    path: FilePath, name: str, *, piped: bool = False, max_bytes: int = MAX_BYTES, number_keys: bool = False
+) -> list[Document]:
     """Read the documents of a file.
 
     Args:
@@ -76,6 +78,7 @@ def read_documents(path: FilePath, name: str, *, piped: bool = False, max_bytes:
         name: how errors name it.
         piped: whether it may be something else than a file: it is waited for what comes.
         max_bytes: that it may have.
+        number_keys: whether a number may be a key of YAML, and is text, in whatever document.
 
     Raises:
         DocumentError: if it cannot be read, is too large, or is not in the format that its name says.
@@ -90,7 +93,7 @@ def read_documents(path: FilePath, name: str, *, piped: bool = False, max_bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _unreadable(name, f"cannot be read: {reason}") from error
-    return parse(content, path.suffix.lower(), name, path.parent, max_bytes)
+    return parse(content, path.suffix.lower(), name, path.parent, max_bytes, number_keys)
 
 
 def _at_once(path: str, flags: int) -> int:
@@ -99,7 +102,12 @@ def _at_once(path: str, flags: int) -> int:
 
 
 def parse(
-    content: bytes, suffix: str, name: str, directory: FilePath | None = None, max_bytes: int = MAX_BYTES
+    content: bytes,
+    suffix: str,
+    name: str,
+    directory: FilePath | None = None,
+    max_bytes: int = MAX_BYTES,
+    number_keys: bool = False,
 ) -> list[Document]:
     """Make documents of a file's content: of YAML one for each, with ``---`` in between; at least one.
 
@@ -108,7 +116,7 @@ def parse(
         suffix: what the file's name ends in: ``.yaml``, ``.yml``, ``.toml`` or ``.json``.
         name: how errors name the file.
         directory: what its includes are relative to.
-        max_bytes: that it may have.
+        max_bytes, number_keys: as of `read_documents`.
 
     Raises:
         DocumentError: as `read_documents` says.
@@ -124,7 +132,8 @@ def parse(
         line = content.count(b"\n", 0, error.start) + 1
         raise _unreadable(name, f"is not UTF-8: {error.reason} at byte {error.start}", line) from None
     try:
-        found = FORMATS[suffix](text)
+        numbered = number_keys and suffix in (".yaml", ".yml")
+        found = read_yaml(text, number_keys=True) if numbered else FORMATS[suffix](text)
         sizes = []
         for data, lines in found:
             if data is not None and not isinstance(data, dict):

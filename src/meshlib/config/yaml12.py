@@ -53,8 +53,12 @@ class SourceError(Exception):
         self.path = path
 
 
-def read_yaml(text: str) -> list[tuple[Any, dict[Path, int]]]:
+def read_yaml(text: str, *, number_keys: bool = False) -> list[tuple[Any, dict[Path, int]]]:
     """Read the documents of a file.
+
+    Args:
+        text: of the file.
+        number_keys: whether a number may be a key, and is text, in whatever document.
 
     Returns:
         Of each its value, made of dicts, lists and scalars (None for an empty one), and the line of each field and list
@@ -63,7 +67,7 @@ def read_yaml(text: str) -> list[tuple[Any, dict[Path, int]]]:
     Raises:
         SourceError: if it is not YAML, has a key twice, a tag other than those of the core schema, or passes a bound.
     """
-    builder = _Builder()
+    builder = _Builder(number_keys=number_keys)
     try:
         return builder.build(yaml.parse(text, Loader=_LOADER))
     except yaml.MarkedYAMLError as error:
@@ -80,8 +84,9 @@ def read_yaml(text: str) -> list[tuple[Any, dict[Path, int]]]:
 class _Builder:
     """Turns events into a value. The recursion is bounded by `MAX_DEPTH`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, number_keys: bool) -> None:
         self.lines: dict[Path, int] = {}
+        self._numbers_allowed = number_keys
         self._anchors: dict[str, Any] = {}
         self._sizes: dict[str, int] = {}
         self._open: set[str] = set()
@@ -97,7 +102,8 @@ class _Builder:
                 self.lines = {}
                 self._anchors, self._sizes, self._number_keys = {}, {}, []
                 value = self._value(next(events), events, ())
-                if self._number_keys and not _is_of_kubernetes(value) and not _is_openapi(value):
+                allowed = self._numbers_allowed or _is_of_kubernetes(value) or _is_openapi(value)
+                if self._number_keys and not allowed:
                     raise self._number_keys[0]
                 documents.append((value, self.lines))
         return documents

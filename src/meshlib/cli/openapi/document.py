@@ -127,13 +127,13 @@ class OpenApi:
         return self._anchors[file][name]
 
     def settled(self, ref: str) -> str:
-        """A reference, without the detour by one that only leads to another file."""
+        """A reference, without the detour by those that only lead on; another name of a schema stays one."""
         first = ref
         if first not in self._settled:
             for _ in range(_MAX_STEPS):
                 node = self.find(ref)
                 goal = node.get("$ref") if isinstance(node, dict) and len(node) == 1 else None
-                if not isinstance(goal, str) or goal.startswith("#"):
+                if not isinstance(goal, str) or (goal.startswith("#") and ref.startswith("#/components/schemas/")):
                     break
                 ref = goal
             self._settled[first] = ref

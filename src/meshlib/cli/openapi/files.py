@@ -72,7 +72,7 @@ class Files:
         if len(self._found) >= MAX_FILES:
             raise FileError(f"leads to more than {MAX_FILES} files")
         try:
-            documents = read_documents(path, file, max_bytes=MAX_BYTES)
+            documents = read_documents(path, file, max_bytes=MAX_BYTES, number_keys=True)
         except DocumentError as error:
             raise FileError(f"leads to a file that cannot be used: {error}") from None
         if len(documents) != 1:

@@ -237,7 +237,9 @@ class Types:
         if self._is_model(schema) and "$ref" not in schema:
             self._model(name, schema, self.shapes.tags.get(ref, {}))
         else:
-            self.aliases[name] = self._expression(schema, name + "Value")
+            made = self._expression(schema, name + "Value")
+            # `Nothing | None` could not be looked up, were it None.
+            self.aliases[name] = Subscript("Literal", (NONE,)) if made == NONE else made
 
     def _is_model(self, schema: Any) -> bool:
         return isinstance(schema, dict) and not is_union(schema) and self.shapes.properties(schema) is not None
