@@ -8,7 +8,7 @@ The layers, highest first; a module imports from its own layer and from those be
     net discovery security telemetry fleet
     config
     policy balance routing
-    context errors propagation degradation served_request
+    context errors executor propagation degradation served_request
     dataclass durations
 
 Within a layer the packages may use each other as long as no circle comes of it; policy, balance and routing are free of
@@ -43,7 +43,7 @@ LAYERS = (
     {"net", "discovery", "security", "telemetry", "fleet"},
     {"config"},
     {"policy", "balance", "routing"},
-    {"context", "errors", "propagation", "degradation", "served_request"},
+    {"context", "errors", "executor", "propagation", "degradation", "served_request"},
     {"dataclass", "durations", "_version"},
 )
 RANK = {part: rank for rank, parts in enumerate(reversed(LAYERS)) for part in parts}
@@ -78,8 +78,6 @@ ALLOWED = {
     ("balance", "random.Random"): "the type of `rng`",
     ("routing", "random.Random"): "the type of `rng`",
     ("context", "time.monotonic"): "a deadline is a point on this clock",
-    ("context", "concurrent.futures.ThreadPoolExecutor"): "ContextExecutor is one",
-    ("context", "concurrent.futures.Future"): "what ContextExecutor returns",
 }
 """Exceptions: what a part of the package uses of an impure module, and why it may."""
 

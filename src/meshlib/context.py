@@ -17,7 +17,6 @@ import functools
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
@@ -27,7 +26,7 @@ from meshlib.durations import Duration, parse_duration
 from meshlib.served_request import ServedRequest
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from meshlib.executor import ContextExecutor as ContextExecutor
 
 __all__ = [
     "ContextExecutor",
@@ -409,26 +408,10 @@ def carry(function: Callable[P, T]) -> Callable[P, T]:
     return bound
 
 
-class ContextExecutor(ThreadPoolExecutor):
-    """A thread pool whose tasks run in the context of their submitter: deadline, trace and baggage included.
+def __getattr__(name: str) -> Any:
+    # Those that use no executor load none.
+    if name == "ContextExecutor":
+        from meshlib.executor import ContextExecutor
 
-    There is none of processes, to which a context cannot be sent: give what a task needs of it as an argument.
-    """
-
-    @classmethod
-    def install(cls, loop: AbstractEventLoop, max_workers: int | None = None) -> Self:
-        """Make a pool the default executor of `loop`, so that ``loop.run_in_executor(None, ...)`` inherits, too.
-
-        The loop shuts it down when it ends.
-
-        Args:
-            loop: whose default executor it is from now on; mostly ``asyncio.get_running_loop()``.
-            max_workers: threads; None for as many as `concurrent.futures.ThreadPoolExecutor` has by default.
-        """
-        executor = cls(max_workers, "meshlib-context")
-        loop.set_default_executor(executor)
-        return executor
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run ``fn(*args, **kwargs)`` in a copy of the context of here and now."""
-        return super().submit(functools.partial(contextvars.copy_context().run, fn, *args, **kwargs))
+        return ContextExecutor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,6 @@ import select
 import socket
 import threading
 import time
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from meshlib.net.connection import DeadlinePassed, has_passed
@@ -22,6 +21,7 @@ from meshlib.net.steps import Bell, Steps, Wait
 
 if TYPE_CHECKING:
     from asyncio import Future as LoopFuture
+    from concurrent.futures import Future
 
 __all__ = ["AddressInfo", "lookup_async", "lookup_steps", "lookup_sync", "pause"]
 
@@ -160,6 +160,8 @@ class _Lookups:
         Raises:
             RuntimeError: if no thread can be started.
         """
+        from concurrent.futures import Future  # by those alone that look for names
+
         key = (host, port)
         with self._lock:
             answer = self._under_way.get(key)
