@@ -366,7 +366,7 @@ def test_imports_are_read_from_source(source: str, expected: set[tuple[str, str]
     assert {(item.module, item.name) for item in imports_of(source, "meshlib.policy")} == expected
 
 
-@pytest.mark.parametrize("package", ["policy", "balance", "routing", "net", "discovery", "adapters"])
+@pytest.mark.parametrize("package", ["policy", "balance", "routing", "net", "discovery", "telemetry", "adapters"])
 def test_packages_list_their_modules(package: str) -> None:
     folder = SOURCE / package
     words = re.findall(r"\w+\*?", ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "")

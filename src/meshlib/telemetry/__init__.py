@@ -2,6 +2,16 @@
 
 `setup` sends traces and metrics by OTLP, for applications that have no OpenTelemetry SDK of their own. Everything else
 reports to whatever the application has set up. Importing this package imports no OpenTelemetry.
+
+    observer                    what the drivers tell of each call, and what becomes of it:
+    spans, trace_headers        a span for each attempt; the trace on the wire
+    durations                   the two histograms
+    changes, bus                changes of state that are noticed; where events go
+    event, events               what events have in common; those of calls and their services, and in
+                                `serving_events` and `lifecycle_events` those of what this process serves
+    gauge, gauges               an instrument that is read; all of them, with `gauges_members` and `gauges_serving`
+    semconv, providers          the names of OpenTelemetry; what the application has set up of it
+    otlp                        `setup`
 """
 
 from __future__ import annotations
