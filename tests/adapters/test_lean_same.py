@@ -208,7 +208,9 @@ def made(
         results.append(outcome(result) if isinstance(result, httpx.Response) else told(result))
 
     async def in_loop() -> list[Any]:
-        async_client = pair.mesh.async_client("orders", **options) if meshed else httpx.AsyncClient(verify=TLS, **options)
+        async_client = (
+            pair.mesh.async_client("orders", **options) if meshed else httpx.AsyncClient(verify=TLS, **options)
+        )
         async with async_client:
             for method, url, arguments in calls:
                 try:
