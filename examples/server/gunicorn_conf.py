@@ -3,9 +3,9 @@
 Without any: ``gunicorn -c python:meshlib.server.gunicorn draining:app``.
 """
 
-from meshlib.server.gunicorn import graceful_timeout, post_worker_init, worker_exit
+from meshlib.server.gunicorn import child_exit, graceful_timeout, post_worker_init, worker_exit
 
 workers = 2
 timeout = 60
 
-__all__ = ["graceful_timeout", "post_worker_init", "timeout", "worker_exit", "workers"]
+__all__ = ["child_exit", "graceful_timeout", "post_worker_init", "timeout", "worker_exit", "workers"]

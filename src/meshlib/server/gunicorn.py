@@ -2,20 +2,26 @@
 
 Each worker drains when it is told to end, whatever its class (sync, gthread, gevent, uvicorn's, gunicorn's own for
 ASGI), and the port has one entry in the registry, as ``register:`` says, held by one of them. With a configuration file
-of your own: ``from meshlib.server.gunicorn import graceful_timeout, post_worker_init, worker_exit``.
+of your own: ``from meshlib.server.gunicorn import child_exit, graceful_timeout, post_worker_init, worker_exit``.
+
+What callers are told of load is that of all workers together (`meshlib.server.workers`).
 
 All meshes that the application makes take part; a worker finds them when it has loaded the application. This module is
-loaded by the master before anything is patched for gevent, so it imports nothing by itself.
+loaded by the master before anything is patched for gevent, so it imports nothing that this would change.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from meshlib.server import workers as _workers  # without the bar gunicorn would take it for a setting
+
 if TYPE_CHECKING:
     from meshlib.server.lifecycle import Lifecycle
 
-__all__ = ["graceful_timeout", "post_worker_init", "worker_exit"]
+__all__ = ["child_exit", "graceful_timeout", "post_worker_init", "worker_exit"]
+
+_workers.share()  # before the workers are forked
 
 graceful_timeout = 60
 """How long the master waits for workers: a notice and the time for what is in flight, with a margin."""
@@ -33,7 +39,13 @@ def post_worker_init(worker: Any) -> None:
         logging.getLogger("meshlib.server").warning(text)
     elif not worker.alive:
         return  # it was told to end while it loaded
-    elif type(worker).__module__.startswith("uvicorn"):
+    else:
+        _workers.join(worker.age)
+        _begin(worker, found)
+
+
+def _begin(worker: Any, found: list[Lifecycle]) -> None:
+    if type(worker).__module__.startswith("uvicorn"):
         _by_lifespan(worker)
     else:
         _by_signal(worker, found)
@@ -43,8 +55,14 @@ def worker_exit(server: Any, worker: Any) -> None:
     """The hook of gunicorn: a worker has served what it had."""
     from meshlib.server.lifecycle import lifecycles
 
+    _workers.leave()
     for lifecycle in lifecycles(None):
         lifecycle.end()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """The hook of gunicorn, in its master: a worker has ended, however it did."""
+    _workers.left(worker.pid)
 
 
 def _by_lifespan(worker: Any) -> None:

@@ -17,7 +17,8 @@ written anew ten times a second at most:
     named_metrics.loop_lag_ms       how late the event loop is
     named_metrics.threads_wanted    what waits for a thread, of anyio's or the loop's (`meshlib.server.loop_lag`)
 
-A figure of 0 is left out. The header ``x-meshlib-load`` has `in_flight` and `latency_ms` of the moment, for Prequal
+Of gunicorn's workers any one tells of all together, but for latency (`meshlib.server.workers`). A figure of 0 is left
+out. The header ``x-meshlib-load`` has `in_flight` and `latency_ms` of the moment, for Prequal
 (`meshlib.balance.prequal`); and a probe is answered with it (`meshlib.propagation.LOAD_PROBE`).
 
 One process computes on one CPU at a time, as long as Python has its global lock, so a share of 1 is full use. An
@@ -41,6 +42,7 @@ from meshlib.server.backlog import Backlog, backlog
 from meshlib.server.latency_bins import LatencyBins
 from meshlib.server.loop_lag import LoopLag
 from meshlib.server.refusal import Refusal
+from meshlib.server.workers import Figures, Slot, mine, together
 
 __all__ = ["LoadReporter"]
 
@@ -103,10 +105,13 @@ class LoadReporter:
         self._written = 0, 0.0, write_in_flight(0, 0.0)
         self._latencies = LatencyBins()
         self._loops = LoopLag()
+        self._slot: Slot | None = None
 
     def arrived(self) -> None:
         """A request has begun."""
         self._requests += 1
+        if self._slot is not None:
+            self._count(self._slot)
 
     def ended(self, found: int, took_s: float, error: bool) -> None:
         """A request has ended.
@@ -121,26 +126,37 @@ class LoadReporter:
             self._errors += 1
         elif took_s >= 0.0:  # the clock may have gone back
             self._latencies.note(found, took_s, self._clock())
+        if self._slot is not None:
+            self._count(self._slot)
 
     def report(self) -> LoadReport:
-        """How loaded this process is now."""
+        """How loaded this process is now, together with those that share its port, as far as it knows them."""
         now = self._clock()
         self._reckon(now)
         self._sample(now)
         serving, waiting, limit = self.occupancy()
-        own = self._measure()
-        if not own and limit > 0:
-            own = serving / limit
+        rates, loops = (self._requests_per_s, self._errors_per_s), self._loops
+        own = Figures(
+            serving, waiting, limit, *rates, self._cpu, self._measure(), loops.lag_s, float(loops.threads_wanted)
+        )
+        all_of_them, slot = own, self._shared()
+        if slot is not None:
+            slot.write(now, own)
+            all_of_them = together([own, *slot.others(now, self._window_s)])
+        utilization = all_of_them.own
+        if not utilization and all_of_them.limit > 0:
+            utilization = all_of_them.serving / all_of_them.limit
         backlog = self._backlog()
         named = {
-            "in_flight": float(serving + waiting),
+            "in_flight": float(all_of_them.serving + all_of_them.waiting),
             "latency_ms": 1000.0 * self._latencies.median(serving + waiting, now),
-            "waiting": float(waiting),
+            "waiting": float(all_of_them.waiting),
             "backlog": 0.0 if backlog is None else float(backlog.waiting),
-            "loop_lag_ms": 1000.0 * self._loops.lag_s,
-            "threads_wanted": float(self._loops.threads_wanted),
+            "loop_lag_ms": 1000.0 * all_of_them.lag_s,
+            "threads_wanted": all_of_them.threads_wanted,
         }
-        return LoadReport(own, self._cpu, 0.0, self._requests_per_s, self._errors_per_s, named_metrics=named)
+        rps, eps = all_of_them.requests_per_s, all_of_them.errors_per_s
+        return LoadReport(utilization, all_of_them.cpu, 0.0, rps, eps, named_metrics=named)
 
     def header(self) -> bytes:
         """The value of ``endpoint-load-metrics``; empty while there is nothing to say."""
@@ -153,8 +169,10 @@ class LoadReporter:
     def in_flight(self) -> bytes:
         """The value of ``x-meshlib-load``."""
         serving, waiting, _ = self.occupancy()
-        in_flight = serving + waiting
-        latency_s = self._latencies.median(in_flight, self._clock())
+        in_flight, now = serving + waiting, self._clock()
+        latency_s = self._latencies.median(in_flight, now)
+        if (slot := self._shared()) is not None:
+            in_flight += slot.in_flight(now)
         last = self._written
         if last[0] != in_flight or last[1] != latency_s:
             last = self._written = in_flight, latency_s, write_in_flight(in_flight, latency_s)
@@ -182,6 +200,22 @@ class LoadReporter:
         """The response to a probe."""
         headers = tuple((name.decode(), value.decode()) for name, value in self.headers(asked))
         return Refusal(HTTPStatus.OK, (("content-length", "0"), ("cache-control", "no-store"), *headers), b"")
+
+    def _shared(self) -> Slot | None:
+        """Where this worker of several writes, from when somebody asks."""
+        if self._slot is None and (slot := mine()) is not None and not slot.taken:
+            slot.take(self._clock())
+            self._slot = slot
+            self._count(slot)
+        return self._slot
+
+    def _count(self, slot: Slot) -> None:
+        """Tell the others how much there is here. Of threads that do so at once the last one is right, or the next."""
+        for _ in range(4):
+            counted = self.occupancy()
+            slot.count(*counted)
+            if self.occupancy() == counted:
+                return
 
     def _measure(self) -> float:
         if self._utilization is None:
