@@ -66,6 +66,14 @@ class Ticket:
 
         return timed
 
+    @property
+    def refused(self) -> str:
+        """Why a request that is only observed would have been refused while it waited; empty if it would not."""
+        if self._waiter is None:
+            return ""
+        self._admission.queue.settle(self._admission.clock())
+        return self._waiter.refused and ("expired" if self._waiter.refused == "expired" else "overload")
+
     def release(self, ok: bool | None = True) -> None:
         """The request is over. Once more does nothing.
 
@@ -138,16 +146,12 @@ class Admission:
             answer = self._wait_blocking(answer)
         return Ticket(self, caller) if answer is None else _refused(answer)
 
-    def observe(self, arrival: Arrival, headers: ReceivedHeaders) -> Ticket:
-        """Count what would become of a request that is served whatever that is."""
+    def observe(self, arrival: Arrival, headers: ReceivedHeaders) -> Ticket | Refusal:
+        """What would become of a request that is served whatever that is: a place, perhaps in the queue, or refused."""
         caller = self._caller(arrival, headers)
         self.queue.settle(self.clock())
         answer = self._ask(arrival, headers, caller)
-        if isinstance(answer, Shed):
-            ticket = Ticket(self, caller)
-            ticket._open = False
-            return ticket
-        return Ticket(self, caller, answer)
+        return _refused(answer) if isinstance(answer, Shed) else Ticket(self, caller, answer)
 
     def _caller(self, arrival: Arrival, headers: ReceivedHeaders) -> Hashable:
         source = self.queue.settings.fair_by

@@ -18,12 +18,13 @@ from meshlib.server.cancellation import Cancellation
 from meshlib.server.closing import closing
 from meshlib.server.departure import Departure
 from meshlib.server.intake import KEY, UNIX, HasSettings, IntakeCounts
+from meshlib.server.interface import takes
 from meshlib.server.refusal import Refusal, refusal_for
-from meshlib.server.serving import Served, serving_of
+from meshlib.server.served import Observed, Served
+from meshlib.server.serving import serving_of
 from meshlib.server.waiting import Waiting
 
 if TYPE_CHECKING:
-    from meshlib.server.admission import Ticket
     from meshlib.server.cancellation import Reason
     from meshlib.server.intake import Arrival
     from meshlib.server.load import LoadReporter
@@ -62,6 +63,7 @@ class MeshMiddleware:
 
     Raises:
         ConfigError: if a trusted peer is not written as CIDR.
+        TypeError: if `app` is no ASGI application, `mesh` no mesh, or `load` no reporter.
     """
 
     def __init__(
@@ -72,6 +74,8 @@ class MeshMiddleware:
         map_errors: bool = True,
         load: LoadReporter | None = None,
     ) -> None:
+        if not takes(app, 3):
+            raise TypeError(f"{app!r} is no ASGI application: there are meshlib.server.wsgi and meshlib.server.django")
         self.app = app
         self._serving = serving_of(mesh)
         if load is not None:
@@ -94,10 +98,12 @@ class MeshMiddleware:
         entered = self._serving.enter(peer_of(scope), headers, scope["method"], scope["path"], mount, scope)
         if isinstance(entered, Waiting):
             await self._wait(entered, scope, receive, send)
-        elif isinstance(entered, (Served, Refusal)):
-            await self._go_on(entered, scope, receive, send)
+        elif entered is None:
+            await self.app(scope, receive, send)
+        elif isinstance(entered, Observed):
+            await self._observe(entered, scope, receive, send)
         else:
-            await self._pass(entered, scope, receive, send)
+            await self._go_on(entered, scope, receive, send)
 
     async def _wait(self, waiting: Waiting, scope: Scope, receive: Receive, send: Send) -> None:
         departure = Departure(scope, receive)
@@ -107,13 +113,19 @@ class MeshMiddleware:
         finally:
             departure.close()
 
-    async def _pass(self, ticket: Ticket | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _observe(self, observed: Observed, scope: Scope, receive: Receive, send: Send) -> None:
         """Leave a request to the application, untouched."""
+        if self._serving.cancels(scope["method"]):
+            observed.cut_at = observed.arrival.request.deadline
+        if observed.ticket is not None:
+            send = observed.ticket.timed(send)
+        response = Response(send, observed)
         try:
-            await self.app(scope, receive, send if ticket is None else _observed(ticket.timed(send), ticket))
-        finally:
-            if ticket is not None:
-                ticket.release(None)
+            await self.app(scope, receive, response.send)
+        except BaseException as error:
+            observed.end(0, "" if isinstance(error, Exception) else "server")
+            raise
+        observed.end(response.status, "disconnect" if response.status else "")
 
     async def _go_on(self, served: Served | Refusal, scope: Scope, receive: Receive, send: Send) -> None:
         if isinstance(served, Refusal):
@@ -276,17 +288,6 @@ def peer_of(scope: Scope) -> str | None:
     server = scope.get("server")
     # ASGI writes the address of a Unix socket as its path and no port.
     return UNIX if server and server[1] is None else None
-
-
-def _observed(send: Send, ticket: Ticket) -> Send:
-    """`send`, with the place given back behind the last byte."""
-
-    async def watched(message: Message) -> None:
-        await send(message)
-        if message["type"] in _BODIES and not message.get("more_body"):
-            ticket.release()
-
-    return watched
 
 
 async def _answer(send: Send, method: str, refusal: Refusal, told: Iterable[tuple[bytes, bytes]] = ()) -> None:

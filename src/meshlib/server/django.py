@@ -33,13 +33,13 @@ from meshlib.server.closing import is_kept
 from meshlib.server.intake import KEY
 from meshlib.server.pieces import in_pieces
 from meshlib.server.refusal import LATE, Refusal, refusal_for
-from meshlib.server.serving import Served, serving_of
+from meshlib.server.serving import serving_of
 from meshlib.server.waiting import Waiting
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
-    from meshlib.server.admission import Ticket
     from meshlib.server.intake import Arrival
+    from meshlib.server.served import Served
 
 __all__ = ["MeshMiddleware", "mesh"]
 
@@ -99,12 +99,8 @@ class MeshMiddleware:
             entered = entered.wait_blocking()
         if isinstance(entered, Refusal):
             return _response_of(entered)
-        if not isinstance(entered, Served):
-            try:
-                return self.get_response(request)
-            finally:
-                if entered is not None:
-                    entered.release()
+        if entered is None:
+            return self.get_response(request)
         begun = _Begun(entered, store)
         try:
             response = begun.pieces.run(self.get_response, request)
@@ -113,7 +109,7 @@ class MeshMiddleware:
             raise
         return begun.end_with(request, self._answer(request, response))
 
-    def _enter(self, request: Any, store: Any) -> Served | Refusal | Waiting | Ticket | None:
+    def _enter(self, request: Any, store: Any) -> Served | Refusal | Waiting | None:
         peer = wsgi.peer_of(store) if store is request.META else asgi.peer_of(store)
         path, mount = request.path, request.path.removesuffix(request.path_info)
         return self._serving.enter(peer, wsgi.WsgiHeaders(request.META), request.method, path, mount, store)
@@ -140,16 +136,12 @@ class MeshMiddleware:
             entered = await entered.wait()
         if isinstance(entered, Refusal):
             return _response_of(entered)
-        if not isinstance(entered, Served):
-            try:
-                return await self.get_response(request)
-            finally:
-                if entered is not None:
-                    entered.release()
+        if entered is None:
+            return await self.get_response(request)
         begun = _Begun(entered, store)
         work = begun.pieces.run_async(self.get_response, request)
         try:
-            response = await self._in_time(request, begun.arrival, work)
+            response = await (work if entered.observed else self._in_time(request, begun.arrival, work))
         except asyncio.CancelledError:
             begun.served.end(0, "disconnect")
             self._left(request, begun.arrival)
@@ -226,8 +218,10 @@ class _Begun:
     __slots__ = ("arrival", "pieces", "served")
 
     def __init__(self, served: Served, store: Any) -> None:
-        self.arrival = store[KEY] = served.arrival
-        self.pieces = in_pieces(served.arrival)
+        self.arrival = served.arrival
+        if not served.observed:
+            store[KEY] = served.arrival
+        self.pieces = in_pieces(served.arrival, observed=served.observed)
         self.served = served
 
     def end_with(self, request: Any, response: Any) -> Any:

@@ -252,15 +252,22 @@ class Intake:
         return peer is not None and peer in self._trusted
 
     def glance(self, peer: str | None, headers: ReceivedHeaders) -> Arrival:
-        """What of a request counts for admission, where nothing of it is taken in (mode ``observe``)."""
+        """What of a request decides whether it would be served, where nothing of it is taken in (mode ``observe``)."""
         request = ServedRequest(None, _address(peer))
         if not self.trusts(peer):
             return Arrival(request)
-        known = headers.known()
+        known, now = headers.known(), context.monotonic()
         if self._deadline:
-            request.deadline = parse_deadline(known, context.monotonic(), Ignored())
+            request.deadline = parse_deadline(known, now, Ignored())
         criticality = parse_criticality(known, Ignored()) if self._criticality else None
-        return Arrival(request, trusted=True, criticality=criticality)
+        return Arrival(
+            request, trusted=True, criticality=criticality, expired=self._is_over(request.deadline, now, self.server)
+        )
+
+    @staticmethod
+    def _is_over(deadline: float | None, now: float, server: ServerSettings) -> bool:
+        """Whether there is not enough time left to begin."""
+        return deadline is not None and deadline - now <= server.min_remaining_s + _ROUNDING_S
 
     def take(self, peer: str | None, headers: ReceivedHeaders) -> Arrival | None:
         """What the request brings along; None if it is to pass untouched, by the mode of now.
@@ -284,7 +291,7 @@ class Intake:
 
         now = context.monotonic()
         deadline = parse_deadline(known, now, self.counts) if known and self._deadline else None
-        expired = deadline is not None and deadline - now <= settings.server.min_remaining_s + _ROUNDING_S
+        expired = deadline is not None and self._is_over(deadline, now, settings.server)
         if expired:
             self.counts.add("expired")
         if settings.mode != "on":

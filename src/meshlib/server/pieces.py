@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 
     from meshlib.server.intake import Arrival
 
-__all__ = ["Pieces", "in_pieces"]
+__all__ = ["Pieces", "Untouched", "in_pieces"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def in_pieces(arrival: Arrival) -> HeldScope | Pieces:
-    """What runs the pieces of a request; one without a trace has a scope alone."""
+def in_pieces(arrival: Arrival, *, observed: bool = False) -> HeldScope | Pieces | Untouched:
+    """What runs the pieces of a request; one without a trace has a scope alone, one that is only observed nothing."""
+    if observed:
+        return _UNTOUCHED
     scope = HeldScope(arrival.inherited())
     return scope if arrival.trace is None else Pieces(scope, arrival.trace)
 
@@ -56,3 +58,20 @@ class Pieces:
         finally:
             self._trace = otel_context.get_current()
             otel_context.detach(token)
+
+
+class Untouched:
+    """Runs pieces as if nobody did."""
+
+    __slots__ = ()
+
+    def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function`."""
+        return function(*args, **kwargs)
+
+    async def run_async(self, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Await what `function` returns."""
+        return await function(*args, **kwargs)
+
+
+_UNTOUCHED = Untouched()

@@ -11,21 +11,22 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from opentelemetry import trace
 
 from meshlib import context
 from meshlib.durations import Duration, parse_duration
 from meshlib.net.fork import after_fork
-from meshlib.propagation import LOAD_PROBE, REFUSED
+from meshlib.propagation import LOAD_PROBE
 from meshlib.server.cancellation import SAFE_METHODS
 from meshlib.server.health import CheckFunction, Checks
-from meshlib.server.hopeless import Hopeless, path_kind, template_of
-from meshlib.server.intake import HasSettings, Intake
-from meshlib.server.refusal import EXPIRED, HOPELESS, OVERLOADED, Refusal, asks_for_peace, not_ours
+from meshlib.server.hopeless import Hopeless, path_kind
+from meshlib.server.intake import HasSettings, Intake, expect_mesh
+from meshlib.server.refusal import EXPIRED, HOPELESS, Refusal
+from meshlib.server.served import Observed, Served
 from meshlib.server.waiting import ForAnswer, ForPlace, Waiting
 
 if TYPE_CHECKING:
@@ -35,18 +36,14 @@ if TYPE_CHECKING:
     from meshlib.server.endpoints import Endpoints
     from meshlib.server.intake import Arrival, ReceivedHeaders
     from meshlib.server.load import LoadReporter
+    from meshlib.server.served import Outcome
     from meshlib.telemetry.events import Event
 
-__all__ = ["HasServing", "Outcome", "Served", "Serving", "serving_of"]
-
-Outcome: TypeAlias = Literal["ok", "error", "refused", "cancelled"]
+__all__ = ["HasServing", "Serving", "serving_of"]
 
 _log = logging.getLogger("meshlib.server")
 
-_ERROR = 500
-_LOWEST_CHANGED = 429  # see `asks_for_peace` and `not_ours`
-_OVERLOADED = (OVERLOADED[0].encode(), OVERLOADED[1].encode())
-_REFUSED = frozenset({REFUSED.encode()})
+_OBSERVED = "meshlib.observed"
 _LOOK_S = 1.0
 _ENTRY_S = 5.0
 
@@ -195,8 +192,14 @@ class Serving:
         return method in SAFE_METHODS if cancel == "safe_methods" else cancel == "all"
 
     def enter(
-        self, peer: str | None, headers: ReceivedHeaders, method: str, path: str, mount: str, source: Mapping[str, Any]
-    ) -> Served | Refusal | Waiting | Ticket | None:
+        self,
+        peer: str | None,
+        headers: ReceivedHeaders,
+        method: str,
+        path: str,
+        mount: str,
+        source: MutableMapping[str, Any],
+    ) -> Served | Refusal | Waiting | None:
         """A request came: the steps in front of the application, in their order.
 
         What it brings along is read. The mesh's own endpoints are answered, in every mode; a probe of load is. What has
@@ -209,8 +212,8 @@ class Serving:
             source: the ASGI scope or the WSGI environ.
 
         Returns:
-            A request that is begun, to be ended; or the answer to one that is not; or a step that may wait, which
-            leads to one of these. Else it is to pass untouched: the ticket is to be given back behind it.
+            A request that is begun, to be ended, and to pass untouched where it is `Served.observed`; or the answer to
+            one that is not; or a step that may wait, which leads to one of these; or None: it is to pass unseen.
         """
         intake = self.intake
         arrival = intake.take(peer, headers)
@@ -218,32 +221,54 @@ class Serving:
         if endpoints is not None and (endpoint := endpoints.asked_for(method, mount, path)) is not None:
             return ForAnswer(endpoints, endpoint, intake.trusts(peer))
         if arrival is None:
-            return self.observe(peer, headers)
+            return self._observe(peer, headers, method, path, source)
         if arrival.asks and (answer := self._probed(arrival, path)) is not None:
             return answer
-        if arrival.expired:
-            return self._refused(EXPIRED)
-        # Of strangers nothing is timed either: one who reads slowly could have all others refused.
-        if arrival.trusted and (hopeless := self.hopeless) is not None:
-            arrival.kind, arrival.source = path_kind(method, path), source
-            deadline, now = arrival.request.deadline, self.clock()
-            if deadline is not None and hopeless.refuses(arrival.kind, deadline - now, now):
-                return self._refused(HOPELESS)
+        if (refusal := self._in_vain(arrival, method, path, source)) is not None:
+            return self._refused(refusal)
         return self.begin(arrival) if admission is None else ForPlace(self, admission, arrival, headers)
+
+    def _in_vain(self, arrival: Arrival, method: str, path: str, source: Mapping[str, Any]) -> Refusal | None:
+        """The answer to a request that is not worth beginning; None to any other."""
+        if arrival.expired:
+            return EXPIRED
+        hopeless = self.hopeless
+        if hopeless is None or not arrival.trusted:
+            # Nor are the times of strangers noted: one who reads slowly could have all others refused.
+            return None
+        arrival.kind, arrival.source = path_kind(method, path), source
+        deadline, now = arrival.request.deadline, self.clock()
+        if deadline is None or not hopeless.refuses(arrival.kind, deadline - now, now):
+            return None
+        return HOPELESS
+
+    def _observe(
+        self, peer: str | None, headers: ReceivedHeaders, method: str, path: str, source: MutableMapping[str, Any]
+    ) -> Observed | None:
+        """In mode ``observe``, take the same steps with a request that is served whatever comes out.
+
+        One that would be refused is counted as such, and not as served.
+        """
+        if self.settings.mode != "observe" or _OBSERVED in source:
+            return None
+        source[_OBSERVED] = True  # for another middleware further in
+        arrival = self.intake.glance(peer, headers)
+        answer: Ticket | Refusal | None = self._in_vain(arrival, method, path, source)
+        if answer is None and (admission := self.admission) is not None:
+            answer = admission.observe(arrival, headers)
+        if isinstance(answer, Refusal):
+            self._count(answer.reason)
+            return None
+        return Observed(self, arrival, self._one_more(), answer)
 
     def admitted(self, arrival: Arrival, answer: Ticket | Refusal) -> Served | Refusal:
         """Admission has said what becomes of a request."""
         return self._refused(answer) if isinstance(answer, Refusal) else self.begin(arrival, answer)
 
-    def observe(self, peer: str | None, headers: ReceivedHeaders) -> Ticket | None:
-        """A request passes untouched; in mode ``observe`` admission counts what would become of it otherwise."""
-        admission = self.admission
-        if admission is None or self.settings.mode != "observe":
-            return None
-        return admission.observe(self.intake.glance(peer, headers), headers)
-
     def report_by(self, load: LoadReporter) -> None:
         """Have `load` tell all trusted callers how loaded this process is, unless ``server.load`` is ``off``."""
+        if not hasattr(type(load), "report"):
+            raise TypeError(f"a LoadReporter is expected, not {load!r}: LoadReporter(measure)")
         load.occupancy = self._occupancy
         self.load, self._tells_load = load, True
 
@@ -280,12 +305,16 @@ class Serving:
     def begin(self, arrival: Arrival, ticket: Ticket | None = None) -> Served:
         """A request is served from now on, in its place if there is admission."""
         load = self._reporter(arrival)
+        return Served(self, arrival, self._one_more(), ticket, load)
+
+    def _one_more(self) -> int:
+        """Count a request as in flight; how many were before."""
         with self._lock:
             found = self._in_flight
             self._in_flight = found + 1
         if self.load is not None:
             self.load.arrived()
-        return Served(self, arrival, found, ticket, load)
+        return found
 
     def _refused(self, refusal: Refusal) -> Refusal:
         self.refuse(refusal.reason)
@@ -294,6 +323,9 @@ class Serving:
     def refuse(self, reason: str) -> None:
         """A request is not served, for a reason that its caller is told, and the framework's span with it."""
         trace.get_current_span().set_attribute("meshlib.refused", reason)
+        self._count(reason)
+
+    def _count(self, reason: str) -> None:
         with self._lock:
             self._outcomes["refused", reason] += 1
 
@@ -360,71 +392,6 @@ class Serving:
             self.admission.after_fork_in_child()
 
 
-class Served:
-    """One request in flight, until `end`.
-
-    Attributes:
-        arrival: what it brought along.
-        began_at: on the clock of its `Serving`.
-        found: how many others were in flight by then.
-        life: of the process that began it, which may have forked since.
-        load: what tells its caller how loaded this process is; None if it is not to be told.
-        ticket: its place; None where any number is served.
-    """
-
-    __slots__ = ("_open", "_serving", "arrival", "began_at", "found", "life", "load", "ticket")
-
-    def __init__(
-        self, serving: Serving, arrival: Arrival, found: int, ticket: Ticket | None, load: LoadReporter | None
-    ) -> None:
-        self.arrival = arrival
-        self.found = found
-        self.began_at = serving.clock()
-        self.life = serving._life
-        self.load = load
-        self.ticket = ticket
-        self._serving = serving
-        self._open = True
-
-    def answers(self, status: int) -> tuple[frozenset[bytes], list[tuple[bytes, bytes]]] | None:
-        """The application has said the status of its response.
-
-        Returns:
-            The names, in lower case, of headers that the response loses, and headers that it gets; None for no change.
-        """
-        arrival, load = self.arrival, self.load
-        if arrival.source is not None:
-            arrival.template = arrival.template or template_of(arrival.source)  # Flask takes it away before the end
-        if load is None and status < _LOWEST_CHANGED:
-            return None
-        names: frozenset[bytes] = _REFUSED if not_ours(status) else frozenset()
-        gets: list[tuple[bytes, bytes]] = []
-        if asks_for_peace(status, arrival.request):
-            names |= {_OVERLOADED[0]}
-            gets.append(_OVERLOADED)
-        if load is not None:
-            gets += load.headers(arrival.asks)
-        return (names, gets) if names or gets else None
-
-    def end(self, status: int = 0, cancelled: str = "") -> None:
-        """The last byte has gone out, or nothing more will. Once more does nothing.
-
-        Args:
-            status: of the response; 0 where there was none.
-            cancelled: why nobody waited for it any more; empty where somebody did.
-        """
-        if self._open:
-            self._open = False
-            self.arrival.request.close()
-            if self.arrival.late:
-                cancelled = "deadline"
-            outcome: Outcome = "cancelled" if cancelled else "ok" if 0 < status < _ERROR else "error"
-            self._serving._end(self, outcome, cancelled)
-            if self.ticket is not None:
-                # An error may come early, and a caller that goes away at any time: neither says how long work takes.
-                self.ticket.release(True if outcome == "ok" else False if cancelled == "deadline" else None)
-
-
 @runtime_checkable
 class HasServing(Protocol):
     """A mesh, whose middlewares share what they know."""
@@ -436,5 +403,6 @@ class HasServing(Protocol):
 
 def serving_of(mesh: HasSettings | None) -> Serving:
     """That of the mesh, or one of its own for a middleware without."""
+    expect_mesh(mesh)
     owner: object = mesh
     return owner.serving if isinstance(owner, HasServing) else Serving(mesh)

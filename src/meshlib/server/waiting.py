@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from meshlib.server.endpoints import Endpoints
     from meshlib.server.intake import Arrival, ReceivedHeaders
     from meshlib.server.refusal import Refusal
-    from meshlib.server.serving import Served, Serving
+    from meshlib.server.served import Served
+    from meshlib.server.serving import Serving
 
 __all__ = ["ForAnswer", "ForPlace", "Waiting"]
 

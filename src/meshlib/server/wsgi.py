@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from meshlib.errors import MeshError
 from meshlib.propagation import INCOMING, Headers
 from meshlib.server.intake import KEY, UNIX, HasSettings, IntakeCounts
+from meshlib.server.interface import takes
 from meshlib.server.pieces import in_pieces
 from meshlib.server.refusal import Refusal, refusal_for
-from meshlib.server.serving import Served, serving_of
+from meshlib.server.serving import serving_of
 from meshlib.server.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from meshlib.context import HeldScope
-    from meshlib.server.admission import Ticket
     from meshlib.server.load import LoadReporter
-    from meshlib.server.pieces import Pieces
+    from meshlib.server.pieces import Pieces, Untouched
+    from meshlib.server.served import Served
 
 __all__ = ["MeshMiddleware"]
 
@@ -58,7 +59,7 @@ class MeshMiddleware:
 
     Raises:
         ConfigError: if a trusted peer is not written as CIDR.
-        TypeError: if `app` is an ASGI application.
+        TypeError: if `app` is no WSGI application, `mesh` no mesh, or `load` no reporter.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class MeshMiddleware:
     ) -> None:
         if iscoroutinefunction(app) or iscoroutinefunction(type(app).__call__):
             raise TypeError(f"{app!r} is an ASGI application: meshlib.server.asgi.MeshMiddleware is for those")
+        if not takes(app, 2):
+            raise TypeError(f"{app!r} is no WSGI application: there are meshlib.server.asgi and meshlib.server.django")
         self.app = app
         self._serving = serving_of(mesh)
         if load is not None:
@@ -93,17 +96,17 @@ class MeshMiddleware:
             entered = entered.wait_blocking()
         if isinstance(entered, Refusal):
             return [_answer(start_response, environ, entered)]
-        if not isinstance(entered, Served):
-            return self._pass(entered, environ, start_response)
-        return self._serve(entered, environ, start_response)
+        return self.app(environ, start_response) if entered is None else self._serve(entered, environ, start_response)
 
     def _serve(self, served: Served, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        arrival = environ[KEY] = served.arrival
-        pieces = in_pieces(arrival)
+        arrival, maps_errors = served.arrival, self._map_errors and not served.observed
+        if not served.observed:
+            environ[KEY] = arrival
+        pieces = in_pieces(arrival, observed=served.observed)
         answer = _Answer(start_response, served)
 
         def refuse(error: MeshError) -> bytes | None:
-            refusal = refusal_for(error, trusted=arrival.trusted) if self._map_errors else None
+            refusal = refusal_for(error, trusted=arrival.trusted) if maps_errors else None
             return None if refusal is None else _answer(answer.start, environ, refusal, sys.exc_info())
 
         try:
@@ -119,18 +122,6 @@ class MeshMiddleware:
         # Given on as it is, since the server sees from it what it may do: a list has a length, a file may go out by
         # sendfile().
         answer.end()
-        return response
-
-    def _pass(self, ticket: Ticket | None, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Leave a request to the application, untouched."""
-        if ticket is None:
-            return self.app(environ, start_response)
-        try:
-            response = self.app(environ, start_response)
-        except BaseException:
-            ticket.release(None)
-            raise
-        ticket.release()  # of what is streamed, the beginning counts
         return response
 
 
@@ -170,7 +161,9 @@ class _Response:
 
     __slots__ = ("_answer", "_begun", "_chunks", "_close", "_pieces", "_refuse")
 
-    def __init__(self, pieces: HeldScope | Pieces, response: Iterable[bytes], answer: _Answer, refuse: Refuse) -> None:
+    def __init__(
+        self, pieces: HeldScope | Pieces | Untouched, response: Iterable[bytes], answer: _Answer, refuse: Refuse
+    ) -> None:
         self._answer = answer
         self._pieces = pieces
         self._close: Callable[[], object] | None = getattr(response, "close", None)
