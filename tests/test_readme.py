@@ -72,11 +72,9 @@ def test_the_middlewares_can_be_added() -> None:
 def test_the_clients_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import requests
 
-    import meshlib.adapters.requests
-
     with origins(lambda seen, number: ok(b'{"id": 42}')) as ([origin], [server]):
         with Mesh({"discovery": [], "services": {"orders": {"endpoints": [address(server)]}}}) as mesh:
-            names: dict[str, Any] = {"mesh": mesh, "meshlib": meshlib, "requests": requests}
+            names: dict[str, Any] = {"mesh": mesh, "requests": requests}
             exec(block("python", "requests.Session"), names)
             assert names["session"].get("/orders/42").json() == {"id": 42}
             exec(block("python", "mesh.bind"), names)
