@@ -319,7 +319,9 @@ class Types:
 
     def _union(self, schema: Mapping[str, Any], name: str) -> Expression:
         parts = parts_of(schema)
-        made = union([self._expression(each, f"{name}Option{n}") for n, each in enumerate(parts, 1)])
+        several = sum(not (isinstance(each, dict) and each.get("type") == "null") for each in parts) > 1
+        named = [f"{name}Option{n}" if several else name for n in range(1, len(parts) + 1)]
+        made = union([self._expression(each, own) for each, own in zip(parts, named, strict=True)])
         known = self._discriminated(schema)
         members = [each for each in _members(made) if each != NONE]
         if known is None or len(members) < 2 or len(members) != len(known[1]):

@@ -1,0 +1,157 @@
+"""What becomes of schemas in generated clients: names, references with words beside them, tuples, long types."""
+
+import inspect
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from meshlib.cli.openapi.names import as_class, as_method, short_classes
+from meshlib.testing import MeshFixture
+from tests.cli.test_generate import executed, generated, ref, schemas, tool
+
+
+def made(tmp_path: Path, **named: Any) -> Any:
+    module = executed(generated(schemas(**named), "sync"), "generated_schemas", tmp_path)
+    module.A.model_rebuild()
+    return module
+
+
+def obj(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def test_a_reference_with_words_beside_it_is_that_reference(tmp_path: Path) -> None:
+    module = made(
+        tmp_path,
+        A=obj(
+            told={"allOf": [ref("B")], "description": "Told.", "default": {}},
+            typed={"type": "object", "allOf": [ref("B")]},
+            null={"allOf": [ref("B")], "nullable": True},
+            nulls={"allOf": [ref("B"), {"nullable": True}, {"description": "x"}]},
+            state={"allOf": [ref("S")], "default": "on"},
+            more={"allOf": [ref("B")], "properties": {"y": {"type": "integer"}}},
+            needed={"allOf": [ref("C")], "required": ["x"]},
+        ),
+        B=obj(x={"type": "integer"}),
+        C={"type": "object", "properties": {"x": {"type": "integer"}}},
+        S={"enum": ["on", "off"]},
+    )
+    fields = module.A.model_fields
+    assert fields["told"].annotation is fields["typed"].annotation is module.B
+    assert fields["null"].annotation == fields["nulls"].annotation == module.B | None
+    assert fields["state"].annotation == module.S
+    assert set(module.AMore.model_fields) == {"x", "y"}
+    assert module.ANeeded.model_fields["x"].is_required()
+
+
+def test_names_of_qualified_schemas_are_as_short_as_they_can_be() -> None:
+    assert short_classes(["io.k8s.api.apps.v1.Pod", "io.k8s.api.core.v1.Pod", "io.k8s.meta.Status", "a.b", "1.2"]) == {
+        "io.k8s.api.apps.v1.Pod": "AppsV1Pod",
+        "io.k8s.api.core.v1.Pod": "CoreV1Pod",
+        "io.k8s.meta.Status": "Status",
+        "a.b": "AB",
+        "1.2": "Model12",
+    }
+    assert short_classes(["Pod", "x.Pod"]) == {"Pod": "Pod", "x.Pod": "XPod"}
+    assert short_classes(["x.A.B", "y.A.B"]) == {"x.A.B": "XAB", "y.A.B": "YAB"}
+
+
+def test_long_names_end_with_a_word() -> None:
+    long = "list every single one of the namespaced horizontal pod autoscalers for all namespaces"
+    assert as_method(long) == "list_every_single_one_of_the_namespaced_horizontal_pod"
+    assert as_class("x" * 100) == "X" + "x" * 63
+
+
+def test_tuples_and_null(tmp_path: Path) -> None:
+    number, text = {"type": "integer"}, {"type": "string"}
+    module = made(
+        tmp_path,
+        A=obj(
+            pair={"type": "array", "prefixItems": [number, text], "minItems": 2, "maxItems": 2},
+            closed={"type": "array", "prefixItems": [number], "items": False, "minItems": 1},
+            open={"type": "array", "prefixItems": [number, text], "items": {"type": "boolean"}},
+            some={"prefixItems": [number, text], "items": False},
+            nothing={"allOf": [ref("Nothing")], "nullable": True},
+            tuple={"type": "string"},
+            maybe={"anyOf": [obj(x=number), {"type": "null"}]},
+        ),
+        Nothing={"type": "null"},
+    )
+    fields = {key: field.annotation for key, field in module.A.model_fields.items()}
+    assert (fields["pair"], fields["closed"]) == (tuple[int, str], tuple[int])
+    assert (fields["open"], fields["some"]) == (list[int | str | bool], list[int | str])
+    assert fields["maybe"] == module.AMaybe | None
+    value = {"pair": [1, "a"], "closed": [1], "open": [1], "some": [], "nothing": None, "tuple": "t", "maybe": None}
+    assert module.A.model_validate(value).pair == (1, "a")
+    with pytest.raises(ValidationError):
+        module.A.model_validate({**value, "pair": [1]})
+
+
+HOSTILE = '"""\n    import os\n\'\'\'\\"\\N{DASH}\r\u2028{evil} \x00 = (\n#'
+
+
+def test_text_of_any_sort_stays_text_wherever_it_stands(tmp_path: Path) -> None:
+    long = HOSTILE * 9
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": HOSTILE},
+        "servers": [{"url": f"http://h/{HOSTILE}"}],
+        "paths": {
+            "/a": {
+                "post": {
+                    "operationId": HOSTILE,
+                    "summary": HOSTILE,
+                    "description": long,
+                    "parameters": [
+                        {"name": HOSTILE, "in": "query", "schema": {"enum": [HOSTILE, long]}, "description": long},
+                        {"name": "deep" + HOSTILE, "in": "query", "style": "deepObject", "schema": {"type": "object"}},
+                        {"name": "m" + HOSTILE, "in": "query", "explode": False, "schema": {"type": "array"}},
+                        {"name": HOSTILE, "in": "header", "schema": {"type": "string"}},
+                    ],
+                    "requestBody": {"content": {f"text/x{HOSTILE}": {}}},
+                    "responses": {
+                        "200": {"content": {"application/json": {"schema": ref("A")}}},
+                        HOSTILE: {"content": {"application/json": {"schema": ref("A")}}},
+                    },
+                }
+            }
+        },
+        "components": {"schemas": {"A": obj(**{HOSTILE: {"type": "string", "default": HOSTILE, "title": long}})}},
+    }
+    module = executed(generated(document, "sync"), "generated_hostile", tmp_path)
+    with MeshFixture() as mesh:
+        mesh.bind(next(each for each in reversed(vars(module).values()) if inspect.isclass(each)), "x")
+    assert [field.alias for field in module.A.model_fields.values()] == [HOSTILE]
+    assert not {"os", "evil"} & vars(module).keys()
+
+
+def test_a_matrix_in_the_path_has_the_name_that_is_sent() -> None:
+    def document(name: str, **said: Any) -> dict[str, Any]:
+        parameter = {"name": name, "in": "path", "required": True, "schema": {"type": "integer"}, **said}
+        return {"openapi": "3.0.0", "paths": {f"/a{{{name}}}": {"get": {"parameters": [parameter]}}}}
+
+    text = generated(document("petId", style="matrix"), "sync")
+    assert '@get("/a{petId}")' in text and 'Path("petId", style="matrix")' in text
+    for name, style, message in (("pet-Id!", "matrix", "no name that can be sent"), ("id", "x", "unknown style 'x'")):
+        with pytest.raises(Exception, match=message):
+            generated(document(name, style=style))
+
+
+@pytest.mark.skipif(tool("ruff") is None, reason="needs ruff")
+def test_long_types_stand_as_ruff_has_them(tmp_path: Path) -> None:
+    long, other = "A" + "very" * 14, "A" + "long" * 14
+    document = schemas(
+        A=obj(**{"field_" * 6: ref(long), "other_" * 6: {"type": "string", "default": "= (" * 9}}),
+        **{long: ref(other), other: obj(x={"type": "integer"})},
+    )
+    document["components"]["schemas"]["A"]["required"] = ["field_" * 6]
+    path = tmp_path / "made.py"
+    path.write_text(generated(document))
+    done = subprocess.run(
+        [tool("ruff") or "", "format", "--isolated", "--check", str(path)], capture_output=True, check=False
+    )
+    assert done.returncode == 0
+    assert inspect.getdoc(executed(path.read_text(), "generated_long", tmp_path).A)
