@@ -537,3 +537,17 @@ def test_uvicorn_at_a_unix_socket_is_trusted(serve_unix: Serve) -> None:
     path = serve_unix(fastapi_app({}))
     with httpx.Client(transport=httpx.HTTPTransport(uds=path), base_url="http://callee", headers=LEFT) as http:
         assert has_all(http.get("/async").json()[0])
+
+
+@pytest.mark.parametrize(
+    "app", [lambda environ, start_response: [], lambda request: None, None], ids=["wsgi", "django", "none"]
+)
+def test_what_is_no_asgi_application_is_refused_with_what_is_for_it(app: Any) -> None:
+    with pytest.raises(TypeError, match=r"no ASGI application: there are meshlib\.server\.wsgi and"):
+        MeshMiddleware(app)
+
+
+@pytest.mark.parametrize("load", [lambda: 0.5, 0.5])
+def test_a_measure_in_the_place_of_its_reporter_is_refused(load: Any) -> None:
+    with pytest.raises(TypeError, match=r"a LoadReporter is expected, not .*: LoadReporter\(measure\)"):
+        MeshMiddleware(Starlette(), StandInMesh(), load=load)

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshlib import Mesh
 from meshlib.context import ServedRequest, current, current_scope
 from meshlib.errors import CircuitOpen, DeadlineExceeded, MeshError, NoEndpoint, UnknownService
 from meshlib.policy.serving_settings import AdmissionSettings
@@ -378,3 +379,15 @@ def test_an_asgi_application_is_refused_with_what_is_for_it() -> None:
     for app in (application, Application()):
         with pytest.raises(TypeError, match=r"ASGI application: meshlib\.server\.asgi\.MeshMiddleware"):
             MeshMiddleware(app)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("app", [lambda request: None, None, "shop:app"])
+def test_what_is_no_application_of_either_kind_is_refused(app: Any) -> None:
+    with pytest.raises(TypeError, match=r"is no WSGI application: there are meshlib\.server\.asgi and"):
+        MeshMiddleware(app)
+
+
+def test_a_mesh_that_is_none_is_refused() -> None:
+    for mesh in (Mesh, "mesh.yaml"):
+        with pytest.raises(TypeError, match="a Mesh is expected, not"):
+            MeshMiddleware(plain, mesh)  # type: ignore[arg-type]

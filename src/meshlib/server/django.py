@@ -52,7 +52,7 @@ def mesh() -> Mesh:
     """The mesh of this Django project, made at the first call; views take their clients from it.
 
     Raises:
-        ImproperlyConfigured: if what ``settings.MESHLIB_MESH`` names cannot be imported.
+        ImproperlyConfigured: if what ``settings.MESHLIB_MESH`` names cannot be imported, or gives no mesh.
         ConfigError: if the configuration of the mesh is wrong.
     """
     given: Any = getattr(settings, _SETTING, "meshlib.Mesh")
@@ -62,6 +62,8 @@ def mesh() -> Mesh:
         except ImportError as error:
             raise ImproperlyConfigured(f"{_SETTING} = {given!r}: {error}") from error
     made: Mesh = given() if callable(given) else given
+    if not hasattr(made, "settings"):
+        raise ImproperlyConfigured(f"{_SETTING} = {given!r}: a Mesh is expected, or what makes one, not {made!r}")
     return made
 
 
