@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from functools import cache
 from http.client import responses
@@ -32,14 +32,14 @@ _VERSIONS = {b"HTTP/1.0": HttpVersion(1, 0), b"HTTP/1.1": HttpVersion(1, 1), b"H
 _LIMIT_BYTES = 65536
 
 
-async def response_of(
+def response_of(
     request: ClientRequest,
     exchange: Exchange | None,
     response: AsyncWireResponse,
     content: bytes | None,
     decompress: bool,
-) -> ClientResponse:
-    """The response as aiohttp has it, with the call for whoever asks for its record.
+) -> Coroutine[Any, Any, ClientResponse]:
+    """The response as aiohttp has it, to be awaited, with the call for whoever asks for its record.
 
     Args:
         request: as sent.
@@ -57,7 +57,7 @@ async def response_of(
         held.payload = _whole(request, content or b"", decoder)
         made = _make(request, None)  # nobody waits for what is there
     made.extensions = {} if exchange is None else {EXTENSION: exchange}
-    started: ClientResponse = await made.start(held)
+    started: Coroutine[Any, Any, ClientResponse] = made.start(held)
     return started
 
 
