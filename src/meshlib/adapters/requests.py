@@ -137,9 +137,9 @@ class MeshAdapter(BaseAdapter):
         """
         given = {"verify": verify, "cert": cert, "proxies": proxies}
         url = urlsplit(request.url or "")
-        host = (url.hostname or "").lower()
+        host, port = url.hostname or "", _port(url)
         try:
-            service, mode = self.ways.of(host, _port(url), url.scheme)
+            service, mode = self.ways.of(host, port, url.scheme)
         except MeshError as error:
             raise as_requests(error, request) from None
         if service is None or mode == "off":
@@ -148,7 +148,7 @@ class MeshAdapter(BaseAdapter):
             return self._observe(service, url, request, stream, timeout, given)
         body = body_of(request)
         try:
-            exchange = self._exchange(service, url, request, body, stream, timeout)
+            exchange = self._exchange(service, url, host, port, request, body, stream, timeout)
             wire: SyncWire = self.ways.plane.sync_wire
             if self._stock:
                 wire = StockWire(self.fallback, request, given, self.ways.plane.clock.now)
@@ -169,7 +169,7 @@ class MeshAdapter(BaseAdapter):
         """Whether a request certainly stays in the mesh, and goes over its own connections."""
         parts = urlsplit(url)
         try:
-            service, mode = self.ways.of((parts.hostname or "").lower(), _port(parts), parts.scheme)
+            service, mode = self.ways.of(parts.hostname or "", _port(parts), parts.scheme)
         except MeshError:
             return False
         return mode == "on" and not self._stock and service is not None and self.ways.is_named(service)
@@ -192,6 +192,8 @@ class MeshAdapter(BaseAdapter):
         self,
         service: str,
         url: SplitResult,
+        host: str,
+        port: int | None,
         request: requests.PreparedRequest,
         body: Any,
         stream: bool,
@@ -203,16 +205,7 @@ class MeshAdapter(BaseAdapter):
         headers = _headers(request, url, body)
         path, _, query = target.partition("?")
         total_s, caps = self._limits(timeout)
-        facts = RequestFacts(
-            method=method,
-            scheme=url.scheme,
-            host=url.hostname or "",
-            port=_port(url),
-            path=path,
-            query=query,
-            headers=HeaderFields(headers),
-            client_timeout_s=total_s,
-        )
+        facts = RequestFacts(method, url.scheme, host, port, path, query, HeaderFields(headers), True, total_s)
         view = plane.service(service)
         options = NO_OPTIONS if stream else _COMPLETE
         call = plane.call(view, plane.route(view, facts), facts, options, observe=observe)
@@ -253,10 +246,10 @@ class MeshAdapter(BaseAdapter):
         timeout: _Times,
         given: dict[str, Any],
     ) -> requests.Response:
+        host, port = url.hostname or "", _port(url)
         shadow = self.ways.shadow(
-            service, lambda: self._exchange(service, url, request, b"", stream, timeout, observe=True)
+            service, lambda: self._exchange(service, url, host, port, request, b"", stream, timeout, observe=True)
         )
-        host = url.hostname or ""
         if shadow is None:
             return self._outside(request, host, stream, timeout, given)
         try:

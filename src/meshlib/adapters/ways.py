@@ -21,7 +21,7 @@ __all__ = ["Ways", "base_of"]
 _log = logging.getLogger("meshlib")
 
 
-_NAME = re.compile(r"([^\s/?#@:]+)(?::[0-9]+)?")
+_NAME = r"([^\s/?#@:]+)(?::[0-9]+)?"
 
 
 def base_of(service: str) -> tuple[str, str]:
@@ -30,7 +30,7 @@ def base_of(service: str) -> tuple[str, str]:
     Raises:
         ValueError: if `service` cannot be a name.
     """
-    parts = _NAME.fullmatch(service)
+    parts = re.fullmatch(_NAME, service)
     if parts is None:
         raise ValueError(f"{service!r} is not the name of a service; a session takes one such as 'orders', or none")
     return f"http://{service}/", parts[1]
