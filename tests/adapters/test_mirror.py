@@ -234,7 +234,7 @@ def test_a_hung_mirror_ends_at_the_routes_timeout_and_a_full_one_is_left_out() -
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_sends_no_copy_of_its_parents() -> None:
     go = threading.Event()
 

@@ -75,7 +75,7 @@ def test_what_those_before_left_behind_is_known_by_its_id(claim: Make) -> None:
     assert claim().join("b") == ("b", "a")
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_holds_nothing(claim: Make) -> None:
     mine, other = claim(), claim()
     mine.join("a")

@@ -188,7 +188,7 @@ def test_a_task_that_ignores_cancellation_does_not_hold_up_the_close(caplog: pyt
     release.set()
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_starts_its_own_thread_and_leaves_the_parents_alone(control: ControlPlane) -> None:
     parent = control.run_sync(_loop_id, 5)
     pid = os.fork()

@@ -199,7 +199,7 @@ def test_what_closes_the_plane_from_its_own_thread_is_not_waited_for(control: Co
     until(lambda: "meshlib-control" not in {thread.name for thread in threading.enumerate()})
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_calls_its_own_functions_and_not_its_parents(control: ControlPlane) -> None:
     called: list[int] = []
     control.call_every(0.01, lambda: called.append(os.getpid()))

@@ -251,7 +251,7 @@ def test_checks_end_with_the_mesh_and_with_the_watch_of_their_service() -> None:
     soon(lambda: app.under_way == 0)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_checks_from_its_own_first_call_on_and_leaves_the_parents_checks_alone() -> None:
     app = App()
     with mesh_over(app) as (mesh, _, _):

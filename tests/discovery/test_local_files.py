@@ -234,7 +234,7 @@ def test_a_full_disk_leaves_nothing_behind(directory: Path, monkeypatch: pytest.
     assert not files._locked
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_does_not_keep_its_parents_entry_alive(directory: Path) -> None:
     held = enter(directory, entry())
     reading, writing = os.pipe()

@@ -135,7 +135,7 @@ def test_a_registry_that_never_answers_fails_in_time(control: ControlPlane) -> N
         Registration(control, Hanging(), Instance("orders", "", 1, "i")).start(timeout_s=0.1)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_removes_nothing(
     control: ControlPlane, local: LocalRegistry, see: Callable[..., Published]
 ) -> None:

@@ -348,7 +348,7 @@ def test_closing_the_control_plane_alone_leaks_no_generator(published: Published
     assert source.watching == 0
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_watches_for_itself_and_keeps_what_it_inherited_until_then(
     make: Make, published: Published
 ) -> None:

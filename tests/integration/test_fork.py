@@ -27,7 +27,7 @@ from tests.integration.test_sharing import held
 from tests.net.wire_servers import OK, Peer, serving
 from tests.server.conftest import serve_gunicorn  # noqa: F401 - a fixture
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
 def in_a_child(work: Callable[[], Any], timeout_s: float = 20.0) -> Any:

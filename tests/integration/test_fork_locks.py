@@ -16,7 +16,7 @@ from meshlib import Mesh
 from meshlib.discovery.control_thread import ControlThread
 from tests.adapters.support import address, origins
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 LOCKS = (type(threading.Lock()), type(threading.RLock()))
 # A control thread is the parent's alone: its locks are held as long as there is nothing to do.

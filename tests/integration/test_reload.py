@@ -17,7 +17,7 @@ from meshlib import ConfigError, Mesh, MeshClosed, record
 from meshlib.telemetry.events import ConfigRefused, ConfigReloaded, Event, ModeChanged
 from meshlib.testing import MeshFixture
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 
 class Server(ThreadingHTTPServer):

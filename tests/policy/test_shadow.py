@@ -394,7 +394,7 @@ def test_counts_are_exact_under_threads() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_after_a_fork_no_lock_is_held_and_the_parents_calls_are_not_ours() -> None:
     fleet = Fleet(2, {**OFF, "shadow": STRICT})
     under_way = fleet.client.make("/", True, None)

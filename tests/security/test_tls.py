@@ -67,7 +67,7 @@ def test_a_file_that_is_not_pem_is_named(tmp_path: Path) -> None:
         client_context(TlsSettings(ca_file=str(path)))
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_forked_while_a_context_was_put_away_makes_its_own() -> None:
     with tls._lock:
         pid = os.fork()

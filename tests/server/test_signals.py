@@ -247,7 +247,7 @@ def test_not_where_a_loop_hears_by_itself(server: Server) -> None:
         assert asyncio.run(main(mesh.lifecycle)) is False
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_child_that_was_forked_is_ended_as_if_there_were_no_mesh(
     server: Server, take: Callable[..., Signals]
 ) -> None:
