@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import sys
 from contextlib import suppress
 from typing import Literal
 
@@ -281,6 +282,11 @@ class _Alarm(BaseException):
     pass
 
 
+@pytest.mark.xfail(
+    sys.version_info[:2] == (3, 14),
+    strict=False,
+    reason="`with lock` of Python 3.14 can be left so: CPython's issue 148874",
+)
 def test_what_a_signals_handler_raises_leaves_no_lock_held() -> None:
     """As Ctrl-C does, or a time limit by a signal: every further call to the target would wait for ever."""
     endpoint = Endpoint("127.0.0.1", 80)
