@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-# Below the range from which the kernel takes the ports of outgoing connections; and each of the processes that run tests
+# Below the range from which the kernel takes the ports of outgoing connections. Each of the processes that run tests
 # side by side has its own, so that none takes what another has been given and does not listen on yet.
 _PORTS = range(15_000 + _WORKER % 8, 32_000, 8)
 _random = random.SystemRandom()
