@@ -252,6 +252,9 @@ class Mesh:
         """Have `function` called with each event: an ejection, an open circuit, stale discovery, a change of mode, ...
 
         It is called in whatever thread the event happens, and must not block. Usable as a decorator.
+
+        Raises:
+            TypeError: if it is no function, or an async one, which nobody would await.
         """
         self._wiring.bus.subscribe(function)
         return function

@@ -6,6 +6,7 @@ import logging
 import pickle
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,15 @@ def test_a_subscription_ends_only_itself(bus: EventBus) -> None:
     bus.emit(OPENED)
 
     assert seen == [OPENED]
+
+
+def test_a_subscriber_that_could_not_be_called_is_refused_at_once(bus: EventBus) -> None:
+    async def nobody_awaits(event: Event) -> None: ...
+
+    none: Any = "a function"
+    for wrong in (none, nobody_awaits):
+        with pytest.raises(TypeError, match="a function that takes an event"):
+            bus.subscribe(wrong)
 
 
 def test_a_subscriber_that_fails_is_logged_and_harms_nobody(bus: EventBus, caplog: pytest.LogCaptureFixture) -> None:

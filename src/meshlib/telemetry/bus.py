@@ -66,7 +66,15 @@ class EventBus:
 
         Returns:
             A function that ends the subscription; calling it again is harmless.
+
+        Raises:
+            TypeError: if it is no function, or an async one, which nobody would await.
         """
+        from inspect import iscoroutinefunction
+
+        given: object = subscriber
+        if not callable(given) or iscoroutinefunction(given):
+            raise TypeError(f"a function that takes an event, and is not async, is expected, not {given!r}")
 
         # A wrapper of its own: the same function may subscribe twice, and each ends only its own subscription.
         def call(event: Event) -> object:
