@@ -6,12 +6,12 @@ The service is a small server of this process. In one of yours only the class, `
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from pydantic import BaseModel
 
 from meshlib import Mesh
-from meshlib.adapters.declarative import ByCursor, InvalidResponse, Response, StatusError, get, paginated, post
+from meshlib.adapters.declarative import ByCursor, InvalidResponse, Query, Response, StatusError, get, paginated, post
 
 
 class Order(BaseModel):
@@ -29,7 +29,7 @@ class NotFound(StatusError[Problem]):
 
 class Orders(Protocol):
     @get("/orders/{order_id}", errors={404: NotFound}, timeout="2s")
-    def order(self, order_id: int) -> Order: ...
+    def order(self, order_id: int, include: Annotated[list[str] | None, Query(explode=False)] = None) -> Order: ...
 
     @get("/orders")
     @paginated(ByCursor("next"), items="orders")
@@ -42,7 +42,7 @@ class Orders(Protocol):
 class Server(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         answers = {
-            "/v1/orders/42": (200, '{"id": 42, "total": "9.50"}'),
+            "/v1/orders/42?include=lines,buyer": (200, '{"id": 42, "total": "9.50"}'),
             "/v1/orders/7": (200, '{"id": 7, "total": "nine"}'),
             "/v1/orders?limit=2": (200, '{"orders": [{"id": 1, "total": 1}, {"id": 2, "total": 2}], "next": "c2"}'),
             "/v1/orders?limit=2&cursor=c2": (200, '{"orders": [{"id": 3, "total": 3}]}'),
@@ -68,7 +68,7 @@ with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
     with Mesh(services={"orders": {"endpoints": [f"127.0.0.1:{server.server_port}"]}}) as mesh:
         orders = mesh.bind(Orders, "orders", prefix="/v1")
         print(orders)
-        print("one:", orders.order(42))
+        print("one:", orders.order(42, ["lines", "buyer"]))
         print("all:", [order.id for order in orders.all()])
         made = orders.create(Order(id=4, total=4))
         print("made:", made.status, made.body, f"in {len(made.record.attempts)} attempt" if made.record else "")

@@ -178,7 +178,7 @@ def test_nothing_in_a_document_becomes_code(tmp_path: Path) -> None:
 _WORDS = re.findall(
     r"\S+",
     "type properties items allOf oneOf anyOf enum const $ref required default additionalProperties discriminator"
-    " propertyName mapping description format nullable A",
+    " propertyName mapping description format nullable A prefixItems minItems readOnly writeOnly style explode",
 )
 
 _JSON = st.recursive(
@@ -186,7 +186,9 @@ _JSON = st.recursive(
     | st.booleans()
     | st.integers()
     | st.text(max_size=8)
-    | st.sampled_from(["object", "array", "string", "#/components/schemas/A", '\n"""', "\\"]),
+    | st.sampled_from(
+        ["object", "array", "string", "deepObject", "matrix", "label", "#a", "#/components/schemas/A", '\n"""', "\\"]
+    ),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
@@ -203,12 +205,19 @@ _JSON = st.recursive(
 @given(_JSON, _JSON, _JSON)
 def test_any_document_becomes_python_or_is_refused(schema: Any, parameter: Any, operation: Any) -> None:
     body = {"content": {"application/json": {"schema": schema}}}
+    form = {"schema": {"properties": {"a": schema, "b": parameter}}, "encoding": {"a": parameter, "b": schema}}
+
+    def styled(place: str, said: Any) -> Any:
+        return {**(said if isinstance(said, dict) else {}), "name": "b", "in": place, "schema": schema}
+
     document = {
         "openapi": "3.1.0",
         "info": {"title": "T"},
         "paths": {
             "/a/{b}": {
                 "get": {"parameters": [{"name": "q", "in": "query", "schema": parameter}], "responses": {"200": body}},
+                "head": {"parameters": [styled(place, parameter) for place in ("query", "path", "header", "cookie")]},
+                "patch": {"requestBody": {"content": {"application/x-www-form-urlencoded": form}}},
                 "post": {"requestBody": body, "responses": {"default": body}, "operationId": "x", "summary": parameter},
                 "put": operation,
             }

@@ -155,3 +155,36 @@ def test_long_types_stand_as_ruff_has_them(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert inspect.getdoc(executed(path.read_text(), "generated_long", tmp_path).A)
+
+
+def test_what_is_for_one_direction_is_required_in_that_alone(tmp_path: Path) -> None:
+    number, text = {"type": "integer"}, {"type": "string"}
+    holder = {"type": "array", "items": ref("Pet")}
+    document = schemas(
+        A=obj(pets=ref("Pets"), tree=ref("Tree"), plain=ref("Plain")),
+        Pets=holder,
+        Pet={"allOf": [ref("Base"), {"required": ["id", "secret", "at"]}], "properties": {"at": ref("Moment")}},
+        Base={"properties": {"id": {**number, "readOnly": True}, "secret": {**text, "writeOnly": True}, "name": text}},
+        Moment={**text, "readOnly": True},
+        Tree=obj(children={"type": "array", "items": ref("Tree")}, own=ref("Key")),
+        Key={"type": "object", "properties": {"k": {**number, "readOnly": True}}, "required": ["k"]},
+        Plain=obj(x=number),
+        New=obj(id={**number, "readOnly": True}, plain=ref("Plain")),
+    )
+    body = {"content": {"application/json": {"schema": ref("A")}}, "required": True}
+    new = {"content": {"application/json": {"schema": ref("New")}}, "required": True}
+    document["paths"]["/a"] |= {"put": {"requestBody": body}, "post": {"requestBody": new}}
+    module = executed(generated(document, "sync"), "generated_directions", tmp_path)
+    needed = {
+        name: {key for key, field in model.model_fields.items() if field.is_required()}
+        for name, model in vars(module).items()
+        if inspect.isclass(model) and hasattr(model, "model_fields") and model.__module__ == module.__name__
+    }
+    assert needed["Pet"] == {"id", "at"} and needed["PetInput"] == {"secret"}
+    assert needed["Tree"] == needed["TreeInput"] == {"children", "own"}
+    assert (needed["Key"], needed["KeyInput"], needed["New"]) == ({"k"}, set(), {"plain"})
+    assert "PlainInput" not in needed and "NewInput" not in needed
+    assert module.Client.put_a.__annotations__["body"].startswith("Annotated[AInput,")
+    assert module.Client.get_a.__annotations__["return"] == "A"
+    made = module.AInput(pets=[{"secret": "s"}], tree={"children": [], "own": {}}, plain={"x": 1})
+    assert made.model_dump(exclude_unset=True)["pets"] == [{"secret": "s"}]

@@ -60,6 +60,10 @@ class OpenApi:
         self._anchors: dict[str, dict[str, Any]] = {}
         self._settled: dict[str, str] = {}
 
+    def again(self) -> OpenApi:
+        """The same, of which nothing was used yet."""
+        return OpenApi(self.data, self.name, self._files)
+
     def use(self, parts: int) -> None:
         """Count parameters and fields that are looked at: a few references can make many of a few.
 

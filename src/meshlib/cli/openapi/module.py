@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Final, Literal
 
 from meshlib.adapters import declarative
@@ -54,12 +54,19 @@ def make_module(document: OpenApi, style: Style, name: str | None = None) -> str
     """
     info = document.data.get("info")
     title = text_of(info.get("title")) if isinstance(info, dict) else ""
-    names = Names(_RESERVED)
     wanted = as_class(name or title) if name or title.strip() else "Client"
-    own = names.take(wanted)
-    other = names.take(f"Async{own}") if style == "both" else own
-    types = Types(document, names)
-    methods = methods_of(document, types, frozenset(_WHERE) | {"dt", "mesh"})
+
+    def taken(document: OpenApi, only_sent: Set[str]) -> tuple[str, str, Types, list[Method]]:
+        names = Names(_RESERVED)
+        own = names.take(wanted)
+        other = names.take(f"Async{own}") if style == "both" else own
+        types = Types(document, names, only_sent)
+        return own, other, types, methods_of(document, types, frozenset(_WHERE) | {"dt", "mesh"})
+
+    own, other, types, methods = taken(document, frozenset())
+    if only_sent := types.only_sent():
+        # What never comes back needs no second name; that is known only now.
+        own, other, types, methods = taken(document.again(), only_sent)
     if not methods:
         raise OpenApiError(f"{document.name}: has no operation")
     module = _Module(document)

@@ -277,7 +277,8 @@ class _Operation:
             return self._multipart(schema)
         name = self._names.take("body")
         if _is_json(kind):
-            type_ = self._types.named(f"{self._title}Body", self._types.of(schema, f"{self._title}Body"))
+            type_ = self._types.of(schema, f"{self._title}Body", sending=True)
+            type_ = self._types.named(f"{self._title}Body", type_)
             options: list[tuple[str, Expression]] = []
             if kind != "application/json":
                 options.append(("media_type=", Name(literal(_printable(media)))))
@@ -289,7 +290,7 @@ class _Operation:
         elif _is_form(kind) and self._types.shapes.properties(schema) is not None:
             if encoding:
                 return self._form(schema, needed, encoding)
-            type_, marker = self._types.of(schema, f"{self._title}Form"), Call("Form", ())
+            type_, marker = self._types.of(schema, f"{self._title}Form", sending=True), Call("Form", ())
         else:
             type_ = Name("str") if kind.startswith("text/") or _is_form(kind) else Name("bytes")
             marker = Call("Body", (("", Name(literal(_printable(media)))),))

@@ -6,13 +6,14 @@ here only the shape counts. What has no shape that Python can tell is `Any`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pydantic import BaseModel
 
+from meshlib.cli.openapi.directions import Directions
 from meshlib.cli.openapi.document import MAX_SCHEMAS, OpenApi, OpenApiError, text_of
 from meshlib.cli.openapi.expressions import NONE, Call, Expression, Name, Subscript, Union, optional, union
 from meshlib.cli.openapi.names import WORDS, Names, as_class, as_variable, literal, short_classes
@@ -98,6 +99,7 @@ class Types:
     Args:
         document: whose.
         names: of the module.
+        only_sent: references that lead to what is sent and never comes back, as far as that is known.
 
     Attributes:
         models: with fields, by name.
@@ -105,10 +107,13 @@ class Types:
         shapes: of the objects among the schemas.
     """
 
-    def __init__(self, document: OpenApi, names: Names) -> None:
+    def __init__(self, document: OpenApi, names: Names, only_sent: Set[str] = frozenset()) -> None:
         self._document = document
         self._names = names
         self._by_ref: dict[str, str] = {}
+        self._sent_by_ref: dict[str, str] = {}
+        self._only_sent = only_sent
+        self._sending = False
         self._told: dict[str, str] = {}
         self._looking: set[str] = set()
         self._depth = 0
@@ -122,22 +127,30 @@ class Types:
             self._by_ref[ref] = names.take(short)
             with suppress(OpenApiError):  # it may be nothing that is used
                 self._by_ref.setdefault(document.settled(ref), self._by_ref[ref])
-        self._waiting: list[tuple[str, str]] = []
+        self._waiting: list[tuple[str, str, bool]] = []
         self._declared: set[str] = set()
         self.shapes = Shapes(document)
+        self._directions = Directions(document)
 
-    def of(self, schema: Any, name: str) -> Expression:
+    def of(self, schema: Any, name: str, *, sending: bool = False) -> Expression:
         """The type of a schema.
 
         Args:
             schema: it.
             name: what a model is called, if one comes of it.
+            sending: whether it is of what is sent.
         """
+        self._sending = sending
         made = self._expression(schema, name)
         while self._waiting:
-            ref, known = self._waiting.pop()
+            ref, known, self._sending = self._waiting.pop()
             self._declare(known, self._document.find(ref), ref)
+        self._sending = False
         return made
+
+    def only_sent(self) -> Set[str]:
+        """The references to what differs by direction, was sent, and did not come back."""
+        return {ref for ref in self._sent_by_ref if self._by_ref[ref] not in self._declared}
 
     def named(self, name: str, type_: Expression) -> Expression:
         """A type, under a name of its own where it is too long to stand in a line with others."""
@@ -225,9 +238,14 @@ class Types:
         name = self._by_ref.get(ref)
         if name is None:
             name = self._by_ref[ref] = self._names.take(as_class(last_of(ref)))
-        if ref not in self._declared:
-            self._declared.add(ref)
-            self._waiting.append((ref, name))
+        sent = self._sending and self._directions.differs(ref)
+        if sent and ref not in self._only_sent:
+            if ref not in self._sent_by_ref:
+                self._sent_by_ref[ref] = self._names.take(f"{name}Input")
+            name = self._sent_by_ref[ref]
+        if name not in self._declared:
+            self._declared.add(name)
+            self._waiting.append((ref, name, sent))
         return Name(name)
 
     def _declare(self, name: str, schema: Any, ref: str) -> None:
@@ -354,7 +372,8 @@ class Types:
         taken = {key: names.take(as_variable(key, "field")) for key in order}
         fields = []
         for key, part in shape.properties.items():
-            needed = key in shape.required
+            other = "readOnly" if self._sending else "writeOnly"
+            needed = key in shape.required and not self._directions.is_for(part, other)
             type_, default = self._expression(part, name + as_class(key)), None
             if key in tags:
                 type_, needed = _literals(sorted(tags[key])), True
