@@ -20,6 +20,7 @@ has a thread of its own; one that does not come back is not begun again.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
 import threading
@@ -127,7 +128,9 @@ class Check:
                 running = self._running = Future()
                 self._begun_at = self._clock()
                 name = f"meshlib-check-{self.name}"
-                threading.Thread(target=self._call, args=(running,), name=name, daemon=True).start()
+                # Of who asks it has nothing: its result is for all.
+                run, arguments = contextvars.Context().run, (self._call, running)
+                threading.Thread(target=run, args=arguments, name=name, daemon=True).start()
             return running
 
     def _left_s(self, limit_s: float) -> float:
