@@ -305,13 +305,36 @@ def test_an_object_may_come_out_of_a_pickle_before_any_is_made() -> None:
     assert done.stdout == "True Sent(name='a', parts=[])\n"
 
 
-def test_init_is_compiled_once_and_then_found_without_a_detour() -> None:
+def test_init_is_compiled_for_more_than_a_few_objects_and_then_found_without_a_detour() -> None:
     cls = _open(ours)
+    few = [cls("a") for _ in range(ours._FEW)]
     assert not inspect.isfunction(cls.__dict__["__init__"])
 
-    cls("a")
+    assert [cls("a")] * ours._FEW == few
 
     made = cls.__dict__["__init__"]
     cls("b")
     assert inspect.isfunction(made)
     assert cls.__dict__["__init__"] is made
+
+
+def test_init_is_compiled_for_who_looks_at_it() -> None:
+    cls = _open(ours)
+
+    assert list(inspect.signature(cls).parameters) == list(inspect.signature(_open(dataclasses)).parameters)
+
+    assert inspect.isfunction(cls.__dict__["__init__"])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("args", "kwargs"), CALLS)
+def test_objects_are_made_alike_before_and_after(
+    shape: Callable[[Any], Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    def ask(cls: Any) -> list[str]:
+        return [repr(cls(*args, **kwargs)) for _ in range(ours._FEW + 1)]
+
+    _agree(shape, ask)
+    looked_at = shape(ours)
+    assert inspect.isfunction(looked_at.__init__)
+    assert _outcome(lambda: ask(looked_at)) == _outcome(lambda: ask(shape(ours)))

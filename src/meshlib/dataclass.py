@@ -2,7 +2,7 @@
 
 The standard library compiles up to eight methods for each class when the class is made, half a millisecond in all. A
 mesh has a hundred such classes, and would spend half as long on them as importing httpx takes, before any call. Here
-methods are closures over the names of fields, and only ``__init__`` is compiled, once the first object is made. The
+methods are closures over the names of fields, and only ``__init__`` is compiled, once there are a few objects. The
 classes behave alike, also to `dataclasses.fields` and `asdict`, `copy`, `pickle` and type checkers.
 
 Annotations have to be text: a module that uses this begins with ``from __future__ import annotations``.
@@ -13,9 +13,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, Field, FrozenInstanceError, field, make_dataclass
+from functools import partial
 from operator import attrgetter
 from reprlib import recursive_repr
-from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, dataclass_transform
 
 if TYPE_CHECKING:
@@ -69,7 +69,63 @@ class _Late:
     def __get__(self, instance: object, owner: type) -> Any:
         value = self._make(self._owner)
         setattr(self._owner, self._name, value)
-        return value.__get__(instance, owner) if isinstance(value, FunctionType) else value
+        return value
+
+
+_FEW = 4
+"""So many objects of a class are made field by field. To compile ``__init__`` takes as long as twenty of them, and a
+program that makes one call through a mesh makes no more than these of any class."""
+
+
+class _Init:
+    """``__init__`` as long as it is not compiled, which it is for who looks at it."""
+
+    def __init__(self, frozen: bool) -> None:
+        self.frozen = frozen
+        self._left = _FEW
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.owner = owner
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        if instance is not None and self._left > 0:
+            self._left -= 1
+            return partial(_fill, self, instance)
+        return self.compiled().__get__(instance, owner)
+
+    def compiled(self) -> Any:
+        """That of the class from now on."""
+        cls: Any = self.owner
+        cls.__init__ = made = _compile_init(cls, self.frozen)
+        return made
+
+
+def _fill(init: _Init, made: Any, /, *args: Any, **kwargs: Any) -> None:
+    """What the compiled ``__init__`` does, one field after the other."""
+    cls: Any = init.owner
+    shape: dict[str, Field[Any]] = cls.__shape__
+    places = [name for name, each in shape.items() if each.init and not each.kw_only]
+    given = dict(zip(places, args, strict=False)) | kwargs
+    known = {name for name, each in shape.items() if each.init}
+    needed = {name for name in known if shape[name].default is shape[name].default_factory is MISSING}
+    if len(given) < len(args) + len(kwargs) or not needed <= given.keys() <= known:
+        init.compiled()(made, *args, **kwargs)  # which says what is wrong
+        return
+    for name, each in shape.items():
+        if name in given:
+            value = given[name]
+        elif each.default is not MISSING:
+            value = each.default
+        elif each.default_factory is not MISSING:
+            value = each.default_factory()
+        else:
+            continue
+        if init.frozen:
+            getattr(cls, name).__set__(made, value)
+        else:
+            setattr(made, name, value)
+    if hasattr(cls, "__post_init__"):
+        made.__post_init__()
 
 
 class _MadeByFactory:
@@ -93,7 +149,7 @@ def _make(cls: Any, frozen: bool, kw_only: bool, eq: bool) -> Any:
     members["__match_args__"] = tuple(name for name, each in shape.items() if each.init and not each.kw_only)
     members["__dataclass_fields__"] = _Late(lambda made: _stock(made, frozen, eq).__dataclass_fields__)
     members["__dataclass_params__"] = _Late(lambda made: _stock(made, frozen, eq).__dataclass_params__)
-    members.setdefault("__init__", _Late(lambda made: _compile_init(made, frozen)))
+    members.setdefault("__init__", _Init(frozen))
     members.setdefault("__repr__", _repr)
     members["__replace__"] = replace
     if eq:
