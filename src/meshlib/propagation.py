@@ -147,11 +147,16 @@ def parse_deadline(headers: Headers, now: float, ignored: Ignored | None = None)
 
     The smallest of the valid ones holds. A header that comes twice with different values says nothing.
     """
+    told = headers.get(DEADLINE_MS)
+    if told and len(told) == 1 and told == headers.get(ENVOY_TIMEOUT_MS) and GRPC_TIMEOUT not in headers:
+        plain_s = _read_milliseconds(told[0])  # callers in the mesh say it twice, and nothing else
+        if plain_s is not None:
+            return now + plain_s
     smallest: float | None = None
-    told: Sequence[str] | None = None
+    told = None
     for name, read in _TIMEOUTS:
         values = headers.get(name)
-        if not values or (values == told and smallest is not None):  # callers in the mesh say it twice
+        if not values or (values == told and smallest is not None):
             continue
         told = values
         timeout_s = _only(values, read)
@@ -168,7 +173,9 @@ def parse_criticality(headers: Headers, ignored: Ignored | None = None) -> Criti
     values = headers.get(CRITICALITY)
     if not values:
         return None
-    level = _only(values, _read_criticality)
+    level = _CRITICALITIES.get(values[0]) if len(values) == 1 else None
+    if level is None:
+        level = _only(values, _read_criticality)
     if level is None and ignored is not None:
         ignored.add("criticality")
     return level
@@ -220,14 +227,14 @@ def extract_trace(values: Values, names: Names, ignored: Ignored | None = None) 
     propagate, trace, otel_context = _opentelemetry()
     # Asking the propagators costs more than all the rest of a request's intake, and most often there is nothing, or
     # one well-formed `traceparent`.
-    named, is_w3c = _trace_headers(propagate.get_global_textmap())
+    reads_parent, others, is_w3c = _trace_headers(propagate.get_global_textmap())
     parents = values("traceparent")
-    if not (parents and "traceparent" in named) and not any(map(values, named)):
+    if not (parents and reads_parent) and not any(map(values, others)):
         return None
     if is_w3c and len(parents) == 1 and (match := _TRACEPARENT.fullmatch(parents[0])):
-        trace_id, span_id, flags = [int(part, 16) for part in match.groups()]
+        trace_id, span_id = int(match[1], 16), int(match[2], 16)
         if trace_id and span_id and not values("tracestate") and not values(BAGGAGE):
-            span = trace.SpanContext(trace_id, span_id, True, trace.TraceFlags(flags))
+            span = trace.SpanContext(trace_id, span_id, True, trace.TraceFlags(int(match[3], 16)))
             plain: Context = trace.set_span_in_context(trace.NonRecordingSpan(span), otel_context.get_current())
             return plain
     if len(set(parents)) <= 1:
@@ -264,13 +271,13 @@ def _opentelemetry() -> tuple[Any, Any, Any]:
 
 
 @functools.lru_cache(maxsize=4)
-def _trace_headers(propagator: TextMapPropagator) -> tuple[tuple[str, ...], bool]:
-    """The headers that say whether there is a trace, and whether it is written as by W3C Trace Context.
+def _trace_headers(propagator: TextMapPropagator) -> tuple[bool, tuple[str, ...], bool]:
+    """The headers that say whether there is a trace: ``traceparent``, others; and whether it is W3C Trace Context.
 
     What the fields of a propagator say is what it reads; a third-party one of the same fields would read the same.
     """
     fields = {name.lower() for name in propagator.fields}
-    return tuple(sorted(fields - {BAGGAGE, "tracestate"})), fields <= _W3C
+    return "traceparent" in fields, tuple(sorted(fields - _W3C)), fields <= _W3C
 
 
 def _readable(values: Sequence[str]) -> list[str]:

@@ -161,9 +161,10 @@ class MeshMiddleware:
             reset_scope(token)
             if cancellation is not None:
                 cancellation.leave()
-            # Where the end of a response that had begun was not sent, its caller had gone.
-            cut = response.cut or arrival.request.cancelled
-            served.end(response.status, cut or ("disconnect" if response.status else ""))
+            if not response.complete:
+                # Where the end of a response that had begun was not sent, its caller had gone.
+                cut = response.cut or arrival.request.cancelled
+                served.end(response.status, cut or ("disconnect" if response.status else ""))
             if attached is not None:
                 otel_context.detach(attached)
 

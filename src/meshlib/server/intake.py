@@ -29,6 +29,7 @@ from meshlib.dataclass import dataclass
 from meshlib.errors import ConfigError
 from meshlib.net.fork import after_fork
 from meshlib.propagation import (
+    BAGGAGE,
     LOAD,
     Headers,
     Ignored,
@@ -214,11 +215,10 @@ class Intake:
         expect_mesh(mesh)
         self.counts = IntakeCounts()
         self._overrides = OverrideReader(self.counts)
-        self._mesh = mesh
-        self._settings = MeshSettings() if mesh is None else mesh.settings
+        self._mesh: HasSettings = _Defaults() if mesh is None else mesh
         self.on_change: Callable[[ServerSettings], object] | None = None
         self._reading = threading.Lock()
-        self._go_by(self._settings.server)
+        self._go_by(self.settings.server)
         after_fork(self)
         reporting: object = mesh
         if isinstance(reporting, Reports):
@@ -227,7 +227,7 @@ class Intake:
     @property
     def settings(self) -> MeshSettings:
         """The configuration of now."""
-        return self._settings if self._mesh is None else self._mesh.settings
+        return self._mesh.settings
 
     def _go_by(self, server: ServerSettings) -> None:
         self._trusted = TrustedPeers(server.trusted_peers)
@@ -276,7 +276,7 @@ class Intake:
             peer: its address, `UNIX`, or None if not known.
             headers: the request's.
         """
-        settings = self.settings
+        settings = self._mesh.settings
         if settings.server is not self.server:  # the configuration was read anew
             self._read_anew()
         if settings.mode == "off":
@@ -300,8 +300,8 @@ class Intake:
             ServedRequest(deadline, _address(peer)),
             trusted=True,
             criticality=parse_criticality(known, self.counts) if known and self._criticality else None,
-            baggage=parse_baggage(known, self.counts) if known and self._baggage else None,
-            override=self._override(settings, headers, True),
+            baggage=parse_baggage(known, self.counts) if BAGGAGE in known and self._baggage else None,
+            override=None if settings.overrides is None else self._override(settings, headers, True),
             expired=expired,
             asks=known[LOAD][0] if LOAD in known else "",
         )
@@ -325,6 +325,12 @@ class Intake:
         if found is not None and not self._baggage:
             found = otel_baggage.clear(found)  # which the propagator has read as well, and calls would pass on
         return as_caller(found) if found is not None and _is_instrumented() else found
+
+
+class _Defaults:
+    """What holds without a mesh."""
+
+    settings = MeshSettings()
 
 
 def _is_instrumented() -> bool:

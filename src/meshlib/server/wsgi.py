@@ -38,7 +38,7 @@ __all__ = ["MeshMiddleware"]
 
 Refuse: TypeAlias = Callable[[MeshError], "bytes | None"]
 
-_ENVIRON = {name: "HTTP_" + name.upper().replace("-", "_") for name in INCOMING}
+_KNOWN = {"HTTP_" + name.upper().replace("-", "_"): name for name in INCOMING}
 _TRACE = {"traceparent": "HTTP_TRACEPARENT", "tracestate": "HTTP_TRACESTATE", "baggage": "HTTP_BAGGAGE"}
 _NO_ADDRESS = frozenset({"", "<local>"})
 """How gunicorn and Werkzeug write the peer at a Unix socket."""
@@ -159,7 +159,7 @@ class _Answer:
 class _Response:
     """Iterates the application's response piece by piece, and closes the request behind its end."""
 
-    __slots__ = ("_answer", "_begun", "_chunks", "_close", "_pieces", "_refuse")
+    __slots__ = ("_answer", "_begun", "_chunks", "_close", "_pieces", "_refuse", "_response")
 
     def __init__(
         self, pieces: HeldScope | Pieces | Untouched, response: Iterable[bytes], answer: _Answer, refuse: Refuse
@@ -168,20 +168,21 @@ class _Response:
         self._pieces = pieces
         self._close: Callable[[], object] | None = getattr(response, "close", None)
         self._refuse = refuse
+        self._response = response
         self._begun = False
-        try:
-            self._chunks: Iterator[bytes] = pieces.run(iter, response)
-        except BaseException:
-            self._answer.end(failed=True)
-            self.close()
-            raise
+        self._chunks: Iterator[bytes] | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
+    def _first(self) -> bytes:
+        self._chunks = iter(self._response)
+        return next(self._chunks)
+
     def __next__(self) -> bytes:
+        chunks = self._chunks
         try:
-            chunk = self._pieces.run(next, self._chunks)
+            chunk = self._pieces.run(self._first) if chunks is None else self._pieces.run(next, chunks)
         except StopIteration:
             self._answer.end()
             raise
@@ -218,7 +219,8 @@ class WsgiHeaders:
         self._environ = environ
 
     def known(self) -> Headers:
-        return {name: (self._environ[key],) for name, key in _ENVIRON.items() if key in self._environ}
+        environ = self._environ
+        return {_KNOWN[key]: (environ[key],) for key in _KNOWN.keys() & environ.keys()}
 
     def values(self, name: str) -> Sequence[str]:
         value = self._environ.get(_TRACE.get(name) or "HTTP_" + name.upper().replace("-", "_"))
