@@ -81,11 +81,23 @@ def test_an_applications_own_measure_is_told_if_it_is_one(value: Any) -> None:
     assert reporter.report().application_utilization == (value if value == 0.75 else 0.0)
 
 
-def test_a_measure_that_raises_is_none() -> None:
-    def broken() -> float:
-        raise RuntimeError("no")
+def test_a_measure_that_raises_is_none_and_is_told_of_when_it_begins_to(caplog: pytest.LogCaptureFixture) -> None:
+    fails = True
 
-    assert Times().reporter(broken).report().application_utilization == 0.0
+    def broken() -> float:
+        if fails:
+            raise RuntimeError("secret")
+        return 0.5
+
+    reporter = Times().reporter(broken)
+    assert [reporter.report().application_utilization for _ in range(3)] == [0.0] * 3
+    fails = False
+    assert reporter.report().application_utilization == 0.5
+    fails = True
+    reporter.report()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the application's own measure of its load fails: RuntimeError"
+    ] * 2
 
 
 def test_a_header_is_written_ten_times_a_second_at_most() -> None:

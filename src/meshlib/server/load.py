@@ -30,6 +30,7 @@ own: what share of the scarce thing is in use.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -45,6 +46,8 @@ from meshlib.server.refusal import Refusal
 from meshlib.server.workers import Figures, Slot, mine, together
 
 __all__ = ["LoadReporter"]
+
+_log = logging.getLogger("meshlib.server")
 
 _SAMPLE_S = 1.0
 _RENEW_S = 0.1
@@ -66,7 +69,7 @@ class LoadReporter:
 
     Args:
         utilization: the application's own measure, asked ten times a second at most: the share of what it can do that
-            is in use, 1 for all. Where it raises or returns no number, there is none.
+            is in use, 1 for all. Where it raises or returns no number, there is none; that it begins to is logged.
         window_s: how long rates remember.
         cpus: how many CPUs this process can keep busy.
         clock, cpu_clock: in seconds; for tests.
@@ -90,6 +93,7 @@ class LoadReporter:
             raise TypeError(f"the utilization has to be a function that measures it, not {utilization!r}")
         self.occupancy: Callable[[], tuple[int, int, int]] = _idle
         self._utilization = utilization
+        self._failing = False
         self._window_s = window_s
         self._cpus = cpus
         self._clock = clock
@@ -222,8 +226,12 @@ class LoadReporter:
             return 0.0
         try:
             value = float(self._utilization())
-        except Exception:
+        except Exception as error:
+            if not self._failing:  # its type alone: what it says may hold what is secret
+                _log.warning("the application's own measure of its load fails: %s", type(error).__name__)
+            self._failing = True
             return 0.0
+        self._failing = False
         return value if value > 0.0 and isfinite(value) else 0.0
 
     def _reckon(self, now: float) -> None:
