@@ -25,7 +25,7 @@ async def report(request: web.Request) -> web.StreamResponse:
 
 
 async def slow(request: web.Request) -> web.Response:
-    print("told how long we wait:", int(request.headers["x-meshlib-deadline-ms"]) <= 100)
+    print("told how long we wait:", int(request.headers["x-meshlib-deadline-ms"]) <= 300)
     await asyncio.sleep(5)
     return web.Response()
 
@@ -44,7 +44,7 @@ async def main() -> None:
             print("lines, one by one:", [line.decode().strip() async for line in response.content])
             print("attempts:", [attempt.status for attempt in meshlib.record(response).attempts])
         try:
-            await orders.get("/slow", timeout=aiohttp.ClientTimeout(total=0.1))
+            await orders.get("/slow", timeout=aiohttp.ClientTimeout(total=0.3))
         except TimeoutError as error:
             print("a timeout that says why:", error.record.limit)
         async with session(mesh, "gone") as gone:

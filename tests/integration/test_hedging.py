@@ -130,6 +130,8 @@ def test_over_http2_the_loser_is_reset_and_its_connection_serves_on(caller: Call
     with H2Server(slow) as one, H2Server(quick) as other:
         with mesh_of(one.raw, other.raw, **SOON, http2=True) as mesh:
             call = caller.client(mesh)
+            # Both are connected to before there is a hedge, which on a busy machine would beat even that.
+            soon(lambda: call("POST", "/quick").text and one.peers and other.peers)
             texts = [call("GET", "/x").text for _ in range(8)]
             assert set(texts) == {"quick one"}
             assert {call("GET", "/quick").text for _ in range(2)} == {"slow one", "quick one"}
