@@ -275,7 +275,8 @@ def paths(**found: Any) -> dict[str, Any]:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "swagger": ({"swagger": "2.0"}, "is Swagger 2.0"),
+    "swagger": ({"swagger": "1.2"}, "nor Swagger 2.0"),
+    "empty swagger": ({"swagger": "2.0"}, "has no operation"),
     "version": ({"openapi": "4.0"}, "is no OpenAPI document"),
     "empty": ({"openapi": "3.0.0"}, "has no operation"),
     "loop of references": (schemas(A=ref("B"), B=ref("A")), "leads to itself"),

@@ -188,7 +188,7 @@ def _is_of_kubernetes(value: Any) -> bool:
 
 def _is_openapi(value: Any) -> bool:
     """The same of a description of an API, in which statuses are keys."""
-    return isinstance(value, dict) and isinstance(value.get("openapi"), str)
+    return isinstance(value, dict) and (isinstance(value.get("openapi"), str) or value.get("swagger") == "2.0")
 
 
 def _line(event: Any) -> int:

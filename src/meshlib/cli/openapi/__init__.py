@@ -2,6 +2,7 @@
 
 document      the document, its references, its bounds
 files         those beside it
+swagger       Swagger 2.0 as OpenAPI 3.0
 names         names of Python
 expressions   types as text, and how they are laid out
 shapes        what schemas say of objects

@@ -1,6 +1,6 @@
 """What is for one direction alone: ``readOnly`` for answers, ``writeOnly`` for requests.
 
-Where such a property is required, it is so in that direction only (OpenAPI 3.0, Schema Object), so a schema that has one,
+Where such a property is required, it is so in that direction only (OpenAPI 3.0, Schema Object), so a schema with one,
 however deep, is two types: what is sent, and what comes back.
 """
 

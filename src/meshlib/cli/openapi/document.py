@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 from meshlib.cli.openapi.files import MAX_BYTES, FileError, Files
+from meshlib.cli.openapi.swagger import upgraded
 from meshlib.config.documents import Document, DocumentError, parse, read_documents
 
 __all__ = ["MAX_OPERATIONS", "MAX_PARTS", "MAX_SCHEMAS", "OpenApi", "OpenApiError", "read_openapi", "text_of"]
@@ -47,10 +48,9 @@ class OpenApi:
 
     def __init__(self, data: Mapping[str, Any], name: str, files: Files | None = None) -> None:
         version = data.get("openapi")
-        if version is None and "swagger" in data:
-            raise OpenApiError(f"{name}: is Swagger 2.0; converters to OpenAPI 3 are many, and this reads 3.0 and 3.1")
-        if not isinstance(version, str) or not version.startswith(("3.0", "3.1", "3.2")):
-            raise OpenApiError(f"{name}: openapi: is no OpenAPI document of version 3.0 or 3.1")
+        is_swagger = version is None and data.get("swagger") == "2.0"
+        if not is_swagger and not (isinstance(version, str) and version.startswith(("3.0", "3.1", "3.2"))):
+            raise OpenApiError(f"{name}: openapi: is no OpenAPI document of version 3.0 or 3.1, nor Swagger 2.0")
         if not isinstance(data.get("paths", {}), dict) or not isinstance(data.get("components", {}), dict):
             raise OpenApiError(f"{name}: paths and components are to be maps")
         self.data = data
@@ -59,6 +59,9 @@ class OpenApi:
         self._parts = 0
         self._anchors: dict[str, dict[str, Any]] = {}
         self._settled: dict[str, str] = {}
+        if is_swagger:
+            self.data = upgraded(data, self.follow, self.use)
+            self._parts = 0
 
     def again(self) -> OpenApi:
         """The same, of which nothing was used yet."""
