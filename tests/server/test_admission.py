@@ -20,6 +20,7 @@ import pytest
 from meshlib import Mesh
 from meshlib.context import Criticality
 from meshlib.policy.admission_settings import AimdSettings, KeySource
+from meshlib.policy.serving_lane import Waiter
 from meshlib.policy.serving_queue import CALM_S
 from meshlib.policy.serving_settings import AdmissionSettings
 from meshlib.propagation import CRITICALITY, DEADLINE_MS
@@ -393,13 +394,15 @@ async def test_a_place_given_to_a_loop_that_is_closed_goes_to_the_next(monkeypat
 async def test_on_another_loop_than_asyncios_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     callee = Callee()
     arrival = callee.serving.intake.glance("127.0.0.1", GivenHeaders({}))
-    taken = await callee.admission.enter(arrival, GivenHeaders({}))
+    taken = callee.admission.enter(arrival, GivenHeaders({}))
 
     def none() -> None:
         raise RuntimeError("no running event loop")
 
     monkeypatch.setattr(asyncio, "get_running_loop", none)
-    refused = await callee.admission.enter(arrival, GivenHeaders({}))
+    waiter = callee.admission.enter(arrival, GivenHeaders({}))
+    assert isinstance(waiter, Waiter)
+    refused = await callee.admission.wait(waiter)
     assert isinstance(refused, Refusal)
     assert isinstance(taken, Ticket)
     taken.release()
@@ -449,7 +452,7 @@ async def test_a_caller_is_who_a_trusted_peer_says_it_is_or_else_the_peer(
     callee = Callee(max_in_flight=9, fair_by=KeySource(fair_by, "x-client"))
     for peer, name in zip(peers, headers, strict=True):
         arrival = callee.serving.intake.glance(peer, GivenHeaders({}))
-        await callee.admission.enter(arrival, GivenHeaders({"x-client": [name]}))
+        callee.admission.enter(arrival, GivenHeaders({"x-client": [name]}))
     assert set(callee.admission.queue._callers) == set(expected)
 
 
@@ -537,12 +540,10 @@ async def test_that_shedding_begins_and_ends_is_told_once_each() -> None:
 async def test_after_a_fork_the_child_has_all_places() -> None:
     callee = Callee(max_in_flight=2)
     callee.admission.queue.enter(0.0, Criticality.CRITICAL)
-    inherited = await callee.admission.enter(
-        callee.serving.intake.glance("127.0.0.1", GivenHeaders({})), GivenHeaders({})
-    )
+    inherited = callee.admission.enter(callee.serving.intake.glance("127.0.0.1", GivenHeaders({})), GivenHeaders({}))
     callee.serving.after_fork_in_child()
     assert callee.admission.queue.in_flight == 0
-    ticket = await callee.admission.enter(callee.serving.intake.glance("127.0.0.1", GivenHeaders({})), GivenHeaders({}))
+    ticket = callee.admission.enter(callee.serving.intake.glance("127.0.0.1", GivenHeaders({})), GivenHeaders({}))
     inherited.release()  # type: ignore[union-attr]
     assert callee.admission.queue.in_flight == 1
     ticket.release()  # type: ignore[union-attr]

@@ -122,29 +122,33 @@ class Admission:
 
     # Entering
 
-    async def enter(
-        self, arrival: Arrival, headers: ReceivedHeaders, departure: Departure | None = None
-    ) -> Ticket | Refusal:
-        """A place for a request, or the answer that it gets instead; in an event loop.
+    def enter(self, arrival: Arrival, headers: ReceivedHeaders) -> Ticket | Refusal | Waiter:
+        """A place for a request, or the answer that it gets instead, or who waits for it by `wait` or `wait_blocking`.
 
         Args:
             arrival: the request.
             headers: its headers.
-            departure: tells whether its client goes away meanwhile.
         """
         caller = self._caller(arrival, headers)
         answer = self._ask(arrival, headers, caller)
-        if isinstance(answer, Waiter):
-            answer = await self._wait(answer, departure)
-        return Ticket(self, caller) if answer is None else _refused(answer)
+        if answer is None:
+            return Ticket(self, caller)
+        return answer if isinstance(answer, Waiter) else _refused(answer)
 
-    def enter_blocking(self, arrival: Arrival, headers: ReceivedHeaders) -> Ticket | Refusal:
-        """A place for a request, or the answer that it gets instead; in a thread or greenlet, which waits."""
-        caller = self._caller(arrival, headers)
-        answer = self._ask(arrival, headers, caller)
-        if isinstance(answer, Waiter):
-            answer = self._wait_blocking(answer)
-        return Ticket(self, caller) if answer is None else _refused(answer)
+    async def wait(self, waiter: Waiter, departure: Departure | None = None) -> Ticket | Refusal:
+        """What becomes of a request that waits, in an event loop.
+
+        Args:
+            waiter: from `enter`, just before.
+            departure: tells whether its client goes away meanwhile.
+        """
+        shed = await self._wait(waiter, departure)
+        return Ticket(self, waiter.caller) if shed is None else _refused(shed)
+
+    def wait_blocking(self, waiter: Waiter) -> Ticket | Refusal:
+        """What becomes of a request that waits, in a thread or greenlet."""
+        shed = self._wait_blocking(waiter)
+        return Ticket(self, waiter.caller) if shed is None else _refused(shed)
 
     def observe(self, arrival: Arrival, headers: ReceivedHeaders) -> Ticket | Refusal:
         """What would become of a request that is served whatever that is: a place, perhaps in the queue, or refused."""

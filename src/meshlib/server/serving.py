@@ -20,6 +20,7 @@ from opentelemetry import trace
 from meshlib import context
 from meshlib.durations import Duration, parse_duration
 from meshlib.net.fork import after_fork
+from meshlib.policy.serving_lane import Waiter
 from meshlib.propagation import LOAD_PROBE
 from meshlib.server.cancellation import SAFE_METHODS
 from meshlib.server.health import CheckFunction, Checks
@@ -226,7 +227,12 @@ class Serving:
             return answer
         if (refusal := self._in_vain(arrival, method, path, source)) is not None:
             return self._refused(refusal)
-        return self.begin(arrival) if admission is None else ForPlace(self, admission, arrival, headers)
+        if admission is None:
+            return self.begin(arrival)
+        place = admission.enter(arrival, headers)
+        if isinstance(place, Waiter):
+            return ForPlace(self, admission, arrival, place)
+        return self.admitted(arrival, place)
 
     def _in_vain(self, arrival: Arrival, method: str, path: str, source: Mapping[str, Any]) -> Refusal | None:
         """The answer to a request that is not worth beginning; None to any other."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    from meshlib.policy.serving_lane import Waiter
     from meshlib.server.admission import Admission
     from meshlib.server.departure import Departure
     from meshlib.server.endpoints import Endpoints
-    from meshlib.server.intake import Arrival, ReceivedHeaders
+    from meshlib.server.intake import Arrival
     from meshlib.server.refusal import Refusal
     from meshlib.server.served import Served
     from meshlib.server.serving import Serving
@@ -39,15 +40,15 @@ class ForAnswer:
 
 
 class ForPlace:
-    """For admission."""
+    """In the queue of admission."""
 
-    __slots__ = ("_admission", "_arrival", "_headers", "_serving")
+    __slots__ = ("_admission", "_arrival", "_serving", "_waiter")
 
-    def __init__(self, serving: Serving, admission: Admission, arrival: Arrival, headers: ReceivedHeaders) -> None:
+    def __init__(self, serving: Serving, admission: Admission, arrival: Arrival, waiter: Waiter) -> None:
         self._serving = serving
         self._admission = admission
         self._arrival = arrival
-        self._headers = headers
+        self._waiter = waiter
 
     async def wait(self, departure: Departure | None = None) -> Served | Refusal:
         """The request, begun, or why it is not; in an event loop.
@@ -55,13 +56,11 @@ class ForPlace:
         Args:
             departure: tells whether its client goes away meanwhile.
         """
-        return self._serving.admitted(
-            self._arrival, await self._admission.enter(self._arrival, self._headers, departure)
-        )
+        return self._serving.admitted(self._arrival, await self._admission.wait(self._waiter, departure))
 
     def wait_blocking(self) -> Served | Refusal:
         """The request, begun, or why it is not; in a thread or greenlet."""
-        return self._serving.admitted(self._arrival, self._admission.enter_blocking(self._arrival, self._headers))
+        return self._serving.admitted(self._arrival, self._admission.wait_blocking(self._waiter))
 
 
 Waiting: TypeAlias = ForAnswer | ForPlace
