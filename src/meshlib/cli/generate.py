@@ -41,8 +41,8 @@ def client(
     """Make a declarative client of an OpenAPI document, 3.0 or 3.1, in YAML or JSON; - reads it from standard input.
 
     What comes out is one module: a Protocol whose methods are the operations, and models of what they take and give.
-    The same document gives the same text. Whatever the document says, it becomes names and literals, never code. Swagger
-    2.0 is read, too.
+    The same document gives the same text. Whatever the document says, it becomes names and literals, never code.
+    Swagger 2.0 is read, too.
 
     \b
     Example:
