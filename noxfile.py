@@ -5,7 +5,7 @@ nox -s tests      the test suite on the Python that runs nox; with `tests-3.12` 
 nox -s envoy      side by side with a real Envoy, over more generated configurations than the test suite has
 nox -s soak       a million calls to servers that go wrong now and then, and callers that do to a service
 nox -s lint       ruff
-nox -s types      mypy --strict
+nox -s types      mypy --strict, and pyright on what users write
 nox -s bench      the benchmarks; with `-- --all`, all there are
 nox -s fuzz       bytes of peers that break the parsers of HTTP/1.1, or, with `-- config`, configurations
 nox -s docs       the documentation, warnings as errors
@@ -131,7 +131,8 @@ def tests(session: nox.Session) -> None:
     """
     session.env["PYTHONDONTWRITEBYTECODE"] = ""  # hundreds of processes import the package
     ignored = [] if session.python == PRIMARY else [f"--ignore={path}" for path in PURE]
-    if _install(session, "test"):
+    # The types are the same on each.
+    if _install(session, "types" if session.python == PRIMARY else "test"):
         # So that the tests are compiled once, while other environments are made, and not by each worker for itself.
         collect = ["--collect-only", "-qq", *ignored]
         session.run_install("python", "-m", "pytest", *collect, silent=True, success_codes=range(6))
@@ -183,9 +184,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Checks the types of the package and of the typing tests."""
+    """Checks the types of the package and of the typing tests; these by pyright as well. What follows is mypy's."""
     _install(session, "types")
     session.run("mypy", "--strict", *(session.posargs or ["src", "tests/typing"]))
+    session.run("pyright", env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})  # it would ask for newer versions of itself
 
 
 @nox.session
