@@ -203,7 +203,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(_JSON, _JSON, _JSON)
 def test_any_document_becomes_python_or_is_refused(schema: Any, parameter: Any, operation: Any) -> None:
     body = {"content": {"application/json": {"schema": schema}}}
@@ -313,12 +313,12 @@ def test_what_cannot_be_made_a_client_of_is_refused(case: str) -> None:
 
 
 def test_references_to_one_place_from_many_do_not_make_a_file_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    many = {f"p{n}": {"type": "string"} for n in range(100)}
+    many = {f"p{n}": {"type": "string"} for n in range(75)}
     item = {"parameters": [{"name": name, "in": "query", "schema": {}} for name in many], "get": {}}
-    every = {f"A{n}": {"allOf": [ref("Big")]} for n in range(100)}
+    every = {f"A{n}": {"allOf": [ref("Big")]} for n in range(75)}
     holder = {"type": "object", "properties": {name: ref(name) for name in every}}
     bombs = (
-        paths(**{f"a{n}": {"$ref": "#/x"} for n in range(100)}) | {"x": item},
+        paths(**{f"a{n}": {"$ref": "#/x"} for n in range(75)}) | {"x": item},
         schemas(A=holder, Big={"type": "object", "properties": many}, **every),
     )
     for bomb in bombs:
