@@ -88,7 +88,7 @@ class _Init:
         self.owner = owner
 
     def __get__(self, instance: object, owner: type) -> Any:
-        if instance is not None and self._left > 0:
+        if self._left > 0 and isinstance(instance, self.owner):  # `inspect` comes with the class itself
             self._left -= 1
             return partial(_fill, self, instance)
         return self.compiled().__get__(instance, owner)
