@@ -296,6 +296,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         schemas(A=ref("S0"), **{f"S{n}": {"allOf": [ref(f"S{n + 1}")]} for n in range(3000)}),
         "too many others",
     ),
+    "chain of names": (
+        schemas(
+            A={"properties": {f"p{n}": ref(f"S{n}") for n in range(1500, -1, -1)}},
+            S1500={"type": "string"},
+            **{f"S{n}": {"oneOf": [ref(f"S{n + 1}"), {"type": "integer"}]} for n in range(1500)},
+        )
+        | paths(a={"get": {"parameters": [{"name": "q", "in": "query", "schema": ref("S0")}]}, "$ref": "#/x"})
+        | {"x": {"post": {"responses": {"200": {"content": {"application/json": {"schema": ref("A")}}}}}}},
+        "nested too deep",
+    ),
     "many schemas": (schemas(**{f"S{n}": {} for n in range(20_001)}), "more than 20000 schemas"),
     "many operations": (paths(**{f"a{n}": {"get": {}} for n in range(5001)}), "more than 5000 operations"),
     "dots in a path": (paths(**{"a/../b": {"get": {}}}), "has an empty segment, . or .."),

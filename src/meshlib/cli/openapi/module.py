@@ -52,6 +52,14 @@ def make_module(document: OpenApi, style: Style, name: str | None = None) -> str
     Raises:
         OpenApiError: if no client can be made of it.
     """
+    try:
+        return _text(document, style, name)
+    except RecursionError:
+        # Of names for names for names, each of which is near.
+        raise OpenApiError(f"{document.name}: schemas are nested too deep") from None
+
+
+def _text(document: OpenApi, style: Style, name: str | None) -> str:
     info = document.data.get("info")
     title = text_of(info.get("title")) if isinstance(info, dict) else ""
     wanted = as_class(name or title) if name or title.strip() else "Client"
