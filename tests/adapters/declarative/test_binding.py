@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, Generic, Protocol, TypeVar
@@ -251,6 +252,30 @@ def test_a_method_of_which_no_call_can_be_made_is_refused(
     with pytest.raises(TypeError) as caught:
         served.bind(cls, "orders")
     assert message in str(caught.value)
+
+
+LATE = """
+class Orders(Protocol):
+    @get("/{id}")
+    def order(self, id: int) -> Later: ...
+
+class Wrong(Protocol):
+    @get("/{id}")
+    def order(self, id: int, tags: list[Missing] | None = None) -> Later: ...
+
+class Later(BaseModel):
+    id: int
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="Python looks annotations up at once")
+def test_annotations_are_looked_up_when_the_class_is_bound() -> None:
+    made: dict[str, Any] = {"Protocol": Protocol, "get": get, "BaseModel": BaseModel}
+    exec(compile(LATE, "late", "exec", dont_inherit=True), made)
+    with meshlib.Mesh.from_dict({}) as mesh:
+        assert mesh.bind(made["Orders"], "orders")
+        with pytest.raises(TypeError, match=r"Wrong\.order: parameter 'tags' .*\(name 'Missing' is not defined\)"):
+            mesh.bind(made["Wrong"], "orders")
 
 
 def _copy(function: Any) -> Any:

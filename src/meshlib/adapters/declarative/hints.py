@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -36,7 +37,13 @@ def hints_of(function: Callable[..., Any], filled: Mapping[Any, Any], where: str
 def _tell(function: Callable[..., Any], where: str, error: Exception) -> NoReturn:
     culprit = "an annotation"
     try:
-        annotations = inspect.get_annotations(function)
+        if sys.version_info >= (3, 14):
+            from annotationlib import Format, get_annotations
+
+            # What cannot be looked up comes as a reference; to ask for values would fail for all of them.
+            annotations = get_annotations(function, format=Format.FORWARDREF)
+        else:
+            annotations = inspect.get_annotations(function)
     except Exception:
         annotations = {}
     for name, annotation in annotations.items():
