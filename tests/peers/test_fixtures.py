@@ -39,3 +39,10 @@ def test_a_test_without_a_server_has_no_marker(request: pytest.FixtureRequest) -
 
 def test_a_test_with_a_server_is_marked(request: pytest.FixtureRequest, redis_server: object) -> None:
     assert request.node.get_closest_marker("peer") is not None
+
+
+@pytest.mark.xdist_group("told")
+def test_tests_of_one_group_are_known_to_who_hands_them_out(request: pytest.FixtureRequest) -> None:
+    if not request.config.getoption("loadgroup", False):
+        pytest.skip("nobody hands them out")
+    assert request.node.nodeid.endswith("@told"), "this pytest-xdist does not know this pytest"
