@@ -167,9 +167,9 @@ waited: list[str] = []
 
 
 async def waits(request: Any) -> Any:
-    """Waits for twice the time that the test's caller does."""
+    """Waits for longer than the test's caller does."""
     try:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.25)
     except asyncio.CancelledError:
         waited.append("cancelled")
         raise
@@ -178,7 +178,7 @@ async def waits(request: Any) -> Any:
 
 
 def waits_in_a_thread(request: Any) -> Any:
-    time.sleep(0.1)
+    time.sleep(0.25)
     waited.append("done")
     return HttpResponse()
 

@@ -298,7 +298,7 @@ async def test_an_async_view_ends_at_the_deadline_where_that_is_configured(
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app, client=("127.0.0.1", 1)), base_url="http://callee"
         ) as http:
-            answer = await http.request(method, path, headers={DEADLINE_MS: "50"})
+            answer = await http.request(method, path, headers={DEADLINE_MS: "150"})
     refused = answer.headers.get("x-meshlib-refused")
     if ended:
         assert (answer.status_code, refused, django_project.waited) == (504, "deadline", ["cancelled"])
