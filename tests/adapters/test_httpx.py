@@ -219,7 +219,7 @@ def test_a_number_is_the_total_and_a_timeout_object_caps_phases(caller: Caller) 
         began = time.monotonic()
         with pytest.raises(meshlib.DeadlineExceeded) as total:
             call("GET", "/x", timeout=0.2)
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 3.0
         assert total.value.limit == "client"
         with pytest.raises(meshlib.AttemptTimeout) as phase:
             call("GET", "/x", timeout=httpx.Timeout(None, read=0.1))
@@ -275,7 +275,7 @@ def test_a_deadline_that_somebody_set_bounds_the_body_of_a_stream(caller: Caller
         began = time.monotonic()
         with meshlib.timeout("300ms"), pytest.raises(httpx.TimeoutException) as caught:
             call.stream("GET", "/x")
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 5.0
         assert isinstance(caught.value, meshlib.MeshError) and caught.value.record is not None
 
 

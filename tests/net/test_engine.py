@@ -178,7 +178,7 @@ def test_connections_and_pending_requests_are_bounded(wire: Wire) -> None:
             began = time.monotonic()
             with pytest.raises(PoolTimeout):
                 wire.send(target, get(), pool_s=0.1)
-            assert 0.05 < time.monotonic() - began < 1
+            assert 0.05 < time.monotonic() - began < 3
             with pytest.raises(PoolTimeout):
                 wire.send(target, get(), deadline=time.monotonic() + 0.1)
             assert wire.counts() == (1, 0, 1, 0)

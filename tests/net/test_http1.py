@@ -256,7 +256,7 @@ def test_the_deadline_holds_against_a_head_that_drips(wire: Wire) -> None:
         began = time.monotonic()
         with pytest.raises(AttemptTimeout) as caught:
             wire.send(server.target(), get(), deadline=began + 0.3, read_s=5.0)
-        assert 0.25 < time.monotonic() - began < 1.2
+        assert 0.25 < time.monotonic() - began < 1.8  # the whole head takes two
         assert caught.value.phase == "headers"
         assert "deadline" in str(caught.value)
 
@@ -274,7 +274,7 @@ def test_the_body_deadline_holds_against_a_body_that_drips(wire: Wire) -> None:
         response = wire.send(server.target(), get(), body_deadline=began + 0.3, body_idle_s=5.0)
         with pytest.raises(AttemptTimeout) as caught:
             wire.read(response)
-        assert 0.25 < time.monotonic() - began < 1.2
+        assert 0.25 < time.monotonic() - began < 3
         assert caught.value.phase == "body"
 
 

@@ -410,7 +410,7 @@ def test_deadlines_and_limits_hold(wire: Wire) -> None:
         began = time.monotonic()
         with pytest.raises(AttemptTimeout) as caught:
             wire.send(server.target(), get(), deadline=began + 0.2)
-        assert 0.15 < time.monotonic() - began < 1
+        assert 0.15 < time.monotonic() - began < 3
         assert caught.value.phase == "headers"
         response = wire.send(server.target(), get(b"/body"), body_idle_s=0.2)
         with pytest.raises(AttemptTimeout) as caught:

@@ -164,7 +164,7 @@ def test_a_handshake_that_does_not_end_costs_the_connect_timeout(wire: Wire, how
         progress = Progress()
         with pytest.raises(ConnectTimeout):
             wire.send(server.target(tls=TlsSettings(verify=False), server_name="x"), get(), progress, connect_s=0.3)
-        assert 0.25 < time.monotonic() - began < 0.8
+        assert 0.25 < time.monotonic() - began < 3
         assert progress.phase == "tls"
         assert progress.connect_s > 0.25
 

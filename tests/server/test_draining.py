@@ -47,7 +47,7 @@ def test_when_the_worker_that_holds_the_entry_is_killed_another_takes_it_over(ki
             return [each.instance_id for each in entered(registry).get(port, []) if each.pid != entry.pid]
 
         until(lambda: others() != [], lambda: instance.log)
-        assert time.monotonic() - killed < 1.0
+        assert time.monotonic() - killed < 3.0
         assert others() == [entry.instance_id], "the same instance, to callers"
         instance.term()
         assert instance.wait() < 10.0
