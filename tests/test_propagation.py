@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -25,6 +26,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from meshlib.context import Criticality, Scope
 from meshlib.propagation import (
     BAGGAGE,
+    BODY_DEADLINE_MS,
     CRITICALITY,
     DEADLINE_MS,
     ENVOY_TIMEOUT_MS,
@@ -38,6 +40,7 @@ from meshlib.propagation import (
     inject_trace,
     outgoing_headers,
     parse_baggage,
+    parse_body_deadline,
     parse_criticality,
     parse_deadline,
 )
@@ -84,6 +87,31 @@ def test_the_smallest_of_several_deadlines_holds() -> None:
 def test_a_malformed_deadline_does_not_hide_a_valid_one() -> None:
     ignored = Ignored()
     assert parse_deadline({DEADLINE_MS: ["soon"], GRPC_TIMEOUT: ["2S"]}, NOW, ignored) == pytest.approx(NOW + 2)
+    assert ignored.deadline == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "deadline"),
+    [
+        (None, None),
+        (["none"], math.inf),
+        (["none, none"], math.inf),
+        (["1500"], NOW + 1.5),
+        ([" 0 "], NOW),
+    ],
+)
+def test_the_body_has_a_deadline_of_its_own_or_none(values: list[str] | None, deadline: float | None) -> None:
+    ignored = Ignored()
+    assert parse_body_deadline({} if values is None else {BODY_DEADLINE_MS: values}, NOW, ignored) == deadline
+    assert ignored.deadline == 0
+
+
+@pytest.mark.parametrize(
+    "values", [[""], ["-1"], ["1.5"], ["None"], ["inf"], ["1", "none"], ["1, 2"], ["86400001"], ["9" * 5000], ["\u0663"]]
+)
+def test_a_malformed_deadline_of_the_body_says_nothing_and_is_counted(values: list[str]) -> None:
+    ignored = Ignored()
+    assert parse_body_deadline({BODY_DEADLINE_MS: values}, NOW, ignored) is None
     assert ignored.deadline == 1
 
 

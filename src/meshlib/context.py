@@ -107,11 +107,14 @@ class Scope:
     def deadline(self) -> float | None:
         """The earlier of the deadline set in code and that of the request being served, if that is not over."""
         request = self.request
-        if request is None or request.closed or request.deadline is None:
+        if request is None or request.closed:
+            return self.own_deadline
+        deadline = request.deadline  # once: with the response, another thread may put off or take away this one
+        if deadline is None:
             return self.own_deadline
         if self.own_deadline is None:
-            return request.deadline
-        return min(self.own_deadline, request.deadline)
+            return deadline
+        return min(self.own_deadline, deadline)
 
 
 _EMPTY = Scope()

@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 __all__ = [
     "BAGGAGE",
+    "BODY_DEADLINE_MS",
     "CALLER",
     "CRITICALITY",
     "DEADLINE_MS",
@@ -50,11 +51,15 @@ __all__ = [
     "inject_trace",
     "outgoing_headers",
     "parse_baggage",
+    "parse_body_deadline",
     "parse_criticality",
     "parse_deadline",
 ]
 
 DEADLINE_MS: Final = "x-meshlib-deadline-ms"
+BODY_DEADLINE_MS: Final = "x-meshlib-body-deadline-ms"
+"""Beside a deadline that ends with the headers of the response: what is left for its body. ``none``: any time."""
+
 ENVOY_TIMEOUT_MS: Final = "x-envoy-expected-rq-timeout-ms"
 GRPC_TIMEOUT: Final = "grpc-timeout"
 CRITICALITY: Final = "x-meshlib-criticality"
@@ -73,7 +78,7 @@ LOAD_PROBE: Final = "/.well-known/meshlib/load"
 """Where a middleware answers probes of load, ahead of all else but health; only to trusted peers that ask by the header
 `LOAD`. Anybody else's request goes on to the application."""
 
-INCOMING: Final = (DEADLINE_MS, ENVOY_TIMEOUT_MS, GRPC_TIMEOUT, CRITICALITY, BAGGAGE, LOAD)
+INCOMING: Final = (DEADLINE_MS, BODY_DEADLINE_MS, ENVOY_TIMEOUT_MS, GRPC_TIMEOUT, CRITICALITY, BAGGAGE, LOAD)
 """The headers that this module reads by itself; those of the trace are the propagator's own matter."""
 
 MAX_TIMEOUT_S: Final = 86_400.0
@@ -166,6 +171,22 @@ def parse_deadline(headers: Headers, now: float, ignored: Ignored | None = None)
         elif smallest is None or timeout_s < smallest:
             smallest = timeout_s
     return None if smallest is None else now + smallest
+
+
+def parse_body_deadline(headers: Headers, now: float, ignored: Ignored | None = None) -> float | None:
+    """By when a caller wants the body of a response that has begun, on the clock of `now`; infinite for at any time.
+
+    It says something beside a deadline alone; None if it does not say, and that deadline holds for the body, too.
+    """
+    values = headers.get(BODY_DEADLINE_MS)
+    if not values:
+        return None
+    timeout_s = _only(values, _read_body)
+    if timeout_s is None:
+        if ignored is not None:
+            ignored.add("deadline")
+        return None
+    return now + timeout_s
 
 
 def parse_criticality(headers: Headers, ignored: Ignored | None = None) -> Criticality | None:
@@ -383,6 +404,10 @@ def _read_milliseconds(text: str) -> float | None:
     if not (text.isdecimal() and text.isascii() and len(text) <= _LONGEST_MILLISECONDS):
         return None
     return _bounded(int(text) / 1000.0)
+
+
+def _read_body(text: str) -> float | None:
+    return math.inf if text == "none" else _read_milliseconds(text)
 
 
 def _read_envoy(text: str) -> float | None:

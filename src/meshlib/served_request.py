@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 __all__ = ["ServedRequest"]
 
 
@@ -10,6 +12,7 @@ class ServedRequest:
 
     Attributes:
         deadline: by which the caller wants the answer, on the monotonic clock; None if it named none.
+        body_deadline: what takes its place once the response has begun, infinite for none; None if it stays.
         peer: the caller's address; empty where it is not known.
         closed: whether the response has gone out.
         overloaded: whether a call made for it failed by overload, so that to repeat the request would add to that.
@@ -17,15 +20,22 @@ class ServedRequest:
             (``disconnect``); empty if it was not.
     """
 
-    __slots__ = ("_abandoned", "cancelled", "closed", "deadline", "overloaded", "peer")
+    __slots__ = ("_abandoned", "body_deadline", "cancelled", "closed", "deadline", "overloaded", "peer")
 
     def __init__(self, deadline: float | None = None, peer: str = "") -> None:
         self.deadline = deadline
+        self.body_deadline: float | None = None
         self.peer = peer
         self.cancelled = ""
         self.closed = False
         self.overloaded = False
         self._abandoned = False
+
+    def begin_body(self, now: float) -> None:
+        """The response has begun: the deadline is that of its body from now on. Once it has passed, it stays."""
+        if self.body_deadline is None or self.cancelled or self.deadline is None or now >= self.deadline:
+            return
+        self.deadline = None if self.body_deadline == inf else self.body_deadline
 
     def close(self) -> None:
         """The response has gone out: the deadline binds nothing any more."""

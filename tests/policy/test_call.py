@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from meshlib.errors import (
 from meshlib.policy.actions import Cancel, Deliver, Start
 from meshlib.policy.call import CallState
 from meshlib.policy.settings import BreakerSettings, LimitSettings, OutlierSettings, RetryPolicy
+from meshlib.propagation import MAX_TIMEOUT_S
 from meshlib.routing.route import Backend
 from tests.core import NOW, Bench, cluster_state, failure_of, start_of
 
@@ -217,14 +219,33 @@ def test_a_per_try_timeout_is_a_failure_and_is_retried() -> None:
 
 
 def test_an_attempt_is_told_its_own_deadline_in_milliseconds() -> None:
-    start = start_of(Bench(per_try_timeout_s=0.5).call.begin(NOW))
+    start = start_of(Bench(per_try_timeout_s=0.5, complete_body=True).call.begin(NOW))
     assert dict(start.headers) == {
         b"x-envoy-attempt-count": b"1",
         b"x-meshlib-deadline-ms": b"500",
         b"x-envoy-expected-rq-timeout-ms": b"500",
     }
-    assert start.body_deadline is None
     assert start_of(Bench(deadline=NOW + 0.0001).call.begin(NOW)).headers[1][1] == b"1"
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"per_try_timeout_s": 0.5}, b"none"),
+        ({"per_try_timeout_s": 0.5, "deadline": NOW + 0.7}, b"700"),
+        ({"per_try_timeout_s": 0.5, "deadline": NOW + 2 * MAX_TIMEOUT_S}, b"none"),
+        ({"timeout_s": 0.5, "deadline": NOW + 0.7}, b"700"),
+        ({"per_try_timeout_s": 0.5, "deadline": NOW + 0.5}, None),
+        ({"per_try_timeout_s": 0.5, "deadline": NOW + 0.2}, None),
+        ({"per_try_timeout_s": None, "timeout_s": None}, None),
+    ],
+)
+def test_an_attempt_of_a_stream_tells_how_long_its_body_may_take_if_that_is_longer(
+    limits: dict[str, Any], told: bytes | None
+) -> None:
+    start = start_of(Bench(**limits).call.begin(NOW))
+    assert dict(start.headers).get(b"x-meshlib-body-deadline-ms") == told
+    assert start.body_deadline == limits.get("deadline")
 
 
 def test_a_call_that_wants_the_body_is_retried_when_it_breaks() -> None:

@@ -29,6 +29,7 @@ __all__ = ["NO_CAPS", "Caps", "Destination", "Exchange", "PhaseCaps", "make_dest
 
 OURS = Lookout(
     b"x-meshlib-deadline-ms",
+    b"x-meshlib-body-deadline-ms",
     b"x-envoy-expected-rq-timeout-ms",
     b"x-envoy-attempt-count",
     b"x-meshlib-criticality",

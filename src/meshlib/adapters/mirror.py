@@ -48,7 +48,14 @@ LONGEST_S: Final = 30.0
 """How long a copy may take where its route has no timeout: a mirror that hangs must not gather copies for ever."""
 
 _NO_RETRIES = RetryPolicy(max_retries=0)
-_OF_THE_CALL = frozenset({b"x-meshlib-deadline-ms", b"x-envoy-expected-rq-timeout-ms", b"x-envoy-attempt-count"})
+_OF_THE_CALL = frozenset(
+    {
+        b"x-meshlib-deadline-ms",
+        b"x-meshlib-body-deadline-ms",
+        b"x-envoy-expected-rq-timeout-ms",
+        b"x-envoy-attempt-count",
+    }
+)
 """Headers of the attempt that is copied; the copy has its own."""
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
@@ -275,7 +282,8 @@ class _MirrorExchange(Exchange):
         """What to give the wire: the request as it was copied, with headers of this attempt."""
         destination, copied = start.member.target, self._copy.request
         assert isinstance(destination, Destination)
-        headers = [*self._copied, *start.headers]
+        own = [pair for pair in start.headers if pair[0] != b"x-meshlib-body-deadline-ms"]  # it has no more for that
+        headers = [*self._copied, *own]
         if destination.host is not None:
             headers = _with_host(headers, destination.host)
         request = WireRequest(copied.method, copied.target, headers, copied.body, copied.resendable)

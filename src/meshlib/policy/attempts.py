@@ -17,7 +17,7 @@ from meshlib.policy.facts import Ready
 from meshlib.policy.holdings import RUNNING, Holdings
 from meshlib.policy.placement import AWAIT_ENDPOINTS
 from meshlib.policy.retry import NO_BUDGET, AttemptState, Failure, Verdict, decide, is_retryable
-from meshlib.policy.timeouts import attempt_headers
+from meshlib.policy.timeouts import attempt_headers, stream_headers
 
 if TYPE_CHECKING:
     from meshlib.balance.cluster import Cluster
@@ -84,8 +84,11 @@ class Attempts(Holdings):
         self.journal.limit = None
         self.state = RUNNING
         timeout_s = None if deadline is None else deadline - now
-        body_deadline = self.deadline if facts.complete_body else self.inherited
-        headers = attempt_headers(n, timeout_s)
+        if facts.complete_body:
+            body_deadline, headers = self.deadline, attempt_headers(n, timeout_s)
+        else:
+            body_deadline = self.inherited
+            headers = stream_headers(n, timeout_s, None if body_deadline is None else body_deadline - now)
         if beside:
             headers.append(HEDGE_HEADER)
         return [Start(n, member, cluster.state.name, timeout_s, deadline, body_deadline, headers)]

@@ -18,7 +18,7 @@ from meshlib.policy.attempt import Attempt
 from meshlib.policy.facts import CallFacts
 from meshlib.propagation import MAX_TIMEOUT_S
 
-__all__ = ["ANSWER_SLACK_S", "CLOCK_SLACK_S", "Timeouts", "attempt_headers"]
+__all__ = ["ANSWER_SLACK_S", "CLOCK_SLACK_S", "Timeouts", "attempt_headers", "stream_headers"]
 
 ANSWER_SLACK_S = 0.02
 """A service that is told the deadline answers that it has passed about this much earlier at most: the caller is to see
@@ -106,6 +106,15 @@ def attempt_headers(n: int, timeout_s: float | None) -> list[tuple[bytes, bytes]
         return [(b"x-envoy-attempt-count", b"%d" % n)]
     # Up to a microsecond is given back: what adding a timeout to the clock and taking the clock off again loses.
     return [*_headers(n, int(timeout_s * 1000 + 0.001))]
+
+
+def stream_headers(n: int, timeout_s: float | None, body_s: float | None) -> list[tuple[bytes, bytes]]:
+    """What an attempt tells whose response is read as a stream: besides, how long that will be, if it is longer."""
+    headers = attempt_headers(n, timeout_s)
+    if body_s != timeout_s and len(headers) > 1:
+        told = b"none" if body_s is None or body_s > MAX_TIMEOUT_S else b"%d" % int(body_s * 1000 + 0.001)
+        headers.append((b"x-meshlib-body-deadline-ms", told))
+    return headers
 
 
 @lru_cache(maxsize=1024)
