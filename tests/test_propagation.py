@@ -107,7 +107,7 @@ def test_the_body_has_a_deadline_of_its_own_or_none(values: list[str] | None, de
 
 
 @pytest.mark.parametrize(
-    "values", [[""], ["-1"], ["1.5"], ["None"], ["inf"], ["1", "none"], ["1, 2"], ["86400001"], ["9" * 5000], ["\u0663"]]
+    "values", [[""], ["-1"], ["None"], ["inf"], ["1", "none"], ["1, 2"], ["86400001"], ["9" * 5000], ["\u0663"]]
 )
 def test_a_malformed_deadline_of_the_body_says_nothing_and_is_counted(values: list[str]) -> None:
     ignored = Ignored()
