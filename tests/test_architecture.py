@@ -247,6 +247,14 @@ def test_no_module_is_too_long_to_read() -> None:
     assert {path: length for path, length in lengths.items() if length > MAX_LINES} == {}
 
 
+def test_annotations_are_text_where_they_are_read_as_text() -> None:
+    """Without it, a class that `meshlib.dataclass` makes would have no fields on Python 3.14, and say nothing."""
+    users = [path for path, imports in modules().items() if any(each.module == "meshlib.dataclass" for each in imports)]
+
+    assert len(users) > 50
+    assert [path for path in users if "\nfrom __future__ import annotations\n" not in (SOURCE / path).read_text()] == []
+
+
 @pytest.mark.parametrize("statement", ["import meshlib", "import meshlib; dir(meshlib)"])
 def test_importing_the_package_imports_no_dependency(statement: str) -> None:
     code = (
