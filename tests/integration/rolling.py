@@ -115,17 +115,17 @@ def entered(directory: Path) -> dict[int, list[local_files.Entry]]:
 
 
 class Load:
-    """Calls that are not safe to repeat, from threads, until it is told to stop.
+    """Calls that are not safe to repeat unless `method` says so, from threads, until it is told to stop.
 
     Attributes:
         answers: of each call: when it began, and the process that answered.
         lost: what happened to those that were not answered with 200.
     """
 
-    def __init__(self, mesh: Mesh, threads: int) -> None:
+    def __init__(self, mesh: Mesh, threads: int, method: str = "POST") -> None:
         self.answers: list[tuple[float, int]] = []
         self.lost: list[str] = []
-        self._client = mesh.client("orders")
+        self._client, self._method = mesh.client("orders"), method
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._call) for _ in range(threads)]
 
@@ -143,7 +143,7 @@ class Load:
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
-                response = self._client.post("/")
+                response = self._client.request(self._method, "/")
             except Exception as error:
                 self.lost.append(repr(error))
             else:
