@@ -188,3 +188,18 @@ def test_what_is_for_one_direction_is_required_in_that_alone(tmp_path: Path) -> 
     assert module.Client.get_a.__annotations__["return"] == "A"
     made = module.AInput(pets=[{"secret": "s"}], tree={"children": [], "own": {}}, plain={"x": 1})
     assert made.model_dump(exclude_unset=True)["pets"] == [{"secret": "s"}]
+
+
+def test_a_parameter_that_is_called_body_goes_where_it_is_to(tmp_path: Path) -> None:
+    said = {"name": "body", "in": "query", "schema": {"type": "string"}}
+    form = {"content": {"application/x-www-form-urlencoded": {"schema": obj(amount={"type": "integer"})}}}
+    read = {"operationId": "read", "parameters": [said], "responses": {}}
+    pay = {"operationId": "pay", "parameters": [said], "requestBody": form, "responses": {}}
+    document = {"openapi": "3.0.0", "info": {"title": "T"}, "paths": {"/a": {"get": read, "post": pay}}}
+    module = executed(generated(document, "sync"), "generated_body", tmp_path)
+    with MeshFixture() as mesh:
+        mesh.serve("t", 204)
+        client = mesh.bind(module.T, "t")
+        client.read(body="x")
+        client.pay(body="y", body2=module.PayForm(amount=1))
+        assert [(call.query["body"], call.body) for call in mesh.calls("t")] == [("x", b""), ("y", b"amount=1")]

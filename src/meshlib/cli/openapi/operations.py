@@ -226,7 +226,8 @@ class _Operation:
         said = self._styled(place, parameter, inner)
         marker = Call(_MARKERS[place], (*(() if plain == key else (("", Name(literal(key))),)), *said))
         given = inner if needed else optional(inner)
-        bare = place == "query" and plain == key and not said and self._types.is_plain(inner)
+        # By its name alone a parameter `body` would be the body.
+        bare = place == "query" and key == plain != "body" and not said and self._types.is_plain(inner)
         return Argument(name, given if bare else _annotated(given, marker), needed, True)
 
     def _styled(self, place: str, given: Mapping[str, Any], type_: Expression) -> list[tuple[str, Expression]]:
