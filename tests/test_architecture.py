@@ -9,7 +9,7 @@ The layers, highest first; a module imports from its own layer and from those be
     config
     policy balance routing
     context errors executor propagation degradation served_request
-    dataclass durations
+    dataclass durations signature
 
 Within a layer the packages may use each other as long as no circle comes of it; policy, balance and routing are free of
 that, for together they are one thing, the core that decides. `meshlib/__init__.py` hands out names
@@ -44,7 +44,7 @@ LAYERS = (
     {"config"},
     {"policy", "balance", "routing"},
     {"context", "errors", "executor", "propagation", "degradation", "served_request"},
-    {"dataclass", "durations", "_version"},
+    {"dataclass", "durations", "signature", "_version"},
 )
 RANK = {part: rank for rank, parts in enumerate(reversed(LAYERS)) for part in parts}
 TOP = len(LAYERS) - 1

@@ -8,7 +8,6 @@ have: what it does further up is its own matter.
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from functools import cache
@@ -25,6 +24,7 @@ from meshlib.adapters.options import EXTENSION
 from meshlib.adapters.reading import Reading
 from meshlib.errors import MeshError
 from meshlib.net.wire import AsyncWireResponse, Headers
+from meshlib.signature import signature_of
 
 __all__ = ["Connection", "Incoming", "response_of"]
 
@@ -80,7 +80,7 @@ def _make(request: ClientRequest, timer: Any) -> Any:
 @cache
 def _written_to(make: Any) -> dict[str, Any]:
     """Where the request was written to, for a class of responses that asks, as aiohttp's does since 3.14."""
-    parameters = inspect.signature(make).parameters.values()
+    parameters = signature_of(make).parameters.values()
     asks = any(each.name == "stream_writer" or each.kind is each.VAR_KEYWORD for each in parameters)
     return {"stream_writer": _Sent()} if asks else {}
 

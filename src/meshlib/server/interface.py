@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inspect import signature
+from meshlib.signature import signature_of
 
 __all__ = ["takes"]
 
@@ -13,10 +13,15 @@ def takes(app: object, arguments: int) -> bool:
     ASGI's has three (scope, receive, send), WSGI's two (environ, start_response), and what Django gives to a middleware
     one (request).
     """
+    if not callable(app):
+        return False
     try:
-        signature(app).bind(*range(arguments))  # type: ignore[arg-type]
-    except ValueError:  # it has none that Python knows of, as what is written in C
+        # Its own, not that of a function it is wrapped around: that of werkzeug's `Request.application` takes less.
+        found = signature_of(app, follow_wrapped=False)
+    except (TypeError, ValueError):  # it has none that Python knows of, as what is written in C
         return True
+    try:
+        found.bind(*range(arguments))
     except TypeError:
         return False
     return True

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import httpx
 
+from meshlib.signature import signature_of
 from meshlib.testing.received import ReceivedRequest
 from meshlib.testing.replies import make_response
 
@@ -44,7 +45,7 @@ def as_app(served: Any) -> App:
 def _takes(served: Callable[..., Any]) -> int:
     """How many arguments it needs."""
     try:
-        parameters = inspect.signature(served).parameters.values()
+        parameters = signature_of(served).parameters.values()
     except (TypeError, ValueError):
         return 1
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
