@@ -31,11 +31,29 @@ class ServedRequest:
         self.overloaded = False
         self._abandoned = False
 
-    def begin_body(self, now: float) -> None:
-        """The response has begun: the deadline is that of its body from now on. Once it has passed, it stays."""
-        if self.body_deadline is None or self.cancelled or self.deadline is None or now >= self.deadline:
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for its response."""
+        return not (self.closed or self.cancelled or self._abandoned)
+
+    def stay_within(self, outer: ServedRequest) -> None:
+        """End with the request for which this one is served in the same process, if not before."""
+        until, body_until = outer.deadline, outer.body_deadline
+        if until is None:
             return
-        self.deadline = None if self.body_deadline == inf else self.body_deadline
+        if self.deadline is None:
+            self.deadline, self.body_deadline = until, body_until
+            return
+        self.deadline = min(self.deadline, until)
+        if self.body_deadline is not None:
+            self.body_deadline = min(self.body_deadline, until if body_until is None else body_until)
+
+    def begin_body(self, now: float) -> None:
+        """The response has begun: from now on the deadline is that of its body; but one that has passed stays."""
+        later, self.body_deadline = self.body_deadline, None
+        if later is None or self.cancelled or self.deadline is None or now >= self.deadline:
+            return
+        self.deadline = None if later == inf else later
 
     def close(self) -> None:
         """The response has gone out: the deadline binds nothing any more."""

@@ -229,7 +229,7 @@ class Response:
 
     @property
     def broken_off(self) -> DeadlineExceeded:
-        """The error that ends a response of which a part is out."""
+        """The error that ends a response that goes on for nobody."""
         if self._broken_off is None:
             self._broken_off = DeadlineExceeded(_WHY[self.cut], limit="deadline")
         return self._broken_off
@@ -244,7 +244,7 @@ class Response:
 
 
 _WHY: dict[Reason, str] = {
-    "deadline": "the deadline of the caller passed before the response was complete; it was broken off",
+    "deadline": "the deadline of the caller passed before the response began",
     "disconnect": "the caller went away before the response was complete",
 }
 _BODIES = frozenset({"http.response.body", "http.response.zerocopysend", "http.response.pathsend"})

@@ -6,9 +6,11 @@ sees an ordinary `asyncio.CancelledError` and may clean up with further awaits, 
 one.
 
     reason      the caller is told                             then
-    deadline    504 at once, if the response has not begun     the handler is cancelled; what it still sends is dropped
-                nothing, if it has                             it is cancelled, and the connection broken off
+    deadline    504 at once                                    the handler is cancelled; what it still sends is dropped
     disconnect  nothing                                        the handler is cancelled
+
+A response that has begun is not ended by the deadline: for most callers that ends with the headers, and who does not
+want the rest goes away.
 
 What runs in a thread cannot be interrupted. A task that waits for a worker thread of anyio (a sync handler) is not
 cancelled meanwhile: its place among the threads would be given away while the thread is still busy, and a service whose
@@ -191,7 +193,7 @@ class Cancellation:
         self._old = True
         if self._response.complete or self._gone or self._request.cancelled:
             return
-        if self._timer is None and self._request.deadline is not None:
+        if self._timer is None and self._request.deadline is not None and not self._response.status:
             self._call_later(self._request.deadline - context.monotonic(), self._deadline_passed)
         self._listen()
 
@@ -209,8 +211,10 @@ class Cancellation:
         response = self._response
         if self._gone or self._request.cancelled or response.complete:
             return
+        if reason == "deadline" and response.status:
+            return
         self.reason = response.cut = self._request.cancelled = reason
-        if reason == "deadline" and not response.status:
+        if reason == "deadline":
             self._answering = self._start(response.answer(LATE, self._scope["method"]))
             self._answering.add_done_callback(_look_at)
         self._interrupt()
@@ -255,9 +259,6 @@ class Cancellation:
 
         Returns:
             Whether all is done; otherwise `error` is to be dealt with as any other.
-
-        Raises:
-            DeadlineExceeded: so that the server breaks off a response of which a part is out.
         """
         alone = self.leave()
         response = self._response
@@ -273,8 +274,6 @@ class Cancellation:
             return False
         if self._answering is not None:
             await self._answering
-        elif self.reason == "deadline" and not response.complete:
-            raise response.broken_off from error
         elif not response.status:
             await response.send({"type": "http.response.start", "status": _CLIENT_CLOSED_REQUEST, "headers": []})
             await response.send({"type": "http.response.body", "body": b""})

@@ -231,7 +231,8 @@ class _Begun:
         arrival = self.arrival
         if arrival.source is not None and request.resolver_match is not None:
             arrival.template = request.resolver_match.route
-        changes = self.served.answers(response.status_code)
+        # Under ASGI the headers go out before the first chunk is made, under WSGI with it.
+        changes = self.served.answers(response.status_code, getattr(request, "scope", None) is not None)
         if changes is not None:
             for name in changes[0]:
                 response.headers.pop(name.decode(), None)
@@ -253,6 +254,9 @@ class _Ending:
         self._begun = begun
         self._status: int = response.status_code
         self._chunks = response.streaming_content
+
+    def begins(self) -> None:
+        self._begun.served.begins()
 
     def ended(self) -> None:
         self._begun.served.end(self._status)
@@ -278,6 +282,7 @@ class _Stream(_Ending):
         except BaseException:
             self._begun.served.end()
             raise
+        self.begins()
         return chunk
 
 

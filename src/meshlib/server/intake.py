@@ -30,12 +30,14 @@ from meshlib.errors import ConfigError
 from meshlib.net.fork import after_fork
 from meshlib.propagation import (
     BAGGAGE,
+    BODY_DEADLINE_MS,
     LOAD,
     Headers,
     Ignored,
     as_caller,
     extract_trace,
     parse_baggage,
+    parse_body_deadline,
     parse_criticality,
     parse_deadline,
 )
@@ -287,17 +289,22 @@ class Intake:
                 self.counts.add("untrusted")
             if settings.mode != "on":
                 return None
-            return Arrival(ServedRequest(None, _address(peer)), override=self._override(settings, headers, False))
+            request = _within_outer(ServedRequest(None, _address(peer)))
+            return Arrival(request, override=self._override(settings, headers, False))
 
         now = context.monotonic()
         deadline = parse_deadline(known, now, self.counts) if known and self._deadline else None
-        expired = deadline is not None and self._is_over(deadline, now, settings.server)
+        request = ServedRequest(deadline, _address(peer))
+        if BODY_DEADLINE_MS in known and deadline is not None:
+            request.body_deadline = parse_body_deadline(known, now, self.counts)
+        _within_outer(request)
+        expired = request.deadline is not None and self._is_over(request.deadline, now, settings.server)
         if expired:
             self.counts.add("expired")
         if settings.mode != "on":
             return None
         arrival = Arrival(
-            ServedRequest(deadline, _address(peer)),
+            request,
             trusted=True,
             criticality=parse_criticality(known, self.counts) if known and self._criticality else None,
             baggage=parse_baggage(known, self.counts) if BAGGAGE in known and self._baggage else None,
@@ -341,6 +348,18 @@ def _is_instrumented() -> bool:
 def _address(peer: str | None) -> str:
     """That of a peer that has one; all at the other ends of Unix sockets are called alike."""
     return "" if peer is None or peer == UNIX else peer
+
+
+def _within_outer(request: ServedRequest) -> ServedRequest:
+    """Let what is left not grow where an application is mounted in another one, and both read the same headers.
+
+    One of ASGI in one of ASGI is known by `KEY`. Where adapters between ASGI and WSGI stand between the two, they bring
+    along the context.
+    """
+    outer = context.current_scope().request
+    if outer is not None and outer.awaited:
+        request.stay_within(outer)
+    return request
 
 
 def _enrich(span: trace.Span, arrival: Arrival, now: float) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
+from meshlib import context
 from meshlib.propagation import REFUSED
-from meshlib.server.hopeless import template_of
 from meshlib.server.refusal import OVERLOADED, asks_for_peace, not_ours
 
 if TYPE_CHECKING:
@@ -58,15 +58,21 @@ class Served:
         self._serving = serving
         self._open = True
 
-    def answers(self, status: int) -> tuple[frozenset[bytes], list[tuple[bytes, bytes]]] | None:
+    def answers(self, status: int, begins: bool = True) -> tuple[frozenset[bytes], list[tuple[bytes, bytes]]] | None:
         """The application has said the status of its response.
+
+        Args:
+            status: that.
+            begins: whether it begins with that, not with its first bytes, of which `begins` tells then.
 
         Returns:
             The names, in lower case, of headers that the response loses, and headers that it gets; None for no change.
         """
         arrival, load = self.arrival, self.load
-        if arrival.source is not None:
-            arrival.template = arrival.template or template_of(arrival.source)  # Flask takes it away before the end
+        if arrival.source is not None and 0 < status < _ERROR:
+            self._serving._answered(self)  # by now: Flask takes the route away before the end
+        if begins and arrival.request.body_deadline is not None:
+            self.begins()
         if load is None and status < _LOWEST_CHANGED:
             return None
         names: frozenset[bytes] = _REFUSED if not_ours(status) else frozenset()
@@ -77,6 +83,11 @@ class Served:
         if load is not None:
             gets += load.headers(arrival.asks)
         return (names, gets) if names or gets else None
+
+    def begins(self) -> None:
+        """The response begins, on which its caller may have waited less long than it reads. Once more does nothing."""
+        if self.arrival.request.body_deadline is not None:
+            self.arrival.request.begin_body(context.monotonic())
 
     def end(self, status: int = 0, cancelled: str = "") -> None:
         """The last byte has gone out, or nothing more will. Once more does nothing.
@@ -112,9 +123,11 @@ class Observed(Served):
         super().__init__(serving, arrival, found, ticket)
         self.cut_at: float | None = None
 
-    def answers(self, status: int) -> None:
+    def answers(self, status: int, begins: bool = True) -> None:
         """Nothing is changed."""
-        super().answers(status)
+        super().answers(status, begins)
+        if self.cut_at is not None and self._serving.clock() < self.cut_at:
+            self.cut_at = None  # a response that has begun is not cut
 
     def end(self, status: int = 0, cancelled: str = "") -> None:
         """Count what would have become of it."""

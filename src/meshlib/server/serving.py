@@ -24,7 +24,7 @@ from meshlib.policy.serving_lane import Waiter
 from meshlib.propagation import LOAD_PROBE
 from meshlib.server.cancellation import SAFE_METHODS
 from meshlib.server.health import CheckFunction, Checks
-from meshlib.server.hopeless import Hopeless, path_kind
+from meshlib.server.hopeless import Hopeless, path_kind, template_of
 from meshlib.server.intake import HasSettings, Intake, expect_mesh
 from meshlib.server.refusal import EXPIRED, HOPELESS, Refusal
 from meshlib.server.served import Observed, Served
@@ -335,6 +335,13 @@ class Serving:
         with self._lock:
             self._outcomes["refused", reason] += 1
 
+    def _answered(self, served: Served) -> None:
+        """A request that is timed has its answer, which is no error."""
+        arrival, hopeless, now = served.arrival, self.hopeless, self.clock()
+        if arrival.source is not None and hopeless is not None:
+            template = arrival.template or template_of(arrival.source)
+            hopeless.took(arrival.kind, template, now - served.began_at, now)
+
     def _end(self, served: Served, outcome: Outcome, reason: str) -> None:
         now = self.clock()
         took_s = now - served.began_at
@@ -342,9 +349,6 @@ class Serving:
             self._looked_at = now
             self._look_for_meter()
             self._look_for_entry()
-        arrival, hopeless = served.arrival, self.hopeless
-        if arrival.source is not None and hopeless is not None and outcome == "ok":
-            hopeless.took(arrival.kind, arrival.template, took_s, now)
         self._through.append((served.life, outcome, reason, max(0.0, took_s)))
         self._settle()
         if self.load is not None:

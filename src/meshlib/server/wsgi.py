@@ -139,7 +139,7 @@ class _Answer:
         self, status: str, headers: list[tuple[str, str]], exc_info: OptExcInfo | None = None, /
     ) -> Callable[[bytes], object]:
         self._status = int(status[:3]) if status[:3].isdigit() else 0
-        changes = self._served.answers(self._status)
+        changes = self._served.answers(self._status, False)
         if changes is not None:
             loses, gets = changes
             headers = [pair for pair in headers if pair[0].lower().encode("latin-1", "replace") not in loses]
@@ -147,6 +147,9 @@ class _Answer:
         if exc_info is None:
             return self._start_response(status, headers)
         return self._start_response(status, headers, exc_info)
+
+    def begins(self) -> None:
+        self._served.begins()
 
     def end(self, *, failed: bool = False) -> None:
         self._served.end(0 if failed else self._status)
@@ -197,7 +200,9 @@ class _Response:
         except BaseException:
             self._answer.end(failed=True)
             raise
-        self._begun = self._begun or bool(chunk)
+        if chunk and not self._begun:
+            self._begun = True
+            self._answer.begins()
         return chunk
 
     def close(self) -> None:
