@@ -25,7 +25,8 @@ LIBRARIES = ("httpx", "httpx2")
 _ALSO: Mapping[type[errors.MeshError], tuple[str, ...]] = MappingProxyType(
     {
         errors.AttemptTimeout: ("ReadTimeout",),
-        errors.BodyBroken: ("RemoteProtocolError",),
+        # Of a connection that ends the library says now this and now that, by how its peer ends it.
+        errors.BodyBroken: ("RemoteProtocolError", "ReadError"),
         errors.CircuitOpen: ("ConnectError",),
         errors.ConnectFailed: ("ConnectError",),
         errors.ConnectTimeout: ("ConnectTimeout",),
@@ -40,7 +41,7 @@ _ALSO: Mapping[type[errors.MeshError], tuple[str, ...]] = MappingProxyType(
         errors.RateLimited: ("PoolTimeout",),
         # The first is what the library refuses such requests with.
         errors.RequestBodyError: ("LocalProtocolError", "WriteError"),
-        errors.Reset: ("ReadError",),
+        errors.Reset: ("ReadError", "RemoteProtocolError"),
         errors.TLSFailed: ("ConnectError",),
         errors.UnknownService: ("ConnectError",),  # which the library raises where a name does not resolve
     }
@@ -102,6 +103,8 @@ def from_httpx(error: httpx.HTTPError, endpoint: str) -> errors.MeshError:
             return errors.ConnectFailed(text, endpoint=endpoint)
         case httpx.LocalProtocolError() | httpx.UnsupportedProtocol():
             return errors.RequestBodyError(text)
+        case httpx.ReadError():
+            return errors.Reset(text, endpoint=endpoint)
         case httpx.RemoteProtocolError() if "without sending a response" not in text:
             return errors.ProtocolError(text, endpoint=endpoint)
         case _:
