@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import sys
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any, Generic, Protocol, TypeVar
@@ -71,6 +72,9 @@ class Plain:
     @get("/{id}")
     def one(self, id: int) -> Order: ...  # type: ignore[empty-body]
 
+    def most(self) -> str:
+        return "20"
+
 
 class Pages(BaseModel, Generic[T]):
     items: list[T]
@@ -105,7 +109,7 @@ def test_classes_of_every_sort(served: MeshFixture) -> None:
     assert served.bind(Reads[Order], "orders").one(3) == Order(id=3)
     assert served.bind(Abstract, "orders").twice(2) == [Order(id=2), Order(id=2)]
     plain = served.bind(Plain, "orders")
-    assert (plain.one(1), plain.greeting) == (Order(id=1), "hello")
+    assert (plain.one(1), plain.greeting, plain.most()) == (Order(id=1), "hello", "20")
     listed = served.bind(Listed[Order], "orders")
     assert listed.page().items == [Order(id=1)]
     listed.add(Order(id=5))
@@ -193,6 +197,8 @@ def open_variable(self: Any) -> list[T]: ...  # type: ignore[empty-body]
 def wrong_stream(self: Any, body: AsyncIterator[bytes]) -> None: ...
 def stream_of_models(self: Any, body: Iterator[Order]) -> None: ...
 def bare_response(self: Any) -> Response: ...  # type: ignore[type-arg, empty-body]
+def bare_stream(self: Any) -> Iterator: ...  # type: ignore[type-arg, empty-body]
+def bare_typing_stream(self: Any) -> typing.AsyncIterator: ...  # type: ignore[type-arg, empty-body]
 def stream_in_response(self: Any) -> Response[Iterator[bytes]]: ...  # type: ignore[empty-body]
 async def sync_stream(self: Any) -> Iterator[Order]: ...  # type: ignore[empty-body]
 def one(self: Any, id: int) -> Order: ...  # type: ignore[empty-body]
@@ -235,6 +241,8 @@ def paged(path: str) -> Callable[[Any], Any]:
         (wrong_stream, post("/"), "Orders.call: parameter 'body' is to be an Iterator[bytes]: the method is not"),
         (stream_of_models, post("/"), "Orders.call: parameter 'body' is a stream, and only one of bytes"),
         (bare_response, get("/"), "Orders.call: what it returns: say of what"),
+        (bare_stream, get("/"), "Orders.call: what it returns: say of what: Iterator[...]"),
+        (bare_typing_stream, get("/"), "Orders.call: what it returns: say of what: AsyncIterator[...]"),
         (stream_in_response, get("/"), "Orders.call: what it returns: a Response has a value"),
         (sync_stream, get("/"), "Orders.call: an async method returns an AsyncIterator"),
         (arbitrary, get("/"), "Orders.call: what it returns has a type that pydantic cannot read"),
@@ -326,6 +334,8 @@ def test_wrong_options_of_bind_are_refused(served: MeshFixture, options: dict[st
         served.bind(Orders, "orders", **options)
     with pytest.raises(ValueError, match="not the name of a service"):
         served.bind(Orders, "a/b")
+    with pytest.raises(TypeError, match="the name of a service is expected, such as 'orders', not <class"):
+        served.bind("orders", Orders)  # type: ignore[arg-type, type-var]
 
 
 WRONG: list[Callable[[], Any]] = [
@@ -351,6 +361,13 @@ WRONG: list[Callable[[], Any]] = [
 def test_wrong_declarations_are_refused_at_once(number: int) -> None:
     with pytest.raises((ValueError, TypeError)):
         WRONG[number]()
+
+
+def test_a_decorator_without_its_path_and_a_brace_without_another_are_told() -> None:
+    with pytest.raises(TypeError, match=r"a path is expected, as in @get\('/orders/\{id\}'\), not <function one"):
+        get(one)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'/orders/\{id' has a character .*; a brace has no other"):
+        get("/orders/{id")
 
 
 def test_bodies_may_be_named_as_one_likes(served: MeshFixture) -> None:

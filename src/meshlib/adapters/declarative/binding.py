@@ -130,8 +130,8 @@ def _declared_only(self: Any) -> None: ...
 async def _declared_only_async(self: Any) -> None: ...
 
 
-def _steps(function: Callable[..., Any]) -> list[str]:
-    return [step.opname for step in dis.get_instructions(function)]
+def _steps(function: Callable[..., Any]) -> list[tuple[str, Any]]:
+    return [(step.opname, step.argval) for step in dis.get_instructions(function)]
 
 
 _EMPTY = (_steps(_declared_only), _steps(_declared_only_async))

@@ -39,7 +39,8 @@ def item_type(hint: Any) -> tuple[str, Any]:
     hint, _ = split(hint)
     origin = get_origin(hint)
     how = "sync" if origin in _SYNC_STREAMS else "async" if origin in _ASYNC_STREAMS else ""
-    return (how, get_args(hint)[0]) if how else ("", None)
+    items = get_args(hint)
+    return (how, items[0]) if how and items else ("", None)
 
 
 class Answers:
@@ -157,8 +158,9 @@ class Answers:
                 raise TypeError(f"{told}: a Response has a value for its body")
             parse = self._value(get_args(inner)[0], told)
             return lambda response: Response(parse(response), response.status_code, response.headers, record(response))
-        if inner is Response:
-            raise TypeError(f"{told}: say of what: Response[...]")
+        bare = get_origin(inner) or inner
+        if bare in (Response, *_SYNC_STREAMS, *_ASYNC_STREAMS) and not get_args(inner):
+            raise TypeError(f"{told}: say of what: {bare.__name__}[...]")
         plain = without_none(inner)
         if inner is None or inner is type(None):
             return _nothing

@@ -43,8 +43,11 @@ def parse_template(text: str) -> Template:
     """Take a template apart.
 
     Raises:
+        TypeError: if it is no text, as where a decorator was written without its path.
         ValueError: if it is none; the message says why.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"a path is expected, as in @get('/orders/{{id}}'), not {text!r}")
     path, mark, query = text.partition("?")
     if not path.startswith("/") or path.startswith("//"):
         raise ValueError(f"{text!r} is no path: it has to begin with one /")
@@ -61,7 +64,8 @@ def parse_template(text: str) -> Template:
         at = place.end()
     literals.append(path[at:])
     if not all(_LITERAL.fullmatch(literal) for literal in literals):
-        raise ValueError(f"{text!r} has a character that a path cannot have; percent-encode it")
+        hint = "a brace has no other" if {"{", "}"} & set("".join(literals)) else "percent-encode it"
+        raise ValueError(f"{text!r} has a character that a path cannot have; {hint}")
     if mark and not _QUERY.fullmatch(query):
         raise ValueError(f"{text!r} has a character that a query cannot have; percent-encode it")
     if any(part in (".", "..") for part in path.split("/")):
