@@ -117,6 +117,13 @@ def test_what_is_no_name_is_refused(mesh: Mesh, name: str) -> None:
         session(mesh, name)
 
 
+def test_a_mesh_and_a_name_are_expected(mesh: Mesh) -> None:
+    with pytest.raises(TypeError, match="a Mesh is expected, not str"):
+        session("orders", mesh)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="the name of a service is expected, such as 'orders', not 3"):
+        session(mesh, 3)  # type: ignore[arg-type]
+
+
 def test_cookies_params_and_authentication(within: Any, origin: Origin) -> None:
     async def act(orders: ClientSession) -> None:
         async with orders.get("/cookie") as response:

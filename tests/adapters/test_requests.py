@@ -107,6 +107,13 @@ def test_what_is_no_name_is_refused(mesh: Mesh, name: str) -> None:
         session(mesh, name)
 
 
+def test_a_mesh_and_a_name_are_expected(mesh: Mesh) -> None:
+    with pytest.raises(TypeError, match="a Mesh is expected, not str"):
+        session("orders", mesh)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="the name of a service is expected, such as 'orders', not 3"):
+        session(mesh, 3)  # type: ignore[arg-type]
+
+
 def test_cookies_are_kept_and_sent(orders: Any, origin: Origin) -> None:
     assert orders.get("/cookie").cookies.get_dict() == {"a": "b"}
     orders.get("/x", cookies={"c": "d"})
@@ -253,7 +260,7 @@ def test_a_number_is_the_total_of_a_session_and_a_limit_of_phases_of_an_adapter(
     assert total.value.record is not None and total.value.record.limit == "client"
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan"), (0, 1), (1, 2, 3)])
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "2s", (0, 1), (1, 2, 3)])
 def test_a_timeout_that_is_none_is_refused(orders: Any, timeout: Any) -> None:
     with pytest.raises(ValueError, match=r"(?i)timeout"):
         orders.get("/x", timeout=timeout)

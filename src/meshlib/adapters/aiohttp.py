@@ -69,13 +69,14 @@ def session(mesh: Mesh, service: str | None = None, **options: Any) -> ClientSes
             holds for hosts outside the mesh.
 
     Raises:
+        TypeError: if `mesh` is no mesh, or `service` no text.
         ValueError: if `service` cannot be a name.
     """
-    host = None
+    plane, host = plane_of(mesh), None
     if service is not None:
         base, host = base_of(service)
         options["base_url"] = URL(base).join(URL(options.get("base_url") or ""))
-    through = MeshMiddleware(plane_of(mesh), host)
+    through = MeshMiddleware(plane, host)
     return ClientSession(**{**options, "middlewares": (*options.get("middlewares", ()), through)})
 
 

@@ -58,6 +58,8 @@ _UNSET: Any = _Unset()
 def make_client(cls: type[C], plane: DataPlane, service: str | None, options: dict[str, Any]) -> C:
     """A client of this class; see `meshlib.Mesh.client`."""
     transport = options.pop("transport", None)
+    if service is not None:
+        _check_name(cls.library.httpx, service)
     wire = None if transport is None else cls._wire(cls.library, transport, plane.clock.now, logical=False)
     plain_s = None if "timeout" in options else _HTTPX_TIMEOUT_S
     # As httpx: of the environment, unless a proxy or a transport is given.
@@ -86,7 +88,6 @@ def _defaults(httpx: Any, service: str | None, options: dict[str, Any]) -> dict[
         timeout = None
     options["timeout"] = timeout
     if service is not None:
-        _check_name(httpx, service)
         base = httpx.URL(options.get("base_url", ""))
         if base.is_relative_url:
             options["base_url"] = httpx.URL(f"http://{service}").join(base)
@@ -103,6 +104,8 @@ def _total(timeout: float) -> float | None:
 
 
 def _check_name(httpx: Any, service: str) -> None:
+    if not isinstance(service, str):
+        raise TypeError(f"the name of a service is expected, such as 'orders', not {service!r}")
     host, _, port = service.partition(":")
     try:
         fits = bool(host) and httpx.URL(f"http://{service}").host == host.lower() and (port.isdigit() or not port)

@@ -370,8 +370,12 @@ def _checked(timeout: float | None) -> float | None:
     Raises:
         ValueError: if it is not above 0, as with requests.
     """
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"a timeout is to be above 0 seconds, not {timeout}")
+    try:
+        fits = timeout is None or timeout > 0
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"a timeout is a number of seconds above 0, not {timeout!r}")
     return None if timeout == math.inf else timeout
 
 

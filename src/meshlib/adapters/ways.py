@@ -28,8 +28,11 @@ def base_of(service: str) -> tuple[str, str]:
     """The URL that relative ones of a session's service are joined to, and its host.
 
     Raises:
-        ValueError: if `service` cannot be a name.
+        TypeError: if `service` is no text.
+        ValueError: if it cannot be a name.
     """
+    if not isinstance(service, str):
+        raise TypeError(f"the name of a service is expected, such as 'orders', not {service!r}")
     parts = re.fullmatch(_NAME, service)
     if parts is None:
         raise ValueError(f"{service!r} is not the name of a service; a session takes one such as 'orders', or none")
