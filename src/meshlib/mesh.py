@@ -225,6 +225,7 @@ class Mesh:
 
         Raises:
             ValueError: if `url` is not absolute.
+            TypeError: if what is given is no method, no URL or no headers.
         """
         from meshlib.adapters.plan import make_plan
 
@@ -237,6 +238,7 @@ class Mesh:
         Raises:
             DeadlineExceeded: if it takes longer than `timeout`; the message says what is missing.
             ValueError: if `timeout` is not a duration.
+            TypeError: if one of `services` is no name.
         """
         import asyncio
 

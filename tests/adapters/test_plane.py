@@ -93,3 +93,23 @@ def test_no_more_than_so_many_kinds_are_remembered(mesh: Mesh) -> None:
     for n in range(3000):
         assert a_call(plane, client_timeout_s=1.0 + n).facts.policy.timeout_s == 1.0 + n
     assert len(plane.service("orders").state.kinds) <= 1024
+
+
+@pytest.mark.parametrize(
+    ("request_", "says"),
+    [
+        ((3, "http://orders/x"), "a method and a URL are expected"),
+        (("GET", b"http://orders/x"), "not str and bytes"),
+        (("GET", "http://orders/x", [("authorization", "secret")]), r"headers are expected as a mapping.*not list"),
+    ],
+)
+def test_a_plan_of_what_is_no_request_says_what_is_expected(mesh: Mesh, request_: Any, says: str) -> None:
+    with pytest.raises(TypeError, match=says) as caught:
+        mesh.plan(*request_)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [3, None, ["orders"]])
+def test_what_is_no_name_is_not_waited_for(mesh: Mesh, name: Any) -> None:
+    with pytest.raises(TypeError, match="the name of a service is expected, such as 'orders', not"):
+        mesh.wait_ready(name, timeout=0.0)

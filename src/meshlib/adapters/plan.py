@@ -117,7 +117,16 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
         method: of the request.
         url: absolute.
         headers: of the request.
+
+    Raises:
+        ValueError: if `url` is not absolute.
+        TypeError: if what is given is no method, no URL or no headers.
     """
+    if not isinstance(method, str) or not isinstance(url, str):
+        given = f"{type(method).__name__} and {type(url).__name__}"
+        raise TypeError(f"a method and a URL are expected, such as 'GET' and 'http://orders/path', not {given}")
+    if headers is not None and not isinstance(headers, Mapping):
+        raise TypeError(f"headers are expected as a mapping, such as {{'accept': '*/*'}}, not {type(headers).__name__}")
     method = method.upper()
     parts = urlsplit(url)
     if not parts.scheme or not parts.hostname:

@@ -23,11 +23,14 @@ def wait_until_ready(plane: DataPlane, services: Iterable[str], timeout_s: float
 
     Raises:
         DeadlineExceeded: if it takes longer than `timeout_s`; the message says what is missing.
+        TypeError: if one is no name.
     """
     clock = plane.clock
     deadline = clock.now() + timeout_s
     names = tuple(services)
     for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a service is expected, such as 'orders', not {name!r}")
         for backend in _backends(plane, name):
             plane.service(backend.service)
     for name in names:
