@@ -122,9 +122,10 @@ def make_plan(plane: DataPlane, method: str, url: str, headers: Mapping[str, str
         ValueError: if `url` is not absolute.
         TypeError: if what is given is no method, no URL or no headers.
     """
-    if not isinstance(method, str) or not isinstance(url, str):
-        given = f"{type(method).__name__} and {type(url).__name__}"
-        raise TypeError(f"a method and a URL are expected, such as 'GET' and 'http://orders/path', not {given}")
+    if not isinstance(method, str):
+        raise TypeError(f"a method is expected, such as 'GET', not {type(method).__name__}")
+    if not isinstance(url, str):
+        raise TypeError(f"a URL is expected, such as 'http://orders/path', not {type(url).__name__}")
     if headers is not None and not isinstance(headers, Mapping):
         raise TypeError(f"headers are expected as a mapping, such as {{'accept': '*/*'}}, not {type(headers).__name__}")
     method = method.upper()
