@@ -170,6 +170,24 @@ def test_files_without_end_are_refused(write: Write, monkeypatch: pytest.MonkeyP
         made(path)
 
 
+def test_directories_without_end_are_refused(write: Write, tmp_path: Path) -> None:
+    path = write({"openapi.json": answering("a.json"), "a.json": obj(next={"$ref": "again/a.json"})})
+    (tmp_path / "api/again").symlink_to(".")
+    with pytest.raises(OpenApiError, match="leads to a file more than 64 directories deep"):
+        made(path)
+
+
+def test_many_references_to_one_place_of_a_large_file_take_no_time(write: Write) -> None:
+    letters = "abcdefghijkl"
+    codes = [
+        [f"%{ord(letter):x}" if at >> bit & 1 else letter for bit, letter in enumerate(letters)] for at in range(3000)
+    ]
+    refs = {f"p{at}": {"$ref": f"large.json#/{''.join(code)}"} for at, code in enumerate(codes)}
+    large = {letters: {"type": "string", "examples": [[number] for number in range(50_000)]}}
+    path = write({"openapi.json": answering("all.json"), "all.json": obj(**refs), "large.json": large})
+    assert made(path).count("TypeAlias = str") == 3000
+
+
 def test_aliases_of_aliases_are_no_bomb(write: Write) -> None:
     lines = ["a0: &a0 {type: string}"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
     path = write({"openapi.json": answering("bomb.yaml#/a0"), "bomb.yaml": "\n".join(lines)})

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from meshlib.cli.openapi.names import as_class, as_method, short_classes
+from meshlib.cli.openapi.expressions import Name, union
+from meshlib.cli.openapi.names import Names, as_class, as_method, short_classes
 from meshlib.testing import MeshFixture
 from tests.cli.test_generate import executed, generated, ref, schemas, tool
 
@@ -63,6 +64,39 @@ def test_long_names_end_with_a_word() -> None:
     long = "list every single one of the namespaced horizontal pod autoscalers for all namespaces"
     assert as_method(long) == "list_every_single_one_of_the_namespaced_horizontal_pod"
     assert as_class("x" * 100) == "X" + "x" * 63
+
+
+def test_many_that_are_alike_take_no_time_together() -> None:
+    parts = "x." * 200_000
+    assert list(short_classes([f"a.{parts}Pod", f"b.{parts}Pod"]).values()) == ["A" + "X" * 63, "B" + "X" * 63]
+    names = Names(frozenset())
+    assert [names.take("x") for _ in range(100_000)][-1] == "x100000"
+    assert len(str(union([Name(f"N{number % 50_000}") for number in range(100_000)])).split(" | ")) == 50_000
+
+
+def test_a_lattice_of_types_takes_no_time() -> None:
+    lattice: dict[str, Any] = {side: {"type": "integer"} for side in ("L40", "R40")}
+    for n in range(40):
+        for side in "LR":
+            lattice[f"{side}{n}"] = {"oneOf": [ref(f"L{n + 1}"), ref(f"R{n + 1}"), {"type": "string"}]}
+    document = schemas(A={}, **lattice)
+    asked = {"name": "q", "in": "query", "schema": {"oneOf": [ref("L0"), ref("R0")]}}
+    document["paths"]["/q"] = {"get": {"parameters": [asked]}}
+    assert "*, q: L0 | R0 | None = None) -> None:" in generated(document)
+
+
+def test_many_required_names_beside_many_parts_take_no_time() -> None:
+    parts = [{"type": "object", "required": [f"k{number}"]} for number in range(40_000)]
+    body = {"content": {"application/json": {"schema": ref("B")}}}
+    document = schemas(A={}, B={"allOf": parts, "properties": {"k0": {"type": "string"}}})
+    document["paths"]["/b"] = {"post": {"requestBody": body}}
+    assert "class B(BaseModel):" in generated(document)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_a_default_that_python_has_no_literal_for_is_left_out(value: float, tmp_path: Path) -> None:
+    module = made(tmp_path, A={"type": "object", "properties": {"x": {"type": "number", "default": value}}})
+    assert module.A().x is None
 
 
 def test_tuples_and_null(tmp_path: Path) -> None:

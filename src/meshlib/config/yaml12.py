@@ -33,6 +33,8 @@ _HEX = re.compile(r"0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _SPECIAL = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
+_MAX_DIGITS = 3500
+
 _TAG = "tag:yaml.org,2002:"
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -207,7 +209,7 @@ def _scalar(event: Any, line: int) -> Any:
         if tag is None or tag == "!":
             return _resolve(text) if tag is None and event.implicit[0] else text
         return _tagged(tag, text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise SourceError(f"{text[:40]!r} is not a number that can be held", line) from None
     except LookupError:
         raise SourceError(f"the tag {tag} does not fit {text[:40]!r}, or is not known here", line) from None
@@ -226,6 +228,13 @@ def _tagged(tag: str, text: str) -> Any:
     return value
 
 
+def _in_powers(text: str, base: int) -> int:
+    # Python makes these of any number of digits, but writes no number that is longer in decimal ones.
+    if len(text) > _MAX_DIGITS:
+        raise ValueError
+    return int(text[2:], base)
+
+
 def _resolve(text: str) -> Any:
     """A plain scalar's value by the core schema.
 
@@ -239,9 +248,9 @@ def _resolve(text: str) -> Any:
     if _INT.fullmatch(text):
         return int(text)
     if _OCTAL.fullmatch(text):
-        return int(text[2:], 8)
+        return _in_powers(text, 8)
     if _HEX.fullmatch(text):
-        return int(text[2:], 16)
+        return _in_powers(text, 16)
     if _FLOAT.fullmatch(text):
         return float(text)
     if _SPECIAL.fullmatch(text):

@@ -69,9 +69,9 @@ class Directions:
                 continue
             if isinstance(node.get("$ref"), str):
                 yield self._settled(node["$ref"])
-            for each in (node, *all_of(node)):
-                said = self._meant(each).get("required")
-                needed |= {key for key in said if isinstance(key, str)} if isinstance(said, list) else set()
+            said = [self._meant(each).get("required") for each in (node, *all_of(node))]
+            more = {key for keys in said if isinstance(keys, list) for key in keys if isinstance(key, str)} - needed
+            needed = needed | more if more else needed  # of thousands of parts each has it by now
             stack += [(each, needed) for each in all_of(node)]
             found = node.get("properties")
             properties: Mapping[str, Any] = found if isinstance(found, dict) else {}

@@ -61,11 +61,8 @@ NONE = Name("None")
 
 def union(items: Sequence[Expression]) -> Expression:
     """One of several; each once, None last."""
-    flat: list[Expression] = []
-    for item in items:
-        for each in item.items if isinstance(item, Union) else (item,):
-            if each not in flat:
-                flat.append(each)
+    found = (each for item in items for each in (item.items if isinstance(item, Union) else (item,)))
+    flat = list(dict.fromkeys(found))
     if Name("Any") in flat or not flat:
         return Name("Any")
     flat.sort(key=lambda each: each == NONE)

@@ -21,6 +21,7 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_FILES: Final = 10_000
 MAX_VALUES: Final = 2_000_000
 """Of all files together. The largest interfaces that are published have 300 000."""
+_MAX_DEPTH: Final = 64
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|//")
 _FILE = re.compile(r"\.(?:json|ya?ml)(?:#|$)")
@@ -67,6 +68,8 @@ class Files:
             path = (self._directory / file).resolve()
         except (OSError, ValueError, RuntimeError):
             raise FileError("leads to no file") from None
+        if file.count("/") > _MAX_DEPTH:  # through a link to a directory around it, say
+            raise FileError(f"leads to a file more than {_MAX_DEPTH} directories deep")
         if not path.is_relative_to(self._root):
             raise FileError("leads out of the directory of the document; --root DIRECTORY allows more")
         if len(self._found) >= MAX_FILES:

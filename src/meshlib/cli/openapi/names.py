@@ -21,6 +21,7 @@ WORDS: Final = frozenset({*keyword.kwlist, "self", "bool", "bytes", "dict", "flo
 
 _MAX: Final = 64
 _MAX_VARIABLE: Final = 44
+_MAX_PARTS: Final = 16
 _WIDTH: Final = 88
 _QUALIFIED = re.compile(r"(?:[A-Za-z][A-Za-z0-9_-]*\.)+[A-Z][A-Za-z0-9_-]*")
 _ATTRIBUTE = re.compile(r" {4}[a-z][a-z0-9_]*: ")
@@ -66,7 +67,7 @@ def _bounded(words: list[str], length: int, between: int = 0) -> list[str]:
 
 def short_classes(keys: Iterable[str]) -> dict[str, str]:
     """A class's name for each name of a schema; of ``io.k8s.api.apps.v1.Pod`` as much of the end as is unique."""
-    parts = {key: key.split(".") if _QUALIFIED.fullmatch(key) else [key] for key in keys}
+    parts = {key: key.rsplit(".", _MAX_PARTS) if _QUALIFIED.fullmatch(key) else [key] for key in keys}
     found: dict[str, str] = {}
     left, taken = list(parts), 1
     while left:
@@ -88,15 +89,17 @@ class Names:
     def __init__(self, reserved: frozenset[str]) -> None:
         self._reserved = reserved
         self._taken = set(reserved)
+        self._next: dict[str, int] = {}
 
     def take(self, name: str) -> str:
         """The name; with something added, if it is taken."""
         free = name
         if name in self._reserved:
             free = f"{name}_"
-        number = 2
+        number = self._next.get(name, 2)
         while free in self._taken:
             free, number = f"{name}{'' if name[-1].isalpha() else '_'}{number}", number + 1
+        self._next[name] = number
         self._taken.add(free)
         return free
 

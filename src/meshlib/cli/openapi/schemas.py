@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -115,7 +116,7 @@ class Types:
         self._only_sent = only_sent
         self._sending = False
         self._told: dict[str, str] = {}
-        self._looking: set[str] = set()
+        self._plain_aliases: dict[str, bool] = {}
         self._depth = 0
         self.models: dict[str, Model] = {}
         self.aliases: dict[str, Expression] = {}
@@ -183,7 +184,10 @@ class Types:
         """Whether values of a type have a text, or are lists of what has, or None."""
         match type_:
             case Name(text) if text in self.aliases:
-                return text not in self._looking and self._is_plain_alias(text)
+                if text not in self._plain_aliases:
+                    self._plain_aliases[text] = False  # should it hold itself
+                    self._plain_aliases[text] = self.is_plain(self.aliases[text])
+                return self._plain_aliases[text]
             case Name(text):
                 return text in _SCALARS or text.startswith("dt.")
             case Subscript("Literal", _):
@@ -193,13 +197,6 @@ class Types:
             case Union(items):
                 return all(self.is_plain(each) for each in items)
         return False
-
-    def _is_plain_alias(self, name: str) -> bool:
-        self._looking.add(name)
-        try:
-            return self.is_plain(self.aliases[name])
-        finally:
-            self._looking.discard(name)
 
     def is_list(self, type_: Expression) -> bool:
         """Whether a type is one of lists, under whatever name."""
@@ -406,6 +403,8 @@ def _default(schema: Any, type_: Expression) -> Expression | None:
     value = schema.get("default") if isinstance(schema, dict) else None
     if not isinstance(value, (str, int, float)) or len(literal(value)) > 30:
         return None
+    if isinstance(value, float) and not isfinite(value):
+        return None  # Python has no literal for it
     written, kind = Name(literal(value)), type(value).__name__
     for each in _members(type_):
         if each == Name(kind) or (isinstance(each, Subscript) and each.head == "Literal" and written in each.items):

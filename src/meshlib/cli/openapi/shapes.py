@@ -108,25 +108,35 @@ class Shapes:
         """Which values of which fields tell apart the members of unions, all over the document."""
         stack: list[Any] = [self._document.data]
         seen: set[str] = set()
+        walked: set[int] = set()  # many references may lead to the same
         while stack:
             node = stack.pop()
-            stack += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-            ref = node.get("$ref") if isinstance(node, dict) else None
+            if not isinstance(node, (dict, list)) or id(node) in walked:
+                continue
+            walked.add(id(node))
+            if isinstance(node, list):
+                stack += node
+                continue
+            stack += node.values()
+            ref = node.get("$ref")
             if isinstance(ref, str) and not ref.startswith("#") and ref not in seen:
                 seen.add(ref)
                 with suppress(OpenApiError):  # it may be nothing that is used
                     stack.append(self._document.find(ref))
-            named = node.get("discriminator") if isinstance(node, dict) else None
+            named = node.get("discriminator")
             if not isinstance(named, dict) or not text_of(named.get("propertyName")):
                 continue
             key = text_of(named["propertyName"])
             mapping = named["mapping"] if isinstance(named.get("mapping"), dict) else {}
+            tags: dict[str, list[str]] = {}  # by what they lead to
+            for tag, goal in mapping.items():
+                tags.setdefault(text_of(goal), []).append(tag)
             for part in parts_of(node):
                 ref = part.get("$ref") if isinstance(part, dict) else None
                 if isinstance(ref, str):
-                    self._tag(ref, key, mapping)
+                    self._tag(ref, key, tags)
 
-    def _tag(self, ref: str, key: str, mapping: Mapping[str, Any]) -> None:
+    def _tag(self, ref: str, key: str, tags: Mapping[str, list[str]]) -> None:
         try:
             given, ref = ref, self._document.settled(ref)
             found = self._document.find(ref)
@@ -138,7 +148,7 @@ class Shapes:
         part, own = properties[key] if isinstance(properties[key], dict) else {}, last_of(given)
         said = [part["const"]] if "const" in part else part.get("enum")
         if not isinstance(said, list):
-            said = [tag for tag, goal in mapping.items() if goal in (given, ref, own)] or [own]
+            said = [tag for goal in {given, ref, own} for tag in tags.get(goal, ())] or [own]
         if all(isinstance(tag, str) for tag in said):
             self.tags.setdefault(ref, {}).setdefault(key, set()).update(said)
 
