@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 import threading
+import types
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
+from wsgiref.simple_server import demo_app
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import httpx
@@ -113,6 +116,26 @@ async def test_why_is_told_to_trusted_peers_alone() -> None:
     assert theirs.json() == {"status": "unready"}
     assert callee.get_blocking("/readyz", STRANGER) == (503, b'{"status": "unready"}\n')
     assert (await callee.get("/livez")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "mode", "services", "status"),
+    [
+        ({b"master": True}, "on", ("orders",), 503),
+        ({b"master": True}, "on", (), 200),
+        ({b"master": True}, "observe", ("orders",), 200),
+        ({b"enable-threads": True}, "on", ("orders",), 200),
+    ],
+)
+def test_uwsgi_without_threads_is_not_ready_where_calls_are_to_be_made(
+    monkeypatch: pytest.MonkeyPatch, options: dict[bytes, bool], mode: Any, services: tuple[str, ...], status: int
+) -> None:
+    monkeypatch.setitem(sys.modules, "uwsgi", types.SimpleNamespace(opt=options))
+    mesh = Mesh(mode=mode, services={name: {} for name in services}, server={"health": {}})
+    answer = call(wsgi.MeshMiddleware(demo_app, mesh), PATH_INFO="/readyz")
+    assert int(answer.status[:3]) == status
+    assert ("enable-threads" in answer.body.decode()) == (status == 503)
+    mesh.close()
 
 
 async def test_it_is_not_ready_while_a_service_that_it_needs_has_no_endpoint() -> None:

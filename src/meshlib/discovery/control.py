@@ -24,7 +24,7 @@ from meshlib.errors import MeshClosed, MeshError
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["ControlPlane", "ThreadsUnavailable", "Work"]
+__all__ = ["ControlPlane", "ThreadsUnavailable", "Work", "lacks_threads"]
 
 T = TypeVar("T")
 Work: TypeAlias = Coroutine[Any, Any, T] | Callable[[], Coroutine[Any, Any, T]]
@@ -199,12 +199,17 @@ class ControlPlane:
             self._running = None
 
 
-def _refuse_uwsgi_without_threads() -> None:
+def lacks_threads() -> bool:
+    """Whether this process is one of uWSGI's that runs no threads."""
     options = getattr(sys.modules.get("uwsgi"), "opt", None)
     if options is None:
-        return
+        return False
     names = {name.decode() if isinstance(name, bytes) else str(name) for name in options}
-    if names.isdisjoint({"enable-threads", "threads"}):
+    return names.isdisjoint({"enable-threads", "threads"})
+
+
+def _refuse_uwsgi_without_threads() -> None:
+    if lacks_threads():
         raise ThreadsUnavailable(
             "uWSGI runs this application without threads, and the mesh watches its registries in one; "
             "set `enable-threads = true` (or `threads = N`) in uWSGI's configuration"

@@ -60,13 +60,14 @@ class Endpoints:
         return self._ready(self._serving.checks.run_blocking(self._settings.check_timeout_s), trusted)
 
     def _ready(self, failed: list[str], trusted: bool) -> Refusal:
-        serving, admission = self._serving, self._serving.admission
+        serving, admission, settings = self._serving, self._serving.admission, self._serving.settings
         reasons = find_faults(
             self._settings,
             now=serving.clock(),
             draining=serving.draining,
             admission=admission,
             services=serving.mesh,
+            calls=settings.mode == "on" and bool(settings.services),
         )
         reasons += failed
         body: dict[str, Any] = {"status": "unready" if reasons else "ready"}

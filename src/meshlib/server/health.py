@@ -2,6 +2,7 @@
 
     live    it answers. Nothing more: who restarts a process because its database is away has two troubles
     ready   unless one of these holds:
+            threads       uWSGI runs this process without any, so no call to a service of the configuration can work
             starting      a service of `HealthSettings.services` has no healthy endpoint yet
             draining      this process is about to leave
             stuck         all places of admission are taken, and no request has ended, for `stuck_for`
@@ -28,6 +29,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, runtime_checkable
 
+from meshlib.discovery.control import lacks_threads
 from meshlib.errors import MeshError
 
 if TYPE_CHECKING:
@@ -216,7 +218,13 @@ def _reasons(checks: list[Check], faults: list[str]) -> list[str]:
 
 
 def find_faults(
-    settings: HealthSettings, *, now: float, draining: bool, admission: Admission | None, services: object
+    settings: HealthSettings,
+    *,
+    now: float,
+    draining: bool,
+    admission: Admission | None,
+    services: object,
+    calls: bool = False,
 ) -> list[str]:
     """Why this process is not ready, as far as it is known without asking anybody.
 
@@ -226,8 +234,11 @@ def find_faults(
         draining: whether it is about to leave.
         admission: of this process.
         services: a mesh, if it `HasServices`.
+        calls: whether it is there to make calls.
     """
     reasons = []
+    if calls and lacks_threads():
+        reasons.append("threads: uWSGI runs none, and no meshed call works; set `enable-threads = true`")
     if settings.services and isinstance(services, HasServices):
         reasons += [f"starting: no healthy endpoint of {name}" for name in settings.services if _misses(services, name)]
     if draining:
