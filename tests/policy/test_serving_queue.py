@@ -495,6 +495,23 @@ def test_an_end_may_come_from_a_finalizer_in_the_middle_of_anything() -> None:
     assert queue.in_flight == 2
 
 
+def test_so_may_the_end_of_one_that_was_not_kept_waiting() -> None:
+    queue = _queue(limit=1)
+    _fill(queue)
+    granted, late, gone = _wait(queue, 0.0), _wait(queue, 0.0), _wait(queue, 0.05)
+    assert granted.leaves_at == late.leaves_at < gone.leaves_at
+    ended_at = late.leaves_at
+    with queue._lock:
+        queue.end(0.01, 0.01)
+        for waiter in (gone, late, granted):
+            queue.end(ended_at, ended_at, waiter=waiter)
+        assert (queue.in_flight, queue.pending) == (1, 3)
+    assert queue.shed_by_reason() == {}  # of before it came by
+    assert queue.shed_by_reason() == {"queue_timeout": 1, "gone": 1}
+    assert (granted.granted, late.refused, gone.refused) == (True, "queue_timeout", "gone")
+    assert (queue.in_flight, queue.pending, queue._callers) == (0, 0, {})
+
+
 # Under load, in virtual time
 
 

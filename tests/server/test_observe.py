@@ -157,6 +157,21 @@ def test_wsgi_streams_are_in_flight_to_their_end() -> None:
     assert (mesh.serving.outcomes, mesh.serving.in_flight) == ({("error", ""): 2}, 0)
 
 
+def test_a_stream_that_is_dropped_may_end_in_the_middle_of_what_admission_does() -> None:
+    mesh = Observing(admission=AdmissionSettings(max_in_flight=1))
+    middleware = WsgiMiddleware(lambda environ, start_response: (each for each in (b"a", b"b")), mesh)
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "REMOTE_ADDR": "127.0.0.1"}
+    streams = [middleware(dict(environ), lambda *_: None) for _ in range(2)]  # type: ignore[arg-type]
+    assert mesh.serving.admission is not None
+    queue = mesh.serving.admission.queue
+    assert (queue.in_flight, queue.pending) == (1, 1)
+    with queue._lock:  # as this thread holds it when the collector comes by
+        streams.clear()
+    assert mesh.serving.in_flight == 0
+    queue.settle(monotonic())
+    assert (queue.in_flight, queue.pending) == (0, 0)
+
+
 def test_flask_answers_its_own_errors() -> None:
     mesh, app = Observing(), Flask("observed")
     MeshExtension(mesh, app)

@@ -89,7 +89,7 @@ class ServingQueue:
         self._lock = threading.Lock()
         self._lanes = [Lane() for _ in Criticality]
         self._callers: dict[Hashable, int] = {}
-        self._ends: deque[tuple[float, float, bool | None, Hashable, float]] = deque()
+        self._ends: deque[tuple[float, float, bool | None, Hashable, float, Waiter | None]] = deque()
         self._algorithm: Algorithm | None = None
         self._seen = [-inf] * len(Criticality)
         self._last_shed = self._last_lost = now
@@ -183,17 +183,17 @@ class ServingQueue:
         """Refuse all who are late: for a driver that has no timers."""
         over: list[Waiter] = []
         with self._lock:
-            if self.pending:
-                waiting = [each for lane in self._lanes for line in lane.lines.values() for each in line]
-                for waiter in waiting:
-                    if waiter.leaves_at <= now:
-                        self._take_out(waiter)
-                        self._refuse(now, waiter, waiter.why_late(now))
-                        over.append(waiter)
+            self._settle(now, over)
         self._after(over)
 
     def end(
-        self, now: float, took_s: float, ok: bool | None = True, caller: Hashable = None, blocked_s: float = 0.0
+        self,
+        now: float,
+        took_s: float,
+        ok: bool | None = True,
+        caller: Hashable = None,
+        blocked_s: float = 0.0,
+        waiter: Waiter | None = None,
     ) -> None:
         """A request that had a place is over. This may be called from a finalizer, wherever that runs.
 
@@ -203,8 +203,9 @@ class ServingQueue:
             ok: False if it was too late (a drop, to what adapts the limit); None if nothing is to be learnt of it.
             caller: as it was given to `enter`.
             blocked_s: for how long of that its client did not read, which says nothing of the work.
+            waiter: of one that was not kept waiting, and may have no place.
         """
-        self._ends.append((now, took_s, ok, caller, blocked_s))
+        self._ends.append((now, took_s, ok, caller, blocked_s, waiter))
         self._after([])
 
     def change(self, settings: AdmissionSettings, now: float) -> None:
@@ -255,9 +256,32 @@ class ServingQueue:
 
     # All that follows is called with the lock held
 
+    def _settle(self, now: float, over: list[Waiter]) -> None:
+        if self.pending:
+            waiting = [each for lane in self._lanes for line in lane.lines.values() for each in line]
+            for waiter in waiting:
+                if waiter.leaves_at <= now:
+                    self._take_out(waiter)
+                    self._refuse(now, waiter, waiter.why_late(now))
+                    over.append(waiter)
+
     def _end(
-        self, now: float, took_s: float, ok: bool | None, caller: Hashable, blocked_s: float, over: list[Waiter]
+        self,
+        now: float,
+        took_s: float,
+        ok: bool | None,
+        caller: Hashable,
+        blocked_s: float,
+        waiter: Waiter | None,
+        over: list[Waiter],
     ) -> None:
+        if waiter is not None:
+            self._settle(now, over)
+            if not (waiter.granted or waiter.refused):
+                self._take_out(waiter)
+                self._refuse(now, waiter, "gone")
+            if waiter.refused:
+                return
         if ok is not None and 0.0 <= took_s < inf:
             self._mean_s += (took_s - self._mean_s) * (_OF_TIMES if self._mean_s else 1.0)
             if self._algorithm is not None:

@@ -14,7 +14,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Hashable
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv6Address
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -69,10 +69,12 @@ class Ticket:
     @property
     def refused(self) -> str:
         """Why a request that is only observed would have been refused while it waited; empty if it would not."""
-        if self._waiter is None:
+        waiter, now = self._waiter, self._admission.clock()
+        if waiter is None or waiter.granted:
             return ""
-        self._admission.queue.settle(self._admission.clock())
-        return self._waiter.refused and ("expired" if self._waiter.refused == "expired" else "overload")
+        # The queue itself may not be asked: this may be a finalizer, in the middle of what its lock guards.
+        reason = waiter.refused or (waiter.why_late(now) if waiter.leaves_at <= now else "")
+        return reason and ("expired" if reason == "expired" else "overload")
 
     def release(self, ok: bool | None = True) -> None:
         """The request is over. Once more does nothing.
@@ -248,11 +250,7 @@ class Admission:
     ) -> None:
         """A request is over: see `Ticket.release`."""
         now, queue = self.clock(), self.queue
-        if waiter is not None:
-            queue.settle(now)
-            if queue.give_up(now, waiter, "gone") is not None:
-                return
-        queue.end(now, now - began_at, ok, caller, blocked_s)
+        queue.end(now, now - began_at, ok, caller, blocked_s, waiter)
         if (queue.shedding_since is not None) is not self._told:
             self._changed()
 
@@ -294,10 +292,8 @@ def _place_of(peer: str, trusted: bool) -> str:
     if ":" not in peer:
         return peer
     try:
-        address = ip_address(peer)
+        address = IPv6Address(peer)
     except ValueError:
-        return peer
-    if isinstance(address, IPv4Address):
         return peer
     if address.ipv4_mapped is not None:  # how a dual-stack socket shows an IPv4 peer
         return str(address.ipv4_mapped)
