@@ -19,6 +19,7 @@ from meshlib.adapters.load_probe import LoadFollower
 from meshlib.adapters.plane import DataPlane
 from meshlib.balance.cluster import Known
 from meshlib.balance.endpoint import Endpoint
+from meshlib.config.nearest import nearest_of
 from meshlib.config.settings import MeshSettings, Mode
 from meshlib.config.snapshot import Snapshots
 from meshlib.dataclass import dataclass
@@ -194,10 +195,7 @@ class Wiring:
         """A mode for a name that nobody uses is most likely a slip, and a kill switch that does nothing must say so."""
         names = [*self.settings.services, *self.snapshots.current.services]
         if service not in names:
-            import difflib
-
-            near = difflib.get_close_matches(service, names, 1)
-            hint = f"; the nearest is {near[0]!r}" if near else ""
+            hint = nearest_of(service, names)
             _log.warning("mode %s for %r, which is neither configured nor in use%s", mode, service, hint)
 
     def configure_service(self, name: str, settings: Laid | None) -> None:
@@ -267,7 +265,8 @@ class Wiring:
                 self._checks.forget(name)
             return
         known = _KNOWN[resolution.state]
-        asked = f"asked: {', '.join(source.name for source in self.sources) or 'nobody'}" if known is Known.NO else ""
+        sources = ", ".join(source.name for source in self.sources) or "nobody"
+        asked = f"asked: {sources}{nearest_of(name, self.settings.services)}" if known is Known.NO else ""
         written = resolution.source == StaticSource.name
         self.snapshots.publish(name, resolution.endpoints, known, resolution.error or asked, written=written)
         self._use_callers()

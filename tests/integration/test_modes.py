@@ -492,6 +492,15 @@ def test_a_deadline_bounds_calls_outside_the_mesh_too(caller: Caller) -> None:
         soon(lambda: server.accepted == 1)
 
 
+def test_the_nearest_name_is_told_for_one_that_nobody_knows() -> None:
+    with Mesh({"discovery": [], "services": {"orders": {}, "stock": {}}}) as mesh:
+        with pytest.raises(meshlib.UnknownService, match=r"\(asked: nobody; the nearest is 'orders'\); give it"):
+            mesh.client("ordrs").get("/")
+        for name in ("orders", "recommendations"):
+            with pytest.raises(meshlib.UnknownService, match=r"\(asked: nobody\); give it"):
+                mesh.client(name).get("/")
+
+
 def test_a_mode_for_a_name_that_nobody_uses_is_told(caplog: pytest.LogCaptureFixture) -> None:
     level = caplog.at_level(logging.WARNING, "meshlib")  # other tests' servers may have set the root's
     with level, Mesh({"discovery": [], "services": {"orders": {}}}) as mesh:
