@@ -4,10 +4,10 @@ A request with 20 ms left, of a kind of which only one in twenty is done in 80 m
 nobody: its caller will have gone before there is an answer. To refuse it costs nothing, and leaves its time to requests
 that can still be answered, which is what brings a service back after it has fallen behind.
 
-For each kind the times of the last `SAMPLES` requests that were answered are kept, from their beginning to their last
-byte, and a low percentile of them is the floor: a request with less time left is refused. Only answers count: what was
-cancelled or failed would have taken longer, or says nothing. And only those to trusted peers, whose deadlines these
-are: a stranger could read slowly, or ask for a thousand paths. So the floor errs on the side of serving, and so does
+For each kind the times of the last `SAMPLES` requests that were answered are kept, from their beginning to that of the
+response, which is not cut once it has begun; and a low percentile of them is the floor: a request with less time left
+is refused. Only answers count: what was cancelled or failed would have taken longer, or says nothing. And only those to
+trusted peers, whose deadlines these are: a stranger could ask for what takes long, or for a thousand paths. So the floor errs on the side of serving, and so does
 all else: what is not known well, or has not been seen for `FORGET_S`, is served; and once in a while a request below
 the floor is served, too, so that it is learnt that things have become faster.
 
@@ -79,7 +79,7 @@ class Hopeless:
         Args:
             path_kind: from `path_kind`.
             template: of the route that it took; empty where the framework has none.
-            took_s: from its beginning to its last byte.
+            took_s: from its beginning to that of the response.
             now: as for `refuses`.
         """
         if not path_kind or not isfinite(took_s):

@@ -240,7 +240,7 @@ class Serving:
             return EXPIRED
         hopeless = self.hopeless
         if hopeless is None or not arrival.trusted:
-            # Nor are the times of strangers noted: one who reads slowly could have all others refused.
+            # Nor are the times of strangers noted: one who asks for what takes long could have all others refused.
             return None
         arrival.kind, arrival.source = path_kind(method, path), source
         deadline, now = arrival.request.deadline, self.clock()
