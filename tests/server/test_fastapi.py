@@ -132,6 +132,24 @@ def test_a_lifespan_without_one_of_the_applications_own() -> None:
         assert client.get("/").json() == "on"
 
 
+def test_a_lifespan_of_the_applications_own_that_is_no_context_manager_says_what_is_missing() -> None:
+    async def own(app: FastAPI) -> AsyncIterator[None]:
+        yield
+
+    with pytest.raises(TypeError, match="the lifespan own is to be decorated: @contextlib"):
+        lifespan(Mesh({"discovery": []}), own)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dependency", [client_of, async_client_of])
+def test_what_is_no_name_of_a_service_is_refused_when_the_dependency_is_made(
+    mesh: MeshFixture, dependency: Any
+) -> None:
+    with pytest.raises(ValueError, match="'or ders' is not the name of a service"):
+        dependency(mesh, "or ders")
+    with pytest.raises(TypeError, match="the name of a service is expected"):
+        dependency(mesh, 3)
+
+
 def test_a_lifespan_without_its_mesh_says_how_it_is_given() -> None:
     with pytest.raises(TypeError, match=r"a Mesh is expected, not <fastapi.*lifespan=lifespan\(mesh\)"):
         with TestClient(FastAPI(lifespan=lifespan)):  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import multiprocessing
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypercorn.asyncio.run import asyncio_worker
 
 from meshlib import Mesh
 from meshlib.config.settings import RegisterSettings
@@ -274,6 +276,28 @@ def test_a_framework_is_given_a_lifespan_and_keeps_its_own(caplog: pytest.LogCap
         assert mesh.lifecycle._begun_in is not None
     assert mesh.lifecycle._begun_in is None
     assert "does not drain" in caplog.text, "a test client runs it in a thread"
+
+
+def test_a_worker_of_the_command_hypercorn_says_that_it_does_not_drain(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(multiprocessing.current_process(), "_target", asyncio_worker, raising=False)
+    with Mesh({"discovery": []}) as mesh:
+        asyncio.run(live(Lifespan(app, mesh, take_signals=False)))
+        assert "hypercorn" not in caplog.text
+        asyncio.run(live(Lifespan(app, mesh)))
+        assert "the command hypercorn ends its workers by no signal" in caplog.text
+
+
+@pytest.mark.parametrize(("count", "says"), [(0, "0 requests"), (1, "1 request"), (2, "2 requests")])
+def test_what_is_in_flight_is_told_in_words(count: int, says: str) -> None:
+    assert (
+        DrainingBegan(in_flight=count, notice_s=1.0).text
+        == f"this process drains: {says} in flight; it takes more for 1 s"
+    )
+    assert (
+        DrainingEnded(in_flight=count, took_s=1.0).text == f"this process is drained after 1 s, with {says} in flight"
+    )
 
 
 def test_middleware_alone_registers_nothing(tmp_path: Path, port: int) -> None:

@@ -7,6 +7,7 @@ Server by server the same: when the application has started, the mesh takes over
 from __future__ import annotations
 
 import logging
+import multiprocessing
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,9 @@ class Stay:
             lifecycle.begin()
         if self._take_signals:
             self._signals = Signals(self._lifecycles)
+            if _is_worker_of_hypercorn():
+                text = "the command hypercorn ends its workers by no signal, so they do not drain: see %s"
+                _log.warning(text, "meshlib.server.hypercorn")
             if not self._signals.take():
                 self._signals = None
                 text = "this process does not drain when it is told to end: its server keeps the signals to itself"
@@ -61,6 +65,12 @@ class Stay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.end()
+
+
+def _is_worker_of_hypercorn() -> bool:
+    """Whether the command ``hypercorn`` made this process."""
+    work = getattr(multiprocessing.current_process(), "_target", None)
+    return str(getattr(work, "__module__", "")).startswith("hypercorn.")
 
 
 class Lifespan:

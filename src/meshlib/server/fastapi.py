@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from meshlib.context import ContextExecutor
@@ -56,10 +57,13 @@ def lifespan(
         carry_context: make a `meshlib.ContextExecutor` the default executor of the loop.
 
     Raises:
-        TypeError: if `mesh` is none. It is the application where that was given ``lifespan`` itself.
+        TypeError: if `mesh` is none (it is the application where that was given ``lifespan`` itself), or `then` lacks
+            its ``@asynccontextmanager``.
     """
     if not hasattr(type(mesh), "lifecycle"):
         raise TypeError(f"a Mesh is expected, not {mesh!r}: FastAPI(lifespan=lifespan(mesh))")
+    if isgeneratorfunction(then) or isasyncgenfunction(then) or iscoroutinefunction(then):
+        raise TypeError(f"the lifespan {then.__name__} is to be decorated: @contextlib.asynccontextmanager")
 
     @asynccontextmanager
     async def run(app: Any) -> AsyncIterator[dict[str, Any]]:
@@ -72,17 +76,24 @@ def lifespan(
 
 
 def client_of(mesh: Mesh, service: str) -> Callable[[], Awaitable[httpx.Client]]:
-    """A dependency: the `httpx.Client` of a service. One for all requests, made at the first.
+    """A dependency: the `httpx.Client` of a service. One for all requests.
 
     Two for the same service of one mesh are equal, so ``app.dependency_overrides[client_of(mesh, "orders")]`` replaces
     it wherever it was asked for.
+
+    Raises:
+        TypeError, ValueError: at once, if `service` cannot be a name.
     """
-    return _Dependency(mesh.client, (service,), {})
+    dependency = _Dependency(mesh.client, (service,), {})
+    dependency.make()
+    return dependency
 
 
 def async_client_of(mesh: Mesh, service: str) -> Callable[[], Awaitable[httpx.AsyncClient]]:
     """A dependency: the `httpx.AsyncClient` of a service; see `client_of`."""
-    return _Dependency(mesh.async_client, (service,), {})
+    dependency = _Dependency(mesh.async_client, (service,), {})
+    dependency.make()
+    return dependency
 
 
 def bound(mesh: Mesh, shape: Callable[..., T], service: str, **options: Any) -> Callable[[], Awaitable[T]]:

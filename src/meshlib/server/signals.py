@@ -186,7 +186,7 @@ class Signals:
             await asyncio.sleep(wait_s)
             left_s -= wait_s
             in_flight = sum(lifecycle.in_flight for lifecycle in self._lifecycles)
-            _log.info("draining: %d requests in flight", in_flight)
+            _log.info("draining: %d request%s in flight", in_flight, "" if in_flight == 1 else "s")
         _log.warning("draining takes too long: what is still in flight is dropped")
         self._raise_again(_State.LEFT_TO_SERVER, _State.OVERDUE)
 

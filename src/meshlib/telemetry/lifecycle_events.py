@@ -16,12 +16,15 @@ class DrainingBegan(Event):
 
     kind: ClassVar[str] = "draining_began"
     family: ClassVar[str] = "draining"
-    says: ClassVar[str] = (
-        "this process drains: {event.in_flight} requests in flight; it takes more for {event.notice_s:g} s"
-    )
+    says: ClassVar[str] = "this process drains: {event.requests} in flight; it takes more for {event.notice_s:g} s"
 
     in_flight: int
     notice_s: float
+
+    @property
+    def requests(self) -> str:
+        """How many are in flight, in words."""
+        return _requests(self.in_flight)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,16 @@ class DrainingEnded(Event):
 
     kind: ClassVar[str] = "draining_ended"
     family: ClassVar[str] = "draining"
-    says: ClassVar[str] = "this process is drained after {event.took_s:g} s, with {event.in_flight} requests in flight"
+    says: ClassVar[str] = "this process is drained after {event.took_s:g} s, with {event.requests} in flight"
 
     in_flight: int
     took_s: float
+
+    @property
+    def requests(self) -> str:
+        """How many are in flight, in words."""
+        return _requests(self.in_flight)
+
+
+def _requests(count: int) -> str:
+    return f"{count} request{'' if count == 1 else 's'}"
