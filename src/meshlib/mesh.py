@@ -95,7 +95,10 @@ class Mesh:
 
         Raises:
             ConfigError: if it is wrong; it names every fault.
+            TypeError: if it is the path of a file.
         """
+        if isinstance(config, (str, os.PathLike)):
+            raise TypeError(f"a map is expected, not {config!r}; Mesh.from_file() reads a file")
         return cls(dict(config))
 
     # Clients
@@ -441,5 +444,6 @@ class Mesh:
 
     def __repr__(self) -> str:
         state = "closed" if self._wiring.closed else f"mode {self._wiring.plane.mode}"
-        name = self._wiring.settings.service or "unnamed"
-        return f"<Mesh {name} [{state}, {len(self._wiring.snapshots.current.services)} services]>"
+        settings = self._wiring.settings
+        services = len({*settings.services, *self._wiring.snapshots.current.services})
+        return f"<Mesh {settings.service or 'unnamed'} [{state}, {services} service{'s' * (services != 1)}]>"

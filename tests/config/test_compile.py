@@ -427,6 +427,12 @@ def test_an_override_is_checked(given: dict[str, Any], error: type[Exception], w
         override_policy(CallPolicy(), **given)
 
 
+def test_the_path_of_a_file_is_no_map() -> None:
+    path: Any = "mesh.yaml"
+    with pytest.raises(TypeError, match=r"a map is expected, not 'mesh.yaml'; Mesh.from_file\(\) reads a file"):
+        Mesh.from_dict(path)
+
+
 def test_what_is_wrong_with_a_block_is_told_where_it_is_made_and_not_at_a_call() -> None:
     with Mesh.from_dict({"discovery": []}) as mesh:
         with pytest.raises(ConfigError, match="timeout: 'soon' is not a duration"):

@@ -191,11 +191,14 @@ def test_the_status_shows_everything_in_use(caller: Caller) -> None:
 
 def test_what_is_printed_is_readable() -> None:
     mesh = Mesh(shop("10.0.0.1:80"))
-    assert repr(mesh) == "<Mesh checkout [mode on, 0 services]>"
+    assert repr(mesh) == "<Mesh checkout [mode on, 1 service]>"
     mesh.start()
-    assert repr(mesh) == "<Mesh checkout [mode on, 1 services]>"
+    assert repr(mesh) == "<Mesh checkout [mode on, 1 service]>"
+    with pytest.raises(meshlib.UnknownService):
+        mesh.client("other").get("/")
+    assert repr(mesh) == "<Mesh checkout [mode on, 2 services]>"
     mesh.close()
-    assert repr(mesh) == "<Mesh checkout [closed, 1 services]>"
+    assert repr(mesh) == "<Mesh checkout [closed, 2 services]>"
     secret = Mesh({"discovery": [{"consul": {"token": "not-to-be-shown"}}]})
     for shown in (repr(secret), str(secret.status()), repr(secret.settings), repr(secret._wiring.sources)):
         assert "not-to-be-shown" not in shown
