@@ -203,9 +203,9 @@ def test_without_a_mesh_there_are_no_clients() -> None:
 
 
 def test_an_application_in_the_place_of_the_mesh_is_refused() -> None:
-    with pytest.raises(TypeError, match="a Mesh is expected, not <Flask"):
+    with pytest.raises(TypeError, match=r"a Mesh is expected, not Flask$"):
         MeshExtension(Flask(__name__))  # type: ignore[arg-type]
     app = Flask(__name__)
     app.config["MESHLIB_MESH"] = "mesh.yaml"
-    with pytest.raises(TypeError, match=r"a Mesh is expected, not 'mesh\.yaml'"):
+    with pytest.raises(TypeError, match=r"a Mesh is expected, not str$"):
         MeshExtension().init_app(app)

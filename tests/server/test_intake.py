@@ -184,7 +184,10 @@ def test_only_what_is_accepted_is_taken_in(accepted: Any) -> None:
     assert not nothing.expired
 
 
-@pytest.mark.parametrize("given", ["mesh.yaml", Mesh, lambda: None])
-def test_what_is_no_mesh_is_refused_at_once(given: Any) -> None:
-    with pytest.raises(TypeError, match="a Mesh is expected, not "):
+@pytest.mark.parametrize(
+    ("given", "kind"),
+    [("mesh.yaml", "str"), (Mesh, "the class Mesh"), (lambda: None, "function"), ({"token": 1}, "dict")],
+)
+def test_what_is_no_mesh_is_refused_at_once_by_its_kind(given: Any, kind: str) -> None:
+    with pytest.raises(TypeError, match=f"a Mesh is expected, not {kind}$"):
         Intake(given)

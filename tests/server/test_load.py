@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -35,6 +36,13 @@ class Times:
 def test_a_measure_that_is_no_function_is_refused() -> None:
     with pytest.raises(TypeError, match=r"the utilization has to be a function that measures it, not 0\.5"):
         LoadReporter(0.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["window_s", "cpus"])
+def test_a_window_and_cpus_that_nothing_can_be_divided_by_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} is to be a number above 0"):
+        LoadReporter(**{name: value})  # type: ignore[arg-type]
 
 
 def test_rates_are_those_of_the_last_seconds() -> None:

@@ -63,7 +63,8 @@ def mesh() -> Mesh:
             raise ImproperlyConfigured(f"{_SETTING} = {given!r}: {error}") from error
     made: Mesh = given() if callable(given) else given
     if not hasattr(made, "settings"):
-        raise ImproperlyConfigured(f"{_SETTING} = {given!r}: a Mesh is expected, or what makes one, not {made!r}")
+        kind = type(made).__name__  # not what it holds: it may be a configuration, with what is secret
+        raise ImproperlyConfigured(f"{_SETTING}: a Mesh is expected, or what makes one, not {kind}")
     return made
 
 

@@ -90,8 +90,11 @@ def expect_mesh(given: object) -> None:
     Raises:
         TypeError: unless it is a mesh, or None.
     """
-    if given is not None and (isinstance(given, type) or not hasattr(given, "settings")):
-        raise TypeError(f"a Mesh is expected, not {given!r}")
+    if given is None or (hasattr(given, "settings") and not isinstance(given, type)):
+        return
+    # Not what it holds: it may be a configuration, with what is secret.
+    kind = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+    raise TypeError(f"a Mesh is expected, not {kind}")
 
 
 @runtime_checkable

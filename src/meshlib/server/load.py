@@ -77,6 +77,7 @@ class LoadReporter:
 
     Raises:
         TypeError: if `utilization` is no function.
+        ValueError: if `window_s` or `cpus` is not above 0.
     """
 
     def __init__(
@@ -91,6 +92,9 @@ class LoadReporter:
     ) -> None:
         if utilization is not None and not callable(utilization):
             raise TypeError(f"the utilization has to be a function that measures it, not {utilization!r}")
+        for name, value in (("window_s", window_s), ("cpus", cpus)):
+            if not 0.0 < value < inf:
+                raise ValueError(f"{name} is to be a number above 0, not {value!r}")
         self.occupancy: Callable[[], tuple[int, int, int]] = _idle
         self._utilization = utilization
         self._failing = False
