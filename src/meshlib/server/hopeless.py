@@ -7,9 +7,10 @@ that can still be answered, which is what brings a service back after it has fal
 For each kind the times of the last `SAMPLES` requests that were answered are kept, from their beginning to that of the
 response, which is not cut once it has begun; and a low percentile of them is the floor: a request with less time left
 is refused. Only answers count: what was cancelled or failed would have taken longer, or says nothing. And only those to
-trusted peers, whose deadlines these are: a stranger could ask for what takes long, or for a thousand paths. So the floor errs on the side of serving, and so does
-all else: what is not known well, or has not been seen for `FORGET_S`, is served; and once in a while a request below
-the floor is served, too, so that it is learnt that things have become faster.
+trusted peers, whose deadlines these are: a stranger could ask for what takes long, or for a thousand paths. So the
+floor errs on the side of serving, and so does all else: what is not known well, or has not been seen for `FORGET_S`, is
+served; and once in a while a request below the floor is served, too, so that it is learnt that things have become
+faster.
 
 A kind is a method and a route. Which route a request takes is only known behind it, by the framework's template
 (``/users/{name}``); in front of it there is the path. So the paths that were seen lead to the templates, with numbers,
