@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 from flask import Flask, request
 
-from meshlib import Mesh
+from meshlib import DeadlineExceeded, Mesh
 from meshlib.server.flask import MeshExtension
 
 os.environ.setdefault("MESHLIB_LOCAL_DIR", tempfile.mkdtemp())  # a registry of its own, for this example
@@ -29,6 +29,17 @@ def work() -> str:
     return "done"
 
 
+def wait_for(server: "subprocess.Popen[bytes]") -> None:
+    ends_at = time.monotonic() + 20
+    while server.poll() is None:
+        try:
+            return mesh.wait_ready("orders", timeout="500ms")
+        except DeadlineExceeded:
+            if time.monotonic() > ends_at:
+                raise
+    sys.exit(f"gunicorn ended with {server.returncode}")  # it has said why
+
+
 def main() -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
@@ -36,7 +47,7 @@ def main() -> None:
     command = ["gunicorn", "-c", "gunicorn_conf.py", "-b", f"127.0.0.1:{port}", "--log-level=error", "draining:app"]
     server = subprocess.Popen([sys.executable, "-m", *command], cwd=here, env={**os.environ, "PORT": str(port)})
     try:
-        mesh.wait_ready("orders", timeout="20s")
+        wait_for(server)
         ((orders,),) = ([each for each in mesh.status().services if each.name == "orders"],)
         print("entries of two workers:", sum(len(cluster.endpoints) for cluster in orders.clusters))
 
