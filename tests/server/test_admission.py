@@ -444,6 +444,7 @@ async def test_the_less_critical_give_way_and_a_stranger_cannot_say_how_critical
         ("peer", ("fd00::1", "fd00::2"), ("a", "a"), [("peer", "fd00::1"), ("peer", "fd00::2")]),
         ("peer", ("::ffff:203.0.113.9", "203.0.113.9"), ("a", "a"), [("peer", "203.0.113.9")]),
         ("peer", ("2001:db8::9%eth0", "no:address"), ("a", "a"), [("peer", "2001:db8::/64"), ("peer", "no:address")]),
+        ("peer", ("9" * 300, "9" * 400), ("a", "a"), [("peer", "9" * 256)]),
     ],
 )
 async def test_a_caller_is_who_a_trusted_peer_says_it_is_or_else_the_peer(

@@ -78,6 +78,8 @@ def test_the_memory_for_peers_is_bounded() -> None:
     trusted = TrustedPeers(["10.0.0.0/8"])
     for number in range(10_000):
         assert f"10.0.{number >> 8}.{number & 255}" in trusted
+        assert f"10.0.0.1{'.' * 60}{number}" not in trusted
+    assert max(map(len, trusted._known)) < 16
     assert len(trusted._known) <= 4096
 
 

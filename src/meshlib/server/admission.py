@@ -165,7 +165,9 @@ class Admission:
             return None
         # A stranger could call itself differently with each request, and have a new share each time.
         values = headers.values(source.name) if source.kind == "header" and arrival.trusted else ()
-        return values[0][:_LONGEST_NAME] if values else ("peer", _place_of(arrival.request.peer, arrival.trusted))
+        if values:
+            return values[0][:_LONGEST_NAME]
+        return "peer", _place_of(arrival.request.peer[:_LONGEST_NAME], arrival.trusted)
 
     def _ask(self, arrival: Arrival, headers: ReceivedHeaders, caller: Hashable) -> Waiter | Shed | None:
         criticality = Criticality.CRITICAL if arrival.criticality is None else arrival.criticality

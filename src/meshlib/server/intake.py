@@ -73,6 +73,7 @@ _INSTRUMENTATIONS = tuple(
 _NO_BAGGAGE: Final[Mapping[str, str]] = MappingProxyType({})
 _LOOPBACK = "127.0.0.1"
 _REMEMBERED_PEERS = 4096
+_LONGEST_ADDRESS = 64  # a server that believes X-Forwarded-For of anybody has there what anybody writes
 _ROUNDING_S = 1e-6  # what adding a timeout to the clock and taking the clock off again may gain
 
 
@@ -154,6 +155,8 @@ class TrustedPeers:
     def __contains__(self, peer: str) -> bool:
         known = self._known.get(peer)
         if known is None:
+            if len(peer) > _LONGEST_ADDRESS:
+                return False
             if len(self._known) >= _REMEMBERED_PEERS:
                 self._known.clear()
             known = self._known[peer] = self._look_up(_LOOPBACK if peer == UNIX else peer)
