@@ -27,10 +27,10 @@ def overriding_policy(
     Raises:
         ConfigError, TypeError: see `override_policy`.
     """
-    override_policy(CallPolicy(), timeout=timeout, per_try_timeout=per_try_timeout)
+    total_s, per_try_s = _limits(timeout, per_try_timeout)
     if retry is not None and not isinstance(retry, RetryPolicy):
         _check_kind(retry)
-    return lambda base: override_policy(base, timeout=timeout, per_try_timeout=per_try_timeout, retry=retry)
+    return lambda base: _overridden(base, total_s, per_try_s, retry)
 
 
 def override_policy(
@@ -53,14 +53,24 @@ def override_policy(
             given with it.
         TypeError: if `retry` is something else.
     """
-    total = _seconds("timeout", timeout)
-    per_try = _seconds("per_try_timeout", per_try_timeout)
-    if total is not None and per_try is not None and per_try > total:
+    return _overridden(base, *_limits(timeout, per_try_timeout), retry)
+
+
+def _limits(timeout: Duration | None, per_try_timeout: Duration | None) -> tuple[float | None, float | None]:
+    total_s = _seconds("timeout", timeout)
+    per_try_s = _seconds("per_try_timeout", per_try_timeout)
+    if total_s is not None and per_try_s is not None and per_try_s > total_s:
         raise ConfigError(f"per_try_timeout ({per_try_timeout}) is above timeout ({timeout}), so it is never reached")
+    return total_s, per_try_s
+
+
+def _overridden(
+    base: CallPolicy, total_s: float | None, per_try_s: float | None, retry: Retry | RetryPolicy | None
+) -> CallPolicy:
     return replace(
         base,
-        timeout_s=base.timeout_s if total is None else total,
-        per_try_timeout_s=base.per_try_timeout_s if per_try is None else per_try,
+        timeout_s=base.timeout_s if total_s is None else total_s,
+        per_try_timeout_s=base.per_try_timeout_s if per_try_s is None else per_try_s,
         retry=_retry(base.retry, retry),
     )
 
