@@ -12,13 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import httpx2
 import pytest
 
 import meshlib
 from meshlib import Mesh
-from meshlib.adapters import httpx2 as meshed2
-from meshlib.testing import MeshFixture
 from tests.adapters.support import AsyncCaller, Chunks, Origin, Seen, SyncCaller, address, mesh_of, ok, origins
 from tests.net.wire_servers import Peer, serving
 from tests.peers.process import wait_until
@@ -51,20 +48,6 @@ def test_a_client_of_what_cannot_be_a_name_is_refused(name: str) -> None:
         for make in (mesh.client, mesh.async_client):
             with pytest.raises(ValueError, match="is not the name of a service"):
                 make(name)
-
-
-@pytest.mark.parametrize("error", [meshlib.Reset, meshlib.BodyBroken])
-@pytest.mark.parametrize("theirs", ["ReadError", "RemoteProtocolError"])
-def test_a_connection_that_ends_is_caught_by_either_name(error: Any, theirs: str) -> None:
-    with MeshFixture() as mesh:
-        mesh.serve("orders", 200)
-        mesh.fail_next("orders", error=error, times=None)
-        for library, client in ((httpx, mesh.client("orders")), (httpx2, meshed2.client(mesh, "orders"))):
-            with pytest.raises(getattr(library, theirs)) as caught:
-                client.get("/")
-            assert isinstance(caught.value, error)
-            again = pickle.loads(pickle.dumps(caught.value))
-            assert type(again) is type(caught.value)
 
 
 def test_the_record_tells_what_happened(caller: Caller) -> None:

@@ -1,4 +1,4 @@
-"""What is httpx2's own, besides what it has in common with httpx."""
+"""What is httpx2's own, besides what it has in common with httpx; and what is told of both side by side."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import httpx2
 import pytest
 
@@ -188,6 +190,37 @@ def test_a_fixture_serves_httpx2_too() -> None:
 
         assert asyncio.run(test()) == {"id": 42}
         assert len(mesh.calls("orders")) == 4
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2], ids=["httpx", "httpx2"])
+def test_a_duration_is_no_timeout_of_httpx_and_what_takes_it_is_told(library: Any) -> None:
+    with MeshFixture() as mesh:
+        mesh.serve("orders", 200)
+        make: Any = mesh.client if library is httpx else partial(meshed.client, mesh)
+        told = r"timeout is to be in seconds, not '1s', which meshlib.call\(timeout='1s'\) takes"
+        with pytest.raises(TypeError, match=told):
+            make("orders", timeout="1s")
+        client = make("orders")
+        for how in ({}, {"params": {"a": "b"}}):
+            with pytest.raises(TypeError, match=told):
+                client.get("/", timeout="1s", **how)
+        with pytest.raises(TypeError, match=told), client.stream("GET", "/", timeout="1s"):
+            pass
+        assert mesh.calls("orders") == []
+
+
+@pytest.mark.parametrize("error", [meshlib.Reset, meshlib.BodyBroken])
+@pytest.mark.parametrize("theirs", ["ReadError", "RemoteProtocolError"])
+def test_a_connection_that_ends_is_caught_by_either_name(error: Any, theirs: str) -> None:
+    with MeshFixture() as mesh:
+        mesh.serve("orders", 200)
+        mesh.fail_next("orders", error=error, times=None)
+        for library, client in ((httpx, mesh.client("orders")), (httpx2, meshed.client(mesh, "orders"))):
+            with pytest.raises(getattr(library, theirs)) as caught:
+                client.get("/")
+            assert isinstance(caught.value, error)
+            again = pickle.loads(pickle.dumps(caught.value))
+            assert type(again) is type(caught.value)
 
 
 def test_only_a_mesh_makes_clients() -> None:

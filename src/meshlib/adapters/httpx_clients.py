@@ -86,7 +86,7 @@ def _defaults(httpx: Any, service: str | None, options: dict[str, Any]) -> dict[
     if isinstance(timeout, (int, float)) and not isinstance(timeout, bool):
         options["total_s"] = _total(timeout)
         timeout = None
-    options["timeout"] = timeout
+    options["timeout"] = _phases(timeout)
     if service is not None:
         base = httpx.URL(options.get("base_url", ""))
         if base.is_relative_url:
@@ -101,6 +101,17 @@ def _total(timeout: float) -> float | None:
         ValueError: if it is negative, or no number.
     """
     return None if timeout == math.inf else parse_duration(timeout)
+
+
+def _phases(timeout: Any) -> Any:
+    """What is no number, for httpx.
+
+    Raises:
+        TypeError: if it is a text: httpx would take it, and fail in the middle of a call.
+    """
+    if isinstance(timeout, str):
+        raise TypeError(f"timeout is to be in seconds, not {timeout!r}, which meshlib.call(timeout={timeout!r}) takes")
+    return timeout
 
 
 def _check_name(httpx: Any, service: str) -> None:
@@ -177,7 +188,7 @@ class _Requests(Foreign):
             return _total(timeout), None, None
         if timeout is self.library.unset:
             return self._total_s, None, timeout
-        return None, math.inf, timeout
+        return None, math.inf, _phases(timeout)
 
     def _told(self, build: Callable[..., httpx.Request], args: Any, kwargs: dict[str, Any]) -> httpx.Request:
         timeout = kwargs.get("timeout", self.library.unset)
