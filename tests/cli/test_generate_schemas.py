@@ -99,6 +99,13 @@ def test_a_default_that_python_has_no_literal_for_is_left_out(value: float, tmp_
     assert module.A().x is None
 
 
+def test_half_a_character_is_no_text_that_a_type_could_say(tmp_path: Path) -> None:
+    part = {"type": "object", "required": ["k"], "properties": {"k": {"const": "\ud800"}}}
+    union = {"oneOf": [ref("B"), ref("C")], "discriminator": {"propertyName": "k"}}
+    module = made(tmp_path, A=obj(x={"enum": ["a", "\udfff"]}, y=union), B=part, C={**part, "title": "C"})
+    assert module.A.model_validate({"x": "a", "y": {"k": "c"}}).x == "a"
+
+
 def test_tuples_and_null(tmp_path: Path) -> None:
     number, text = {"type": "integer"}, {"type": "string"}
     module = made(

@@ -13,13 +13,23 @@ from meshlib.cli.openapi.files import MAX_BYTES, FileError, Files
 from meshlib.cli.openapi.swagger import upgraded
 from meshlib.config.documents import Document, DocumentError, parse, read_documents
 
-__all__ = ["MAX_OPERATIONS", "MAX_PARTS", "MAX_SCHEMAS", "OpenApi", "OpenApiError", "read_openapi", "text_of"]
+__all__ = [
+    "MAX_OPERATIONS",
+    "MAX_PARTS",
+    "MAX_SCHEMAS",
+    "OpenApi",
+    "OpenApiError",
+    "is_text",
+    "read_openapi",
+    "text_of",
+]
 
 MAX_OPERATIONS: Final = 5000
 MAX_SCHEMAS: Final = 20_000
 MAX_PARTS: Final = 200_000
 """What is above is no interface that somebody calls."""
 
+_HALF = re.compile("[\ud800-\udfff]")
 _INDEX = re.compile("[0-9]{1,9}")
 _MAX_STEPS: Final = 100
 """From one reference to the next."""
@@ -32,6 +42,11 @@ class OpenApiError(Exception):
 def text_of(value: Any) -> str:
     """A text of the document; empty for what is none."""
     return value if isinstance(value, str) else ""
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is text that can be sent: JSON can write half a character, which is none."""
+    return isinstance(value, str) and not _HALF.search(value)
 
 
 class OpenApi:

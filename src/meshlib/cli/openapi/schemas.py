@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from meshlib.cli.openapi.directions import Directions
-from meshlib.cli.openapi.document import MAX_SCHEMAS, OpenApi, OpenApiError, text_of
+from meshlib.cli.openapi.document import MAX_SCHEMAS, OpenApi, OpenApiError, is_text, text_of
 from meshlib.cli.openapi.expressions import NONE, Call, Expression, Name, Subscript, Union, optional, union
 from meshlib.cli.openapi.names import WORDS, Names, as_class, as_variable, literal, short_classes
 from meshlib.cli.openapi.shapes import COMPONENT, MAX_DEPTH, Shapes, is_union, last_of, only_one, parts_of
@@ -389,7 +389,7 @@ def _members(expression: Expression) -> tuple[Expression, ...]:
 
 def _literals(values: list[Any]) -> Expression:
     """The values that are allowed, if a type can say them."""
-    said = [value for value in values if value is None or isinstance(value, (str, int))]
+    said = [value for value in values if value is None or isinstance(value, int) or is_text(value)]
     if len(said) < len(values) or not said:
         numbers = all(isinstance(value, (int, float)) for value in values)
         return Name("float") if numbers and values else ANY

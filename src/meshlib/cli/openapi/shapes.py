@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from meshlib.cli.openapi.document import OpenApi, OpenApiError, text_of
+from meshlib.cli.openapi.document import OpenApi, OpenApiError, is_text, text_of
 
 __all__ = ["COMPONENT", "MAX_DEPTH", "Shape", "Shapes", "all_of", "is_union", "last_of", "only_one", "parts_of"]
 
@@ -149,7 +149,7 @@ class Shapes:
         said = [part["const"]] if "const" in part else part.get("enum")
         if not isinstance(said, list):
             said = [tag for goal in {given, ref, own} for tag in tags.get(goal, ())] or [own]
-        if all(isinstance(tag, str) for tag in said):
+        if all(is_text(tag) for tag in said):
             self.tags.setdefault(ref, {}).setdefault(key, set()).update(said)
 
 
