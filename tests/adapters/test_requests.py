@@ -114,6 +114,12 @@ def test_a_mesh_and_a_name_are_expected(mesh: Mesh) -> None:
         session(mesh, 3)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("url", ["http://[::1/", "http://orders:x/", "//orders/x"])
+def test_what_is_no_url_is_refused_as_by_requests(orders: Any, url: str) -> None:
+    with pytest.raises((requests.exceptions.InvalidURL, requests.exceptions.MissingSchema)):
+        orders.get(url)
+
+
 def test_cookies_are_kept_and_sent(orders: Any, origin: Origin) -> None:
     assert orders.get("/cookie").cookies.get_dict() == {"a": "b"}
     orders.get("/x", cookies={"c": "d"})

@@ -308,7 +308,7 @@ class MeshSession(requests.Session):
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """Prepare a request as requests does; a relative URL is one of the session's service."""
         url = request.url
-        if self._base is not None and isinstance(url, str) and not urlsplit(url).scheme and not url.startswith("//"):
+        if self._base is not None and isinstance(url, str) and _is_relative(url):
             request = copy(request)
             request.url = self._base + url.lstrip("/")
         return super().prepare_request(request)
@@ -331,6 +331,13 @@ class MeshSession(requests.Session):
             "verify": self.verify if verify is None else verify,
             "cert": self.cert if cert is None else cert,
         }
+
+
+def _is_relative(url: str) -> bool:
+    try:
+        return not urlsplit(url).scheme and not url.startswith("//")
+    except ValueError:  # requests says what is wrong with it
+        return False
 
 
 def _port(url: SplitResult) -> int | None:
