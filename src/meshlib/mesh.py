@@ -213,10 +213,10 @@ class Mesh:
             ValueError: if a timeout is not a duration.
             TypeError: if `retry` is no `Retry`.
         """
-        from meshlib.config.override import overriding_policy
+        from meshlib.config.override import override_policy
 
-        made = overriding_policy(timeout=timeout, per_try_timeout=per_try_timeout, retry=retry)
-        return PolicyBlock(self._wiring.plane, made)
+        override = override_policy(timeout=timeout, per_try_timeout=per_try_timeout, retry=retry)
+        return PolicyBlock(self._wiring.plane, override)
 
     def plan(self, method: str, url: str, headers: Mapping[str, str] | None = None) -> Plan:
         """What would happen to a request, and why. No I/O; but a service that was never called has no endpoints yet.

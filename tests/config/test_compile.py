@@ -399,10 +399,10 @@ def test_tenacity_strategies_are_taken_as_they_are() -> None:
 
 def test_an_override_replaces_only_what_is_given() -> None:
     base = CallPolicy(retry=RetryPolicy(max_retries=5, backoff_base_s=0.1))
-    made = override_policy(base, timeout="800ms", retry=Retry(max_retries=0))
+    made = override_policy(timeout="800ms", retry=Retry(max_retries=0))(base)
     assert made == CallPolicy(0.8, retry=RetryPolicy(max_retries=0, backoff_base_s=0.1))
-    assert override_policy(base) == base
-    assert override_policy(base, per_try_timeout=timedelta(seconds=1), retry=RetryPolicy(1)) == CallPolicy(
+    assert override_policy()(base) == base
+    assert override_policy(per_try_timeout=timedelta(seconds=1), retry=RetryPolicy(1))(base) == CallPolicy(
         per_try_timeout_s=1.0, retry=RetryPolicy(1)
     )
 
@@ -424,7 +424,7 @@ def test_an_override_replaces_only_what_is_given() -> None:
 )
 def test_an_override_is_checked(given: dict[str, Any], error: type[Exception], what: str) -> None:
     with pytest.raises(error, match=re.escape(what)):
-        override_policy(CallPolicy(), **given)
+        override_policy(**given)(CallPolicy())
 
 
 def test_the_path_of_a_file_is_no_map() -> None:
@@ -450,7 +450,7 @@ def test_the_compiled_side_needs_neither_pydantic_nor_yaml() -> None:
         "import sys, meshlib.config, meshlib.config.settings, meshlib.config.override\n"
         "from meshlib.config.override import override_policy\n"
         "from meshlib.policy.settings import CallPolicy\n"
-        "override_policy(CallPolicy(), timeout=1)\n"
+        "override_policy(timeout=1)(CallPolicy())\n"
         "assert not {'pydantic', 'yaml'} & set(sys.modules)\n"
         "assert meshlib.config.Service(timeout=1).timeout == 1.0\n"
     )

@@ -13,61 +13,34 @@ from meshlib.policy.settings import CallPolicy, RetryPolicy
 if TYPE_CHECKING:
     from meshlib.config.parts import Retry
 
-__all__ = ["override_policy", "overriding_policy"]
+__all__ = ["override_policy"]
 
 
-def overriding_policy(
+def override_policy(
     *,
     timeout: Duration | None = None,
     per_try_timeout: Duration | None = None,
     retry: Retry | RetryPolicy | None = None,
 ) -> Callable[[CallPolicy], CallPolicy]:
-    """What does as `override_policy` does, and so to any policy. What is wrong whatever the policy is told at once.
-
-    Raises:
-        ConfigError, TypeError: see `override_policy`.
-    """
-    total_s, per_try_s = _limits(timeout, per_try_timeout)
-    if retry is not None and not isinstance(retry, RetryPolicy):
-        _check_kind(retry)
-    return lambda base: _overridden(base, total_s, per_try_s, retry)
-
-
-def override_policy(
-    base: CallPolicy,
-    *,
-    timeout: Duration | None = None,
-    per_try_timeout: Duration | None = None,
-    retry: Retry | RetryPolicy | None = None,
-) -> CallPolicy:
-    """Return `base` with what is given in place of its own.
+    """What makes of the policy of a route one with what is given in place of its own.
 
     Args:
-        base: the policy of the route.
         timeout: for the whole call; None leaves it.
         per_try_timeout: for one attempt; None leaves it.
         retry: a `Retry` replaces the fields that were written in it, a `RetryPolicy` everything; None leaves it.
 
     Raises:
         ConfigError: if a duration is none, is below 1us or above 100 years, or a per-try timeout is above a timeout
-            given with it.
+            given with it. What it returns, too: if the fields of `retry` do not fit those of the policy.
         TypeError: if `retry` is something else.
     """
-    return _overridden(base, *_limits(timeout, per_try_timeout), retry)
-
-
-def _limits(timeout: Duration | None, per_try_timeout: Duration | None) -> tuple[float | None, float | None]:
     total_s = _seconds("timeout", timeout)
     per_try_s = _seconds("per_try_timeout", per_try_timeout)
     if total_s is not None and per_try_s is not None and per_try_s > total_s:
         raise ConfigError(f"per_try_timeout ({per_try_timeout}) is above timeout ({timeout}), so it is never reached")
-    return total_s, per_try_s
-
-
-def _overridden(
-    base: CallPolicy, total_s: float | None, per_try_s: float | None, retry: Retry | RetryPolicy | None
-) -> CallPolicy:
-    return replace(
+    if retry is not None and not isinstance(retry, RetryPolicy):
+        _check_kind(retry)
+    return lambda base: replace(
         base,
         timeout_s=base.timeout_s if total_s is None else total_s,
         per_try_timeout_s=base.per_try_timeout_s if per_try_s is None else per_try_s,
@@ -96,7 +69,6 @@ def _retry(base: RetryPolicy, retry: Retry | RetryPolicy | None) -> RetryPolicy:
         return base
     if isinstance(retry, RetryPolicy):
         return retry
-    _check_kind(retry)
     from meshlib.config.checks_retry import retry_faults
     from meshlib.config.lay import lay_over
 
