@@ -100,7 +100,7 @@ def test_a_default_that_python_has_no_literal_for_is_left_out(value: float, tmp_
 
 
 def test_half_a_character_is_no_text_that_a_type_could_say(tmp_path: Path) -> None:
-    part = {"type": "object", "required": ["k"], "properties": {"k": {"const": "\ud800"}}}
+    part = {"type": "object", "required": ["k"], "properties": {"k": {"const": "\ud800"}, "\ud800": {}}}
     union = {"oneOf": [ref("B"), ref("C")], "discriminator": {"propertyName": "k"}}
     module = made(tmp_path, A=obj(x={"enum": ["a", "\udfff"]}, y=union), B=part, C={**part, "title": "C"})
     assert module.A.model_validate({"x": "a", "y": {"k": "c"}}).x == "a"

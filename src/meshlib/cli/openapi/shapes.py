@@ -77,7 +77,7 @@ class Shapes:
         if isinstance(properties, dict):
             self._document.use(len(properties))
             for key, value in properties.items():
-                if value or key not in shape.properties:
+                if is_text(key) and (value or key not in shape.properties):
                     shape.properties[key] = value
         required = schema.get("required")
         shape.required |= {key for key in required if isinstance(key, str)} if isinstance(required, list) else set()
