@@ -139,6 +139,16 @@ def test_cookies_params_and_authentication(within: Any, origin: Origin) -> None:
     assert (origin.seen[2].header("authorization") or "").startswith("Basic ")
 
 
+def test_a_total_below_zero_is_none_and_a_header_that_is_no_text_is_refused_as_by_aiohttp(within: Any) -> None:
+    async def act(orders: ClientSession) -> None:
+        async with orders.get("/x", timeout=ClientTimeout(total=-1)) as response:
+            assert response.status == 200
+        with pytest.raises(TypeError, match="the value of the header x is to be text"):
+            await orders.get("/x", headers={"x": 3})  # type: ignore[dict-item]
+
+    within(act)
+
+
 def test_a_middleware_in_front_of_the_mesh_makes_calls_of_its_own(within: Any, origin: Origin) -> None:
     async def act(orders: ClientSession) -> None:
         async with orders.get("/digest") as response:

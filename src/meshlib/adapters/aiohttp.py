@@ -235,9 +235,17 @@ class _Preview:
 
 
 def _headers(request: ClientRequest) -> Headers:
-    """The headers that go out: those of aiohttp, and what it adds when it writes them."""
+    """The headers that go out: those of aiohttp, and what it adds when it writes them.
+
+    Raises:
+        TypeError: if a value is no text, as with aiohttp.
+    """
     known = _names.get
-    fields = [(known(name) or _name(name), value.encode("utf-8")) for name, value in request.headers.items()]
+    try:
+        fields = [(known(name) or _name(name), value.encode("utf-8")) for name, value in request.headers.items()]
+    except AttributeError:
+        wrong = next(name for name, value in request.headers.items() if not hasattr(value, "encode"))
+        raise TypeError(f"the value of the header {wrong} is to be text") from None
     if request.method in _WITH_BODY and "Content-Type" not in request.headers:
         skipped = request.skip_auto_headers
         if "Content-Type" not in skipped:
@@ -287,7 +295,7 @@ def _asked(handler: ClientHandlerType, request: ClientRequest) -> tuple[ClientTi
 
 def _limits(timeout: ClientTimeout) -> tuple[float | None, PhaseCaps]:
     """The call's total, and what limits each attempt."""
-    total_s = timeout.total or None
+    total_s = timeout.total if timeout.total and timeout.total > 0 else None  # to aiohttp what is below 0 is none, too
     if total_s is not None:
         total_s -= min(_SLACK * total_s, _SLACK_S)
     connect_s = [each for each in (timeout.connect, timeout.sock_connect) if each]
