@@ -27,6 +27,15 @@ class Made:
         return iter(())
 
 
+class Chosen:
+    """Called by an attribute of each object, as sentry_sdk's middleware for ASGI."""
+
+    __slots__ = ("__call__",)
+
+    def __init__(self) -> None:
+        self.__call__: Any = lambda environ, start_response: []
+
+
 @Request.application
 def wrapped(request: Request) -> Response:
     return Response("done")
@@ -37,13 +46,14 @@ def wrapped(request: Request) -> Response:
     [
         Called(),
         Made,
+        Chosen(),
         wrapped,
         functools.partial(lambda settings, environ, start_response: [], {}),
         lambda *arguments, **more: [],
         lambda environ, start_response, more=None: [],
         max,  # Python knows no signature of it
     ],
-    ids=["object", "class", "wrapped", "partial", "any number", "more", "unknown"],
+    ids=["object", "class", "attribute", "wrapped", "partial", "any number", "more", "unknown"],
 )
 def test_an_application_of_wsgi_is_one(app: Any) -> None:
     assert takes(app, 2)
