@@ -64,6 +64,16 @@ def test_errors_of_the_wire(
     assert len(mesh.calls("orders")) == arrived
 
 
+@pytest.mark.parametrize(
+    "error", [ValueError, OSError("x"), meshlib.CircuitOpen, meshlib.RequestBodyError("x"), "reset"]
+)
+def test_an_error_that_no_attempt_ends_with_is_refused(mesh: MeshFixture, error: Any) -> None:
+    mesh.serve("orders", 200)
+    with pytest.raises(TypeError, match=r"meshlib.Reset or another WireError, .* not (\w+|meshlib\.errors\.\w+)$"):
+        mesh.fail_next("orders", error=error)
+    assert mesh.client("orders").get("/").status_code == 200
+
+
 def test_a_failure_that_sent_nothing_is_retried_even_for_a_post(mesh: MeshFixture, caller: Sync) -> None:
     mesh.serve("orders", 201)
     mesh.fail_next("orders", error=meshlib.ConnectFailed)

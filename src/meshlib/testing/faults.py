@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Any
 
 import httpx
 
 from meshlib.adapters.httpx_errors import from_httpx
 from meshlib.errors import MeshError, WireError
 
-__all__ = ["Failure", "Fault", "FaultKind", "Faults", "Trouble", "make_error"]
+__all__ = ["Failure", "Fault", "FaultKind", "Faults", "Trouble", "check_failure", "make_error"]
 
 Failure = type[WireError] | WireError | type[httpx.TransportError] | httpx.TransportError
 """How an attempt may fail, as a class or an object: a wire error of meshlib, or the httpx error that it stands for."""
@@ -101,6 +102,21 @@ class Faults:
         if found is not None and found.times is not None:
             found.times -= 1
         return found
+
+
+def check_failure(failure: Any) -> None:
+    """See that an attempt can end with it.
+
+    Raises:
+        TypeError: if it cannot.
+    """
+    kind = failure if isinstance(failure, type) else type(failure)
+    if not issubclass(kind, (WireError, httpx.TransportError)):
+        shown = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        raise TypeError(
+            "error: what an attempt can end with is expected, meshlib.Reset or another WireError, or httpx's error for "
+            f"the same, not {shown}"
+        )
 
 
 def make_error(failure: Failure, address: str) -> MeshError:

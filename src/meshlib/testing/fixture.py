@@ -20,7 +20,7 @@ from meshlib.durations import Duration, parse_duration
 from meshlib.mesh import Mesh, MeshParts
 from meshlib.testing.apps import as_app
 from meshlib.testing.clock import SettableClock
-from meshlib.testing.faults import Failure, Fault, FaultKind
+from meshlib.testing.faults import Failure, Fault, FaultKind, check_failure
 from meshlib.testing.outside import AsyncOutside, Hosts, Outside
 from meshlib.testing.received import ReceivedRequest
 from meshlib.testing.registration import InertRegistration
@@ -178,7 +178,7 @@ class MeshFixture(Mesh):
 
         Raises:
             LookupError: if there is no such service or instance.
-            TypeError: if both a status and an error are given.
+            TypeError: if both a status and an error are given, or an error that an attempt cannot end with.
         """
         if status is not None and error is not None:
             raise TypeError("give a status or an error, not both")
@@ -186,6 +186,8 @@ class MeshFixture(Mesh):
         if error is None:
             headers = {} if retry_after is None else {"retry-after": str(math.ceil(parse_duration(retry_after)))}
             response = make_response((503 if status is None else status, body, headers))
+        else:
+            check_failure(error)
         self._add(service, instance, Fault(FaultKind.FAIL, None, times, response=response, error=error))
 
     def slow(self, service: str, by: Duration, *, times: int | None = None, instance: Which = None) -> None:
