@@ -214,7 +214,7 @@ def test_events_tell_what_happens_and_a_listener_that_fails_disturbs_nobody(
     caplog.set_level(logging.INFO, logger="meshlib")
     seen: list[events.Event] = []
     outlier = {"consecutive_errors": 2, "base_ejection": "30s"}
-    breaker = {"min_calls": 4, "window": "100ms", "failure_percent": 50, "open_for": "30s"}
+    breaker = {"min_calls": 4, "window": "10s", "failure_percent": 50, "open_for": "30s"}
     with (
         origins(lambda seen, n: None, lambda seen, n: None) as (_, servers),
         mesh_of(*servers, outlier_detection=outlier, circuit_breaker=breaker, retry={"max_retries": 0}) as mesh,
