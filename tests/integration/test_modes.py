@@ -131,7 +131,7 @@ def test_observe_leaves_the_request_as_it_is_and_says_what_would_have_been_done(
 def test_observe_counts_calls_and_believes_nothing_of_endpoints(caller: Caller, how: str) -> None:
     options: dict[str, Any] = {
         "mode": "observe",
-        "circuit_breaker": {"min_calls": 4, "window": "200ms", "failure_percent": 50, "open_for": "30s"},
+        "circuit_breaker": {"min_calls": 4, "window": "10s", "failure_percent": 50, "open_for": "30s"},
         "outlier_detection": {"consecutive_errors": 1},
         "retry_budget": {"tokens": 4},
     }

@@ -142,7 +142,7 @@ def test_the_users_of_a_failing_canary_are_saved(caller: Caller, how: str) -> No
 
 def test_posts_to_a_failing_canary_end_with_its_open_circuit() -> None:
     """What is not retried is saved as soon as the canary's circuit is open."""
-    breaker = {"min_calls": 5, "window": "200ms", "failure_percent": 50, "open_for": "60s"}
+    breaker = {"min_calls": 5, "window": "10s", "failure_percent": 50, "open_for": "60s"}
     with (
         origins(None, lambda seen, n: ok(status="503 Broken")) as ([_, canary], [one, two]),
         routed(at(one, "v1"), at(two, "v2"), routes=CANARY, circuit_breaker=breaker) as mesh,

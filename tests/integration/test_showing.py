@@ -126,7 +126,7 @@ def test_a_plan_does_no_io_and_changes_nothing() -> None:
 
 
 def test_a_plan_takes_no_probe_from_the_next_call(caller: Caller) -> None:
-    breaker = {"min_calls": 2, "window": "100ms", "failure_percent": 50, "open_for": "50ms"}
+    breaker = {"min_calls": 2, "window": "10s", "failure_percent": 50, "open_for": "300ms"}
     retry = {"max_retries": 0}
     answers = ["503 No"] * 2 + ["200 OK"] * 10
     with (
