@@ -22,6 +22,14 @@ def test_a_timeout_may_be_as_long_as_a_configured_one_and_no_longer() -> None:
         meshlib.call(timeout=1e300)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"idempotent": "no"}, {"idempotent": 1}, {"route": 3}, {"hash_key": 7}, {"metadata_match": "v2"}], ids=str
+)
+def test_what_is_of_another_kind_is_refused_where_it_is_said(wrong: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"^{next(iter(wrong))} is to be"):
+        meshlib.call(**wrong)
+
+
 def test_a_block_says_what_calls_inside_leave_open(call_of: Callable[..., Call]) -> None:
     with meshlib.call(idempotent=True, route="/pay", metadata_match={"version": "v2"}):
         inside = call_of("POST")

@@ -76,8 +76,13 @@ def call(
 
     Raises:
         ValueError: if `timeout` is not a duration, or one above 100 years.
-        TypeError: if `hash_key`, or a name or value of `metadata_match`, is no text.
+        TypeError: if `hash_key`, `route`, or a name or value of `metadata_match` is no text, or `idempotent` is neither
+            True nor False.
     """
+    if idempotent is not None and not isinstance(idempotent, bool):  # a text "no" would have a POST repeated
+        raise TypeError(f"idempotent is to be True or False, not {idempotent!r}")
+    if route is not None and not isinstance(route, str):
+        raise TypeError(f"route is to be text, not {type(route).__name__}: route='/orders/{{id}}'")
     if hash_key is not None and not isinstance(hash_key, str):
         raise TypeError(f"hash_key is to be text, not {type(hash_key).__name__}: write hash_key=str(...)")
     timeout_s = None if timeout is None else parse_duration(timeout)
@@ -85,7 +90,8 @@ def call(
         raise ValueError(f"timeout: {timeout!r} is longer than 100 years")
     match: tuple[tuple[str, str], ...] = ()
     if metadata_match:
-        if not all(isinstance(text, str) for pair in metadata_match.items() for text in pair):
+        pairs = metadata_match.items() if hasattr(metadata_match, "items") else ()
+        if not pairs or not all(isinstance(text, str) for pair in pairs for text in pair):
             raise TypeError("metadata_match is to be a map of text to text, as metadata are: {'version': 'v2'}")
         match = tuple(sorted(metadata_match.items()))
     options = CallOptions(idempotent, timeout_s, route, explain, hash_key=hash_key, metadata_match=match)
