@@ -43,6 +43,8 @@ PURE = (
     "tests/test_architecture.py",
 )
 """What is tested on the primary Python alone, unless somebody asks for it."""
+WHOLE = ("tests/cli", "tests/config", "tests/integration", "tests/telemetry", "tests/testing")
+"""What is tested as a whole on the primary and on the newest Python: those between are given its parts alone."""
 
 
 def _pythons() -> list[str]:
@@ -114,6 +116,10 @@ def _install(session: nox.Session, group: str, *, project: bool = True, extras: 
     return True
 
 
+PYTHONS = _pythons()
+NEWEST = max(PYTHONS, key=lambda python: int(python.partition(".")[2]))
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """Runs the demo: `nox -s demo -- --consul`."""
@@ -121,16 +127,18 @@ def demo(session: nox.Session) -> None:
     session.run("meshlib", "demo", *session.posargs)
 
 
-@nox.session(python=_pythons())
+@nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Runs the test suite, with pytest's options after `--`.
 
     The Python that runs nox gets every test. The others leave out what does not depend on the Python: tests marked
     `peer` and `slow`, which hold how the mesh behaves towards real servers and over time, those of the core, which does
-    no I/O, and most examples of properties; `-m` chooses for oneself.
+    no I/O, and most examples of properties; `-m` chooses for oneself. Pythons between the primary and the newest leave out
+    how the parts go together, too.
     """
     session.env["PYTHONDONTWRITEBYTECODE"] = ""  # hundreds of processes import the package
-    ignored = [] if session.python == PRIMARY else [f"--ignore={path}" for path in PURE]
+    left_out = () if session.python == PRIMARY else PURE if session.python == NEWEST else (*PURE, *WHOLE)
+    ignored = [f"--ignore={path}" for path in left_out]
     # The types are the same on each.
     if _install(session, "types" if session.python == PRIMARY else "test"):
         # So that the tests are compiled once, while other environments are made, and not by each worker for itself.
