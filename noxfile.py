@@ -133,8 +133,8 @@ def tests(session: nox.Session) -> None:
 
     The Python that runs nox gets every test. The others leave out what does not depend on the Python: tests marked
     `peer` and `slow`, which hold how the mesh behaves towards real servers and over time, those of the core, which does
-    no I/O, and most examples of properties; `-m` chooses for oneself. Pythons between the primary and the newest leave out
-    how the parts go together, too.
+    no I/O, and most examples of properties; `-m` chooses for oneself. Pythons between the primary and the newest
+    leave out how the parts go together, too.
     """
     session.env["PYTHONDONTWRITEBYTECODE"] = ""  # hundreds of processes import the package
     left_out = () if session.python == PRIMARY else PURE if session.python == NEWEST else (*PURE, *WHOLE)
