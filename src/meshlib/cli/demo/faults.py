@@ -20,6 +20,9 @@ __all__ = ["PHASES", "REPLACEMENT", "Breakdown", "Phase"]
 
 REPLACEMENT = "orders-4"
 
+_LOOKS = 20
+_LOOK_S = 0.5
+
 
 @dataclass(slots=True)
 class Breakdown:
@@ -65,17 +68,24 @@ async def _hang(on: Breakdown) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _registry_restarts(on: Breakdown) -> AsyncIterator[None]:
-    await on.staff.registry.take_away()
+    registry = on.staff.registry
+    entries = await registry.entries()
+    await registry.take_away()
 
     async def later() -> None:
         await asyncio.sleep(on.seconds * 0.4)
-        await on.staff.registry.bring_back()
+        await registry.bring_back()
 
     task = asyncio.create_task(later())
     try:
         yield
     finally:
         await task
+    # On a busy machine that takes a while; who is killed next should not be the only one that callers have heard of.
+    for _ in range(_LOOKS):
+        if await registry.entries() >= entries:
+            break
+        await asyncio.sleep(_LOOK_S)
 
 
 @asynccontextmanager

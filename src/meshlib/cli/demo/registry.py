@@ -48,6 +48,9 @@ class Registry(Protocol):
     async def bring_back(self) -> None:
         """Make it work again, with nothing in it."""
 
+    async def entries(self) -> int:
+        """How many instances are entered."""
+
 
 class EmbeddedRegistry:
     """The `local` source in a directory of the demo's own."""
@@ -68,6 +71,9 @@ class EmbeddedRegistry:
 
     async def bring_back(self) -> None:
         self._directory.unlink()
+
+    async def entries(self) -> int:
+        return sum(1 for _ in self._directory.glob("v1/*/*.json"))
 
 
 class ConsulRegistry:
@@ -98,6 +104,10 @@ class ConsulRegistry:
 
     async def bring_back(self) -> None:
         await self.start()
+
+    async def entries(self) -> int:
+        async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
+            return len((await client.get(f"http://127.0.0.1:{self._port}/v1/agent/services")).json())
 
     async def _ready(self, agent: Child) -> None:
         give_up_at = time.monotonic() + _READY_S
