@@ -107,26 +107,7 @@ class UnknownService(_OfConnector, errors.UnknownService, exceptions.ClientConne
     """Also an `aiohttp.ClientConnectorDNSError`."""
 
 
-_AS_AIOHTTP = of_the_same_name(
-    AttemptTimeout,
-    BodyBroken,
-    CircuitOpen,
-    ConnectFailed,
-    ConnectTimeout,
-    DeadlineExceeded,
-    DiscoveryUnavailable,
-    EgressRefused,
-    LimitExceeded,
-    MeshClosed,
-    NoEndpoint,
-    PoolTimeout,
-    ProtocolError,
-    RateLimited,
-    RequestBodyError,
-    Reset,
-    TLSFailed,
-    UnknownService,
-)
+_AS_AIOHTTP = of_the_same_name(globals())
 
 
 def as_aiohttp(error: errors.MeshError, request: aiohttp.ClientRequest) -> errors.MeshError:

@@ -104,26 +104,7 @@ class UnknownService(_WithRequest, errors.UnknownService, exceptions.ConnectionE
     """Also a `requests.exceptions.ConnectionError`, which is what requests raises where a name does not resolve."""
 
 
-_AS_REQUESTS = of_the_same_name(
-    AttemptTimeout,
-    BodyBroken,
-    CircuitOpen,
-    ConnectFailed,
-    ConnectTimeout,
-    DeadlineExceeded,
-    DiscoveryUnavailable,
-    EgressRefused,
-    LimitExceeded,
-    MeshClosed,
-    NoEndpoint,
-    PoolTimeout,
-    ProtocolError,
-    RateLimited,
-    RequestBodyError,
-    Reset,
-    TLSFailed,
-    UnknownService,
-)
+_AS_REQUESTS = of_the_same_name(globals())
 
 
 def as_requests(error: errors.MeshError, request: PreparedRequest) -> errors.MeshError:

@@ -12,9 +12,11 @@ from meshlib.errors import MeshError
 __all__ = ["of_the_same_name", "translated"]
 
 
-def of_the_same_name(*classes: type[Any]) -> Mapping[type[MeshError], type[MeshError]]:
-    """A library's classes of errors, by those of the mesh whose names they have."""
-    return MappingProxyType({getattr(errors, cls.__name__): cls for cls in classes})
+def of_the_same_name(names: Mapping[str, Any]) -> Mapping[type[MeshError], type[MeshError]]:
+    """The classes among the `names` of a module that are also errors of the mesh, by those whose names they have."""
+    of_mesh = vars(errors)
+    own = {name: cls for name, cls in names.items() if isinstance(cls, type) and issubclass(cls, MeshError)}
+    return MappingProxyType({of_mesh[name]: cls for name, cls in own.items() if of_mesh.get(name, cls) is not cls})
 
 
 def translated(error: MeshError, classes: Mapping[type[MeshError], type[MeshError]], **state: Any) -> MeshError:

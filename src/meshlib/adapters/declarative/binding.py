@@ -9,7 +9,7 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from types import FunctionType, new_class
 from typing import TYPE_CHECKING, Any
@@ -273,7 +273,7 @@ def _sync_stream(declared: _Declared, client: httpx.Client) -> Callable[..., Any
     return call
 
 
-async def _items(declared: _Declared, response: httpx.Response | None) -> AsyncIterator[Any]:
+async def _items(declared: _Declared, response: httpx.Response | None) -> AsyncGenerator[Any, None]:
     if response is None:
         return
     answers = declared.answers
@@ -311,7 +311,7 @@ def _async_stream(declared: _Declared, client: httpx.AsyncClient) -> Callable[..
             async for item in inner:
                 yield item
         finally:
-            await inner.aclose()  # type: ignore[attr-defined]
+            await inner.aclose()
 
     def call(self: Any, /, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
         return items(declared.make(args, kwargs))
