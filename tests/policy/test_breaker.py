@@ -253,7 +253,7 @@ def test_after_a_fork_a_lease_of_the_parent_does_not_bind() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["good", "bad", "admit", "succeed", "fail", "abandon", "attempt"]),
+            st.sampled_from(["good", "bad", "admit", "succeed", "fail", "abandon", "attempt", "shed"]),
             st.one_of(st.floats(0, 20), st.floats(-100, 0)),
         ),
         max_size=80,
@@ -270,6 +270,8 @@ def test_in_any_order_of_events_there_is_at_most_one_probe_and_a_way_back(events
                 breaker.call_ended(now, event == "good")
             case "attempt":
                 breaker.attempt_succeeded(now)
+            case "shed":
+                breaker.callee_sheds(now)
             case "admit":
                 answer = breaker.admit(now, True)
                 if isinstance(answer, BreakerProbe):
